@@ -1,0 +1,123 @@
+"""The full training state on disk: what a run that was cut goes on from, bit for bit.
+
+Two state files take turns and `state.json`, written last, names the newest with its hash, so a kill at any
+moment leaves one that is whole. Suffixes avoid .pt and .zip, which a Kaggle dataset may unpack.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sac_kernel import __version__, files
+from sac_kernel.config import difference
+from sac_kernel.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+STATE_SCHEMA = 1
+STATE_FOLDER = "state"
+INDEX_FILE = "state.json"
+_SLOTS = ("trainer_a.state", "trainer_b.state")
+
+
+def save_state(folder: Path, state: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Write a training state and make it the newest.
+
+    Parameters
+    ----------
+    folder : the output folder's `state/`
+    state : tensors and plain values
+    facts : what a reader may know without loading it: identities, env steps, whether it is finished
+    """
+    slots = _read_index(folder).get("slots", [])
+    newest = slots[0]["file"] if slots else _SLOTS[1]
+    name = _SLOTS[1 - _SLOTS.index(newest)]
+    content = files.pt_bytes({"schema": STATE_SCHEMA, **state})
+    files.write_bytes(folder / name, content)
+    entry = {"file": name, "sha256": files.sha256(content), "bytes": len(content), "facts": dict(facts)}
+    index = {"schema": STATE_SCHEMA, "code_version": __version__, "slots": [entry, *slots[:1]]}
+    files.write_json(folder / INDEX_FILE, index)
+
+
+def newest_facts(folder: Path) -> dict[str, Any] | None:
+    """Return the facts of the newest state, or None where there is no state."""
+    slots = _read_index(folder).get("slots", [])
+    return dict(slots[0]["facts"]) if slots else None
+
+
+def load_state(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the newest whole state and its facts; a torn one falls back to the one before, saying so.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none, none is whole, or its schema is another.
+    """
+    slots = _read_index(folder).get("slots", [])
+    for entry in slots:
+        path = folder / str(entry["file"])
+        if path.is_file() and files.file_sha256(path) == entry["sha256"]:
+            state = files.read_pt(path)
+            if state.get("schema") != STATE_SCHEMA:
+                msg = f"{path}: state schema {STATE_SCHEMA} is required, found {state.get('schema')!r}; start anew"
+                raise CheckpointError(msg)
+            return state, dict(entry["facts"])
+        logger.warning("%s is absent or damaged; falling back to the state before it", path)
+    msg = f"{folder}: a whole training state is required, found {len(slots)} listed and none intact; start anew"
+    raise CheckpointError(msg)
+
+
+def check_identity(saved: Mapping[str, Any], here: Mapping[str, Any], where: str) -> None:
+    """Raise CheckpointError naming every difference of the learning identity."""
+    lines = difference(_flat(saved), _flat(here))
+    if lines:
+        msg = (
+            f"{where}: the state must come from the same data and learning settings; {'; '.join(lines[:5])}"
+            f"{' and more' if len(lines) > 5 else ''}; "  # noqa: PLR2004
+            "set them back, or start anew with resume='never' (--fresh)"
+        )
+        raise CheckpointError(msg)
+
+
+def rng_to_text(generator_state: Mapping[str, Any]) -> str:
+    """Return a NumPy generator's state as JSON text: its integers exceed 64 bits."""
+    return json.dumps(generator_state)
+
+
+def rng_from_text(text: str) -> np.random.Generator:
+    """Return the generator with that state."""
+    generator = np.random.default_rng()
+    generator.bit_generator.state = json.loads(text)
+    return generator
+
+
+def env_to_plain(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a vector env's state as tensors and plain values."""
+    return {"accounts": torch.from_numpy(state["accounts"].copy()), "rng": rng_to_text(state["rng"])}
+
+
+def env_from_plain(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `TradingVectorEnv.restore` takes."""
+    return {"accounts": state["accounts"].numpy(), "rng": json.loads(state["rng"])}
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    path = folder / INDEX_FILE
+    return files.read_json(path) if path.is_file() else {}
+
+
+def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        (f"{section}.{name}" if isinstance(value, dict) else section): item
+        for section, value in identity.items()
+        for name, item in (value.items() if isinstance(value, dict) else [("", value)])
+    }

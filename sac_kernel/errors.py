@@ -1,0 +1,31 @@
+"""The package's errors. Every one says where, what was required, what was found and what to do."""
+
+from __future__ import annotations
+
+
+class SacKernelError(Exception):
+    """Base of all errors raised on purpose by this package."""
+
+
+class ConfigError(SacKernelError, ValueError):
+    """A parameter is unknown, of the wrong type or out of range."""
+
+
+class DataError(SacKernelError, ValueError):
+    """Bars or features cannot be used as they are."""
+
+
+class InputNotFoundError(SacKernelError, FileNotFoundError):
+    """An input file is not where it was looked for."""
+
+
+class DeviceError(SacKernelError, RuntimeError):
+    """The requested device is absent or does not work."""
+
+
+class CheckpointError(SacKernelError, RuntimeError):
+    """A saved agent or training state does not fit or is damaged."""
+
+
+class NonFiniteError(SacKernelError, ArithmeticError):
+    """A loss, parameter, observation or action stopped being a finite number."""

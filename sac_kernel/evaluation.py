@@ -1,0 +1,312 @@
+"""Policies over a whole split, in the training engine, at every cost tier; baselines that must be beaten.
+
+Every pass is deterministic: flat at the start, closed at cost at the end.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sac_kernel import bar_engine, metrics
+from sac_kernel.bar_engine import Acc, Bar
+from sac_kernel.data_pipeline import read_processed
+from sac_kernel.feature_engineering import FeaturePipeline
+from sac_kernel.market_costs import COST_TIERS
+from sac_kernel.sac_agent import SACAgent
+from sac_kernel.trading_env import Market, TradingEnvConfig, prepare_market
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from sac_kernel.data_pipeline import ProcessedData
+
+    FloatArray = NDArray[np.float64]
+    FeatureArray = NDArray[np.float32]
+    Policy = Callable[[FeatureArray], float]
+    """Observation (width,) -> action in [-1, 1]."""
+
+RANDOM_DRAWS = 1000
+EDGE, NOT_SHOWN, NONE = "edge", "not shown", "none"
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """One policy over one split at one tier; arrays have one entry per decision, shape (n,).
+
+    Attributes
+    ----------
+    equity, cost_paid : account currency at the close, costs cumulative
+    exposure : held notional over equity, long positive
+    action : target asked for, in [-1, 1]
+    day : trading-day number
+    turnover, trades, start_equity, costs : of the whole pass; costs by kind
+    """
+
+    name: str
+    tier: str
+    open_time_utc: pd.DatetimeIndex
+    close: FloatArray
+    equity: FloatArray
+    exposure: FloatArray
+    cost_paid: FloatArray
+    action: FloatArray
+    day: NDArray[np.int64]
+    turnover: float
+    trades: int
+    start_equity: float
+    costs: dict[str, float]
+
+    @property
+    def daily_returns(self) -> FloatArray:
+        """Return simple returns per trading day, shape (n_days,)."""
+        return metrics.daily_returns(self.equity, self.day, self.start_equity)
+
+    @property
+    def log_growth(self) -> float:
+        """Return the log of end equity over start equity."""
+        return math.log(self.equity[-1] / self.start_equity)
+
+    def row(self) -> dict[str, Any]:
+        """Return the figures of the results table, fractions unless named otherwise."""
+        daily = self.daily_returns
+        low, high = metrics.bootstrap_interval(daily)
+        curve = np.concatenate(([self.start_equity], self.equity))
+        return {
+            "policy": self.name,
+            "tier": self.tier,
+            "net_return_frac": self.equity[-1] / self.start_equity - 1.0,
+            "annual_return_frac": float(np.mean(daily)) * metrics.TRADING_DAYS_PER_YEAR,
+            "low_frac": low,
+            "high_frac": high,
+            "sharpe_ann": metrics.sharpe_ann(daily),
+            "max_drawdown_frac": metrics.max_drawdown(curve),
+            "turnover_per_day": self.turnover / daily.size,
+            "cost_frac": self.cost_paid[-1] / self.start_equity,
+            "trades": self.trades,
+            "days": int(daily.size),
+        }
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the test split says: the agent and its baselines at every tier, and the verdict."""
+
+    results: dict[str, list[EpisodeResult]]  # tier -> policies, the agent's final first
+    random_log_growth: FloatArray  # base tier, shape (RANDOM_DRAWS,)
+    percentile: float | None
+    verdict: dict[str, Any]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the rows of the results table, headline tier first."""
+        order = ["base", *(t for t in self.results if t != "base")]
+        return [result.row() for tier in order for result in self.results[tier]]
+
+
+def run_policy(market: Market, policy: Policy, start_equity: float, name: str, tier: str) -> EpisodeResult:
+    """Run a policy that sees observations over the whole market."""
+    state, obs = _start(market, start_equity)
+    records, actions = [], []
+    while not (state[Acc.TERMINATED] or state[Acc.TRUNCATED]):
+        bar_engine.observe(state, market.bars, market.par, market.observed, obs)
+        actions.append(policy(obs))
+        bar_engine.step(state, market.bars, market.par, actions[-1])
+        record = np.empty(4)
+        bar_engine.record(state, market.bars, market.par, record)
+        records.append(record)
+    return _result(market, state, np.asarray(records), np.asarray(actions), name, tier)
+
+
+def run_targets(
+    market: Market, targets: FloatArray, start_equity: float, name: str, tier: str
+) -> EpisodeResult:
+    """Run a fixed sequence of targets, one per decision, over the whole market."""
+    state, _ = _start(market, start_equity)
+    out = np.empty((len(targets), 4))
+    n = bar_engine.run_targets(state, market.bars, market.par, np.ascontiguousarray(targets), out)
+    return _result(market, state, out[:n], targets[:n], name, tier)
+
+
+def decisions(market: Market) -> int:
+    """Return the number of decisions of a whole pass."""
+    return -(-(len(market.bars) - 1 - market.first_bar) // market.interval_bars)
+
+
+def random_same_turnover(
+    market: Market, targets: FloatArray, start_equity: float, draws: int, seed: int = 0
+) -> FloatArray:
+    """Return the log growth of `draws` policies that trade just as the agent does, at random times.
+
+    The agent's own sequence of targets, shifted around the clock by a random amount and mirrored with
+    probability one half: turnover, holding times and sizes are its own, only the timing is not.
+    """
+    growth, out = np.empty(draws), np.empty((len(targets), 4))
+    for i, (sign, shift) in enumerate(_mirrors_and_shifts(len(targets), draws, seed)):
+        state, _ = _start(market, start_equity)
+        bar_engine.run_targets(state, market.bars, market.par, sign * np.roll(targets, shift), out)
+        growth[i] = math.log(state[Acc.EQUITY] / start_equity)
+    return growth
+
+
+def greedy_policy(agent: SACAgent) -> Policy:
+    """Return the agent's deterministic policy, always computed on the CPU, so a GPU changes no figure."""
+    if agent.device.type != "cpu":
+        acting = SACAgent(agent.config, agent.agent_id, "cpu")
+        acting.nets.load_state_dict(agent.nets.state_dict())
+        acting.context = copy.copy(agent.context)
+        agent = acting
+    return lambda obs: float(agent.select_action(obs, evaluate=True)[0])
+
+
+def validate(agent: SACAgent, market: Market, start_equity: float) -> EpisodeResult:
+    """Return one greedy pass over a split: what model selection looks at."""
+    return run_policy(market, greedy_policy(agent), start_equity, f"agent {agent.agent_id}", "base")
+
+
+def judge(
+    agents: dict[str, SACAgent],
+    data: pd.DataFrame,
+    features: pd.DataFrame,
+    config: TradingEnvConfig,
+    draws: int = RANDOM_DRAWS,
+) -> Judgement:
+    """Return agents and baselines on one split at every cost tier.
+
+    Parameters
+    ----------
+    agents : label -> agent; the first is the headline
+    data, features : bars and scaled features of the split
+    config : the account; its tier is replaced by each tier in turn
+    draws : random policies with the headline agent's turnover, at the base tier
+    """
+    results: dict[str, list[EpisodeResult]] = {}
+    for tier in COST_TIERS:
+        market = market_of(data, features, config, tier)
+        passes = [
+            run_policy(market, greedy_policy(agent), config.initial_equity, label, tier)
+            for label, agent in agents.items()
+        ]
+        results[tier] = passes + _constant_baselines(market, config.initial_equity, tier)
+    base, headline = market_of(data, features, config, "base"), results["base"][0]
+    growth = random_same_turnover(base, headline.action, config.initial_equity, draws)
+    random_targets = _median_draw(headline.action, growth)
+    for tier in COST_TIERS:
+        market = market_of(data, features, config, tier)
+        results[tier].append(
+            run_targets(market, random_targets, config.initial_equity, "random, same turnover", tier)
+        )
+    traded = headline.turnover > 0.0
+    percentile = float(np.mean(growth < headline.log_growth)) if traded else None
+    return Judgement(results, growth, percentile, decide_verdict(headline, percentile))
+
+
+def market_of(data: pd.DataFrame, features: pd.DataFrame, config: TradingEnvConfig, tier: str) -> Market:
+    """Return the market of one split at one cost tier, closed at the end."""
+    return prepare_market(data, features, dataclasses.replace(config, cost_tier=tier), close_at_end=True)
+
+
+def decide_verdict(headline: EpisodeResult, percentile: float | None) -> dict[str, Any]:
+    """Return the verdict from a rule fixed beforehand, at base cost.
+
+    edge: the 95 % interval of the annual return lies above 0 and the agent beats 95 % of random policies
+    with its turnover. none: the interval lies below 0, or it never trades. Else: not shown.
+    """
+    row = headline.row()
+    low, high = row["low_frac"], row["high_frac"]
+    interval = f"95 % interval {low:+.1%} to {high:+.1%} a year over {row['days']} days"
+    if headline.turnover == 0.0:
+        word, sentence = NONE, "The agent stays flat: it found nothing worth its costs."
+    elif math.isnan(low):
+        word, sentence = NOT_SHOWN, f"Too few days ({row['days']}) to say anything after costs."
+    elif low > 0 and percentile is not None and percentile > 0.95:  # noqa: PLR2004
+        word, sentence = EDGE, f"An edge after base costs is shown on this test split: {interval}."
+    elif high < 0:
+        word, sentence = NONE, f"No edge: the agent loses after base costs; {interval}."
+    else:
+        word, sentence = NOT_SHOWN, f"An edge after costs is not shown: {interval}."
+    notes = [
+        f"Standard error of a Sharpe ratio over {row['days']} days is about "
+        f"{math.sqrt(metrics.TRADING_DAYS_PER_YEAR / row['days']):.1f} a year: "
+        "only a very large edge could be seen here.",
+        "One test split, one training run: walk-forward and several seeds are needed to believe a yes.",
+    ]
+    return {"word": word, "sentence": sentence, "notes": notes}
+
+
+def evaluate_checkpoint(
+    path: Path, data: ProcessedData, split: str = "test", draws: int = RANDOM_DRAWS
+) -> tuple[SACAgent, Judgement]:
+    """Load a saved agent in a fresh process and judge it on a split, with its own features and account.
+
+    The figures are those of the notebook that trained it: same bars, same scaler, same engine.
+    """
+    agent = SACAgent.from_checkpoint(path, device="cpu")
+    features = FeaturePipeline.from_checkpoint(path).run_full_pipeline(data.train, data.val, data.test)
+    frame = dict(zip(("train", "val", "test"), features, strict=True))[split]
+    config = TradingEnvConfig(**agent.context["env"])
+    instrument = agent.context["features"]["instrument"]
+    label = f"agent {agent.agent_id} ({path.stem.rsplit('_', 1)[-1]})"
+    return agent, judge({label: agent}, data.splits[split][instrument], frame, config, draws)
+
+
+def evaluate_file(path: Path, h5_path: Path, split: str = "test") -> tuple[SACAgent, Judgement]:
+    """Judge a saved agent on a split of a processed file."""
+    return evaluate_checkpoint(path, read_processed(h5_path), split)
+
+
+def _start(market: Market, start_equity: float) -> tuple[FloatArray, FeatureArray]:
+    state = np.zeros(len(Acc))
+    left = len(market.bars) - 1 - market.first_bar
+    bar_engine.reset(state, market.bars, market.par, market.first_bar, left, start_equity, 0.0)
+    return state, np.empty(len(market.observation_names), np.float32)
+
+
+def _result(
+    market: Market, state: FloatArray, records: FloatArray, actions: FloatArray, name: str, tier: str
+) -> EpisodeResult:
+    rows = records[:, 0].astype(np.int64)
+    return EpisodeResult(
+        name=name,
+        tier=tier,
+        open_time_utc=market.open_time[rows],
+        close=market.bars[rows, Bar.CLOSE],
+        equity=records[:, 1].copy(),
+        exposure=records[:, 2].copy(),
+        cost_paid=records[:, 3].copy(),
+        action=np.asarray(actions, np.float64),
+        day=market.bars[rows, Bar.DAY].astype(np.int64),
+        turnover=float(state[Acc.TURNOVER]),
+        trades=int(state[Acc.TRADES]),
+        start_equity=float(state[Acc.START]),
+        costs={k.name.lower(): float(state[k]) for k in (Acc.SPREAD, Acc.COMMISSION, Acc.SLIPPAGE, Acc.SWAP)},
+    )
+
+
+def _constant_baselines(market: Market, start_equity: float, tier: str) -> list[EpisodeResult]:
+    n = decisions(market)
+    return [
+        run_targets(market, np.full(n, value), start_equity, name, tier)
+        for name, value in (("flat", 0.0), ("buy and hold", 1.0))
+    ]
+
+
+def _mirrors_and_shifts(n: int, draws: int, seed: int) -> list[tuple[float, int]]:
+    rng = np.random.default_rng(seed)
+    return list(zip(rng.choice([-1.0, 1.0], draws).tolist(), rng.integers(n, size=draws).tolist(), strict=True))
+
+
+def _median_draw(targets: FloatArray, growth: FloatArray, seed: int = 0) -> FloatArray:
+    """Return the targets of the draw of `random_same_turnover` whose growth is the median."""
+    median = int(np.argsort(growth)[len(growth) // 2])
+    sign, shift = _mirrors_and_shifts(len(targets), len(growth), seed)[median]
+    return sign * np.roll(targets, shift)

@@ -1,0 +1,169 @@
+"""The last step of a run: judge on the test split, write report, summary, manifest and models.zip.
+
+A job (one agent, one seed) has the top of the output folder to itself; several live in
+runs/agent_{id}_seed_{s}/ with one report at the top.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sac_kernel import evaluation, files, plots, report
+from sac_kernel.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import pandas as pd
+
+    from sac_kernel.data_pipeline import ProcessedData
+    from sac_kernel.evaluation import Judgement
+    from sac_kernel.sac_agent import SACAgent
+    from sac_kernel.trading_env import TradingEnvConfig
+
+MAX_FILES = 300
+"""Kaggle lists at most 500 output files; beyond that some never come home."""
+
+PREVIOUS = "previous"
+RUNS = "runs"
+REPORT_FILES = ("report.html", "summary.json", "manifest.json", "models.zip")
+_JOB_ENTRIES = ("checkpoints", "logs", "state", "figures", RUNS, *REPORT_FILES)
+
+
+@dataclass(frozen=True)
+class FinishedJob:
+    """What one job hands over to be judged and reported.
+
+    Attributes
+    ----------
+    folder : the job's folder
+    final, best : the agents of the last and of the best validated update
+    stats : training_stats, one value an episode
+    facts : run facts for the report
+    """
+
+    folder: Path
+    final: SACAgent
+    best: SACAgent
+    stats: dict[str, list[Any]]
+    facts: dict[str, Any]
+
+
+def job_folder(top: Path, agent_id: int, seed: int, jobs: int) -> Path:
+    """Return where a job writes: the top if it is alone, else its own folder under runs/."""
+    return top if jobs == 1 else top / RUNS / f"agent_{agent_id}_seed_{seed}"
+
+
+def check_file_count(jobs: int, num_episodes: int, checkpoint_frequency: int) -> None:
+    """Raise ConfigError if the run would write more than MAX_FILES files."""
+    fixed, per_job = 20, 12
+    room = (MAX_FILES - fixed) // jobs - per_job
+    checkpoints = num_episodes // checkpoint_frequency
+    if 2 * checkpoints > room:
+        least = math.ceil(2 * num_episodes / max(room, 1))
+        msg = (
+            f"job_outputs: at most {MAX_FILES} output files, found {2 * checkpoints} checkpoint files in each of "
+            f"{jobs} job(s); set checkpoint_frequency to {least} or more"
+        )
+        raise ConfigError(msg)
+
+
+def move_to_previous(top: Path) -> bool:
+    """Move the outputs of an earlier run into previous/, replacing what was there; return whether any were."""
+    found = [top / name for name in _JOB_ENTRIES if (top / name).exists()] + sorted(top.glob("agent_*.pt"))
+    if not found:
+        return False
+    previous = top / PREVIOUS
+    if previous.exists():
+        shutil.rmtree(previous)
+    previous.mkdir(parents=True)
+    for path in found:
+        path.rename(previous / path.name)
+    return True
+
+
+def judge_job(job: FinishedJob, bars: pd.DataFrame, features: pd.DataFrame, config: TradingEnvConfig) -> Judgement:
+    """Judge a job's final and best agent on the test split."""
+    i = job.final.agent_id
+    agents = {f"agent {i} (final)": job.final, f"agent {i} (best)": job.best}
+    return evaluation.judge(agents, bars, features, config)
+
+
+def finish_outputs(
+    top: Path, jobs: Sequence[FinishedJob], data: ProcessedData, judgements: Sequence[Judgement]
+) -> dict[str, Any]:
+    """Write report.html, figures/, summary.json, models.zip and, last, manifest.json; return the summary.
+
+    With several jobs the first seed's agents are copied to the top: by order, never by result.
+    """
+    headline, judgement = jobs[0], judgements[0]
+    if len(jobs) > 1:
+        _copy_first_seed(top, jobs)
+    names = _output_files(top)
+    rows = judgement.rows
+    for job, other in zip(jobs[1:], judgements[1:], strict=True):
+        label = f"{job.folder.name}: "
+        rows += [{**row, "policy": label + row["policy"]} for row in other.rows if row["policy"].startswith("agent")]
+    summary = {
+        "verdict": judgement.verdict,
+        "table": rows,
+        "data": data.describe(),
+        "run": headline.facts,
+        "jobs": [job.facts for job in jobs],
+        "random": {"percentile": judgement.percentile, "draws": int(judgement.random_log_growth.size)},
+        "files": [{"name": n, "bytes": (top / n).stat().st_size} for n in names if n.endswith(".pt")],
+        "next_command": "kaggle kernels output OWNER/sac-trading-train -p outputs/",
+    }
+    files.write_json(top / "summary.json", summary)
+    report.write_report(top, summary, report_figures(headline, judgement))
+    models = [n for n in names if n.endswith(".pt") or "/logs/" in f"/{n}" or "metrics_ep" in n]
+    files.write_zip(top / "models.zip", {n: (top / n).read_bytes() for n in models})
+    facts = {k: headline.facts[k] for k in ("env_steps", "updates", "episodes", "data_hash", "code_hash", "status")}
+    files.write_manifest(top, _output_files(top), {**facts, "config_hash": headline.facts["config_hash"]})
+    return summary
+
+
+def report_figures(job: FinishedJob, judgement: Judgement) -> dict[str, Any]:
+    """Return the figures of the report, in the page's order."""
+    base = judgement.results["base"]
+    figures = {
+        "equity": plots.equity_figure(base),
+        "exposure": plots.exposure_figure(base[0]),
+        "training": plots.training_figure(stats_for_plot(job.stats)),
+    }
+    if judgement.percentile is not None:
+        growth = np.expm1(judgement.random_log_growth)
+        figures["random"] = plots.random_figure(math.expm1(base[0].log_growth), growth)
+    return figures
+
+
+def stats_for_plot(stats: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Return training stats with the evaluations as lists of their own, at their episode numbers."""
+    done = [k for k, value in enumerate(stats["eval_rewards"]) if value is not None]
+    evaluations = {name: [stats[name][k] for k in done] for name in ("eval_rewards", "eval_sharpes")}
+    return {**stats, **evaluations, "eval_episodes": [k + 1 for k in done]}
+
+
+def _copy_first_seed(top: Path, jobs: Sequence[FinishedJob]) -> None:
+    seen: set[int] = set()
+    for job in jobs:
+        agent_id = job.final.agent_id
+        if agent_id not in seen:
+            seen.add(agent_id)
+            for kind in ("best", "final"):
+                name = f"agent_{agent_id}_{kind}.pt"
+                files.write_bytes(top / name, (job.folder / name).read_bytes())
+
+
+def _output_files(top: Path) -> list[str]:
+    """Return the output files below `top`, previous runs, input logs and the manifest aside."""
+    wanted = [p for name in _JOB_ENTRIES for p in [top / name] if p.is_file() and name != "manifest.json"]
+    wanted += [p for name in _JOB_ENTRIES for p in (top / name).rglob("*") if p.is_file()]
+    wanted += list(top.glob("agent_*.pt"))
+    return sorted(p.relative_to(top).as_posix() for p in wanted if not p.name.endswith(".tmp"))

@@ -1,0 +1,452 @@
+"""Arrays in, matplotlib figures out: the market, the features, the training, the verdict.
+
+Figures live on the Agg canvas under one local style: pyplot and the caller's settings stay out, so
+equal input gives equal pixels. A notebook shows one by `IPython.display.Image(to_png(figure))`.
+
+A result is what one policy did over one split at one cost tier, an object with `name`, `tier`,
+`open_time_utc` (DatetimeIndex), the arrays `close`, `equity`, `exposure` (notional over equity, long
+positive) and `cost_paid` (so far; account currency), all of one length, and `start_equity`.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pandas as pd
+from matplotlib import dates, style
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from sac_kernel.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from matplotlib.axes import Axes
+    from numpy.typing import ArrayLike, NDArray
+
+    FloatArray = NDArray[np.float64]
+    TimeArray = NDArray[np.datetime64]
+
+WIDTH_IN = 9.0
+CLIP = 5.0
+"""Scaled features end at +-5."""
+STUCK_SHARE = 0.99
+"""Above this share of bars at one exposure the agent does not trade, and the figure says so."""
+
+# Okabe & Ito 2008: told apart with every common form of colour blindness.
+BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
+PURPLE, SKY, INK, GREY = "#CC79A7", "#56B4E9", "#24292F", "#6A737B"
+_OTHERS = ((ORANGE, "-"), (GREEN, "--"), (PURPLE, "-."), (SKY, "-"), (VERMILION, ":"), (GREY, "--"))
+_SPLIT_COLORS = {"train": BLUE, "val": ORANGE, "test": GREEN}
+_EXPOSURE_MAP = LinearSegmentedColormap.from_list("exposure", ("#F4B183", "#FFFFFF", "#92C5E8"))
+
+_STYLE: dict[str, Any] = {
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), "#9AA1A7"),
+    **dict.fromkeys(("axes.titleweight", "figure.titleweight"), "bold"),
+    **dict.fromkeys(("axes.titlesize", "figure.titlesize"), 10.5),
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 8.5),
+    **dict.fromkeys(("font.size", "axes.labelsize"), 9.0),
+    **dict.fromkeys(("axes.linewidth", "grid.linewidth"), 0.7),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
+    **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
+    "axes.titlelocation": "left",
+    "grid.color": "#E2E5E8",
+    "figure.dpi": 144,
+}
+_styled = style.context(["default", _STYLE])  # also a decorator
+_LEFT: dict[str, Any] = {"x": 0.01, "ha": "left"}
+_UNDER_WATER: dict[str, Any] = {"color": VERMILION, "alpha": 0.22, "linewidth": 0}
+_HOLE: dict[str, Any] = {"facecolor": "#D5D9DD", "edgecolor": GREY, "hatch": "////", "lw": 0}
+
+_MAX_POINTS = 4000  # far above the pixels of a figure; Agg fails on paths of many 100,000 points
+_MAX_SHADES = 1200
+_FEW_POINTS = 30  # below this, points are marked: a line through two of them hides where they are
+_SMOOTH_FROM = 20  # episodes; a running mean of fewer says nothing
+
+
+@_styled
+def to_rgb(figure: Figure) -> NDArray[np.uint8]:
+    """Return the drawn figure as pixels, shape (height, width, 3)."""
+    canvas = cast("Any", FigureCanvasAgg(figure))  # its methods carry no types
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba(), np.uint8)[:, :, :3].copy()
+
+
+@_styled
+def to_png(figure: Figure) -> bytes:
+    """Return the drawn figure as PNG bytes without date or version: equal figures, equal bytes."""
+    stream, canvas = io.BytesIO(), cast("Any", FigureCanvasAgg(figure))
+    canvas.print_png(stream, metadata={"Software": None})
+    return stream.getvalue()
+
+
+@_styled
+def episode_figure(
+    open_time: pd.DatetimeIndex,
+    close: ArrayLike,
+    equity: ArrayLike,
+    exposure: ArrayLike,
+    cost: ArrayLike,
+) -> Figure:
+    """Return one episode: price with the held exposure, equity with drawdown, costs.
+
+    Parameters
+    ----------
+    open_time : shape (n,), n >= 1, UTC; a naive index is taken as UTC
+    close : price
+    equity : account currency
+    exposure : notional over equity, long positive
+    cost : costs paid so far, account currency
+    """
+    time = _utc(open_time)
+    arrays = {"close": close, "equity": equity, "exposure": exposure, "cost": cost}
+    price, value, held, paid = _aligned("plots.episode_figure", time.size, arrays)
+    peak = np.maximum.accumulate(value)
+    figure = Figure(figsize=(WIDTH_IN, 6.2), layout="constrained")
+    top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(2.0, 1.4, 1.0))
+    _shade_exposure(top, time, price, held)
+    _line(top, time, price, color=INK, linewidth=1.1)
+    drawdown, cost_share = np.max(1.0 - value / peak), paid[-1] / value[0]
+    finding = f"largest drawdown {100 * drawdown:.2f} %, costs {100 * cost_share:.2f} % of start"
+    top.set_title(f"Equity {_pct(value[-1] / value[0] - 1)}, {finding}")
+    top.set_ylabel("Close [price]")
+    kept = _thin(value)
+    middle.fill_between(time[kept], value[kept], peak[kept], label="drawdown", **_UNDER_WATER)
+    _line(middle, time, value, color=BLUE, label="equity")
+    middle.legend(loc="upper left", ncols=2)
+    middle.set_ylabel("Equity\n[account currency]")
+    _line(bottom, time, paid, color=VERMILION)
+    bottom.set_ylabel("Costs so far\n[account currency]")
+    _time_axis(bottom)
+    figure.align_ylabels()
+    return figure
+
+
+@_styled
+def bars_figure(
+    splits: Mapping[str, pd.Series[float]],
+    gaps: Iterable[tuple[pd.Timestamp, pd.Timestamp]] | None = None,
+) -> Figure:
+    """Return the close price coloured by split, the bars left out between splits in grey.
+
+    Parameters
+    ----------
+    splits : close prices by split name, in time order, each indexed by open_time_utc
+    gaps : (last bar before, first bar after) of each hole; None takes what lies between the splits
+    """
+    empty = [name for name, bars in splits.items() if bars.empty]
+    if empty or not splits:
+        _refuse("plots.bars_figure", "bars in every split", f"none in {empty or 'no split'}")
+    if gaps is None:
+        parts = list(splits.values())
+        gaps = [(a.index[-1], b.index[0]) for a, b in itertools.pairwise(parts)]
+    figure = Figure(figsize=(WIDTH_IN, 3.6), layout="constrained")
+    ax = figure.subplots()
+    for i, (name, bars) in enumerate(splits.items()):
+        color = _SPLIT_COLORS.get(name, _OTHERS[i % len(_OTHERS)][0])
+        time, price = _utc(pd.DatetimeIndex(bars.index)), bars.to_numpy(np.float64)
+        _line(ax, time, price, color=color, linewidth=1.0, label=name)
+    for i, gap in enumerate(gaps):
+        left, right = _utc(pd.DatetimeIndex(gap))
+        ax.axvspan(left, right, label="_" if i else "left out (embargo)", **_HOLE)
+    counts = ", ".join(f"{name} {len(bars):,}" for name, bars in splits.items())
+    ax.set_title(f"Bars in time order: {counts}; no bar is in two splits")
+    ax.set_ylabel("Close [price]")
+    _time_axis(ax)
+    figure.legend(loc="outside lower center", ncols=len(splits) + 1)
+    return figure
+
+
+@_styled
+def features_figure(features: pd.DataFrame) -> Figure:
+    """Return the spread of each scaled feature and how often it is clipped; the warm-up is left out."""
+    rows = features.dropna()
+    if rows.empty:
+        _refuse("plots.features_figure", "a row without NaN", f"none in {len(features)} rows")
+    values = rows.to_numpy(np.float64)
+    low, q1, median, q3, high = np.quantile(values, (0.01, 0.25, 0.5, 0.75, 0.99), axis=0)
+    clipped = 100.0 * np.mean(np.abs(values) >= CLIP, axis=0)
+    place = np.arange(values.shape[1])
+    figure = Figure(figsize=(WIDTH_IN, 1.5 + 0.23 * place.size), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
+    left.hlines(place, low, high, color=GREY, linewidth=1.0, label="1 % to 99 %")
+    left.barh(place, q3 - q1, left=q1, height=0.6, color=SKY, label="middle half")
+    left.plot(median, place, "|", color=INK, markersize=8, markeredgewidth=1.6, label="median")
+    for bound in (-CLIP, CLIP):
+        left.axvline(bound, color=VERMILION, linestyle="--", linewidth=1.0)
+    left.set(xlim=(-CLIP - 0.4, CLIP + 0.4), xlabel="Scaled value [dimensionless]")
+    left.set(ylabel="Feature", yticks=place, yticklabels=[str(name) for name in rows.columns])
+    left.invert_yaxis()
+    bars = right.barh(place, clipped, height=0.6, color=VERMILION)
+    right.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
+    right.set(xlim=(0, max(1.0, 1.35 * clipped.max())), xlabel="At a bound [% of rows]")
+    worst = int(np.argmax(clipped))
+    finding = f"{rows.columns[worst]} is clipped most, {clipped[worst]:.2f} % of rows"
+    finding = finding if clipped[worst] > 0 else "none is ever clipped"
+    figure.suptitle(f"{place.size} features on {len(rows):,} train rows: {finding}", **_LEFT)
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+_PANELS = (
+    ("episode_rewards", "Episode reward", "log return", "healthy: rises slowly, with noise"),
+    ("eval_rewards", "Evaluation reward", "log return", "healthy: follows the training reward"),
+    ("critic_losses", "Critic loss", "squared error", "healthy: falls, then settles"),
+    ("actor_losses", "Actor loss", "scaled reward", "healthy: settles; its level means nothing"),
+    ("alpha_values", "Entropy weight alpha", "scaled reward", "healthy: comes to rest above 0"),
+    ("entropies", "Policy entropy", "nats", "healthy: comes down to its target and stays"),
+    ("eval_sharpes", "Evaluation Sharpe ratio", "per year", "healthy: above 0, at best above 1"),
+    ("episode_lengths", "Episode length", "steps", "healthy: full length; short ones are ruin"),
+)
+_LOG_PANELS = ("critic_losses", "alpha_values")
+_LOG_FROM = 30.0  # ratio of largest to smallest value
+
+
+@_styled
+def training_figure(stats: Mapping[str, Any]) -> Figure:
+    """Return the curves of a training run, each with a line on what healthy looks like.
+
+    Parameters
+    ----------
+    stats : lists with one value an episode (`episode_rewards`, `episode_lengths`, `actor_losses`,
+        `critic_losses`, `alpha_values`, `entropies`) and one an evaluation (`eval_episodes`,
+        `eval_rewards`, `eval_sharpes`); None where there is no value; an absent list counts as
+        empty. `target_entropy`, nats, is drawn if given.
+    """
+    evaluated = _numbers(stats.get("eval_episodes"))
+    figure = Figure(figsize=(WIDTH_IN, 9.6), layout="constrained")
+    axes = figure.subplots(len(_PANELS) // 2, 2)
+    for ax, (key, title, unit, healthy) in zip(axes.flat, _PANELS, strict=True):
+        y = _numbers(stats.get(key))
+        x = evaluated if key.startswith("eval_") else np.arange(1.0, y.size + 1)
+        if x.size != y.size:
+            _refuse("plots.training_figure", f"{x.size} values (eval_episodes)", f"{y.size} {key}")
+        ax.set_title(title, pad=16)
+        ax.text(0, 1.03, healthy, transform=ax.transAxes, color=GREY, fontsize=8.5)
+        ax.set(xlabel="Episode", ylabel=f"{title.split()[-1].capitalize()} [{unit}]")
+        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        _history(ax, x, y, smooth=key == "episode_rewards")
+        positive = y[np.isfinite(y)]
+        if key in _LOG_PANELS and positive.size and 0 < positive.min() < positive.max() / _LOG_FROM:
+            ax.set_yscale("log")
+    target = stats.get("target_entropy")
+    if target is not None:
+        ax = axes.flat[[panel[0] for panel in _PANELS].index("entropies")]
+        ax.axhline(target, color=VERMILION, linestyle="--", label=f"target {target:g}")
+        ax.legend()
+    for ax in (axes.flat[1], axes.flat[6]):
+        ax.axhline(0.0, color=GREY, linewidth=0.8)
+    episodes = len(stats.get("episode_rewards") or ())
+    figure.suptitle(f"Training: episodes {episodes:,}, evaluations {evaluated.size:,}", **_LEFT)
+    return figure
+
+
+@_styled
+def equity_figure(results: Sequence[Any]) -> Figure:
+    """Return equity in % of start of several results, and the drawdown of the first, the agent."""
+    if not results:
+        _refuse("plots.equity_figure", "at least one policy", "none")
+    one_tier = len({result.tier for result in results}) == 1
+    figure = Figure(figsize=(WIDTH_IN, 5.2), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2.6, 1.0))
+    top.axhline(100.0, color=GREY, linewidth=0.8)
+    for i, result in enumerate(results):
+        time, equity = _utc(result.open_time_utc), 100.0 * result.equity / result.start_equity
+        _aligned("plots.equity_figure", time.size, {f"equity of {result.name}": equity})
+        name = result.name if one_tier else f"{result.name}, {result.tier}"
+        look = {"color": BLUE, "linewidth": 2.0, "zorder": 3}
+        if i:
+            color, dash = _OTHERS[(i - 1) % len(_OTHERS)]
+            look = {"color": color, "linestyle": dash, "linewidth": 1.2}
+        _line(top, time, equity, label=f"{name} {_pct(equity[-1] / 100 - 1)}", **look)
+    agent, others = results[0], results[1:]
+    final = agent.equity[-1] / agent.start_equity
+    beaten = sum(bool(final > other.equity[-1] / other.start_equity) for other in others)
+    compared = f", ahead of {beaten} of {len(others)} other curves" if others else ""
+    top.set_title(f"{agent.name} at {agent.tier} costs: {_pct(final - 1)}{compared}")
+    top.set_ylabel("Equity [% of start]")
+    curve = np.concatenate(([agent.start_equity], agent.equity))
+    drawdown = 100.0 * (curve / np.maximum.accumulate(curve) - 1.0)[1:]
+    time, kept = _utc(agent.open_time_utc), _thin(drawdown)
+    bottom.fill_between(time[kept], drawdown[kept], 0.0, **_UNDER_WATER)
+    _line(bottom, time, drawdown, color=VERMILION, linewidth=0.9)
+    bottom.set_ylabel("Drawdown of\nthe first [%]")
+    _time_axis(bottom)
+    figure.legend(loc="outside lower center", ncols=3)
+    figure.align_ylabels()
+    return figure
+
+
+@_styled
+def exposure_figure(result: Any) -> Figure:  # noqa: ANN401
+    """Return what the agent held: exposure over time and its histogram, and the costs so far.
+
+    An attribute `cost_parts` (kind -> costs so far, account currency, shape (n,)) is drawn as a
+    stack if there is one. A warning is written if one exposure is held for over `STUCK_SHARE`.
+    """
+    time = _utc(result.open_time_utc)
+    arrays = {"exposure": result.exposure, "cost_paid": result.cost_paid}
+    held, paid = _aligned("plots.exposure_figure", time.size, arrays)
+    figure = Figure(figsize=(WIDTH_IN, 5.2), layout="constrained")
+    axes = figure.subplot_mosaic("EEE;CCL", height_ratios=(1.3, 1.0))
+    axes["E"].axhline(0.0, color=GREY, linewidth=0.8)
+    _line(axes["E"], time, held, color=BLUE, drawstyle="steps-post", linewidth=0.9)
+    long, short, flat = (100.0 * np.mean(np.sign(held) == sign) for sign in (1, -1, 0))
+    shares = f"long {long:.1f} %, short {short:.1f} %, flat {flat:.1f} % of the time"
+    axes["E"].set_title(f"{result.name}: {shares}")
+    axes["E"].set_ylabel("Exposure [x equity]")
+    scale, parts = 100.0 / result.start_equity, getattr(result, "cost_parts", None) or {}
+    scaled = {kind: scale * np.asarray(cost) for kind, cost in parts.items()}
+    _cost_panel(axes["C"], time, scale * paid, scaled)
+    reach = max(1.0, float(np.abs(held).max()))
+    bins, weights = np.linspace(-reach, reach, 41), np.full(held.size, 100.0 / held.size)
+    axes["L"].hist(held, bins=bins.tolist(), weights=weights, color=BLUE)
+    axes["L"].set(xlabel="Exposure [x equity]", ylabel="Share of the time [%]")
+    _time_axis(axes["E"])
+    _time_axis(axes["C"])
+    level, share = _main_level(held, 0.05 * reach)
+    if share > STUCK_SHARE:
+        finding = f"near {level:+.2f} x equity {100 * share:.1f} % of the time"
+        figure.suptitle(f"Warning: {finding}, it hardly trades", color=VERMILION, **_LEFT)
+    return figure
+
+
+@_styled
+def random_figure(agent_return: float, random_returns: ArrayLike) -> Figure:
+    """Return where the agent's net return lies among random policies of the same turnover.
+
+    Both are fractions over the whole split; `random_returns` has one value a policy, shape (n,).
+    """
+    draws = np.asarray(random_returns, np.float64)
+    if draws.ndim != 1 or not draws.size or not np.isfinite([*draws, agent_return]).all():
+        found = f"{agent_return} and an array of shape {draws.shape}"
+        _refuse("plots.random_figure", "finite returns of one dimension", found)
+    percentile = 100.0 * np.mean(draws < agent_return)
+    figure = Figure(figsize=(WIDTH_IN, 3.6), layout="constrained")
+    ax = figure.subplots()
+    bins = int(np.clip(np.sqrt(draws.size), 8, 40))
+    ax.hist(100.0 * draws, bins=bins, color=SKY, edgecolor="white", label="random policies")
+    ax.axvline(100.0 * agent_return, color=VERMILION, linewidth=2.2, label="the agent")
+    ax.axvline(100.0 * float(np.median(draws)), color=INK, linestyle="--", label="median of random")
+    compared = f"better than {percentile:.0f} % of {draws.size:,} random policies"
+    ax.set_title(f"Net return {_pct(agent_return)}: {compared} with the same turnover")
+    ax.set(xlabel="Net return over the split [% of start]", ylabel="Random policies [number]")
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def _refuse(where: str, required: str, found: str) -> None:
+    msg = f"{where}: {required} required, found {found}; check what is passed in"
+    raise DataError(msg)
+
+
+def _aligned(where: str, n: int, arrays: Mapping[str, ArrayLike]) -> list[FloatArray]:
+    out = [np.asarray(values, np.float64) for values in arrays.values()]
+    wrong = [f"{k} {v.shape}" for k, v in zip(arrays, out, strict=True) if v.shape != (n,) or not n]
+    if wrong:
+        _refuse(where, f"one value for each of {n} times (at least 1)", ", ".join(wrong))
+    return out
+
+
+def _utc(index: pd.DatetimeIndex) -> TimeArray:
+    naive = index if index.tz is None else index.tz_convert("UTC").tz_localize(None)
+    return naive.to_numpy().astype("datetime64[ns]")
+
+
+def _numbers(values: Sequence[float | None] | None) -> FloatArray:
+    return np.array([np.nan if v is None else v for v in values or ()], np.float64)
+
+
+def _pct(fraction: float) -> str:
+    return f"{100 * fraction:+.2f} %"
+
+
+def _thin(values: FloatArray) -> NDArray[np.int64]:
+    """Return the points to draw; of a long series the lowest and highest of each slice."""
+    n = values.size
+    if n <= _MAX_POINTS:
+        return np.arange(n)
+    width = -(-2 * n // _MAX_POINTS)
+    whole = n // width * width
+    slices, start = values[:whole].reshape(-1, width), np.arange(0, whole, width)
+    ends = (np.array([0]), np.arange(whole, n))
+    extremes = (start + slices.argmin(1), start + slices.argmax(1))
+    return np.unique(np.concatenate((*extremes, *ends))).astype(np.int64)
+
+
+def _line(ax: Axes, time: TimeArray, values: FloatArray, **look: Any) -> None:  # noqa: ANN401
+    kept = _thin(values)
+    marker = "o" if values.size == 1 else ""
+    ax.plot(time[kept], values[kept], marker=marker, markersize=4, **look)
+
+
+def _time_axis(ax: Axes) -> None:
+    api = cast("Any", dates)  # without types
+    locator = api.AutoDateLocator(maxticks=9)
+    ax.xaxis.set_major_locator(locator)
+    ax.xaxis.set_major_formatter(api.ConciseDateFormatter(locator))
+    ax.set_xlabel("Time [UTC]")
+    ax.margins(x=0.01)
+
+
+def _shade_exposure(ax: Axes, time: TimeArray, price: FloatArray, held: FloatArray) -> None:
+    reach = float(np.abs(held).max()) or 1.0
+    pad = 0.08 * float(np.ptp(price)) or 1e-3 * float(price[0])
+    bounds = (float(price.min()) - pad, float(price.max()) + 3 * pad)  # room for the legend
+    start = np.arange(0, time.size, -(-time.size // _MAX_SHADES))
+    mean = np.add.reduceat(held, start) / np.diff(np.append(start, time.size))
+    step = np.median(np.diff(time)) if time.size > 1 else np.timedelta64(1, "h")
+    edges = np.append(time[start], time[-1] + step)
+    look: dict[str, Any] = {"cmap": _EXPOSURE_MAP, "vmin": -reach, "vmax": reach, "zorder": 0.4}
+    ax.pcolormesh(edges, bounds, mean[None, :], **look)
+    ax.use_sticky_edges = False
+    ax.set_ylim(bounds)
+    sides = (("long", _EXPOSURE_MAP(1.0)), ("short", _EXPOSURE_MAP(0.0)))
+    labels = [Patch(color=c, label=f"{side} (darkest: {reach:.2f} x equity)") for side, c in sides]
+    ax.legend(handles=labels, loc="upper left", ncols=2)
+
+
+def _history(ax: Axes, x: FloatArray, y: FloatArray, *, smooth: bool) -> None:
+    known = np.isfinite(y)
+    if not known.any():
+        ax.text(0.5, 0.5, "no value yet", ha="center", color=GREY, transform=ax.transAxes)
+        ax.set(xticks=[], yticks=[])
+        return
+    marker = "o" if known.sum() <= _FEW_POINTS else ""
+    smooth = smooth and y.size >= _SMOOTH_FROM
+    ax.plot(
+        x[known], y[known], color=BLUE, alpha=0.35 if smooth else 1.0, marker=marker, markersize=3.5
+    )
+    if smooth:
+        window = max(5, y.size // 10)
+        mean = pd.Series(y).rolling(window, min_periods=1).mean()
+        ax.plot(x, mean, color=BLUE, linewidth=2.0, label=f"mean of {window}")
+        ax.legend()
+
+
+def _cost_panel(ax: Axes, time: TimeArray, paid: FloatArray, parts: Mapping[str, Any]) -> None:
+    """Draw costs so far in % of start, the parts stacked beneath their sum."""
+    kept, kinds = _thin(paid), _aligned("plots.exposure_figure: cost_parts", time.size, parts)
+    if kinds:
+        colors = [color for color, _ in _OTHERS]
+        stack = [kind[kept] for kind in kinds]
+        ax.stackplot(time[kept], stack, labels=list(parts), colors=colors, alpha=0.75)
+        ax.legend(loc="upper left", ncols=len(parts))
+    _line(ax, time, paid, color=INK)
+    ax.set_ylabel("Costs so far\n[% of start]")
+
+
+def _main_level(held: FloatArray, width: float) -> tuple[float, float]:
+    """Return the middle of the most used interval of this width, and its share of the time."""
+    ordered = np.sort(held)
+    inside = np.searchsorted(ordered, ordered + width, side="right") - np.arange(held.size)
+    first = int(np.argmax(inside))
+    count = int(inside[first])
+    return float(np.median(ordered[first : first + count])), count / held.size

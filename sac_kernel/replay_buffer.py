@@ -1,0 +1,84 @@
+"""The replay ring: dense, on one device, behind `sample(generator) -> Batch`, the only thing the agent sees."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sac_kernel.errors import CheckpointError, NonFiniteError
+
+
+class Batch(NamedTuple):
+    """Transitions; B rows each. `terminated` is 1 only where the MDP ended: a time limit bootstraps."""
+
+    obs: Tensor  # (B, S)
+    action: Tensor  # (B, A)
+    reward: Tensor  # (B,)
+    terminated: Tensor  # (B,)
+    next_obs: Tensor  # (B, S), before any reset
+
+
+class ReplayBuffer:
+    """A ring of the last `capacity` transitions, float32.
+
+    Parameters
+    ----------
+    capacity : transitions kept; the oldest are overwritten
+    state_dim, action_dim : widths S and A
+    device : where the ring lives and batches come from
+    """
+
+    def __init__(self, capacity: int, state_dim: int, action_dim: int, device: torch.device) -> None:
+        self.capacity = capacity
+        self._ring = Batch(
+            torch.zeros(capacity, state_dim, device=device),
+            torch.zeros(capacity, action_dim, device=device),
+            torch.zeros(capacity, device=device),
+            torch.zeros(capacity, device=device),
+            torch.zeros(capacity, state_dim, device=device),
+        )
+        self._next = 0
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def add(self, batch: Batch) -> None:
+        """Append n transitions, n <= capacity; a number that is not finite never gets in."""
+        n = len(batch.reward)
+        for name, value in batch._asdict().items():
+            if not torch.isfinite(value).all():
+                msg = f"replay_buffer.add: finite values are required, found NaN or infinity in {name}"
+                raise NonFiniteError(msg)
+        rows = (torch.arange(n) + self._next) % self.capacity
+        for ring, value in zip(self._ring, batch, strict=True):
+            ring[rows.to(ring.device)] = value.to(ring.device, ring.dtype)
+        self._next = (self._next + n) % self.capacity
+        self._size = min(self._size + n, self.capacity)
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
+        """Return `batch_size` transitions drawn uniformly with replacement, never by reward."""
+        device = self._ring.reward.device
+        rows = torch.randint(self._size, (batch_size,), generator=generator, device=device)
+        return Batch(*(ring.index_select(0, rows) for ring in self._ring))
+
+    def state(self) -> dict[str, Any]:
+        """Return the filled rows and the write position, on the CPU."""
+        rows = {name: ring[: self._size].cpu().clone() for name, ring in self._ring._asdict().items()}
+        return {"rows": rows, "next": self._next, "capacity": self.capacity}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Fill this ring from `state`; another capacity or width is refused."""
+        if state["capacity"] != self.capacity:
+            msg = f"replay_buffer: capacity {self.capacity} is required, found {state['capacity']} in the state"
+            raise CheckpointError(msg)
+        for name, ring in self._ring._asdict().items():
+            rows = state["rows"][name]
+            if rows.shape[1:] != ring.shape[1:]:
+                msg = f"replay_buffer: {name} of width {tuple(ring.shape[1:])} required, found {tuple(rows.shape[1:])}"
+                raise CheckpointError(msg)
+            ring[: len(rows)] = rows.to(ring.device)
+            self._size = len(rows)
+        self._next = int(state["next"])

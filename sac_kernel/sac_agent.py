@@ -1,0 +1,502 @@
+"""Soft Actor-Critic: the agent, its one gradient update, and the loop that feeds it from any Box env.
+
+The update is a function of (networks, batch, noise, schedule tensors): no random draw, no host read and no
+data-dependent shape inside, so the CPU and a GPU run the same lines. The agent knows arrays and widths; it
+never imports data, features or an env.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sac_kernel import __version__, files, runtime
+from sac_kernel.config import difference, from_flat, require, to_flat
+from sac_kernel.errors import CheckpointError, ConfigError, NonFiniteError
+from sac_kernel.networks import Actor, TwinCritic
+from sac_kernel.replay_buffer import Batch, ReplayBuffer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from numpy.typing import NDArray
+
+    FeatureArray = NDArray[np.float32]
+
+AGENT_SCHEMA = 1
+UPDATE_METRICS = ("critic_loss", "actor_loss", "alpha", "entropy", "q_mean")
+WIDTH_FIELDS = ("state_dim", "action_dim", "hidden_dims")
+
+
+@dataclass(frozen=True)
+class SACConfig:
+    """Hyper-parameters of one agent.
+
+    Attributes
+    ----------
+    state_dim, action_dim : widths of observation and action; the env's spaces own them
+    hidden_dims : widths of the hidden layers of actor and critics
+    buffer_capacity : transitions kept for replay
+    batch_size : transitions a gradient update
+    warmup_steps : transitions with uniform random actions before the first update
+    gamma : discount per decision
+    utd_ratio : gradient updates per single environment transition, the warm-up's included
+    learning_rate : of Adam, for actor, critics and temperature
+    tau : Polyak weight of the online critic: target = (1 - tau) target + tau online
+    initial_alpha : entropy temperature at the start, in units of scaled reward
+    target_entropy : nats; None is -action_dim
+    reward_scale : factor on rewards inside the update; statistics stay unscaled. Temperature is measured in
+        scaled reward, so a reward of 3e-4 a step needs a factor that brings it near one: KaggleTrainer sets
+        it from the train bars; None is 1 elsewhere
+    average_decay : a greedy action comes from the exponential average of the actor's weights, so that one
+        noisy update decides nothing; horizon 1 / (1 - average_decay) updates
+    """
+
+    state_dim: int = 30
+    action_dim: int = 1
+    hidden_dims: tuple[int, ...] = (256, 256)
+    buffer_capacity: int = 300_000
+    batch_size: int = 256
+    warmup_steps: int = 5_000
+    gamma: float = 0.99
+    utd_ratio: float = 1.0
+    learning_rate: float = 3e-4
+    tau: float = 0.005
+    initial_alpha: float = 0.05
+    target_entropy: float | None = None
+    reward_scale: float | None = None
+    average_decay: float = 0.999
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden_dims", tuple(self.hidden_dims))
+        where = "SACConfig"
+        for name in ("state_dim", "action_dim", "buffer_capacity", "batch_size"):
+            require(getattr(self, name) > 0, where, f"{name} must be > 0", getattr(self, name))
+        widths = self.hidden_dims
+        require(bool(widths) and min(widths) > 0, where, "hidden_dims must be positive widths", list(widths))
+        require(self.warmup_steps >= 0, where, "warmup_steps must be >= 0", self.warmup_steps)
+        require(0 <= self.gamma < 1, where, "gamma must be in [0, 1)", self.gamma)
+        require(0 <= self.average_decay < 1, where, "average_decay must be in [0, 1)", self.average_decay)
+        require(0 < self.tau <= 1, where, "tau must be in (0, 1]", self.tau)
+        for name in ("utd_ratio", "learning_rate", "initial_alpha", "reward_scale"):
+            value = getattr(self, name)
+            value = 1.0 if value is None else value
+            require(value > 0 and math.isfinite(value), where, f"{name} must be > 0 and finite", value)
+
+    @property
+    def entropy_target(self) -> float:
+        """Return the target entropy in nats."""
+        return -float(self.action_dim) if self.target_entropy is None else self.target_entropy
+
+
+class Noise(NamedTuple):
+    """Standard normal draws of one update, (B, A) each."""
+
+    next_action: Tensor
+    action: Tensor
+
+
+class Schedule(NamedTuple):
+    """What may change over training, as 0-d tensors, so that a change retraces nothing."""
+
+    gamma: Tensor
+    tau: Tensor
+    target_entropy: Tensor
+    reward_scale: Tensor
+    average_weight: Tensor
+
+
+class Networks(nn.Module):
+    """All learnt numbers of an agent: actor, its average, critics, their targets, log temperature."""
+
+    def __init__(self, config: SACConfig) -> None:
+        super().__init__()
+        widths = (config.state_dim, config.action_dim, config.hidden_dims)
+        self.actor = Actor(*widths)
+        self.critic = TwinCritic(*widths)
+        self.target = copy.deepcopy(self.critic).requires_grad_(False)  # noqa: FBT003
+        self.average = copy.deepcopy(self.actor).requires_grad_(False)  # noqa: FBT003
+        self.log_alpha = nn.Parameter(torch.tensor(math.log(config.initial_alpha)))
+
+
+def critic_loss(nets: Networks, batch: Batch, noise: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
+    """Return 1/2 sum_i mean (Q_i - y)^2 and the mean Q.
+
+    y = r + gamma (1 - terminated) [min_i Qbar_i(s', a') - alpha log pi(a'|s')], a' fresh from the policy;
+    Haarnoja et al. 2018, arXiv:1812.05905, eq. 5 and 6. A time limit is no termination: it bootstraps.
+    """
+    with torch.no_grad():
+        next_action, next_log_prob = nets.actor.sample(batch.next_obs, noise)
+        next_value = nets.target.minimum(batch.next_obs, next_action)
+        soft_value = next_value - nets.log_alpha.exp() * next_log_prob
+        reward = batch.reward * schedule.reward_scale
+        td_target = reward + schedule.gamma * (1.0 - batch.terminated) * soft_value
+    q1, q2 = nets.critic(batch.obs, batch.action)
+    loss = 0.5 * ((q1 - td_target).square().mean() + (q2 - td_target).square().mean())
+    return loss, q1.detach().mean()
+
+
+def actor_loss(nets: Networks, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean alpha log pi - min_i Q_i, the gradient flowing through Q, and mean log pi; eq. 7 and 9."""
+    action, log_prob = nets.actor.sample(obs, noise)
+    value = nets.critic.minimum(obs, action)
+    return (nets.log_alpha.exp().detach() * log_prob - value).mean(), log_prob.detach().mean()
+
+
+def alpha_loss(nets: Networks, mean_log_prob: Tensor, schedule: Schedule) -> Tensor:
+    """Return -log(alpha) (log pi + target entropy): alpha rises while entropy is below its target; eq. 18."""
+    return -nets.log_alpha * (mean_log_prob + schedule.target_entropy)
+
+
+class Optimisers:
+    """Adam for critics, actor and temperature, and the one gradient update that uses them."""
+
+    def __init__(self, nets: Networks, learning_rate: float) -> None:
+        self._groups = {
+            "critic": list(nets.critic.parameters()),
+            "actor": list(nets.actor.parameters()),
+            "alpha": [nets.log_alpha],
+        }
+        device = nets.log_alpha.device
+        self._adam = {
+            name: torch.optim.Adam(
+                parameters, lr=torch.tensor(learning_rate, device=device), fused=True, betas=(0.9, 0.999)
+            )
+            for name, parameters in self._groups.items()
+        }
+
+    def update(self, nets: Networks, batch: Batch, noise: Noise, schedule: Schedule) -> Tensor:
+        """Do one update of everything in place and return `UPDATE_METRICS`, shape (5,)."""
+        loss_q, q_mean = critic_loss(nets, batch, noise.next_action, schedule)
+        self._descend("critic", loss_q)
+        loss_pi, log_prob = actor_loss(nets, batch.obs, noise.action)
+        self._descend("actor", loss_pi)
+        self._descend("alpha", alpha_loss(nets, log_prob, schedule))
+        with torch.no_grad():
+            _blend(nets.target.parameters(), nets.critic.parameters(), schedule.tau)
+            _blend(nets.average.parameters(), nets.actor.parameters(), schedule.average_weight)
+        alpha = nets.log_alpha.detach().exp()
+        return torch.stack((loss_q.detach(), loss_pi.detach(), alpha, -log_prob, q_mean))
+
+    def state(self) -> dict[str, Any]:
+        """Return the moments and steps of all optimisers."""
+        return {name: adam.state_dict() for name, adam in self._adam.items()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state`."""
+        for name, adam in self._adam.items():
+            adam.load_state_dict(state[name])
+
+    def _descend(self, name: str, loss: Tensor) -> None:
+        # Gradients of this group only: the actor's loss leaves no gradient in the critics.
+        parameters = self._groups[name]
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            parameter.grad = gradient
+        self._adam[name].step()
+
+
+class SACAgent:
+    """A Soft Actor-Critic agent.
+
+    Parameters
+    ----------
+    config : widths and hyper-parameters
+    agent_id : 1, 2 or 3; a label that names files and presets
+    device : 'auto', 'cpu', 'cuda' or 'cuda:N'
+    seed : of weights, exploration and replay
+
+    Attributes
+    ----------
+    context : plain values that travel with the saved agent (features, env, data hash)
+    updates : gradient updates so far
+    """
+
+    def __init__(
+        self, config: SACConfig | None = None, agent_id: int = 1, device: str = "auto", seed: int = 0
+    ) -> None:
+        self.config = config or SACConfig()
+        self.agent_id = agent_id
+        self.device = runtime.resolve_device(device)
+        self.context: dict[str, Any] = {}
+        self.updates = 0
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.nets = Networks(self.config).to(self.device)
+        self.optimisers = Optimisers(self.nets, self.config.learning_rate)
+        self.generator = torch.Generator(self.device).manual_seed(seed + 1)
+        self.metrics_sum = torch.zeros(len(UPDATE_METRICS), device=self.device)
+        self._buffer: ReplayBuffer | None = None
+        self._schedule = self._make_schedule()
+
+    @property
+    def buffer(self) -> ReplayBuffer:
+        """Return the replay ring, allocated when first used."""
+        if self._buffer is None:
+            c = self.config
+            self._buffer = ReplayBuffer(c.buffer_capacity, c.state_dim, c.action_dim, self.device)
+        return self._buffer
+
+    def select_action(self, state: Any, evaluate: bool = False) -> FeatureArray:  # noqa: ANN401, FBT001, FBT002
+        """Return actions in [-1, 1] for one state (S,) -> (A,) or a batch (B, S) -> (B, A).
+
+        Parameters
+        ----------
+        state : float array; its width must be `config.state_dim`
+        evaluate : True is deterministic: tanh of the mean of the averaged actor; False samples
+        """
+        obs = torch.as_tensor(np.asarray(state, np.float32), device=self.device)
+        if obs.shape[-1] != self.config.state_dim:
+            names = self.context.get("observation_names", [])
+            hint = f" ({', '.join(names)})" if names else ""
+            msg = (
+                f"SACAgent.select_action: a state of width {self.config.state_dim}{hint} is required, found "
+                f"{obs.shape[-1]}; build the env from the features this agent was trained on"
+            )
+            raise CheckpointError(msg)
+        with torch.no_grad():
+            if evaluate:
+                action = self.nets.average.greedy(obs)
+            else:
+                shape = (*obs.shape[:-1], self.config.action_dim)
+                noise = torch.randn(shape, generator=self.generator, device=self.device)
+                action = self.nets.actor.sample(obs, noise)[0]
+        result: FeatureArray = action.cpu().numpy()
+        return result
+
+    def update(self) -> None:
+        """Do one gradient update from the replay ring; its metrics are added to `metrics_sum`."""
+        c = self.config
+        batch = self.buffer.sample(c.batch_size, self.generator)
+        shape = (2, c.batch_size, c.action_dim)
+        noise = Noise(*torch.randn(shape, generator=self.generator, device=self.device))
+        self.metrics_sum += self.optimisers.update(self.nets, batch, noise, self._schedule)
+        self.updates += 1
+
+    def take_metrics(self, updates: int) -> dict[str, float | None]:
+        """Return the mean of `UPDATE_METRICS` over the last `updates` and start a new sum.
+
+        Raises
+        ------
+        NonFiniteError
+            If one of them is not finite, naming it; nothing is saved after that.
+        """
+        total = self.metrics_sum.tolist()
+        self.metrics_sum.zero_()
+        if updates == 0:
+            return dict.fromkeys(UPDATE_METRICS)
+        means = {name: value / updates for name, value in zip(UPDATE_METRICS, total, strict=True)}
+        for name, value in means.items():
+            if not math.isfinite(value):
+                msg = (
+                    f"SACAgent: finite training metrics are required, found {name} = {value} at update "
+                    f"{self.updates}; lower learning_rate or reward_scale; the last checkpoint is intact"
+                )
+                raise NonFiniteError(msg)
+        return dict(means)
+
+    def learn(self, env: Any, env_steps: int, seed: int = 0) -> SACAgent:  # noqa: ANN401
+        """Train on any Gymnasium Env or VectorEnv (SAME_STEP) with Box spaces for `env_steps` transitions."""
+        loop = Interaction(self, as_vector_env(env), seed)
+        while loop.env_steps < env_steps:
+            loop.advance()
+        self.take_metrics(self.updates)
+        return self
+
+    def save(self, path: str | Path) -> None:
+        """Write the agent atomically: weights, config and context, without optimisers or replay.
+
+        Equal content is equal bytes, whatever the file's name.
+        """
+        files.write_bytes(Path(path), files.pt_bytes(self.content()))
+
+    def content(self) -> dict[str, Any]:
+        """Return what `save` writes: tensors and plain values only."""
+        return {
+            "schema": AGENT_SCHEMA,
+            "agent_id": self.agent_id,
+            "code_version": __version__,
+            "updates": self.updates,
+            "config": to_flat(self.config),
+            **self.context,
+            "weights": _cpu_copy(self.nets.state_dict()),
+        }
+
+    def load(self, path: str | Path) -> None:
+        """Fill this agent from a saved one, or raise CheckpointError with the difference."""
+        path = Path(path)
+        content = _checked(files.read_pt(path), path)
+        saved, here = content["config"], to_flat(self.config)
+        lines = difference({k: saved[k] for k in WIDTH_FIELDS}, {k: here[k] for k in WIDTH_FIELDS})
+        names = content.get("observation_names"), self.context.get("observation_names")
+        if None not in names and names[0] != names[1]:
+            lines += difference({"observation": names[0]}, {"observation": names[1]})
+        if lines:
+            msg = f"{path}: an agent of this shape is required; {'; '.join(lines)}; or use SACAgent.from_checkpoint"
+            raise CheckpointError(msg)
+        self._fill(content, path)
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, device: str = "auto") -> SACAgent:
+        """Return the saved agent with its own config, ready to act."""
+        path = Path(path)
+        content = _checked(files.read_pt(path), path)
+        try:
+            config = from_flat(SACConfig, content["config"], f"{path}: config")
+        except ConfigError as err:
+            msg = f"{path}: a config of this version is required, found: {err}"
+            raise CheckpointError(msg) from err
+        agent = cls(config, int(content["agent_id"]), device)
+        agent._fill(content, path)
+        return agent
+
+    def training_state(self) -> dict[str, Any]:
+        """Return everything that learning depends on: what continues this agent bit for bit."""
+        return {
+            "weights": _cpu_copy(self.nets.state_dict()),
+            "optimisers": _cpu_copy(self.optimisers.state()),
+            "generator": self.generator.get_state(),
+            "metrics_sum": self.metrics_sum.cpu().clone(),
+            "updates": self.updates,
+            "buffer": self.buffer.state(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from `training_state`."""
+        self.nets.load_state_dict(state["weights"])
+        self.optimisers.restore(state["optimisers"])
+        self.generator.set_state(state["generator"])
+        self.metrics_sum.copy_(state["metrics_sum"])
+        self.updates = int(state["updates"])
+        self.buffer.restore(state["buffer"])
+
+    def _fill(self, content: Mapping[str, Any], path: Path) -> None:
+        weights = content["weights"]
+        if not all(torch.isfinite(value).all() for value in weights.values()):
+            msg = f"{path}: finite weights are required, found NaN or infinity; use an earlier checkpoint"
+            raise CheckpointError(msg)
+        try:
+            self.nets.load_state_dict(weights)
+        except RuntimeError as err:
+            msg = f"{path}: weights of this architecture are required, found: {err}"
+            raise CheckpointError(msg) from err
+        fixed = {"schema", "agent_id", "code_version", "updates", "config", "weights"}
+        self.context = {k: v for k, v in content.items() if k not in fixed}
+        self.updates = int(content["updates"])
+
+    def _make_schedule(self) -> Schedule:
+        c = self.config
+        values = (c.gamma, c.tau, c.entropy_target, c.reward_scale or 1.0, 1.0 - c.average_decay)
+        return Schedule(*(torch.tensor(v, device=self.device) for v in values))
+
+
+class Interaction:
+    """The off-policy loop: act in a vector env, store transitions, do the updates they are owed.
+
+    The fraction of an update is carried over, so their number is `utd_ratio` times the transitions whatever
+    the number of envs; those owed for the warm-up follow right after it.
+
+    Attributes
+    ----------
+    env_steps : single-environment transitions so far
+    owed : updates due, the fraction included
+    """
+
+    def __init__(self, agent: SACAgent, env: Any, seed: int) -> None:  # noqa: ANN401
+        self.agent, self.env = agent, env
+        self.env_steps, self.owed = 0, 0.0
+        self.abs_action = 0.0  # mean |action| of the last vector step
+        space = env.single_action_space
+        self._low, self._span = space.low, (space.high - space.low) / 2.0
+        self.rng = np.random.default_rng(seed + 2)
+        self.obs, _ = env.reset(seed=seed)
+
+    def advance(self) -> NDArray[np.float64]:
+        """Do one vector step and the updates due; return the rewards, shape (num_envs,), unscaled."""
+        agent, env = self.agent, self.env
+        c, n = agent.config, env.num_envs
+        if self.env_steps < c.warmup_steps:
+            action = self.rng.uniform(-1.0, 1.0, (n, c.action_dim)).astype(np.float32)
+        else:
+            action = agent.select_action(self.obs)
+        self.abs_action = float(np.abs(action).mean())
+        obs, reward, terminated, truncated, infos = env.step(self._low + (action + 1.0) * self._span)
+        next_obs = _before_reset(obs, terminated | truncated, infos)
+        values = (self.obs, action, reward, terminated, next_obs)
+        agent.buffer.add(Batch(*(torch.as_tensor(np.asarray(v, np.float32)) for v in values)))
+        self.obs = obs
+        self.env_steps += n
+        self.owed += n * c.utd_ratio
+        while self.env_steps >= c.warmup_steps and self.owed >= 1.0:
+            agent.update()
+            self.owed -= 1.0
+        return np.asarray(reward, np.float64)
+
+
+def as_vector_env(env: Any) -> Any:  # noqa: ANN401
+    """Return a SAME_STEP vector env: `env` itself, or a single env wrapped; Box spaces are required."""
+    mode = gym.vector.AutoresetMode.SAME_STEP
+    if not isinstance(env, gym.vector.VectorEnv):
+        single = env
+        env = gym.vector.SyncVectorEnv([lambda: single], autoreset_mode=mode)
+    elif env.metadata.get("autoreset_mode") != mode:
+        found = env.metadata.get("autoreset_mode")
+        msg = f"SACAgent.learn: a vector env with autoreset SAME_STEP is required, found {found}"
+        raise ConfigError(msg)
+    for name in ("single_observation_space", "single_action_space"):
+        space = getattr(env, name)
+        if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
+            msg = f"SACAgent.learn: {name} must be a one-dimensional Box, got {space}"
+            raise ConfigError(msg)
+    if not env.single_action_space.is_bounded():
+        msg = f"SACAgent.learn: a bounded action space is required, got {env.single_action_space}"
+        raise ConfigError(msg)
+    return env
+
+
+def _before_reset(obs: Any, done: Any, infos: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """Return next observations with the last one of each finished episode put back."""
+    if not done.any():
+        return obs
+    next_obs = np.array(obs)
+    for i in np.flatnonzero(done):
+        next_obs[i] = infos["final_obs"][i]
+    return next_obs
+
+
+def _blend(slow: Iterable[Tensor], fast: Iterable[Tensor], weight: Tensor) -> None:
+    """slow = (1 - weight) slow + weight fast, in place."""
+    slow, fast = list(slow), list(fast)
+    torch._foreach_lerp_(slow, fast, [weight] * len(slow))  # noqa: SLF001  # torch's own fused form
+
+
+def _cpu_copy(value: Any) -> Any:  # noqa: ANN401
+    """Return nested dicts and lists with every tensor cloned to the CPU, sharing nothing."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu().clone().contiguous()
+    if isinstance(value, dict):
+        return {k: _cpu_copy(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_cpu_copy(v) for v in value)
+    return value
+
+
+def _checked(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    missing = {"schema", "agent_id", "updates", "config", "weights"} - set(content)
+    if missing:
+        msg = (
+            f"{path}: a saved agent with {', '.join(sorted(missing))} is required, found "
+            f"{', '.join(map(str, list(content)[:6]))}; the file is not one of this package's agents"
+        )
+        raise CheckpointError(msg)
+    if content["schema"] != AGENT_SCHEMA:
+        msg = f"{path}: agent schema {AGENT_SCHEMA} is required, found {content['schema']!r}"
+        raise CheckpointError(msg)
+    return content

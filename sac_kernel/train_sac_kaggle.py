@@ -1,0 +1,612 @@
+"""Train an agent on bars: the trainer that the notebook and the command line share.
+
+Episode k is environment steps (k - 1) * episode_length + 1 ... k * episode_length, summed over parallel envs.
+Nothing depends on wall time except where to stop, so a run that was cut and resumed equals an uncut one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sac_kernel import MODULES, checkpoint, evaluation, files, job_outputs, runtime
+from sac_kernel.config import require, to_flat
+from sac_kernel.data_pipeline import ProcessedData, read_processed
+from sac_kernel.errors import CheckpointError, ConfigError, DataError, SacKernelError
+from sac_kernel.feature_engineering import FeaturePipeline
+from sac_kernel.job_outputs import FinishedJob
+from sac_kernel.runtime import Deadline, Progress
+from sac_kernel.sac_agent import Interaction, SACAgent, SACConfig
+from sac_kernel.trading_env import Market, TradingEnvConfig, TradingVectorEnv, prepare_market
+
+logger = logging.getLogger(__name__)
+
+SELECTION_WINDOW = 3
+"""`best` is the agent with the highest mean of this many evaluations in a row: one lucky pass decides nothing."""
+
+STATE_INTERVAL_S = 600.0
+RESUME_MODES = ("auto", "never")
+UTD_RATIO = 0.25
+"""Of the trainer: 75,000 updates in 100 episodes of 3,000 steps."""
+
+STATS_KEYS = (
+    "episode_rewards", "episode_lengths", "eval_rewards", "eval_sharpes", "eval_drawdowns", "actor_losses",
+    "critic_losses", "alpha_values", "entropies", "q_values", "mean_abs_actions", "updates",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What makes an agent short-term, medium or swing."""
+
+    label: str
+    decision_interval_min: int
+    gamma: float
+
+
+AGENT_PRESETS = {
+    1: Preset("short-term", 0, 0.99),
+    2: Preset("medium", 60, 0.99),
+    3: Preset("swing", 240, 0.99),
+}
+RUN_PRESETS = {"quick": (50, 5, 10), "full": (500, 10, 20), "long": (1000, 20, 50)}
+"""num_episodes, eval_frequency, checkpoint_frequency."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All parameters of a run, flat: the notebook's parameters cell has these names, types and defaults.
+
+    `h5_path` and `output_dir` empty are found by `runtime`; `sac_gamma` 0 and `env_decision_interval_min` -1
+    take the agent's preset; `env_horizon` 0 is the episode length.
+    """
+
+    h5_path: str = ""
+    output_dir: str = ""
+    agent_ids: tuple[int, ...] = (1,)
+    seeds: tuple[int, ...] = (0,)
+    num_episodes: int = 100
+    eval_frequency: int = 10
+    checkpoint_frequency: int = 5
+    num_envs: int = 60
+    device: str = "auto"
+    time_budget_h: float = 11.0
+    resume: str = "auto"
+    sac_hidden_dims: tuple[int, ...] = (256, 256)
+    sac_batch_size: int = 256
+    sac_buffer_capacity: int = 300_000
+    sac_warmup_steps: int = 5_000
+    sac_utd_ratio: float = UTD_RATIO
+    sac_learning_rate: float = 3e-4
+    sac_gamma: float = 0.0
+    env_episode_length: int = 3_000
+    env_horizon: int = 0
+    env_decision_interval_min: int = -1
+    env_cost_tier: str = "base"
+    env_exposure_cap: float = 1.0
+    env_swap_long_bps: float = 0.6
+    env_swap_short_bps: float = 0.3
+    env_stop_loss_bps: float = 0.0
+    env_take_profit_bps: float = 0.0
+
+    def trainer(self, agent_id: int, seed: int, deadline: Deadline | None = None) -> KaggleTrainer:
+        """Return the trainer of one job of this run."""
+        preset = _preset(agent_id)
+        fields = dataclasses.asdict(self)
+        sac = {k[4:]: v for k, v in fields.items() if k.startswith("sac_")}
+        env = {k[4:]: v for k, v in fields.items() if k.startswith("env_")}
+        sac["gamma"] = self.sac_gamma or preset.gamma
+        env["horizon"] = self.env_horizon or None
+        env["episode_lengths"] = (env.pop("episode_length"),)
+        if self.env_decision_interval_min < 0:
+            env["decision_interval_min"] = preset.decision_interval_min
+        top = Path(self.output_dir) if self.output_dir else runtime.paths().working_dir
+        jobs = len(self.agent_ids) * len(self.seeds)
+        return KaggleTrainer(
+            h5_path=self.h5_path or None,
+            output_dir=job_outputs.job_folder(top, agent_id, seed, jobs),
+            num_episodes=self.num_episodes,
+            eval_frequency=self.eval_frequency,
+            checkpoint_frequency=self.checkpoint_frequency,
+            agent_id=agent_id,
+            device=self.device,
+            seed=seed,
+            sac_config=SACConfig(**sac),
+            env_config=TradingEnvConfig(**env),
+            num_envs=self.num_envs,
+            time_budget_s=self.time_budget_h * 3600.0,
+            resume=self.resume,
+            deadline=deadline,
+        )
+
+
+class KaggleTrainer:
+    """Train one agent on the EURUSD bars of a processed file; write everything a user fetches.
+
+    Parameters
+    ----------
+    h5_path : the processed file; None finds it under the mounted inputs or data/processed/
+    output_dir : the output folder; None is `runtime.paths().working_dir`
+    num_episodes : episodes of `env_config.episode_length` environment steps
+    eval_frequency, checkpoint_frequency : in episodes
+    agent_id : 1 short-term, 2 medium, 3 swing (presets of decision interval and discount)
+    device : 'auto', 'cpu', 'cuda' or 'cuda:N'
+    seed : of everything random
+    sac_config : hyper-parameters; widths and an unset reward_scale are taken from env and train bars
+    env_config : account and episode
+    num_envs : parallel accounts; must divide the episode length
+    time_budget_s : seconds after which training stops by itself, state saved
+    resume : 'auto' (go on if cut or num_episodes was raised; a finished run's outputs move to previous/ and
+        it starts anew), 'never', or the path of a state folder
+    deadline : an own clock that started earlier; overrides time_budget_s
+
+    Raises
+    ------
+    SacKernelError
+        From the constructor for a bad parameter, from `run_training` for bad data or a state that does not fit.
+    """
+
+    def __init__(  # noqa: PLR0913  # the guide's users call it with these names
+        self,
+        h5_path: str | Path | None = None,
+        output_dir: str | Path | None = None,
+        num_episodes: int = 100,
+        eval_frequency: int = 10,
+        checkpoint_frequency: int = 5,
+        agent_id: int = 1,
+        device: str = "auto",
+        seed: int = 0,
+        sac_config: SACConfig | None = None,
+        env_config: TradingEnvConfig | None = None,
+        num_envs: int = 60,
+        time_budget_s: float = float("inf"),
+        resume: str = "auto",
+        deadline: Deadline | None = None,
+    ) -> None:
+        preset = _preset(agent_id)
+        where = "KaggleTrainer"
+        for name, value in (
+            ("num_episodes", num_episodes),
+            ("eval_frequency", eval_frequency),
+            ("checkpoint_frequency", checkpoint_frequency),
+            ("num_envs", num_envs),
+            ("time_budget_s", time_budget_s),
+        ):
+            require(value > 0, where, f"{name} must be > 0", value)
+        self.env_config = env_config or TradingEnvConfig(decision_interval_min=preset.decision_interval_min)
+        _check_divides(num_envs, self.env_config.episode_length)
+        job_outputs.check_file_count(1, num_episodes, checkpoint_frequency)
+        self.h5_path = Path(h5_path) if h5_path else None
+        self.folder = Path(output_dir) if output_dir else runtime.paths().working_dir
+        self.num_episodes, self.eval_frequency = num_episodes, eval_frequency
+        self.checkpoint_frequency = checkpoint_frequency
+        self.agent_id, self.seed, self.num_envs, self.resume = agent_id, seed, num_envs, resume
+        self.device = str(runtime.resolve_device(device))
+        self._sac_config = sac_config or SACConfig(gamma=preset.gamma, utd_ratio=UTD_RATIO)
+        self._deadline = deadline or Deadline(time_budget_s)
+        self.stats: dict[str, list[Any]] = {key: [] for key in STATS_KEYS}
+        self.judgement: evaluation.Judgement | None = None
+        self.summary: dict[str, Any] = {}
+
+    def run_training(self) -> tuple[SACAgent, dict[str, list[Any]]]:
+        """Train, judge on the test split, write all outputs; return the final agent and the statistics."""
+        job = self.train()
+        self.judgement = self.judge(job)
+        self.summary = job_outputs.finish_outputs(self.folder, [job], self.data, [self.judgement])
+        return job.final, self.stats
+
+    def train(self) -> FinishedJob:
+        """Train until all episodes are done or the clock says stop; write agents, checkpoints, logs, state."""
+        self._load_data()
+        runtime.set_threads()
+        self._prepare_learning()
+        restore_signals = self._deadline.stop_on_signals()
+        try:
+            self._start_or_resume()
+            self._log_header()
+            self._run_episodes()
+        finally:
+            restore_signals()
+        return self._finish_training()
+
+    def judge(self, job: FinishedJob) -> evaluation.Judgement:
+        """Judge the job on the test split."""
+        config = self.env_config
+        return job_outputs.judge_job(job, self.data.test[self.instrument], self.features["test"], config)
+
+    # -- preparation -------------------------------------------------------------------------------
+
+    def _load_data(self) -> None:
+        path = self.h5_path or runtime.find_input(runtime.DATA_FILE)
+        self.data: ProcessedData = read_processed(path, self.env_config.price_side)
+        names = sorted(self.data.train)
+        self.instrument = "EURUSD" if "EURUSD" in names else names[0]
+        self.pipeline = FeaturePipeline(self.instrument)
+        frames = self.pipeline.run_full_pipeline(self.data.train, self.data.val, self.data.test)
+        self.features: dict[str, pd.DataFrame] = dict(zip(("train", "val", "test"), frames, strict=True))
+        self.train_market = self._market("train", close_at_end=False)
+        self.val_market = self._market("val", close_at_end=True)
+        logger.info("data %s: %s", path, _data_line(self.data, self.instrument))
+
+    def _market(self, split: str, *, close_at_end: bool) -> Market:
+        bars = self.data.splits[split][self.instrument]
+        return prepare_market(bars, self.features[split], self.env_config, close_at_end=close_at_end)
+
+    def _prepare_learning(self) -> None:
+        _check_moves(self.train_market)
+        width = len(self.train_market.observation_names)
+        scale = self._sac_config.reward_scale or _reward_scale(self.train_market, self.env_config)
+        self.sac_config = dataclasses.replace(
+            self._sac_config, state_dim=width, action_dim=1, reward_scale=scale
+        )
+        self.agent = SACAgent(self.sac_config, self.agent_id, self.device, self.seed)
+        self.agent.context = {
+            "features": self.pipeline.state(),
+            "observation_names": list(self.train_market.observation_names),
+            "env": to_flat(self.env_config),
+            "data_hash": self.data.content_hash,
+            "code_hash": code_hash(),
+        }
+        self.env = TradingVectorEnv(self.train_market, self.env_config, self.num_envs)
+        self.loop = Interaction(self.agent, self.env, self.seed)
+        self._schedule_episodes = self.num_episodes
+        self._partial = {"steps": 0, "reward": 0.0, "abs_action": 0.0, "updates": 0}
+        self._scores: list[float] = []
+        self._best_score: float | None = None
+        self._best: dict[str, Any] | None = None
+        self._train_s = 0.0
+
+    @property
+    def learning_identity(self) -> dict[str, Any]:
+        """Return what a resumed state must share: data, features, env, agent, seed."""
+        return {
+            "data_hash": self.data.content_hash,
+            "features": self.pipeline.state()["names"],
+            "env": to_flat(self.env_config),
+            "sac": to_flat(self.sac_config),
+            "agent_id": self.agent_id,
+            "seed": self.seed,
+            "num_envs": self.num_envs,
+        }
+
+    @property
+    def run_identity(self) -> dict[str, Any]:
+        """Return what may change between sessions of a run."""
+        return {
+            "num_episodes": self.num_episodes,
+            "eval_frequency": self.eval_frequency,
+            "checkpoint_frequency": self.checkpoint_frequency,
+            "device": self.device,
+        }
+
+    # -- resume ------------------------------------------------------------------------------------
+
+    def _start_or_resume(self) -> None:
+        own = self.folder / checkpoint.STATE_FOLDER
+        if self.resume not in RESUME_MODES:
+            self._restore(Path(self.resume))
+            return
+        facts = checkpoint.newest_facts(own) if self.resume == "auto" else None
+        episodes = 0 if facts is None else int(facts["episodes"])
+        unfinished = facts is not None and (not facts["finished"] or episodes < self.num_episodes)
+        if unfinished:
+            self._restore(own)
+        elif job_outputs.move_to_previous(self.folder):
+            reason = f"finished after {episodes} episodes" if facts else f"resume={self.resume!r}"
+            logger.info("earlier outputs (%s) moved to %s; starting anew", reason, self.folder / "previous")
+
+    def _restore(self, folder: Path) -> None:
+        state, facts = checkpoint.load_state(folder)
+        checkpoint.check_identity(facts["learning"], self.learning_identity, f"{folder}: resume")
+        if facts["environment"] != _environment():
+            logger.warning("resumed on other versions, processor or threads: not bit-equal to an uncut run")
+        if facts["code_hash"] != self.agent.context["code_hash"]:
+            logger.warning("resumed with other code than the state was written by")
+        self.agent.restore(state["agent"])
+        self.loop.obs = self.env.restore(checkpoint.env_from_plain(state["env"]))
+        self.loop.env_steps, self.loop.owed = int(state["env_steps"]), float(state["owed"])
+        self.loop.rng = checkpoint.rng_from_text(state["loop_rng"])
+        self.stats = {key: list(values) for key, values in state["stats"].items()}
+        self._partial = dict(state["partial"])
+        self._scores, self._best_score = list(state["scores"]), state["best_score"]
+        self._best, self._train_s = state["best"], float(state["train_s"])
+        self._schedule_episodes = int(state["schedule_episodes"])
+        logger.info("resumed from %s at episode %d, step %d", folder, self._done, self.loop.env_steps)
+
+    def _save_state(self, *, finished: bool) -> None:
+        state = {
+            "agent": self.agent.training_state(),
+            "env": checkpoint.env_to_plain(self.env.state()),
+            "env_steps": self.loop.env_steps,
+            "owed": self.loop.owed,
+            "loop_rng": checkpoint.rng_to_text(self.loop.rng.bit_generator.state),
+            "stats": self.stats,
+            "partial": self._partial,
+            "scores": self._scores,
+            "best_score": self._best_score,
+            "best": self._best,
+            "train_s": self._train_s,
+            "schedule_episodes": self._schedule_episodes,
+        }
+        facts = {
+            "learning": self.learning_identity,
+            "run": self.run_identity,
+            "code_hash": self.agent.context["code_hash"],
+            "environment": _environment(),
+            "episodes": self._done,
+            "env_steps": self.loop.env_steps,
+            "updates": self.agent.updates,
+            "finished": finished,
+        }
+        checkpoint.save_state(self.folder / checkpoint.STATE_FOLDER, state, facts)
+
+    # -- training ----------------------------------------------------------------------------------
+
+    @property
+    def _done(self) -> int:
+        """Finished episodes."""
+        return len(self.stats["episode_rewards"])
+
+    def _run_episodes(self) -> None:
+        length = self.env_config.episode_length
+        total = self.num_episodes * length
+        progress = Progress(logger, "training steps", total, self.loop.env_steps)
+        saved_s = time.monotonic()
+        while self._done < self.num_episodes and not self._deadline.passed():
+            started_s = time.monotonic()
+            rewards = self.loop.advance()
+            self._train_s += time.monotonic() - started_s
+            self._partial["steps"] += self.num_envs
+            self._partial["reward"] += float(rewards.sum())
+            self._partial["abs_action"] += self.loop.abs_action
+            if self._partial["steps"] >= length:
+                self._end_episode()
+            elif time.monotonic() - saved_s > STATE_INTERVAL_S:
+                self._save_state(finished=False)
+                saved_s = time.monotonic()
+            note = f"| {self.agent.updates:,} updates, {self.agent.updates / max(self._train_s, 1e-9):.0f}/s"
+            progress.update(self.loop.env_steps, note)
+        progress.close()
+
+    def _end_episode(self) -> None:
+        p, length = self._partial, self.env_config.episode_length
+        updates = self.agent.updates - p["updates"]
+        means = self.agent.take_metrics(updates)
+        evaluated: evaluation.EpisodeResult | None = None
+        episode = self._done + 1
+        if episode % self.eval_frequency == 0 or episode == self.num_episodes:
+            evaluated = self._evaluate()
+        row = evaluated.row() if evaluated else {}
+        values = {
+            "episode_rewards": p["reward"],
+            "episode_lengths": p["steps"],
+            "eval_rewards": evaluated.log_growth / len(evaluated.equity) * length if evaluated else None,
+            "eval_sharpes": row.get("sharpe_ann"),
+            "eval_drawdowns": row.get("max_drawdown_frac"),
+            "actor_losses": means["actor_loss"],
+            "critic_losses": means["critic_loss"],
+            "alpha_values": means["alpha"],
+            "entropies": means["entropy"],
+            "q_values": means["q_mean"],
+            "mean_abs_actions": p["abs_action"] / p["steps"] * self.num_envs,
+            "updates": updates,
+        }
+        for key, value in values.items():
+            self.stats[key].append(value)
+        self._partial = {"steps": 0, "reward": 0.0, "abs_action": 0.0, "updates": self.agent.updates}
+        if evaluated:
+            self._select(evaluated)
+        logger.info("%s", _episode_line(episode, self.num_episodes, values))
+        if episode % self.checkpoint_frequency == 0:
+            self._write_checkpoint(episode, values)
+
+    def _evaluate(self) -> evaluation.EpisodeResult:
+        return evaluation.validate(self.agent, self.val_market, self.env_config.initial_equity)
+
+    def _select(self, result: evaluation.EpisodeResult) -> None:
+        """Keep the agent if the mean of the last evaluations is the highest so far."""
+        self._scores = [*self._scores, result.log_growth / len(result.equity)][-SELECTION_WINDOW:]
+        score = float(np.mean(self._scores))
+        if self._best_score is None or score > self._best_score:
+            self._best_score, self._best = score, self.agent.content()
+            files.write_bytes(self._agent_path("best"), files.pt_bytes(self._best))
+
+    def _write_checkpoint(self, episode: int, values: Mapping[str, Any]) -> None:
+        folder = self.folder / "checkpoints"
+        self.agent.save(folder / f"agent_{self.agent_id}_ep{episode}.pt")
+        facts = {"episode": episode, "env_steps": self.loop.env_steps, "total_updates": self.agent.updates}
+        files.write_json(folder / f"metrics_ep{episode}.json", {**facts, **values})
+        self._write_logs()
+        self._save_state(finished=episode >= self.num_episodes)
+
+    def _write_logs(self) -> None:
+        files.write_json(self.folder / "logs" / "training_stats.json", self.stats)
+        arrays = {key: np.asarray(values, np.float64) for key, values in self.stats.items()}
+        files.write_npz(self.folder / "logs" / "training_stats.npz", arrays)
+
+    def _finish_training(self) -> FinishedJob:
+        if self._best is None:  # cut before the first evaluation: nothing better is known
+            self._best = self.agent.content()
+            files.write_bytes(self._agent_path("best"), files.pt_bytes(self._best))
+        finished = self._done >= self.num_episodes
+        self._save_state(finished=finished)
+        self.agent.save(self._agent_path("final"))
+        self._write_logs()
+        if not finished:
+            logger.info("stopped by its own clock after %d of %d episodes; run again to go on", self._done, self.num_episodes)
+        best = SACAgent.from_checkpoint(self._agent_path("best"), device="cpu")
+        return FinishedJob(self.folder, self.agent, best, self.stats, self._facts(finished=finished))
+
+    def _agent_path(self, kind: str) -> Path:
+        return self.folder / f"agent_{self.agent_id}_{kind}.pt"
+
+    def _facts(self, *, finished: bool) -> dict[str, Any]:
+        seconds = max(self._train_s, 1e-9)
+        return {
+            "agent_id": self.agent_id,
+            "seed": self.seed,
+            "preset": AGENT_PRESETS[self.agent_id].label,
+            "status": "complete" if finished else "cut",
+            "device": self.device,
+            "versions": runtime.versions(),
+            "episodes": self._done,
+            "num_episodes": self.num_episodes,
+            "env_steps": self.loop.env_steps,
+            "updates": self.agent.updates,
+            "utd_ratio": self.sac_config.utd_ratio,
+            "updates_per_s": self.agent.updates / seconds,
+            "env_steps_per_s": self.loop.env_steps / seconds,
+            "train_s": self._train_s,
+            "data_hash": self.data.content_hash,
+            "code_hash": self.agent.context["code_hash"],
+            "config_hash": files.content_hash(self.learning_identity),
+            "sac_config": to_flat(self.sac_config),
+            "env_config": to_flat(self.env_config),
+        }
+
+    def _log_header(self) -> None:
+        c = self.sac_config
+        logger.info(
+            "agent %d (%s), seed %d, %s | state %d, nets %s, batch %d, gamma %g, %g updates per env step, %d envs",
+            self.agent_id, AGENT_PRESETS[self.agent_id].label, self.seed, self.device, c.state_dim,
+            "x".join(map(str, c.hidden_dims)), c.batch_size, c.gamma, c.utd_ratio, self.num_envs,
+        )  # fmt: skip
+
+
+def run_jobs(config: RunConfig, deadline: Deadline | None = None) -> list[KaggleTrainer]:
+    """Train every (agent, seed) of `config` in turn, judge them and write one report at the top.
+
+    Returns the trainers in order, each with `stats` and `judgement`; the first has the `summary`.
+    """
+    pairs = [(agent_id, seed) for agent_id in config.agent_ids for seed in config.seeds]
+    require(bool(pairs), "run_jobs", "agent_ids and seeds must not be empty", [config.agent_ids, config.seeds])
+    require(len(set(pairs)) == len(pairs), "run_jobs", "agent_ids and seeds must be distinct", pairs)
+    job_outputs.check_file_count(len(pairs), config.num_episodes, config.checkpoint_frequency)
+    clock = deadline or Deadline(config.time_budget_h * 3600.0)
+    trainers = [config.trainer(agent_id, seed, clock) for agent_id, seed in pairs]
+    jobs = [trainer.train() for trainer in trainers]
+    for trainer, job in zip(trainers, jobs, strict=True):
+        trainer.judgement = trainer.judge(job)
+    top = trainers[0].folder if len(pairs) == 1 else trainers[0].folder.parent.parent
+    judgements = [t.judgement for t in trainers if t.judgement is not None]
+    trainers[0].summary = job_outputs.finish_outputs(top, jobs, trainers[0].data, judgements)
+    return trainers
+
+
+def code_hash() -> str:
+    """Return the SHA-256 of the package's inlined modules, in order."""
+
+
+    folder = Path(__file__).parent
+    return files.content_hash({name: files.file_sha256(folder / f"{name}.py") for name in MODULES})
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the trainer from the command line; return the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    try:
+        if args.preset:
+            args.num_episodes, args.eval_frequency, args.checkpoint_frequency = RUN_PRESETS[args.preset]
+        trainer = KaggleTrainer(**{k: v for k, v in vars(args).items() if k not in ("preset",)})
+        trainer.run_training()
+    except SacKernelError as err:
+        logger.error("%s: %s", type(err).__name__, err)  # noqa: TRY400  # the message says it all
+        return 2
+    logger.info("%s\nreport: %s", trainer.summary["verdict"]["sentence"], trainer.folder / "report.html")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m sac_kernel.train_sac_kaggle", description=__doc__)
+    parser.add_argument("--h5-path", default=None, help="processed_data.h5; found by itself if left out")
+    parser.add_argument("--output-dir", default=None, help="default: /kaggle/working on Kaggle, else ./outputs")
+    parser.add_argument("--num-episodes", type=int, default=100)
+    parser.add_argument("--eval-frequency", type=int, default=10, help="in episodes")
+    parser.add_argument("--checkpoint-frequency", type=int, default=5, help="in episodes")
+    parser.add_argument("--agent-id", type=int, default=1, help="1 short-term, 2 medium, 3 swing")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--time-budget-s", type=float, default=float("inf"), help="stop by itself after this")
+    parser.add_argument("--resume", default="auto", help="auto, never, or a state folder")
+    parser.add_argument("--preset", choices=sorted(RUN_PRESETS), help="sets episodes and both frequencies")
+    return parser
+
+
+def _preset(agent_id: int) -> Preset:
+    if agent_id not in AGENT_PRESETS:
+        known = ", ".join(f"{k} {v.label}" for k, v in AGENT_PRESETS.items())
+        msg = f"KaggleTrainer: agent_id must be one of {known}; got {agent_id!r}"
+        raise ConfigError(msg)
+    return AGENT_PRESETS[agent_id]
+
+
+def _check_divides(num_envs: int, episode_length: int) -> None:
+    if episode_length % num_envs:
+        divisors = [d for d in range(1, episode_length + 1) if episode_length % d == 0]
+        below = max(d for d in divisors if d < num_envs) if num_envs > 1 else 1
+        above = min((d for d in divisors if d > num_envs), default=episode_length)
+        msg = (
+            f"KaggleTrainer: num_envs must divide the episode length {episode_length}, got {num_envs}; "
+            f"the nearest divisors are {below} and {above}"
+        )
+        raise ConfigError(msg)
+
+
+def _check_moves(market: Market) -> None:
+    """Raise DataError if every reward would be zero, naming the cause."""
+    closes = market.bars[market.first_bar :, 3]
+    cause = ""
+    if np.ptp(closes) == 0:
+        cause = f"the price never moves: all {len(closes)} closes are {closes[0]:g}"
+    elif not market.bars[market.first_bar + 1 :, 8].any():
+        cause = "no bar is tradable: every open lies between 16:45 and 19:00 New York; check the clock"
+    if cause:
+        msg = f"KaggleTrainer: train bars on which a reward can differ from 0 are required, found that {cause}"
+        raise DataError(msg)
+
+
+def _reward_scale(market: Market, config: TradingEnvConfig) -> float:
+    """Return 1 / (standard deviation of the reward of a full position over one decision), on train bars."""
+    change = np.diff(np.log(market.bars[market.first_bar :, 3]))
+    sigma = float(np.std(change)) * config.exposure_cap * np.sqrt(market.interval_bars)
+    return float(f"{1.0 / sigma:.6g}")
+
+
+def _environment() -> dict[str, Any]:
+    import torch  # noqa: PLC0415
+
+    return {**runtime.versions(), "threads": torch.get_num_threads()}
+
+
+def _data_line(data: ProcessedData, instrument: str) -> str:
+    counts = ", ".join(f"{name} {len(split[instrument]):,}" for name, split in data.splits.items())
+    minutes = data.bar_seconds / 60
+    return f"{instrument} {minutes:g}-minute {data.price_side} bars: {counts}; hash {data.content_hash[:12]}"
+
+
+def _episode_line(episode: int, total: int, values: Mapping[str, Any]) -> str:
+    line = f"episode {episode}/{total}: reward {values['episode_rewards']:+.4f}"
+    if values["critic_losses"] is not None:
+        line += (
+            f", critic loss {values['critic_losses']:.3f}, actor loss {values['actor_losses']:+.3f}"
+            f", alpha {values['alpha_values']:.4f}, entropy {values['entropies']:+.2f}"
+        )
+    if values["eval_rewards"] is not None:
+        line += f" | validation reward {values['eval_rewards']:+.4f}"
+    return line
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
