@@ -32,7 +32,9 @@ MODULES = (
     "evaluation",
     "report",
     "job_outputs",
+    "run_config",
     "train_sac_kaggle",
+    "walkthrough",
 )
 """Modules that the kernel notebook carries, lowest layer first."""
 

@@ -104,6 +104,11 @@ class FeaturePipeline:
         ends = np.cumsum([len(part) for part in splits])
         return scaled.iloc[: ends[0]], scaled.iloc[ends[0] : ends[1]], scaled.iloc[ends[1] :]
 
+    def compute(self, bars: pd.DataFrame) -> pd.DataFrame:
+        """Return the unscaled features of one table of bars, warm-up rows included."""
+        seconds = self.bar_seconds or infer_bar_seconds(bars, "feature_engineering")
+        return compute_features(bars, seconds, self.instrument)
+
     def state(self) -> dict[str, Any]:
         """Return what inference needs to make the same features again, as plain values."""
         return {
@@ -163,6 +168,39 @@ class FeaturePipeline:
                 "use bars of the same size and instruments as in training"
             )
             raise CheckpointError(msg)
+
+
+def assert_causal(pipeline: Any, bars: pd.DataFrame, rows: int = 20, seed: int = 0) -> int:  # noqa: ANN401
+    """Check that features of row t are a function of bars <= t, bit for bit; return the rows checked.
+
+    Each random row is recomputed from its own past alone, and once more with every later price doubled.
+
+    Parameters
+    ----------
+    pipeline : anything with `compute(bars) -> DataFrame` on the bars' index
+    bars : DataFrame of bars; the first 20,000 are used
+
+    Raises
+    ------
+    DataError
+        Naming the feature and the row that changed.
+    """
+    bars = bars.iloc[:20_000]
+    full = pipeline.compute(bars)
+    rng = np.random.default_rng(seed)
+    for t in rng.integers(2, len(bars) - 1, size=rows):
+        edited = bars.copy()
+        edited.iloc[t + 1 :] *= 2.0
+        for what, other in (("shortened", bars.iloc[: t + 1]), ("edited", edited)):
+            here, there = full.iloc[t], pipeline.compute(other).iloc[t]
+            wrong = [str(c) for c in full.columns if not np.array_equal(here[c], there[c], equal_nan=True)]
+            if wrong:
+                msg = (
+                    f"feature_engineering.assert_causal: row {t} ({bars.index[t]}) must not depend on later bars, "
+                    f"found that {', '.join(wrong[:3])} changed when the future was {what}"
+                )
+                raise DataError(msg)
+    return rows
 
 
 def warmup_bars(bar_seconds: int) -> int:

@@ -150,6 +150,11 @@ def stats_for_plot(stats: dict[str, list[Any]]) -> dict[str, list[Any]]:
     return {**stats, **evaluations, "eval_episodes": [k + 1 for k in done]}
 
 
+def read_manifest(top: Path) -> dict[str, Any]:
+    """Return the manifest after checking the hash of every file that it lists."""
+    return files.verify_manifest(top)
+
+
 def _copy_first_seed(top: Path, jobs: Sequence[FinishedJob]) -> None:
     seen: set[int] = set()
     for job in jobs:

@@ -3,9 +3,9 @@
 Figures live on the Agg canvas under one local style: pyplot and the caller's settings stay out, so
 equal input gives equal pixels. A notebook shows one by `IPython.display.Image(to_png(figure))`.
 
-A result is what one policy did over one split at one cost tier, an object with `name`, `tier`,
-`open_time_utc` (DatetimeIndex), the arrays `close`, `equity`, `exposure` (notional over equity, long
-positive) and `cost_paid` (so far; account currency), all of one length, and `start_equity`.
+A result is what one policy did over one split at one cost tier: an object with `name`, `tier`,
+`open_time_utc` (DatetimeIndex), arrays of its length `close`, `equity`, `exposure` (notional over
+equity, long positive), `cost_paid` (so far; account currency), and `start_equity`.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ _STYLE: dict[str, Any] = {
     **dict.fromkeys(("axes.linewidth", "grid.linewidth"), 0.7),
     **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
     **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
+    **dict.fromkeys((f"figure.constrained_layout.{side}_pad" for side in "hw"), 0.08),
     "axes.titlelocation": "left",
     "grid.color": "#E2E5E8",
     "figure.dpi": 144,
@@ -68,6 +69,8 @@ _HOLE: dict[str, Any] = {"facecolor": "#D5D9DD", "edgecolor": GREY, "hatch": "//
 _MAX_POINTS = 4000  # far above the pixels of a figure; Agg fails on paths of many 100,000 points
 _MAX_SHADES = 1200
 _FEW_POINTS = 30  # below this, points are marked: a line through two of them hides where they are
+_LOG_PANELS = ("critic_losses", "alpha_values")
+_LOG_FROM = 30.0  # ratio of largest to smallest value
 _SMOOTH_FROM = 20  # episodes; a running mean of fewer says nothing
 
 
@@ -166,7 +169,7 @@ def bars_figure(
 
 @_styled
 def features_figure(features: pd.DataFrame) -> Figure:
-    """Return the spread of each scaled feature and how often it is clipped; the warm-up is left out."""
+    """Return the spread of each scaled feature and how often it is clipped, warm-up left out."""
     rows = features.dropna()
     if rows.empty:
         _refuse("plots.features_figure", "a row without NaN", f"none in {len(features)} rows")
@@ -205,8 +208,6 @@ _PANELS = (
     ("eval_sharpes", "Evaluation Sharpe ratio", "per year", "healthy: above 0, at best above 1"),
     ("episode_lengths", "Episode length", "steps", "healthy: full length; short ones are ruin"),
 )
-_LOG_PANELS = ("critic_losses", "alpha_values")
-_LOG_FROM = 30.0  # ratio of largest to smallest value
 
 
 @_styled
@@ -232,6 +233,8 @@ def training_figure(stats: Mapping[str, Any]) -> Figure:
         ax.text(0, 1.03, healthy, transform=ax.transAxes, color=GREY, fontsize=8.5)
         ax.set(xlabel="Episode", ylabel=f"{title.split()[-1].capitalize()} [{unit}]")
         ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        if key.startswith("eval_"):
+            ax.axhline(0.0, color=GREY, linewidth=0.8)
         _history(ax, x, y, smooth=key == "episode_rewards")
         positive = y[np.isfinite(y)]
         if key in _LOG_PANELS and positive.size and 0 < positive.min() < positive.max() / _LOG_FROM:
@@ -241,8 +244,6 @@ def training_figure(stats: Mapping[str, Any]) -> Figure:
         ax = axes.flat[[panel[0] for panel in _PANELS].index("entropies")]
         ax.axhline(target, color=VERMILION, linestyle="--", label=f"target {target:g}")
         ax.legend()
-    for ax in (axes.flat[1], axes.flat[6]):
-        ax.axhline(0.0, color=GREY, linewidth=0.8)
     episodes = len(stats.get("episode_rewards") or ())
     figure.suptitle(f"Training: episodes {episodes:,}, evaluations {evaluated.size:,}", **_LEFT)
     return figure
@@ -376,14 +377,13 @@ def _thin(values: FloatArray) -> NDArray[np.int64]:
     width = -(-2 * n // _MAX_POINTS)
     whole = n // width * width
     slices, start = values[:whole].reshape(-1, width), np.arange(0, whole, width)
-    ends = (np.array([0]), np.arange(whole, n))
     extremes = (start + slices.argmin(1), start + slices.argmax(1))
-    return np.unique(np.concatenate((*extremes, *ends))).astype(np.int64)
+    kept: NDArray[np.int64] = np.unique(np.concatenate((*extremes, [0], np.arange(whole, n))))
+    return kept
 
 
 def _line(ax: Axes, time: TimeArray, values: FloatArray, **look: Any) -> None:  # noqa: ANN401
-    kept = _thin(values)
-    marker = "o" if values.size == 1 else ""
+    kept, marker = _thin(values), "o" if values.size == 1 else ""
     ax.plot(time[kept], values[kept], marker=marker, markersize=4, **look)
 
 
@@ -405,12 +405,12 @@ def _shade_exposure(ax: Axes, time: TimeArray, price: FloatArray, held: FloatArr
     step = np.median(np.diff(time)) if time.size > 1 else np.timedelta64(1, "h")
     edges = np.append(time[start], time[-1] + step)
     look: dict[str, Any] = {"cmap": _EXPOSURE_MAP, "vmin": -reach, "vmax": reach, "zorder": 0.4}
-    ax.pcolormesh(edges, bounds, mean[None, :], **look)
-    ax.use_sticky_edges = False
+    mesh = cast("Any", ax.pcolormesh(edges, bounds, mean[None, :], **look))
+    mesh.sticky_edges.x.clear()  # leave the margin that a single point needs
     ax.set_ylim(bounds)
     sides = (("long", _EXPOSURE_MAP(1.0)), ("short", _EXPOSURE_MAP(0.0)))
     labels = [Patch(color=c, label=f"{side} (darkest: {reach:.2f} x equity)") for side, c in sides]
-    ax.legend(handles=labels, loc="upper left", ncols=2)
+    ax.legend(handles=labels, loc="upper left", ncols=2, frameon=True, edgecolor="none")
 
 
 def _history(ax: Axes, x: FloatArray, y: FloatArray, *, smooth: bool) -> None:
@@ -419,11 +419,9 @@ def _history(ax: Axes, x: FloatArray, y: FloatArray, *, smooth: bool) -> None:
         ax.text(0.5, 0.5, "no value yet", ha="center", color=GREY, transform=ax.transAxes)
         ax.set(xticks=[], yticks=[])
         return
-    marker = "o" if known.sum() <= _FEW_POINTS else ""
     smooth = smooth and y.size >= _SMOOTH_FROM
-    ax.plot(
-        x[known], y[known], color=BLUE, alpha=0.35 if smooth else 1.0, marker=marker, markersize=3.5
-    )
+    marker, alpha = "o" if known.sum() <= _FEW_POINTS else "", 0.35 if smooth else 1.0
+    ax.plot(x[known], y[known], color=BLUE, alpha=alpha, marker=marker, markersize=3.5)
     if smooth:
         window = max(5, y.size // 10)
         mean = pd.Series(y).rolling(window, min_periods=1).mean()

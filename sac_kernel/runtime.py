@@ -174,6 +174,18 @@ def resolve_device(device: str) -> torch.device:
     return chosen
 
 
+def describe_device(device: torch.device) -> str:
+    """Return 'cpu', or the GPU's name, memory, compute capability and how many there are."""
+    import torch  # noqa: PLC0415
+
+    if device.type == "cpu":
+        return f"cpu ({os.cpu_count()} cores)"
+    facts = torch.cuda.get_device_properties(device)
+    memory = facts.total_memory / 2**30
+    count = torch.cuda.device_count()
+    return f"{device}: {facts.name}, {memory:.0f} GiB, sm_{facts.major}{facts.minor}, {count} in all"
+
+
 def set_threads(count: int | None = None) -> int:
     """Set and return torch's thread count: `count`, or OMP_NUM_THREADS, or half the CPUs (1 to 4).
 

@@ -12,7 +12,6 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,10 @@ import pandas as pd
 from sac_kernel import MODULES, checkpoint, evaluation, files, job_outputs, runtime
 from sac_kernel.config import require, to_flat
 from sac_kernel.data_pipeline import ProcessedData, read_processed
-from sac_kernel.errors import CheckpointError, ConfigError, DataError, SacKernelError
+from sac_kernel.errors import DataError, SacKernelError
 from sac_kernel.feature_engineering import FeaturePipeline
 from sac_kernel.job_outputs import FinishedJob
+from sac_kernel.run_config import AGENT_PRESETS, RUN_PRESETS, UTD_RATIO, RunConfig, check_divides, preset_of
 from sac_kernel.runtime import Deadline, Progress
 from sac_kernel.sac_agent import Interaction, SACAgent, SACConfig
 from sac_kernel.trading_env import Market, TradingEnvConfig, TradingVectorEnv, prepare_market
@@ -36,98 +36,10 @@ SELECTION_WINDOW = 3
 
 STATE_INTERVAL_S = 600.0
 RESUME_MODES = ("auto", "never")
-UTD_RATIO = 0.25
-"""Of the trainer: 75,000 updates in 100 episodes of 3,000 steps."""
-
 STATS_KEYS = (
     "episode_rewards", "episode_lengths", "eval_rewards", "eval_sharpes", "eval_drawdowns", "actor_losses",
     "critic_losses", "alpha_values", "entropies", "q_values", "mean_abs_actions", "updates",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Preset:
-    """What makes an agent short-term, medium or swing."""
-
-    label: str
-    decision_interval_min: int
-    gamma: float
-
-
-AGENT_PRESETS = {
-    1: Preset("short-term", 0, 0.99),
-    2: Preset("medium", 60, 0.99),
-    3: Preset("swing", 240, 0.99),
-}
-RUN_PRESETS = {"quick": (50, 5, 10), "full": (500, 10, 20), "long": (1000, 20, 50)}
-"""num_episodes, eval_frequency, checkpoint_frequency."""
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """All parameters of a run, flat: the notebook's parameters cell has these names, types and defaults.
-
-    `h5_path` and `output_dir` empty are found by `runtime`; `sac_gamma` 0 and `env_decision_interval_min` -1
-    take the agent's preset; `env_horizon` 0 is the episode length.
-    """
-
-    h5_path: str = ""
-    output_dir: str = ""
-    agent_ids: tuple[int, ...] = (1,)
-    seeds: tuple[int, ...] = (0,)
-    num_episodes: int = 100
-    eval_frequency: int = 10
-    checkpoint_frequency: int = 5
-    num_envs: int = 60
-    device: str = "auto"
-    time_budget_h: float = 11.0
-    resume: str = "auto"
-    sac_hidden_dims: tuple[int, ...] = (256, 256)
-    sac_batch_size: int = 256
-    sac_buffer_capacity: int = 300_000
-    sac_warmup_steps: int = 5_000
-    sac_utd_ratio: float = UTD_RATIO
-    sac_learning_rate: float = 3e-4
-    sac_gamma: float = 0.0
-    env_episode_length: int = 3_000
-    env_horizon: int = 0
-    env_decision_interval_min: int = -1
-    env_cost_tier: str = "base"
-    env_exposure_cap: float = 1.0
-    env_swap_long_bps: float = 0.6
-    env_swap_short_bps: float = 0.3
-    env_stop_loss_bps: float = 0.0
-    env_take_profit_bps: float = 0.0
-
-    def trainer(self, agent_id: int, seed: int, deadline: Deadline | None = None) -> KaggleTrainer:
-        """Return the trainer of one job of this run."""
-        preset = _preset(agent_id)
-        fields = dataclasses.asdict(self)
-        sac = {k[4:]: v for k, v in fields.items() if k.startswith("sac_")}
-        env = {k[4:]: v for k, v in fields.items() if k.startswith("env_")}
-        sac["gamma"] = self.sac_gamma or preset.gamma
-        env["horizon"] = self.env_horizon or None
-        env["episode_lengths"] = (env.pop("episode_length"),)
-        if self.env_decision_interval_min < 0:
-            env["decision_interval_min"] = preset.decision_interval_min
-        top = Path(self.output_dir) if self.output_dir else runtime.paths().working_dir
-        jobs = len(self.agent_ids) * len(self.seeds)
-        return KaggleTrainer(
-            h5_path=self.h5_path or None,
-            output_dir=job_outputs.job_folder(top, agent_id, seed, jobs),
-            num_episodes=self.num_episodes,
-            eval_frequency=self.eval_frequency,
-            checkpoint_frequency=self.checkpoint_frequency,
-            agent_id=agent_id,
-            device=self.device,
-            seed=seed,
-            sac_config=SACConfig(**sac),
-            env_config=TradingEnvConfig(**env),
-            num_envs=self.num_envs,
-            time_budget_s=self.time_budget_h * 3600.0,
-            resume=self.resume,
-            deadline=deadline,
-        )
 
 
 class KaggleTrainer:
@@ -173,7 +85,7 @@ class KaggleTrainer:
         resume: str = "auto",
         deadline: Deadline | None = None,
     ) -> None:
-        preset = _preset(agent_id)
+        preset = preset_of(agent_id)
         where = "KaggleTrainer"
         for name, value in (
             ("num_episodes", num_episodes),
@@ -184,7 +96,7 @@ class KaggleTrainer:
         ):
             require(value > 0, where, f"{name} must be > 0", value)
         self.env_config = env_config or TradingEnvConfig(decision_interval_min=preset.decision_interval_min)
-        _check_divides(num_envs, self.env_config.episode_length)
+        check_divides(num_envs, self.env_config.episode_length)
         job_outputs.check_file_count(1, num_episodes, checkpoint_frequency)
         self.h5_path = Path(h5_path) if h5_path else None
         self.folder = Path(output_dir) if output_dir else runtime.paths().working_dir
@@ -195,6 +107,7 @@ class KaggleTrainer:
         self._sac_config = sac_config or SACConfig(gamma=preset.gamma, utd_ratio=UTD_RATIO)
         self._deadline = deadline or Deadline(time_budget_s)
         self.stats: dict[str, list[Any]] = {key: [] for key in STATS_KEYS}
+        self._prepared = False
         self.judgement: evaluation.Judgement | None = None
         self.summary: dict[str, Any] = {}
 
@@ -207,9 +120,7 @@ class KaggleTrainer:
 
     def train(self) -> FinishedJob:
         """Train until all episodes are done or the clock says stop; write agents, checkpoints, logs, state."""
-        self._load_data()
-        runtime.set_threads()
-        self._prepare_learning()
+        self.prepare()
         restore_signals = self._deadline.stop_on_signals()
         try:
             self._start_or_resume()
@@ -223,6 +134,14 @@ class KaggleTrainer:
         """Judge the job on the test split."""
         config = self.env_config
         return job_outputs.judge_job(job, self.data.test[self.instrument], self.features["test"], config)
+
+    def prepare(self) -> None:
+        """Read the data, make features and markets, build env and agent; training does it if nobody did."""
+        if not self._prepared:
+            runtime.set_threads()
+            self._load_data()
+            self._prepare_learning()
+            self._prepared = True
 
     # -- preparation -------------------------------------------------------------------------------
 
@@ -414,7 +333,12 @@ class KaggleTrainer:
         return evaluation.validate(self.agent, self.val_market, self.env_config.initial_equity)
 
     def _select(self, result: evaluation.EpisodeResult) -> None:
-        """Keep the agent if the mean of the last evaluations is the highest so far."""
+        """Keep the agent if the mean of the last evaluations is the highest so far.
+
+        An agent that has not learnt yet is flat and would win on many markets by doing nothing.
+        """
+        if self.agent.updates == 0:
+            return
         self._scores = [*self._scores, result.log_growth / len(result.equity)][-SELECTION_WINDOW:]
         score = float(np.mean(self._scores))
         if self._best_score is None or score > self._best_score:
@@ -483,23 +407,39 @@ class KaggleTrainer:
         )  # fmt: skip
 
 
-def run_jobs(config: RunConfig, deadline: Deadline | None = None) -> list[KaggleTrainer]:
+def job_trainer(config: RunConfig, agent_id: int, seed: int, deadline: Deadline | None = None) -> KaggleTrainer:
+    """Return the trainer of one job of a run."""
+    return KaggleTrainer(
+        h5_path=config.h5_path or None,
+        output_dir=job_outputs.job_folder(config.top_folder, agent_id, seed, len(config.jobs)),
+        num_episodes=config.num_episodes,
+        eval_frequency=config.eval_frequency,
+        checkpoint_frequency=config.checkpoint_frequency,
+        agent_id=agent_id,
+        device=config.device,
+        seed=seed,
+        sac_config=config.sac_config(agent_id),
+        env_config=config.env_config(agent_id),
+        num_envs=config.num_envs,
+        time_budget_s=config.time_budget_h * 3600.0,
+        resume=config.resume,
+        deadline=deadline,
+    )
+
+
+def run_jobs(config: RunConfig, trainers: list[KaggleTrainer] | None = None) -> list[KaggleTrainer]:
     """Train every (agent, seed) of `config` in turn, judge them and write one report at the top.
 
     Returns the trainers in order, each with `stats` and `judgement`; the first has the `summary`.
     """
-    pairs = [(agent_id, seed) for agent_id in config.agent_ids for seed in config.seeds]
-    require(bool(pairs), "run_jobs", "agent_ids and seeds must not be empty", [config.agent_ids, config.seeds])
-    require(len(set(pairs)) == len(pairs), "run_jobs", "agent_ids and seeds must be distinct", pairs)
-    job_outputs.check_file_count(len(pairs), config.num_episodes, config.checkpoint_frequency)
-    clock = deadline or Deadline(config.time_budget_h * 3600.0)
-    trainers = [config.trainer(agent_id, seed, clock) for agent_id, seed in pairs]
+    if trainers is None:
+        clock = Deadline(config.time_budget_h * 3600.0)
+        trainers = [job_trainer(config, agent_id, seed, clock) for agent_id, seed in config.jobs]
     jobs = [trainer.train() for trainer in trainers]
-    for trainer, job in zip(trainers, jobs, strict=True):
-        trainer.judgement = trainer.judge(job)
-    top = trainers[0].folder if len(pairs) == 1 else trainers[0].folder.parent.parent
-    judgements = [t.judgement for t in trainers if t.judgement is not None]
-    trainers[0].summary = job_outputs.finish_outputs(top, jobs, trainers[0].data, judgements)
+    judgements = [trainer.judge(job) for trainer, job in zip(trainers, jobs, strict=True)]
+    for trainer, judgement in zip(trainers, judgements, strict=True):
+        trainer.judgement = judgement
+    trainers[0].summary = job_outputs.finish_outputs(config.top_folder, jobs, trainers[0].data, judgements)
     return trainers
 
 
@@ -542,26 +482,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--resume", default="auto", help="auto, never, or a state folder")
     parser.add_argument("--preset", choices=sorted(RUN_PRESETS), help="sets episodes and both frequencies")
     return parser
-
-
-def _preset(agent_id: int) -> Preset:
-    if agent_id not in AGENT_PRESETS:
-        known = ", ".join(f"{k} {v.label}" for k, v in AGENT_PRESETS.items())
-        msg = f"KaggleTrainer: agent_id must be one of {known}; got {agent_id!r}"
-        raise ConfigError(msg)
-    return AGENT_PRESETS[agent_id]
-
-
-def _check_divides(num_envs: int, episode_length: int) -> None:
-    if episode_length % num_envs:
-        divisors = [d for d in range(1, episode_length + 1) if episode_length % d == 0]
-        below = max(d for d in divisors if d < num_envs) if num_envs > 1 else 1
-        above = min((d for d in divisors if d > num_envs), default=episode_length)
-        msg = (
-            f"KaggleTrainer: num_envs must divide the episode length {episode_length}, got {num_envs}; "
-            f"the nearest divisors are {below} and {above}"
-        )
-        raise ConfigError(msg)
 
 
 def _check_moves(market: Market) -> None:

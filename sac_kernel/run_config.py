@@ -1,0 +1,145 @@
+"""All parameters of a run, flat: what the notebook's parameters cell and the build's --set speak."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sac_kernel import job_outputs, runtime
+from sac_kernel.config import from_flat, require
+from sac_kernel.errors import ConfigError
+from sac_kernel.sac_agent import SACConfig
+from sac_kernel.trading_env import TradingEnvConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+UTD_RATIO = 0.25
+"""Of the trainer: 75,000 updates in 100 episodes of 3,000 steps."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What makes an agent short-term, medium or swing."""
+
+    label: str
+    decision_interval_min: int
+    gamma: float
+
+
+AGENT_PRESETS = {
+    1: Preset("short-term", 0, 0.99),
+    2: Preset("medium", 60, 0.99),
+    3: Preset("swing", 240, 0.99),
+}
+RUN_PRESETS = {"quick": (50, 5, 10), "full": (500, 10, 20), "long": (1000, 20, 50)}
+"""num_episodes, eval_frequency, checkpoint_frequency."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All parameters of a run, flat: the notebook's parameters cell has these names, types and defaults.
+
+    `h5_path` and `output_dir` empty are found by `runtime`; `sac_gamma` 0 and `env_decision_interval_min` -1
+    take the agent's preset; `env_horizon` 0 is the episode length.
+    """
+
+    h5_path: str = ""
+    output_dir: str = ""
+    agent_ids: tuple[int, ...] = (1,)
+    seeds: tuple[int, ...] = (0,)
+    num_episodes: int = 100
+    eval_frequency: int = 10
+    checkpoint_frequency: int = 5
+    num_envs: int = 60
+    device: str = "auto"
+    time_budget_h: float = 11.0
+    resume: str = "auto"
+    sac_hidden_dims: tuple[int, ...] = (256, 256)
+    sac_batch_size: int = 256
+    sac_buffer_capacity: int = 300_000
+    sac_warmup_steps: int = 5_000
+    sac_utd_ratio: float = UTD_RATIO
+    sac_learning_rate: float = 3e-4
+    sac_gamma: float = 0.0
+    env_episode_length: int = 3_000
+    env_horizon: int = 0
+    env_decision_interval_min: int = -1
+    env_cost_tier: str = "base"
+    env_exposure_cap: float = 1.0
+    env_swap_long_bps: float = 0.6
+    env_swap_short_bps: float = 0.3
+    env_stop_loss_bps: float = 0.0
+    env_take_profit_bps: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("agent_ids", "seeds", "sac_hidden_dims"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        pairs, where = self.jobs, "RunConfig"
+        require(bool(pairs), where, "agent_ids and seeds must not be empty", [self.agent_ids, self.seeds])
+        require(len(set(pairs)) == len(pairs), where, "agent_ids and seeds must be distinct", pairs)
+        for name in ("num_episodes", "eval_frequency", "checkpoint_frequency", "num_envs", "time_budget_h"):
+            require(getattr(self, name) > 0, where, f"{name} must be > 0", getattr(self, name))
+        for agent_id in self.agent_ids:
+            self.sac_config(agent_id)
+            self.env_config(agent_id)
+        check_divides(self.num_envs, self.env_episode_length)
+        job_outputs.check_file_count(len(pairs), self.num_episodes, self.checkpoint_frequency)
+
+    @property
+    def jobs(self) -> list[tuple[int, int]]:
+        """Return (agent_id, seed) of every job, in order."""
+        return [(agent_id, seed) for agent_id in self.agent_ids for seed in self.seeds]
+
+    @property
+    def top_folder(self) -> Path:
+        """Return the output folder of the whole run."""
+        return Path(self.output_dir) if self.output_dir else runtime.paths().working_dir
+
+    def sac_config(self, agent_id: int) -> SACConfig:
+        """Return the hyper-parameters of one agent."""
+        fields = self._section("sac_")
+        return SACConfig(**{**fields, "gamma": self.sac_gamma or preset_of(agent_id).gamma})
+
+    def env_config(self, agent_id: int) -> TradingEnvConfig:
+        """Return the account and episode of one agent."""
+        fields = self._section("env_")
+        fields["horizon"] = self.env_horizon or None
+        fields["episode_lengths"] = (fields.pop("episode_length"),)
+        if self.env_decision_interval_min < 0:
+            fields["decision_interval_min"] = preset_of(agent_id).decision_interval_min
+        return TradingEnvConfig(**fields)
+
+    def _section(self, prefix: str) -> dict[str, Any]:
+        fields = dataclasses.asdict(self)
+        return {name.removeprefix(prefix): value for name, value in fields.items() if name.startswith(prefix)}
+
+
+def from_parameters(namespace: Mapping[str, Any]) -> RunConfig:
+    """Return the run of a notebook's parameters cell, strict on types."""
+    names = [field.name for field in dataclasses.fields(RunConfig)]
+    return from_flat(RunConfig, {name: namespace[name] for name in names}, "parameters cell")
+
+
+def preset_of(agent_id: int) -> Preset:
+    """Return the preset of agent 1, 2 or 3."""
+    if agent_id not in AGENT_PRESETS:
+        known = ", ".join(f"{k} {v.label}" for k, v in AGENT_PRESETS.items())
+        msg = f"KaggleTrainer: agent_id must be one of {known}; got {agent_id!r}"
+        raise ConfigError(msg)
+    return AGENT_PRESETS[agent_id]
+
+
+def check_divides(num_envs: int, episode_length: int) -> None:
+    """Raise ConfigError with the nearest divisors unless `num_envs` divides the episode length."""
+    if episode_length % num_envs:
+        divisors = [d for d in range(1, episode_length + 1) if episode_length % d == 0]
+        below = max(d for d in divisors if d < num_envs) if num_envs > 1 else 1
+        above = min((d for d in divisors if d > num_envs), default=episode_length)
+        msg = (
+            f"KaggleTrainer: num_envs must divide the episode length {episode_length}, got {num_envs}; "
+            f"the nearest divisors are {below} and {above}"
+        )
+        raise ConfigError(msg)

@@ -1,0 +1,92 @@
+"""What the notebook shows beside training: the run header and a trade by hand on real bars."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+import sac_kernel
+from sac_kernel import bar_engine, evaluation, runtime
+from sac_kernel.bar_engine import Acc, Bar
+from sac_kernel.errors import DataError, SacKernelError
+from sac_kernel.train_sac_kaggle import code_hash
+
+if TYPE_CHECKING:
+    from sac_kernel.run_config import RunConfig
+    from sac_kernel.train_sac_kaggle import KaggleTrainer
+
+TARGETS = (1.0, 1.0, -1.0, -1.0, 0.0)
+"""Long, hold, reverse, hold, flat."""
+
+
+def run_header(config: RunConfig, built_code_hash: str, package_dir: Path) -> dict[str, Any]:
+    """Return the facts that head a run, and check that the code is the notebook's own.
+
+    Raises
+    ------
+    SacKernelError
+        If `sac_kernel` was imported from anywhere but `package_dir`.
+    """
+    found = Path(str(sac_kernel.__file__)).resolve().parent
+    if found != package_dir.resolve():
+        msg = f"notebook: the package written by this notebook ({package_dir}) is required, found {found}"
+        raise SacKernelError(msg)
+    device = runtime.resolve_device(config.device)
+    digest = code_hash()
+    where = runtime.paths()
+    inputs = runtime.input_files(where.input_root, runtime.DATA_FILE) if where.input_root else []
+    return {
+        "UTC": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
+        "device": runtime.describe_device(device),
+        "threads": runtime.set_threads(),
+        **{f"version {name}": value for name, value in runtime.versions().items()},
+        "code": f"{digest[:12]} ({'as built' if digest == built_code_hash else 'edited here'})",
+        "inputs": ", ".join(str(path) for path in inputs) or "not mounted",
+        "output folder": str(config.top_folder),
+        "time budget": runtime.duration(config.time_budget_h * 3600.0),
+        "jobs": ", ".join(f"agent {a} seed {s}" for a, s in config.jobs),
+    }
+
+
+def five_bar_trade(trainer: KaggleTrainer) -> pd.DataFrame:
+    """Return five decisions by hand on the train bars: prices, exposure, equity and what each step paid."""
+    market = evaluation.market_of(
+        trainer.data.train[trainer.instrument], trainer.features["train"], trainer.env_config, "base"
+    )
+    state, record = np.zeros(len(Acc)), np.empty(4)
+    start = _first_tradable_window(market)
+    bar_engine.reset(state, market.bars, market.par, start, len(market.bars), 100_000.0, 0.0)
+    rows, paid = [], 0.0
+    for target in TARGETS:
+        reward = bar_engine.step(state, market.bars, market.par, target)
+        bar_engine.record(state, market.bars, market.par, record)
+        t = int(record[0])
+        rows.append(
+            {
+                "bar opened [UTC]": market.open_time[t],
+                "open": market.bars[t, Bar.OPEN],
+                "close": market.bars[t, Bar.CLOSE],
+                "spread [bps]": market.bars[t, Bar.SPREAD_OPEN] * 1e4,
+                "target": target,
+                "exposure": record[2],
+                "equity": record[1],
+                "paid": record[3] - paid,
+                "reward [bps]": reward * 1e4,
+            }
+        )
+        paid = record[3]
+    return pd.DataFrame(rows).round(4)
+
+
+def _first_tradable_window(market: Any) -> int:  # noqa: ANN401
+    need = len(TARGETS) * market.interval_bars
+    tradable = market.bars[:, Bar.TRADABLE] > 0
+    for t in range(market.first_bar, len(tradable) - need - 1):
+        if tradable[t + 1 : t + 1 + need].all():
+            return int(t)
+    msg = f"walkthrough.five_bar_trade: {need} tradable bars in a row are required, found none in the train split"
+    raise DataError(msg)

@@ -1,0 +1,50 @@
+"""Shared bars and data. Everything is made from seeds; nothing here reads a network or a user's folder."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sac_kernel.bar_formats import BarTable
+from sac_kernel.data_pipeline import DataConfig, split_table
+
+
+def make_bars(n=4000, seed=0, bar_seconds=3600, start="2017-01-02T00:00:00Z", sigma=1e-3, weekends=True):
+    """A random walk of n bars whose opens differ a little from the close before; weekends are holes."""
+    step = pd.Timedelta(seconds=bar_seconds)
+    times = pd.date_range(start, periods=2 * n + 2000, freq=step)
+    if weekends:
+        local = times.tz_convert("America/New_York")
+        shifted = (local.tz_localize(None) + pd.Timedelta(hours=7)).dayofweek
+        times = times[shifted < 5]
+    times = times[:n]
+    rng = np.random.default_rng(seed)
+    close = 1.1 * np.exp(np.cumsum(rng.normal(0, sigma, n)))
+    open_ = np.concatenate(([1.1], close[:-1])) * np.exp(rng.normal(0, sigma / 10, n))
+    high = np.maximum(open_, close) * np.exp(np.abs(rng.normal(0, sigma / 3, n)))
+    low = np.minimum(open_, close) * np.exp(-np.abs(rng.normal(0, sigma / 3, n)))
+    frame = pd.DataFrame(
+        {"open": open_, "high": high, "low": low, "close": close},
+        index=pd.DatetimeIndex(times, name="open_time_utc").as_unit("ns"),
+    )
+    frame.attrs = {"price_side": "bid", "bar_seconds": bar_seconds}
+    return frame
+
+
+def make_data(n=2400, seed=0, bar_seconds=3600, **kwargs):
+    """Processed data of one synthetic instrument, EURUSD, bid prices."""
+    bars = make_bars(n, seed, bar_seconds, **kwargs)
+    return split_table(BarTable(bars, bar_seconds, "bid", "synthetic", "UTC"), DataConfig())
+
+
+@pytest.fixture(scope="session")
+def bars():
+    return make_bars()
+
+
+@pytest.fixture(scope="session")
+def data():
+    return make_data()
