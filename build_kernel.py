@@ -1,8 +1,8 @@
 """Bundle the package into one Kaggle notebook, stage its datasets, and rehearse the run at home.
 
-    python build_kernel.py                         # build from data/processed/processed_data.h5, or the sample
-    python build_kernel.py --data bars.csv --price-side bid
-    python build_kernel.py --set num_episodes=50 --rehearse
+python build_kernel.py                         # build from data/processed/processed_data.h5, or the sample
+python build_kernel.py --data bars.csv --price-side bid
+python build_kernel.py --set num_episodes=50 --rehearse
 """
 
 from __future__ import annotations
@@ -145,7 +145,9 @@ def _say_built(notebook: Path, data: ProcessedData, parameters: Mapping[str, Any
     size = kernel_notebook.client_text_bytes(notebook.read_text(encoding="utf-8"))
     bars = {name: sum(len(b) for b in split.values()) for name, split in data.splits.items()}
     counts = ", ".join(f"{name} {count:,}" for name, count in bars.items())
-    print(f"data      {', '.join(sorted(data.train))}, {data.bar_seconds // 60}-minute {data.price_side} bars: {counts}")
+    print(
+        f"data      {', '.join(sorted(data.train))}, {data.bar_seconds // 60}-minute {data.price_side} bars: {counts}"
+    )
     print(f"notebook  {_shown(notebook)}, {size / 1000:.0f} kB as sent, code {code_hash()[:12]}")
     if parameters:
         print("baked in  " + ", ".join(f"{k} = {v!r}" for k, v in parameters.items()))
@@ -170,7 +172,7 @@ def _say_not_published(name: str) -> None:
 
 def _check_name(name: str) -> None:
     ok = name.isascii() and all(part.isalnum() and part.islower() for part in name.split("-"))
-    if not ok or not 3 <= len(name) <= 40:  # noqa: PLR2004
+    if not ok or not 3 <= len(name) <= 40:
         msg = f"--name: 3 to 40 lower-case letters, digits and single hyphens are required, got {name!r}"
         raise ConfigError(msg)
 
@@ -180,15 +182,21 @@ def _shown(path: Path) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, metavar="FILE", help="your bars: .csv, or a processed .h5")
     parser.add_argument("--price-side", choices=("bid", "ask", "mid"), help="what the prices of FILE are")
     parser.add_argument("--clock", help="UTC, if the CSV's times carry no offset")
     parser.add_argument("--instrument", default="EURUSD", help="name of the CSV's instrument")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="bake a parameter in")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="bake a parameter in"
+    )
     parser.add_argument("--name", default=DEFAULT_NAME, help="prefix of kernel and datasets on Kaggle")
     parser.add_argument("--rehearse", action="store_true", help="run the notebook here, as Kaggle would")
-    parser.add_argument("--fresh", action="store_true", help="rehearse from the start, keep the old in previous/")
+    parser.add_argument(
+        "--fresh", action="store_true", help="rehearse from the start, keep the old in previous/"
+    )
     return parser
 
 

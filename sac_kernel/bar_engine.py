@@ -153,7 +153,7 @@ def _exits(s: FloatArray, bar: FloatArray, par: FloatArray) -> None:
 
 
 @_jit
-def _finish_bar(s: FloatArray, bar: FloatArray, previous_day: float, par: FloatArray, last: bool) -> None:  # noqa: FBT001
+def _finish_bar(s: FloatArray, bar: FloatArray, previous_day: float, par: FloatArray, last: bool) -> None:
     """Swap, mark at the close, ruin, drawdown and the statistics of finished days."""
     mid = bar[_CLOSE] * (1.0 + par[_SIDE] * bar[_SC] / 2.0)
     half = bar[_CLOSE] * bar[_SC] / 2.0
@@ -187,7 +187,9 @@ def _finish_day(s: FloatArray) -> None:
 
 
 @_jit
-def reset(s: FloatArray, bars: FloatArray, par: FloatArray, t: int, left: int, start: float, action: float) -> None:
+def reset(  # noqa: PLR0913  # scalars, because numba takes no config object
+    s: FloatArray, bars: FloatArray, par: FloatArray, t: int, left: int, start: float, action: float
+) -> None:
     """Start an account at the close of bar t with `start` equity and exposure `action` x cap, costs paid."""
     s[:] = 0.0
     bar = bars[t]
@@ -258,7 +260,7 @@ def _clip(value: float) -> float:
 
 
 @_jit
-def step_many(
+def step_many(  # noqa: PLR0913
     states: FloatArray,
     bars: FloatArray,
     par: FloatArray,

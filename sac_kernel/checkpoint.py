@@ -72,7 +72,9 @@ def load_state(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
                 raise CheckpointError(msg)
             return state, dict(entry["facts"])
         logger.warning("%s is absent or damaged; falling back to the state before it", path)
-    msg = f"{folder}: a whole training state is required, found {len(slots)} listed and none intact; start anew"
+    msg = (
+        f"{folder}: a whole training state is required, found {len(slots)} listed and none intact; start anew"
+    )
     raise CheckpointError(msg)
 
 
@@ -82,7 +84,7 @@ def check_identity(saved: Mapping[str, Any], here: Mapping[str, Any], where: str
     if lines:
         msg = (
             f"{where}: the state must come from the same data and learning settings; {'; '.join(lines[:5])}"
-            f"{' and more' if len(lines) > 5 else ''}; "  # noqa: PLR2004
+            f"{' and more' if len(lines) > 5 else ''}; "
             "set them back, or start anew with resume='never' (--fresh)"
         )
         raise CheckpointError(msg)

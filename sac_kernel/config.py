@@ -10,10 +10,12 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from sac_kernel.errors import ConfigError
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 T = TypeVar("T")
 
@@ -86,7 +88,7 @@ def difference(saved: Mapping[str, object], here: Mapping[str, object]) -> list[
     ]
 
 
-def require(ok: bool, where: str, required: str, found: object) -> None:  # noqa: FBT001
+def require(ok: bool, where: str, required: str, found: object) -> None:
     """Raise ConfigError '<where>: <required>, got <found>' unless `ok`."""
     if not ok:
         msg = f"{where}: {required}, got {found!r}"

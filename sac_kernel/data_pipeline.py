@@ -68,7 +68,7 @@ class DataConfig:
         require(0 < self.val_fraction < 1, where, "val_fraction must be in (0, 1)", self.val_fraction)
         share = self.train_fraction + self.val_fraction
         require(share < 1, where, "train_fraction + val_fraction must be below 1", share)
-        require(self.embargo_hours >= 24, where, "embargo_hours must be >= 24", self.embargo_hours)  # noqa: PLR2004
+        require(self.embargo_hours >= 24, where, "embargo_hours must be >= 24", self.embargo_hours)
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class DataPipeline:
     def __init__(self, config: DataConfig | None = None) -> None:
         self.config = config or DataConfig()
 
-    def run_full_pipeline(self, force_download: bool = False) -> tuple[Bars, Bars, Bars]:  # noqa: FBT001, FBT002
+    def run_full_pipeline(self, force_download: bool = False) -> tuple[Bars, Bars, Bars]:
         """Read the source, check and split it, write the processed file and return the splits.
 
         An existing processed file is used as it is, unless `force_download` asks for the source again or
@@ -185,7 +185,7 @@ def split_table(table: BarTable, config: DataConfig) -> ProcessedData:
             part = part[part.index >= bars.index[start - 1] + embargo]
         parts.append(part)
     for name, part in zip(SPLITS, parts, strict=True):
-        if len(part) < 2:  # noqa: PLR2004
+        if len(part) < 2:
             msg = (
                 f"data_pipeline.split_table: every split needs bars after the embargo of "
                 f"{config.embargo_hours:g} h, found {len(part)} in {name} of {n} bars; give more bars"

@@ -22,7 +22,7 @@ from sac_kernel.sac_agent import SACAgent
 from sac_kernel.trading_env import Market, TradingEnvConfig, prepare_market
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     import pandas as pd
@@ -228,16 +228,18 @@ def decide_verdict(headline: EpisodeResult, percentile: float | None) -> dict[st
         word, sentence = NONE, "The agent stays flat: it found nothing worth its costs."
     elif math.isnan(low):
         word, sentence = NOT_SHOWN, f"Too few days ({row['days']}) to say anything after costs."
-    elif low > 0 and percentile is not None and percentile > 0.95:  # noqa: PLR2004
+    elif low > 0 and percentile is not None and percentile > 0.95:
         word, sentence = EDGE, f"An edge after base costs is shown on this test split: {interval}."
     elif high < 0:
         word, sentence = NONE, f"No edge: the agent loses after base costs; {interval}."
     else:
         word, sentence = NOT_SHOWN, f"An edge after costs is not shown: {interval}."
     notes = [
-        f"Standard error of a Sharpe ratio over {row['days']} days is about "
-        f"{math.sqrt(metrics.TRADING_DAYS_PER_YEAR / row['days']):.1f} a year: "
-        "only a very large edge could be seen here.",
+        (
+            f"Standard error of a Sharpe ratio over {row['days']} days is about "
+            f"{math.sqrt(metrics.TRADING_DAYS_PER_YEAR / row['days']):.1f} a year: "
+            "only a very large edge could be seen here."
+        ),
         "One test split, one training run: walk-forward and several seeds are needed to believe a yes.",
     ]
     return {"word": word, "sentence": sentence, "notes": notes}
@@ -302,7 +304,9 @@ def _constant_baselines(market: Market, start_equity: float, tier: str) -> list[
 
 def _mirrors_and_shifts(n: int, draws: int, seed: int) -> list[tuple[float, int]]:
     rng = np.random.default_rng(seed)
-    return list(zip(rng.choice([-1.0, 1.0], draws).tolist(), rng.integers(n, size=draws).tolist(), strict=True))
+    return list(
+        zip(rng.choice([-1.0, 1.0], draws).tolist(), rng.integers(n, size=draws).tolist(), strict=True)
+    )
 
 
 def _median_draw(targets: FloatArray, growth: FloatArray, seed: int = 0) -> FloatArray:

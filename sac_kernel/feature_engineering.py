@@ -83,7 +83,9 @@ class FeaturePipeline:
         so a bar has the same features whichever split it is in. The scaler is fitted on train rows, unless
         this pipeline came from a checkpoint. Rows of the warm-up (train only) are NaN.
         """
-        splits = [self._bars_of(part, name) for part, name in ((train, "train"), (val, "val"), (test, "test"))]
+        splits = [
+            self._bars_of(part, name) for part, name in ((train, "train"), (val, "val"), (test, "test"))
+        ]
         bars = pd.concat(splits)
         check_bars(bars, "feature_engineering: train, val and test together")
         bar_seconds = infer_bar_seconds(splits[0], "feature_engineering: train")
@@ -100,7 +102,7 @@ class FeaturePipeline:
             self._check_same(list(raw.columns), bar_seconds)
         else:
             self._fit(raw.iloc[warmup : len(splits[0])], bar_seconds)
-        scaled = ((raw - self._mean) / self._std).clip(-CLIP, CLIP).astype(np.float32)
+        scaled: pd.DataFrame = ((raw - self._mean) / self._std).clip(-CLIP, CLIP).astype(np.float32)  # type: ignore[assignment]  # a frame
         ends = np.cumsum([len(part) for part in splits])
         return scaled.iloc[: ends[0]], scaled.iloc[ends[0] : ends[1]], scaled.iloc[ends[1] :]
 
@@ -233,9 +235,7 @@ def direct_features(bars: pd.DataFrame, bar_seconds: int) -> dict[str, FloatArra
             features[f"return_{name}"] = _change(path.close, n) / (sigma * np.sqrt(n))
     features["rsi_4h"] = rsi(path.close, hours4) / 50.0 - 1.0
     features["macd_4h"] = macd_histogram(path.close, hours4) / (sigma * np.sqrt(hours4))
-    features["atr_ratio_4h_1d"] = np.log(
-        (atr(path, hours4) + _LOG_FLOOR) / (atr(path, day) + _LOG_FLOOR)
-    )
+    features["atr_ratio_4h_1d"] = np.log((atr(path, hours4) + _LOG_FLOOR) / (atr(path, day) + _LOG_FLOOR))
     park = parkinson_volatility(path, _bars_in(60, bar_seconds))
     features["parkinson_1h"] = np.log((park + _LOG_FLOOR) / (sigma + _LOG_FLOOR))
     features["bollinger_4h"] = bollinger_position(path.close, hours4)
@@ -264,7 +264,7 @@ def time_features(open_time: pd.DatetimeIndex, bar_seconds: int) -> dict[str, Fl
     for name, (zone, start, end) in _SESSIONS.items():
         there = close_time.tz_convert(zone)
         minute = (there.hour * 60 + there.minute).to_numpy()
-        is_open = (minute >= start) & (minute < end) & (there.dayofweek.to_numpy() < 5)  # noqa: PLR2004
+        is_open = (minute >= start) & (minute < end) & (there.dayofweek.to_numpy() < 5)
         features[name] = is_open.astype(np.float64)
     return features
 
@@ -290,7 +290,7 @@ def rsi(close: FloatArray, n: int) -> FloatArray:
     change = np.diff(close)
     up, down = _wilder(np.maximum(change, 0.0), n), _wilder(np.maximum(-change, 0.0), n)
     total = up + down
-    value = np.divide(100.0 * up, total, out=np.full_like(total, 50.0), where=total > 1e-14)  # noqa: PLR2004
+    value = np.divide(100.0 * up, total, out=np.full_like(total, 50.0), where=total > 1e-14)
     return np.concatenate(([50.0], value))
 
 
@@ -319,7 +319,7 @@ def bollinger_position(close: FloatArray, n: int) -> FloatArray:
     window = _windows(close, n)
     sd = window.std(axis=1)
     deviation = close - window.mean(axis=1)
-    return np.divide(deviation, 2.0 * sd, out=np.zeros_like(sd), where=sd > 1e-12)  # noqa: PLR2004
+    return np.divide(deviation, 2.0 * sd, out=np.zeros_like(sd), where=sd > 1e-12)
 
 
 def adx(path: LogPath, n: int) -> FloatArray:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import math
 import os
 import pickle
-import tempfile
+import uuid
 import zipfile
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,14 +24,19 @@ _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` atomically: a reader sees the old file or the new one, never a part."""
+    with replacing(path) as temporary, temporary.open("xb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a new name beside `path`; what was written there takes its place, or vanishes on any error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+        yield temporary
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -86,14 +91,14 @@ def pt_bytes(content: Mapping[str, Any]) -> bytes:
 
     It is serialised to memory, because the archive's inner names follow a file's name otherwise.
     """
-    import torch  # noqa: PLC0415  # the ground layer must import without the framework
+    import torch  # the ground layer must import without the framework
 
     buffer = io.BytesIO()
     torch.save(dict(content), buffer)
     return buffer.getvalue()
 
 
-def read_pt(path: Path) -> dict[str, Any]:
+def read_pt(path: str | Path) -> dict[str, Any]:
     """Read a `.pt` of tensors and plain values onto the CPU; code in it is refused (`weights_only`).
 
     Raises
@@ -101,8 +106,9 @@ def read_pt(path: Path) -> dict[str, Any]:
     CheckpointError
         If the file is absent, damaged, or holds anything but tensors and plain values.
     """
-    import torch  # noqa: PLC0415
+    import torch
 
+    path = Path(path)
     if not path.is_file():
         msg = f"{path}: a saved agent or state is required, found no file; check the path, or fetch it"
         raise CheckpointError(msg)
@@ -120,24 +126,15 @@ def read_pt(path: Path) -> dict[str, Any]:
 
 def write_zip(path: Path, members: Mapping[str, bytes]) -> None:
     """Write a deflated zip without times: equal members give equal bytes."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-            for member in sorted(members):
-                info = zipfile.ZipInfo(member, _ZIP_EPOCH)
-                info.compress_type = zipfile.ZIP_DEFLATED
-                archive.writestr(info, members[member])
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "x", zipfile.ZIP_DEFLATED) as archive:
+        for member in sorted(members):
+            info = zipfile.ZipInfo(member, _ZIP_EPOCH)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(info, members[member])
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
     """Write arrays as an uncompressed .npz, without times."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     members = {}
     for name, array in arrays.items():
         buffer = io.BytesIO()

@@ -88,7 +88,9 @@ def move_to_previous(top: Path) -> bool:
     return True
 
 
-def judge_job(job: FinishedJob, bars: pd.DataFrame, features: pd.DataFrame, config: TradingEnvConfig) -> Judgement:
+def judge_job(
+    job: FinishedJob, bars: pd.DataFrame, features: pd.DataFrame, config: TradingEnvConfig
+) -> Judgement:
     """Judge a job's final and best agent on the test split."""
     i = job.final.agent_id
     agents = {f"agent {i} (final)": job.final, f"agent {i} (best)": job.best}
@@ -109,7 +111,11 @@ def finish_outputs(
     rows = judgement.rows
     for job, other in zip(jobs[1:], judgements[1:], strict=True):
         label = f"{job.folder.name}: "
-        rows += [{**row, "policy": label + row["policy"]} for row in other.rows if row["policy"].startswith("agent")]
+        rows += [
+            {**row, "policy": label + row["policy"]}
+            for row in other.rows
+            if row["policy"].startswith("agent")
+        ]
     summary = {
         "verdict": judgement.verdict,
         "table": rows,
@@ -124,7 +130,9 @@ def finish_outputs(
     report.write_report(top, summary, report_figures(headline, judgement))
     models = [n for n in names if n.endswith(".pt") or "/logs/" in f"/{n}" or "metrics_ep" in n]
     files.write_zip(top / "models.zip", {n: (top / n).read_bytes() for n in models})
-    facts = {k: headline.facts[k] for k in ("env_steps", "updates", "episodes", "data_hash", "code_hash", "status")}
+    facts = {
+        k: headline.facts[k] for k in ("env_steps", "updates", "episodes", "data_hash", "code_hash", "status")
+    }
     files.write_manifest(top, _output_files(top), {**facts, "config_hash": headline.facts["config_hash"]})
     return summary
 

@@ -10,8 +10,6 @@ import ast
 import json
 import re
 import typing
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import nbformat
@@ -23,10 +21,17 @@ from sac_kernel.config import check_names, from_flat, typed
 from sac_kernel.errors import ConfigError, SacKernelError
 from sac_kernel.run_config import RunConfig
 
+if typing.TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
 MAX_TEXT_BYTES = 900_000
 """Kaggle refuses a source of 1 MB; counted as the client sends it, non-ASCII characters escaped."""
 
 MODULE_MARKER = "<!-- modules -->"
+MODULE_ANCHOR = '<a id="'
+"""How the small heading above each module cell starts."""
+
 _HASH_LINE = 'BUILT_CODE_HASH = ""'
 _ASSIGNMENT = re.compile(r"^(?P<head>(?P<name>\w+): [\w\[\], .]+ = )(?P<value>.*?)(?P<help>  # .*)?$")
 _HIDDEN = {
@@ -96,7 +101,9 @@ def build_notebook(template: Path, package: Path, parameters: Mapping[str, Any],
     text = json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     size = client_text_bytes(text)
     if size > MAX_TEXT_BYTES:
-        msg = f"{template}: a notebook of at most {MAX_TEXT_BYTES:,} bytes as sent is required, found {size:,}"
+        msg = (
+            f"{template}: a notebook of at most {MAX_TEXT_BYTES:,} bytes as sent is required, found {size:,}"
+        )
         raise SacKernelError(msg)
     return text
 
@@ -115,15 +122,13 @@ def module_source(package: Path, name: str) -> str:
 
 
 def _module_cells(package: Path) -> list[Any]:
-    rows = [
-        f"| [`{name}`](#{name}) | {_first_sentence(module_source(package, name))} |" for name in MODULES
-    ]
+    rows = [f"| [`{name}`](#{name}) | {_first_sentence(module_source(package, name))} |" for name in MODULES]
     table = "\n".join(["| module | what it does |", "|---|---|", *rows])
     cells = [nbformat.v4.new_markdown_cell(table)]
     for name in ("__init__", *MODULES):
         source = module_source(package, name)
         code = nbformat.v4.new_code_cell(f'%%writefile "{{PKG_DIR}}/{name}.py"\n{source}', metadata=_HIDDEN)
-        cells += [nbformat.v4.new_markdown_cell(f'<a id="{name}"></a>`sac_kernel/{name}.py`'), code]
+        cells += [nbformat.v4.new_markdown_cell(f'{MODULE_ANCHOR}{name}"></a>`sac_kernel/{name}.py`'), code]
     return cells
 
 

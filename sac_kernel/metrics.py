@@ -61,7 +61,7 @@ def daily_returns(equity: FloatArray, day: IntArray, start_equity: float) -> Flo
     start_equity : float
         Equity before the first bar.
     """
-    last_of_day = np.flatnonzero(np.append(day[1:] != day[:-1], True))  # noqa: FBT003
+    last_of_day = np.flatnonzero(np.append(day[1:] != day[:-1], True))
     closes = np.concatenate(([start_equity], equity[last_of_day]))
     return closes[1:] / closes[:-1] - 1.0
 
@@ -75,14 +75,12 @@ def sharpe_ann(returns: FloatArray) -> float:
         return math.nan
     sd = float(np.std(returns, ddof=1))
     mean = float(np.mean(returns))
-    if sd <= 1e-15:  # noqa: PLR2004  # below this only rounding is left
-        return 0.0 if abs(mean) <= 1e-15 else math.nan  # noqa: PLR2004
+    if sd <= 1e-15:  # below this only rounding is left
+        return 0.0 if abs(mean) <= 1e-15 else math.nan
     return math.sqrt(TRADING_DAYS_PER_YEAR) * mean / sd
 
 
-def stationary_bootstrap_indices(
-    n: int, draws: int, mean_block: float, rng: np.random.Generator
-) -> IntArray:
+def stationary_bootstrap_indices(n: int, draws: int, mean_block: float, rng: np.random.Generator) -> IntArray:
     """Return resampled indices, shape (draws, n): blocks of geometric length on a circle.
 
     Politis & Romano 1994: with probability 1 / `mean_block` an index starts a new block at a uniform
@@ -118,7 +116,7 @@ def bootstrap_interval(
     value = sample.mean(axis=1)
     if statistic == "sharpe":
         sd = sample.std(axis=1, ddof=1)
-        value = np.divide(value, sd, out=np.zeros_like(value), where=sd > 1e-15)  # noqa: PLR2004
+        value = np.divide(value, sd, out=np.zeros_like(value), where=sd > 1e-15)
         value *= math.sqrt(TRADING_DAYS_PER_YEAR)
     else:
         value *= TRADING_DAYS_PER_YEAR

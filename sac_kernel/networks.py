@@ -9,7 +9,7 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812  # its usual name
 from torch import Tensor, nn
 
 if TYPE_CHECKING:

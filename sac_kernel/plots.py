@@ -77,7 +77,7 @@ _SMOOTH_FROM = 20  # episodes; a running mean of fewer says nothing
 @_styled
 def to_rgb(figure: Figure) -> NDArray[np.uint8]:
     """Return the drawn figure as pixels, shape (height, width, 3)."""
-    canvas = cast("Any", FigureCanvasAgg(figure))  # its methods carry no types
+    canvas = _canvas(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba(), np.uint8)[:, :, :3].copy()
 
@@ -85,8 +85,8 @@ def to_rgb(figure: Figure) -> NDArray[np.uint8]:
 @_styled
 def to_png(figure: Figure) -> bytes:
     """Return the drawn figure as PNG bytes without date or version: equal figures, equal bytes."""
-    stream, canvas = io.BytesIO(), cast("Any", FigureCanvasAgg(figure))
-    canvas.print_png(stream, metadata={"Software": None})
+    stream = io.BytesIO()
+    _canvas(figure).print_png(stream, metadata={"Software": None})
     return stream.getvalue()
 
 
@@ -289,8 +289,8 @@ def equity_figure(results: Sequence[Any]) -> Figure:
 def exposure_figure(result: Any) -> Figure:  # noqa: ANN401
     """Return what the agent held: exposure over time and its histogram, and the costs so far.
 
-    An attribute `cost_parts` (kind -> costs so far, account currency, shape (n,)) is drawn as a
-    stack if there is one. A warning is written if one exposure is held for over `STUCK_SHARE`.
+    Costs by kind are named if the result has `costs` (kind -> account currency, at the end). A
+    warning is written if one exposure is held for over `STUCK_SHARE` of the time.
     """
     time = _utc(result.open_time_utc)
     arrays = {"exposure": result.exposure, "cost_paid": result.cost_paid}
@@ -303,9 +303,12 @@ def exposure_figure(result: Any) -> Figure:  # noqa: ANN401
     shares = f"long {long:.1f} %, short {short:.1f} %, flat {flat:.1f} % of the time"
     axes["E"].set_title(f"{result.name}: {shares}")
     axes["E"].set_ylabel("Exposure [x equity]")
-    scale, parts = 100.0 / result.start_equity, getattr(result, "cost_parts", None) or {}
-    scaled = {kind: scale * np.asarray(cost) for kind, cost in parts.items()}
-    _cost_panel(axes["C"], time, scale * paid, scaled)
+    scale = 100.0 / result.start_equity
+    _line(axes["C"], time, scale * paid, color=VERMILION)
+    parts: Mapping[str, float] = getattr(result, "costs", None) or {}
+    named = ", ".join(f"{kind} {scale * cost:.2f}" for kind, cost in parts.items())
+    axes["C"].set_title(f"Costs {scale * paid[-1]:.2f} % of start{': ' if named else ''}{named}")
+    axes["C"].set_ylabel("Costs so far [% of start]")
     reach = max(1.0, float(np.abs(held).max()))
     bins, weights = np.linspace(-reach, reach, 41), np.full(held.size, 100.0 / held.size)
     axes["L"].hist(held, bins=bins.tolist(), weights=weights, color=BLUE)
@@ -341,6 +344,14 @@ def random_figure(agent_return: float, random_returns: ArrayLike) -> Figure:
     ax.set(xlabel="Net return over the split [% of start]", ylabel="Random policies [number]")
     figure.legend(loc="outside lower center", ncols=3)
     return figure
+
+
+def _canvas(figure: Figure) -> Any:  # noqa: ANN401  # its methods carry no types
+    """Return a canvas of a figure whose layout is settled: a second pass would move it by a pixel."""
+    canvas = FigureCanvasAgg(figure)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return canvas
 
 
 def _refuse(where: str, required: str, found: str) -> None:
@@ -427,18 +438,6 @@ def _history(ax: Axes, x: FloatArray, y: FloatArray, *, smooth: bool) -> None:
         mean = pd.Series(y).rolling(window, min_periods=1).mean()
         ax.plot(x, mean, color=BLUE, linewidth=2.0, label=f"mean of {window}")
         ax.legend()
-
-
-def _cost_panel(ax: Axes, time: TimeArray, paid: FloatArray, parts: Mapping[str, Any]) -> None:
-    """Draw costs so far in % of start, the parts stacked beneath their sum."""
-    kept, kinds = _thin(paid), _aligned("plots.exposure_figure: cost_parts", time.size, parts)
-    if kinds:
-        colors = [color for color, _ in _OTHERS]
-        stack = [kind[kept] for kind in kinds]
-        ax.stackplot(time[kept], stack, labels=list(parts), colors=colors, alpha=0.75)
-        ax.legend(loc="upper left", ncols=len(parts))
-    _line(ax, time, paid, color=INK)
-    ax.set_ylabel("Costs so far\n[% of start]")
 
 
 def _main_level(held: FloatArray, width: float) -> tuple[float, float]:

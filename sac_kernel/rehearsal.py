@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 from dataclasses import dataclass
-from pathlib import Path
+from html import escape as html_escape
 from typing import TYPE_CHECKING, Any
 
 import nbformat
@@ -22,9 +22,11 @@ from papermill.exceptions import PapermillExecutionError
 
 from sac_kernel import files, runtime
 from sac_kernel.errors import SacKernelError
+from sac_kernel.kernel_notebook import MODULE_ANCHOR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 REHEARSAL_OWNER = "you"
 _SECRET_NAMES = ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN", "KAGGLE_API_V1_TOKEN")
@@ -93,9 +95,25 @@ def rehearse(notebook: Path, folder: Path, datasets: Mapping[str, Path]) -> Rehe
 
 
 def render_html(notebook: Path, html: Path) -> None:
-    """Render an executed notebook to one HTML page."""
-    body, _ = HTMLExporter().from_notebook_node(nbformat.read(str(notebook), as_version=4))
+    """Render an executed notebook to one HTML page, the module cells folded as Kaggle folds them."""
+    page = nbformat.read(str(notebook), as_version=4)
+    page.cells = [_folded(cell) for cell in page.cells if not cell.source.startswith(MODULE_ANCHOR)]
+    body, _ = HTMLExporter().from_notebook_node(page)
     files.write_text(html, body)
+
+
+def _folded(cell: Any) -> Any:  # noqa: ANN401
+    """Return a module cell as a closed <details>; any other cell as it is."""
+    if cell.cell_type != "code" or not cell.source.startswith("%%writefile"):
+        return cell
+    first, *lines = html_escape(cell.source, quote=False).split("\n")
+    name = first.rpartition("/")[2].removesuffix('.py"')
+    # No line break inside: Markdown would take a blank line for the end of the block.
+    text = (
+        f'<details id="{name}"><summary><code>sac_kernel/{name}.py</code>, {len(lines)} lines</summary>'
+        f"<pre>{'&#10;'.join(lines)}</pre></details>"
+    )
+    return nbformat.v4.new_markdown_cell(text)
 
 
 class _CellOutput:

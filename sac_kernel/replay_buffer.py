@@ -72,7 +72,9 @@ class ReplayBuffer:
     def restore(self, state: dict[str, Any]) -> None:
         """Fill this ring from `state`; another capacity or width is refused."""
         if state["capacity"] != self.capacity:
-            msg = f"replay_buffer: capacity {self.capacity} is required, found {state['capacity']} in the state"
+            msg = (
+                f"replay_buffer: capacity {self.capacity} is required, found {state['capacity']} in the state"
+            )
             raise CheckpointError(msg)
         for name, ring in self._ring._asdict().items():
             rows = state["rows"][name]

@@ -39,8 +39,8 @@ rule that was fixed before the test.|That the agent will earn money: this is one
 and a model of costs, and an edge can end.""",
     "not shown": """On these bars the result cannot be told from chance: not all marks fixed before
 the test were passed.|That no edge exists, or that one does: more bars could decide.""",
-    "none": """After costs this agent has no edge on these bars.|That no agent or market has one, yet
-nothing here is a reason to trade this one.""",
+    "none": """After costs this agent has no edge on these bars.|That no agent or market has one.
+Still, nothing here is a reason to trade this one.""",
 }
 """Verdict word -> what it means | what it does not mean."""
 
@@ -57,7 +57,6 @@ _TITLES = {
     "training": "Training",
     "bars": "The bars",
     "features": "What the agent sees",
-    "episode": "One episode",
 }
 _INTERVAL = "95 % interval of annual return [%]"
 # key, scale, decimals, column of the page and the notebook, column of the terminal
@@ -78,15 +77,20 @@ _FACTS = {
     "env_steps_per_s": "Environment steps [1 / s]",
     "utd_ratio": "Updates per environment step",
     "train_s": "Training time [s]",
-    "low_frac": "Low end of annual return [%]",
-    "high_frac": "High end of annual return [%]",
+    "sac_config": "Agent settings",
+    "env_config": "Environment settings",
     **{key: title for key, _, _, title, _ in _COLUMNS if key},
 }
 _PLAIN = ("seed", "agent_id")  # numbers that are names: no separators
 _DASH = '<span class="absent" title="no value">\u2013</span>'
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _MAX_WIDTH = 100
+_SHORT = 6  # values; a longer mapping is folded
 
+_TOP = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+"""
 _CSS = """
 :root{color-scheme:light dark;--page:#fff;--ink:#1f2328;--soft:#59636e;--line:#d8dee4;
 --band:#f5f7f9;--own:#e8f2fb;--edge:#00795a;--wait:#8a5a00;--none:#b34700}
@@ -101,8 +105,7 @@ h2{font-size:1.25rem;margin:44px 0 10px}h3{font-size:1rem;margin:26px 0 8px}
 .verdict{border-left:6px solid var(--tone);padding:2px 0 2px 18px}
 .edge{--tone:var(--edge)}.not-shown{--tone:var(--wait)}.none{--tone:var(--none)}
 .word{color:var(--tone);font-weight:700;text-transform:uppercase;font-size:.85rem;margin:0}
-.said{font-size:clamp(1.3rem,1rem + 1.6vw,1.9rem);font-weight:650;line-height:1.25}
-.said{margin:6px 0 12px}
+.said{font-size:clamp(1.3rem,1rem + 1.6vw,1.9rem);font-weight:650;line-height:1.25;margin:6px 0}
 .soft,.absent,figcaption,footer{color:var(--soft);font-size:.88rem}
 .box{overflow-x:auto;border:1px solid var(--line);border-radius:8px}
 table{border-collapse:separate;border-spacing:0;width:100%;font-size:.86rem}
@@ -116,7 +119,8 @@ figure{margin:0}figcaption{margin-top:8px}
 figure img{display:block;width:100%;height:auto;border-radius:8px}
 dl{display:grid;grid-template-columns:repeat(auto-fill,minmax(235px,1fr));gap:2px 28px;margin:0}
 dl div{border-bottom:1px solid var(--line);padding:6px 0;min-width:0}
-dt{color:var(--soft);font-size:.8rem}dd{margin:0;overflow-wrap:anywhere}ul{padding-left:1.2em}
+dt,summary{color:var(--soft);font-size:.8rem}dd{margin:0;overflow-wrap:anywhere}
+ul{padding-left:1.2em}summary{padding:8px 0}
 pre{background:var(--band);border:1px solid var(--line);border-radius:8px;padding:14px;margin:0}
 pre{overflow-x:auto}code{font:.88em/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 @media (max-width:900px){.results tbody th{position:sticky;left:0;background:var(--page)}
@@ -134,7 +138,7 @@ def write_report(folder: Path, summary: Mapping[str, Any], figures: Mapping[str,
     ----------
     folder : where to write; made if absent
     summary : plain values, None where there is no value. `verdict` (word, sentence, notes) is
-        required; `table` (see `results_table`), `data`, `run`, `random` (percentile in [0, 100],
+        required; `table` (see `results_table`), `data`, `run`, `random` (percentile in [0, 1],
         draws), `files`, `jobs`, `next_command`, `title`, `captions` (by figure) may be absent
     figures : by name, in the page's order, but for those in `DATA_FIGURES`
 
@@ -145,9 +149,7 @@ def write_report(folder: Path, summary: Mapping[str, Any], figures: Mapping[str,
     """
     wrong = [name for name in figures if not _NAME.fullmatch(name)]
     if wrong:
-        msg = (
-            f"report: figure names of letters, digits, - and _ required, found {wrong[:3]}; rename"
-        )
+        msg = f"report: figure names of A-Z, a-z, 0-9, - and _ required, found {wrong[:3]}; rename"
         raise DataError(msg)
     pictures = {name: plots.to_png(figure) for name, figure in figures.items()}
     page = _page(summary, pictures)
@@ -216,9 +218,8 @@ def _by_tier(rows: Iterable[Row]) -> dict[str, list[Row]]:
     groups: dict[str, list[Row]] = {tier: [] for tier in TIERS}
     for i, row in enumerate(rows):
         if row.get("policy") is None or row.get("tier") is None:
-            found = f"{', '.join(sorted(row)) or 'nothing'} in row {i}"
-            msg = f"report: policy and tier required in every row, found {found}; add them"
-            raise DataError(msg)
+            msg = f"report: policy and tier required in every row, found {sorted(row)} in row {i}"
+            raise DataError(msg + "; add them")
         groups.setdefault(str(row["tier"]), []).append(row)
     return groups
 
@@ -258,13 +259,10 @@ def _page(summary: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     sections.append(_section("Data", _data(summary.get("data") or {}) + "".join(parts)))
     sections.append(_section("Run", _facts(summary.get("run") or {}) + _jobs(summary.get("jobs"))))
     sections.append(_section("Files", _files(summary.get("files") or ())))
-    command = summary.get("next_command")
-    again = f"<pre><code>{_text(command)}</code></pre>" if command else ""
-    sections.append(_section("How to run it again", again))
+    again = _text(summary.get("next_command") or "")
+    sections.append(_section("How to run it again", again and f"<pre><code>{again}</code></pre>"))
     return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n"
+        f"{_TOP}<title>{title}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n"
         f"<header><h1>{title}</h1>{_verdict(summary)}</header>\n<main>\n"
         + "\n".join(section for section in sections if section)
         + "\n</main>\n<footer><p>Simulated on past bars with modelled costs. No advice.</p>"
@@ -305,11 +303,10 @@ def _verdict(summary: Mapping[str, Any]) -> str:
 
 
 def _headline(rows: Iterable[Row]) -> str:
-    own = [row for row in rows if row.get("tier") == "base" and _is_agent(row)]
-    if not own:
+    own = next((row for row in rows if row.get("tier") == "base" and _is_agent(row)), None)
+    if own is None:
         return ""
-    annual = _number(own[0].get("annual_return_frac"), 100.0)
-    interval = _interval(own[0])
+    annual, interval = _number(own.get("annual_return_frac"), 100.0), _interval(own)
     value = f"{_signed(annual)}&nbsp;% a year" if annual else "no annual return"
     spread = f"interval {_signed(interval)}&nbsp;%" if interval else "interval unknown: few days"
     return f"<p>After base costs: <strong>{value}</strong>, 95&nbsp;% {spread}.</p>\n"
@@ -366,7 +363,7 @@ def _figure(name: str, png: bytes, caption: object) -> str:
 
 
 def _chance(random: Mapping[str, Any]) -> str:
-    share, draws = (_number(random.get(key), 1.0, 0) for key in ("percentile", "draws"))
+    share, draws = _number(random.get("percentile"), 100.0, 0), _number(random.get("draws"), 1.0, 0)
     if share is None or draws is None:
         return ""
     return (
@@ -387,9 +384,7 @@ def _data(data: Mapping[str, Any]) -> str:
             body += f"<tr>{first}{_number_cell(_number(span.get('bars'), 1.0, 0))}</tr>\n"
     if not body:
         return facts
-    head = _head(
-        ("Split", "Instrument", "First bar opens [UTC]", "Last bar opens [UTC]"), ("Bars",)
-    )
+    head = _head(("Split", "Instrument", "First bar opens [UTC]", "Last bar opens [UTC]"), ("Bars",))
     return f"{facts}<h3>Splits, in time order</h3>{_box(f'{head}<tbody>{body}</tbody>')}"
 
 
@@ -420,17 +415,22 @@ def _quantity(key: str, number: float | None) -> str:
 
 
 def _facts(facts: Row) -> str:
-    items = "".join(
-        f"<div><dt>{_text(_label(key))}</dt><dd>{_value(key, value)}</dd></div>\n"
-        for key, value in facts.items()
-    )
-    return f"<dl>\n{items}</dl>\n" if items else ""
+    items = more = ""
+    for key, value in facts.items():
+        name = _text(_label(key))
+        if isinstance(value, dict) and len(value) > _SHORT:
+            more += f"<details><summary>{name}</summary>\n{_facts(value)}</details>\n"
+        else:
+            items += f"<div><dt>{name}</dt><dd>{_value(key, value)}</dd></div>\n"
+    return (f"<dl>\n{items}</dl>\n" if items else "") + more
 
 
 def _jobs(jobs: Sequence[Row] | None) -> str:
-    if not jobs:
+    """Return a row a job, of its plain values; one job alone is told by the run's facts."""
+    if not jobs or len(jobs) == 1:
         return ""
-    keys, body = list(dict.fromkeys(key for job in jobs for key in job)), ""
+    nested = {key for job in jobs for key, value in job.items() if isinstance(value, dict | list)}
+    keys, body = [k for k in dict.fromkeys(k for job in jobs for k in job) if k not in nested], ""
     for job in jobs:
         first, *rest = (_value(key, job.get(key)) for key in keys)
         cells = "".join(f'<td class="n">{cell}</td>' for cell in rest)

@@ -16,6 +16,7 @@ from sac_kernel.trading_env import TradingEnvConfig
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+DEFAULT_NUM_ENVS = 60
 UTD_RATIO = 0.25
 """Of the trainer: 75,000 updates in 100 episodes of 3,000 steps."""
 
@@ -53,7 +54,7 @@ class RunConfig:
     num_episodes: int = 100
     eval_frequency: int = 10
     checkpoint_frequency: int = 5
-    num_envs: int = 60
+    num_envs: int = DEFAULT_NUM_ENVS
     device: str = "auto"
     time_budget_h: float = 11.0
     resume: str = "auto"

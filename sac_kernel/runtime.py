@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import ipaddress
-import logging
 import os
 import platform
 import signal
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from sac_kernel.errors import ConfigError, DeviceError, InputNotFoundError
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Callable
     from types import FrameType
 
@@ -134,8 +134,8 @@ def block_network() -> None:
             _refuse(str(host))
         return resolve(host, *args, **kwargs)
 
-    socket.socket.connect = guarded_connect  # type: ignore[method-assign]  # that is the guard
-    socket.socket.connect_ex = guarded_connect_ex  # type: ignore[method-assign]
+    socket.socket.connect = guarded_connect  # type: ignore[method-assign, assignment]  # that is the guard
+    socket.socket.connect_ex = guarded_connect_ex  # type: ignore[method-assign, assignment]
     socket.getaddrinfo = guarded_resolve
 
 
@@ -149,7 +149,7 @@ def resolve_device(device: str) -> torch.device:
     DeviceError
         If CUDA is asked for and absent, or its first kernel fails.
     """
-    import torch  # noqa: PLC0415  # the ground layer must import without the framework
+    import torch  # the ground layer must import without the framework
 
     if device not in ("auto", "cpu", "cuda") and not device.startswith("cuda:"):
         msg = f"runtime.resolve_device: device must be auto, cpu, cuda or cuda:N, got {device!r}"
@@ -176,7 +176,7 @@ def resolve_device(device: str) -> torch.device:
 
 def describe_device(device: torch.device) -> str:
     """Return 'cpu', or the GPU's name, memory, compute capability and how many there are."""
-    import torch  # noqa: PLC0415
+    import torch
 
     if device.type == "cpu":
         return f"cpu ({os.cpu_count()} cores)"
@@ -191,7 +191,7 @@ def set_threads(count: int | None = None) -> int:
 
     Small networks gain little from more, and two busy threads on a shared core lose a factor.
     """
-    import torch  # noqa: PLC0415
+    import torch
 
     if count is None:
         wanted = os.environ.get("OMP_NUM_THREADS", "")
@@ -292,9 +292,9 @@ class Progress:
 def duration(seconds: float) -> str:
     """Return seconds as '8 s', '2 min 05 s' or '3 h 07 min'."""
     whole = max(0, round(seconds))
-    if whole < 60:  # noqa: PLR2004
+    if whole < 60:
         return f"{whole} s"
-    if whole < 3600:  # noqa: PLR2004
+    if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 

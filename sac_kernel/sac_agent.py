@@ -122,8 +122,8 @@ class Networks(nn.Module):
         widths = (config.state_dim, config.action_dim, config.hidden_dims)
         self.actor = Actor(*widths)
         self.critic = TwinCritic(*widths)
-        self.target = copy.deepcopy(self.critic).requires_grad_(False)  # noqa: FBT003
-        self.average = copy.deepcopy(self.actor).requires_grad_(False)  # noqa: FBT003
+        self.target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.average = copy.deepcopy(self.actor).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.tensor(math.log(config.initial_alpha)))
 
 
@@ -244,7 +244,7 @@ class SACAgent:
             self._buffer = ReplayBuffer(c.buffer_capacity, c.state_dim, c.action_dim, self.device)
         return self._buffer
 
-    def select_action(self, state: Any, evaluate: bool = False) -> FeatureArray:  # noqa: ANN401, FBT001, FBT002
+    def select_action(self, state: Any, evaluate: bool = False) -> FeatureArray:  # noqa: ANN401
         """Return actions in [-1, 1] for one state (S,) -> (A,) or a batch (B, S) -> (B, A).
 
         Parameters
@@ -472,9 +472,9 @@ def _before_reset(obs: Any, done: Any, infos: Mapping[str, Any]) -> Any:  # noqa
 
 
 def _blend(slow: Iterable[Tensor], fast: Iterable[Tensor], weight: Tensor) -> None:
-    """slow = (1 - weight) slow + weight fast, in place."""
+    """Slow = (1 - weight) slow + weight fast, in place."""
     slow, fast = list(slow), list(fast)
-    torch._foreach_lerp_(slow, fast, [weight] * len(slow))  # noqa: SLF001  # torch's own fused form
+    torch._foreach_lerp_(slow, fast, [weight] * len(slow))  # torch's own fused form
 
 
 def _cpu_copy(value: Any) -> Any:  # noqa: ANN401

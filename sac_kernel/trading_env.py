@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
@@ -74,7 +74,9 @@ class TradingEnvConfig:
         where = "TradingEnvConfig"
         object.__setattr__(self, "episode_lengths", tuple(self.episode_lengths))
         tiers = market_costs.COST_TIERS
-        require(self.cost_tier in tiers, where, f"cost_tier must be one of {', '.join(tiers)}", self.cost_tier)
+        require(
+            self.cost_tier in tiers, where, f"cost_tier must be one of {', '.join(tiers)}", self.cost_tier
+        )
         in_bounds = 0 < self.exposure_cap <= _ESMA_MAX_LEVERAGE
         require(in_bounds, where, "exposure_cap must be in (0, 30]", self.exposure_cap)
         interval = self.decision_interval_min
@@ -84,7 +86,7 @@ class TradingEnvConfig:
         require(self.horizon is None or self.horizon > 0, where, "horizon must be > 0 bars", self.horizon)
         for name in ("stop_loss_bps", "take_profit_bps"):
             value = getattr(self, name)
-            require(0 <= value < 1e4, where, f"{name} must be in [0, 10000)", value)  # noqa: PLR2004
+            require(0 <= value < 1e4, where, f"{name} must be in [0, 10000)", value)
         require(self.initial_equity > 0, where, "initial_equity must be > 0", self.initial_equity)
         known = self.price_side is None or self.price_side in PRICE_SIDES
         require(known, where, "price_side must be bid, ask or mid", self.price_side)
@@ -167,7 +169,8 @@ def prepare_market(
         msg = f"{where}: finite features are required after the warm-up, found {column} = NaN at {data.index[row]}"
         raise DataError(msg)
     bar_seconds = int(data.attrs.get("bar_seconds", 0)) or infer_bar_seconds(data, where)
-    close_time = data.index + pd.Timedelta(seconds=bar_seconds)
+    open_time: pd.DatetimeIndex = data.index  # type: ignore[assignment]  # checked above
+    close_time = open_time + pd.Timedelta(seconds=bar_seconds)
     clock = _clock_features(close_time, config.cost_tier)
     return Market(
         bars=_bar_table(data, bar_seconds, config.cost_tier),
@@ -175,7 +178,7 @@ def prepare_market(
         par=_parameters(config, side, bar_seconds, close_at_end=close_at_end),
         first_bar=first,
         feature_names=(*map(str, features.columns), *CLOCK_FEATURES),
-        open_time=data.index,  # type: ignore[arg-type]  # checked: a DatetimeIndex
+        open_time=open_time,
         bar_seconds=bar_seconds,
     )
 
@@ -209,14 +212,14 @@ class TradingEnvironment(gym.Env[Any, Any]):
     render_mode : None or 'rgb_array' (a figure of the episode so far)
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 1}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 1}  # noqa: RUF012  # as the base class declares it
 
     def __init__(
         self,
         data: pd.DataFrame,
         features: pd.DataFrame,
         config: TradingEnvConfig | None = None,
-        eval_mode: bool = False,  # noqa: FBT001, FBT002
+        eval_mode: bool = False,
         render_mode: str | None = None,
     ) -> None:
         self.config = config or TradingEnvConfig()
@@ -235,7 +238,10 @@ class TradingEnvironment(gym.Env[Any, Any]):
         return self.market.observation_names
 
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+        self,
+        *,
+        seed: int | None = None,
+        options: dict[str, Any] | None = None,  # noqa: ARG002  # the interface has it
     ) -> tuple[FeatureArray, dict[str, Any]]:
         """Start an episode; seed once, right after creation."""
         super().reset(seed=seed)
@@ -316,7 +322,7 @@ class TradingVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     the first reset, so truncations do not land together.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP}
+    metadata: dict[str, Any] = {"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP}  # noqa: RUF012
 
     def __init__(self, market: Market, config: TradingEnvConfig, num_envs: int) -> None:
         require(num_envs > 0, "TradingVectorEnv", "num_envs must be > 0", num_envs)
@@ -329,11 +335,14 @@ class TradingVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self._rewards = np.zeros(num_envs)
 
     def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+        self,
+        *,
+        seed: int | list[int | None] | None = None,
+        options: dict[str, Any] | None = None,  # noqa: ARG002  # the interface has it
     ) -> tuple[FeatureArray, dict[str, Any]]:
         """Start all accounts at random bars, exposures and ages."""
         if seed is not None:
-            self._np_random = np.random.default_rng(seed)
+            self._np_random = np.random.default_rng(seed)  # type: ignore[arg-type]  # one seed for all
         obs = self._empty_obs()
         for i in range(self.num_envs):
             age = self.np_random.integers(0, self.config.horizon_bars)
@@ -459,6 +468,6 @@ def _sharpe(s: FloatArray) -> float:
     if days < MIN_DAYS_FOR_SHARPE:
         return math.nan
     sd = math.sqrt(s[Acc.DAY_M2] / (days - 1))
-    if sd <= 1e-15:  # noqa: PLR2004  # only rounding is left
-        return 0.0 if abs(s[Acc.DAY_MEAN]) <= 1e-15 else math.nan  # noqa: PLR2004
+    if sd <= 1e-15:  # only rounding is left
+        return 0.0 if abs(s[Acc.DAY_MEAN]) <= 1e-15 else math.nan
     return math.sqrt(TRADING_DAYS_PER_YEAR) * float(s[Acc.DAY_MEAN]) / sd

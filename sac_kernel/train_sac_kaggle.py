@@ -11,12 +11,10 @@ import dataclasses
 import logging
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from sac_kernel import MODULES, checkpoint, evaluation, files, job_outputs, runtime
 from sac_kernel.config import require, to_flat
@@ -24,10 +22,23 @@ from sac_kernel.data_pipeline import ProcessedData, read_processed
 from sac_kernel.errors import DataError, SacKernelError
 from sac_kernel.feature_engineering import FeaturePipeline
 from sac_kernel.job_outputs import FinishedJob
-from sac_kernel.run_config import AGENT_PRESETS, RUN_PRESETS, UTD_RATIO, RunConfig, check_divides, preset_of
+from sac_kernel.run_config import (
+    AGENT_PRESETS,
+    DEFAULT_NUM_ENVS,
+    RUN_PRESETS,
+    UTD_RATIO,
+    RunConfig,
+    check_divides,
+    preset_of,
+)
 from sac_kernel.runtime import Deadline, Progress
 from sac_kernel.sac_agent import Interaction, SACAgent, SACConfig
 from sac_kernel.trading_env import Market, TradingEnvConfig, TradingVectorEnv, prepare_market
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +67,7 @@ class KaggleTrainer:
     seed : of everything random
     sac_config : hyper-parameters; widths and an unset reward_scale are taken from env and train bars
     env_config : account and episode
-    num_envs : parallel accounts; must divide the episode length
+    num_envs : parallel accounts; must divide the episode length. None is the largest divisor up to 60
     time_budget_s : seconds after which training stops by itself, state saved
     resume : 'auto' (go on if cut or num_episodes was raised; a finished run's outputs move to previous/ and
         it starts anew), 'never', or the path of a state folder
@@ -80,13 +91,16 @@ class KaggleTrainer:
         seed: int = 0,
         sac_config: SACConfig | None = None,
         env_config: TradingEnvConfig | None = None,
-        num_envs: int = 60,
+        num_envs: int | None = None,
         time_budget_s: float = float("inf"),
         resume: str = "auto",
         deadline: Deadline | None = None,
     ) -> None:
         preset = preset_of(agent_id)
-        where = "KaggleTrainer"
+        self.env_config = env_config or TradingEnvConfig(decision_interval_min=preset.decision_interval_min)
+        length, where = self.env_config.episode_length, "KaggleTrainer"
+        if num_envs is None:
+            num_envs = max(n for n in range(1, DEFAULT_NUM_ENVS + 1) if length % n == 0)
         for name, value in (
             ("num_episodes", num_episodes),
             ("eval_frequency", eval_frequency),
@@ -95,8 +109,7 @@ class KaggleTrainer:
             ("time_budget_s", time_budget_s),
         ):
             require(value > 0, where, f"{name} must be > 0", value)
-        self.env_config = env_config or TradingEnvConfig(decision_interval_min=preset.decision_interval_min)
-        check_divides(num_envs, self.env_config.episode_length)
+        check_divides(num_envs, length)
         job_outputs.check_file_count(1, num_episodes, checkpoint_frequency)
         self.h5_path = Path(h5_path) if h5_path else None
         self.folder = Path(output_dir) if output_dir else runtime.paths().working_dir
@@ -179,7 +192,7 @@ class KaggleTrainer:
         self.env = TradingVectorEnv(self.train_market, self.env_config, self.num_envs)
         self.loop = Interaction(self.agent, self.env, self.seed)
         self._schedule_episodes = self.num_episodes
-        self._partial = {"steps": 0, "reward": 0.0, "abs_action": 0.0, "updates": 0}
+        self._partial: dict[str, Any] = {"steps": 0, "reward": 0.0, "abs_action": 0.0, "updates": 0}
         self._scores: list[float] = []
         self._best_score: float | None = None
         self._best: dict[str, Any] | None = None
@@ -367,7 +380,11 @@ class KaggleTrainer:
         self.agent.save(self._agent_path("final"))
         self._write_logs()
         if not finished:
-            logger.info("stopped by its own clock after %d of %d episodes; run again to go on", self._done, self.num_episodes)
+            logger.info(
+                "stopped by its own clock after %d of %d episodes; run again to go on",
+                self._done,
+                self.num_episodes,
+            )
         best = SACAgent.from_checkpoint(self._agent_path("best"), device="cpu")
         return FinishedJob(self.folder, self.agent, best, self.stats, self._facts(finished=finished))
 
@@ -407,7 +424,9 @@ class KaggleTrainer:
         )  # fmt: skip
 
 
-def job_trainer(config: RunConfig, agent_id: int, seed: int, deadline: Deadline | None = None) -> KaggleTrainer:
+def job_trainer(
+    config: RunConfig, agent_id: int, seed: int, deadline: Deadline | None = None
+) -> KaggleTrainer:
     """Return the trainer of one job of a run."""
     return KaggleTrainer(
         h5_path=config.h5_path or None,
@@ -445,8 +464,6 @@ def run_jobs(config: RunConfig, trainers: list[KaggleTrainer] | None = None) -> 
 
 def code_hash() -> str:
     """Return the SHA-256 of the package's inlined modules, in order."""
-
-
     folder = Path(__file__).parent
     return files.content_hash({name: files.file_sha256(folder / f"{name}.py") for name in MODULES})
 
@@ -462,7 +479,7 @@ def main(arguments: list[str] | None = None) -> int:
         trainer = KaggleTrainer(**{k: v for k, v in vars(args).items() if k not in ("preset",)})
         trainer.run_training()
     except SacKernelError as err:
-        logger.error("%s: %s", type(err).__name__, err)  # noqa: TRY400  # the message says it all
+        logger.error("%s: %s", type(err).__name__, err)  # the message says it all
         return 2
     logger.info("%s\nreport: %s", trainer.summary["verdict"]["sentence"], trainer.folder / "report.html")
     return 0
@@ -471,7 +488,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sac_kernel.train_sac_kaggle", description=__doc__)
     parser.add_argument("--h5-path", default=None, help="processed_data.h5; found by itself if left out")
-    parser.add_argument("--output-dir", default=None, help="default: /kaggle/working on Kaggle, else ./outputs")
+    parser.add_argument(
+        "--output-dir", default=None, help="default: /kaggle/working on Kaggle, else ./outputs"
+    )
     parser.add_argument("--num-episodes", type=int, default=100)
     parser.add_argument("--eval-frequency", type=int, default=10, help="in episodes")
     parser.add_argument("--checkpoint-frequency", type=int, default=5, help="in episodes")
@@ -493,7 +512,9 @@ def _check_moves(market: Market) -> None:
     elif not market.bars[market.first_bar + 1 :, 8].any():
         cause = "no bar is tradable: every open lies between 16:45 and 19:00 New York; check the clock"
     if cause:
-        msg = f"KaggleTrainer: train bars on which a reward can differ from 0 are required, found that {cause}"
+        msg = (
+            f"KaggleTrainer: train bars on which a reward can differ from 0 are required, found that {cause}"
+        )
         raise DataError(msg)
 
 
@@ -505,7 +526,7 @@ def _reward_scale(market: Market, config: TradingEnvConfig) -> float:
 
 
 def _environment() -> dict[str, Any]:
-    import torch  # noqa: PLC0415
+    import torch
 
     return {**runtime.versions(), "threads": torch.get_num_threads()}
 

@@ -1,0 +1,62 @@
+# make run    from nothing to a trained, judged agent on the embedded sample, as Kaggle would run it
+# make test   the test suite
+# make IMAGE=kaggle-2026-09 VENV=.venv-09 test    the same against the other Kaggle image's versions
+
+PYTHON ?= python3
+IMAGE ?= kaggle-2026-10
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+READY := $(VENV)/.ready
+EPISODES ?= 8
+
+export OMP_WAIT_POLICY ?= PASSIVE
+export PIP_PROGRESS_BAR ?= on
+
+.PHONY: run test lint type bench build clean check-wheels check-notebooks fmt
+
+run: $(READY)
+	$(BIN)/python build_kernel.py --set num_episodes=$(EPISODES) --set eval_frequency=2 \
+		--set checkpoint_frequency=2 --rehearse
+
+test: $(READY)-dev
+	$(BIN)/python -m pytest
+
+build: $(READY)
+	$(BIN)/python build_kernel.py
+
+lint: $(READY)-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell sac_kernel tests docs benchmarks build_kernel.py README.md CHANGELOG.md
+
+fmt: $(READY)-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+type: $(READY)-dev
+	for v in 3.11 3.12 3.13; do $(BIN)/mypy --python-version $$v || exit 1; done
+
+bench: $(READY)-bench
+	$(BIN)/python -m benchmarks.compare
+
+check-wheels:
+	$(PYTHON) .ci/check_wheels.py
+
+clean:
+	rm -rf build outputs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	git checkout -- kernel-metadata.json
+
+$(READY): requirements/torch.txt requirements/run.txt requirements/$(IMAGE).txt
+	$(PYTHON) -m venv "$(VENV)"
+	$(PIP) install -r requirements/torch.txt
+	$(PIP) install -r requirements/run.txt -c requirements/$(IMAGE).txt
+	touch $@
+
+$(READY)-dev: $(READY) requirements/dev.txt
+	$(PIP) install -r requirements/dev.txt -c requirements/$(IMAGE).txt
+	touch $@
+
+$(READY)-bench: $(READY) requirements/bench.txt
+	$(PIP) install -r requirements/bench.txt -c requirements/$(IMAGE).txt
+	touch $@
