@@ -12,6 +12,7 @@ import pickle
 import uuid
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
