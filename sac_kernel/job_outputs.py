@@ -127,7 +127,8 @@ def finish_outputs(
         "next_command": "kaggle kernels output OWNER/sac-trading-train -p outputs/",
     }
     files.write_json(top / "summary.json", summary)
-    report.write_report(top, summary, report_figures(headline, judgement))
+    figures = report_figures(headline, judgement) | {"bars": plots.bars_figure(_closes(data))}
+    report.write_report(top, summary, figures)
     models = [n for n in names if n.endswith(".pt") or "/logs/" in f"/{n}" or "metrics_ep" in n]
     files.write_zip(top / "models.zip", {n: (top / n).read_bytes() for n in models})
     facts = {
@@ -140,27 +141,30 @@ def finish_outputs(
 def report_figures(job: FinishedJob, judgement: Judgement) -> dict[str, Any]:
     """Return the figures of the report, in the page's order."""
     base = judgement.results["base"]
-    figures = {
-        "equity": plots.equity_figure(base),
-        "exposure": plots.exposure_figure(base[0]),
-        "training": plots.training_figure(stats_for_plot(job.stats)),
-    }
+    figures = {"equity": plots.equity_figure(base), "exposure": plots.exposure_figure(base[0])}
     if judgement.percentile is not None:
         growth = np.expm1(judgement.random_log_growth)
         figures["random"] = plots.random_figure(math.expm1(base[0].log_growth), growth)
+    figures["training"] = plots.training_figure(stats_for_plot(job))
     return figures
 
 
-def stats_for_plot(stats: dict[str, list[Any]]) -> dict[str, list[Any]]:
+def stats_for_plot(job: FinishedJob) -> dict[str, Any]:
     """Return training stats with the evaluations as lists of their own, at their episode numbers."""
-    done = [k for k, value in enumerate(stats["eval_rewards"]) if value is not None]
-    evaluations = {name: [stats[name][k] for k in done] for name in ("eval_rewards", "eval_sharpes")}
-    return {**stats, **evaluations, "eval_episodes": [k + 1 for k in done]}
+    done = [k for k, value in enumerate(job.stats["eval_rewards"]) if value is not None]
+    evaluations = {name: [job.stats[name][k] for k in done] for name in ("eval_rewards", "eval_sharpes")}
+    target = job.final.config.entropy_target
+    return {**job.stats, **evaluations, "eval_episodes": [k + 1 for k in done], "target_entropy": target}
 
 
 def read_manifest(top: Path) -> dict[str, Any]:
     """Return the manifest after checking the hash of every file that it lists."""
     return files.verify_manifest(top)
+
+
+def _closes(data: ProcessedData) -> dict[str, pd.Series[float]]:
+    instrument = min(data.train, key=lambda name: (name != "EURUSD", name))
+    return {name: split[instrument]["close"] for name, split in data.splits.items()}
 
 
 def _copy_first_seed(top: Path, jobs: Sequence[FinishedJob]) -> None:

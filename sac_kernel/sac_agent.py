@@ -277,6 +277,9 @@ class SACAgent:
         batch = self.buffer.sample(c.batch_size, self.generator)
         shape = (2, c.batch_size, c.action_dim)
         noise = Noise(*torch.randn(shape, generator=self.generator, device=self.device))
+        # As Adam corrects its moments: without it the untrained start still weighs 37 % after one horizon.
+        weight = (1.0 - c.average_decay) / (1.0 - c.average_decay ** (self.updates + 1))
+        self._schedule.average_weight.fill_(weight)
         self.metrics_sum += self.optimisers.update(self.nets, batch, noise, self._schedule)
         self.updates += 1
 
@@ -414,6 +417,9 @@ class Interaction:
         self.env_steps, self.owed = 0, 0.0
         self.abs_action = 0.0  # mean |action| of the last vector step
         space = env.single_action_space
+        for found, name in ((env.single_observation_space, "state_dim"), (space, "action_dim")):
+            required = f"{name} = {getattr(agent.config, name)} (SACConfig) must be the width of the env's space"
+            require(found.shape == (getattr(agent.config, name),), "SACAgent.learn", required, found.shape[0])
         self._low, self._span = space.low, (space.high - space.low) / 2.0
         self.rng = np.random.default_rng(seed + 2)
         self.obs, _ = env.reset(seed=seed)

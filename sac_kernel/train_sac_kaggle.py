@@ -121,15 +121,16 @@ class KaggleTrainer:
         self._deadline = deadline or Deadline(time_budget_s)
         self.stats: dict[str, list[Any]] = {key: [] for key in STATS_KEYS}
         self._prepared = False
+        self.job: FinishedJob | None = None
         self.judgement: evaluation.Judgement | None = None
         self.summary: dict[str, Any] = {}
 
     def run_training(self) -> tuple[SACAgent, dict[str, list[Any]]]:
         """Train, judge on the test split, write all outputs; return the final agent and the statistics."""
-        job = self.train()
-        self.judgement = self.judge(job)
-        self.summary = job_outputs.finish_outputs(self.folder, [job], self.data, [self.judgement])
-        return job.final, self.stats
+        self.job = self.train()
+        self.judgement = self.judge(self.job)
+        self.summary = job_outputs.finish_outputs(self.folder, [self.job], self.data, [self.judgement])
+        return self.job.final, self.stats
 
     def train(self) -> FinishedJob:
         """Train until all episodes are done or the clock says stop; write agents, checkpoints, logs, state."""
@@ -454,10 +455,12 @@ def run_jobs(config: RunConfig, trainers: list[KaggleTrainer] | None = None) -> 
     if trainers is None:
         clock = Deadline(config.time_budget_h * 3600.0)
         trainers = [job_trainer(config, agent_id, seed, clock) for agent_id, seed in config.jobs]
-    jobs = [trainer.train() for trainer in trainers]
-    judgements = [trainer.judge(job) for trainer, job in zip(trainers, jobs, strict=True)]
-    for trainer, judgement in zip(trainers, judgements, strict=True):
-        trainer.judgement = judgement
+    jobs, judgements = [], []
+    for trainer in trainers:
+        trainer.job = trainer.train()
+        trainer.judgement = trainer.judge(trainer.job)
+        jobs.append(trainer.job)
+        judgements.append(trainer.judgement)
     trainers[0].summary = job_outputs.finish_outputs(config.top_folder, jobs, trainers[0].data, judgements)
     return trainers
 
