@@ -58,7 +58,11 @@ def market() -> tuple[Any, Any, TradingEnvConfig]:
     """Return bars, features and config of the embedded sample's train split."""
     data = DataPipeline(DataConfig()).build()
     features = FeaturePipeline().run_full_pipeline(data.train, data.val, data.test)[0]
-    return data.train["EURUSD"], features, TradingEnvConfig(horizon=1000, stop_loss_bps=50, take_profit_bps=100)
+    return (
+        data.train["EURUSD"],
+        features,
+        TradingEnvConfig(horizon=1000, stop_loss_bps=50, take_profit_bps=100),
+    )
 
 
 def batched_engine(num_envs: int) -> Callable[[], int]:
@@ -136,7 +140,9 @@ def sb3_update() -> Callable[[], int]:
         def step(self, action: Any) -> Any:  # noqa: ARG002
             return self.observation_space.sample(), 0.0, False, False, {}
 
-    model = SAC("MlpPolicy", Random(), batch_size=BATCH, buffer_size=50_000, learning_starts=50_000, device="cpu")
+    model = SAC(
+        "MlpPolicy", Random(), batch_size=BATCH, buffer_size=50_000, learning_starts=50_000, device="cpu"
+    )
     model.learn(2_000)
     model.set_logger(Logger(folder=None, output_formats=[]))
 
@@ -165,7 +171,9 @@ def main() -> int:
         ),
         compare(f"SAC update, batch {BATCH}, 256x256", our_update(), sb3_update(), "updates/s"),
     ]  # fmt: skip
-    print(f"{time.strftime('%Y-%m-%d', time.gmtime())}, one thread, processor seconds, medians of {ROUNDS} rounds")
+    print(
+        f"{time.strftime('%Y-%m-%d', time.gmtime())}, one thread, processor seconds, medians of {ROUNDS} rounds"
+    )
     print(", ".join(f"{k} {v}" for k, v in facts.items()))
     print("peers: gym-anytrading 2.0.0 (forex-v0, unwrapped), stable-baselines3 2.9.2\n")
     print("| | this project | peer | ratio (range) | unit |\n|---|---|---|---|---|")

@@ -114,6 +114,11 @@ def check_bars(bars: pd.DataFrame, where: str) -> None:
 
     Nothing is repaired; the message names the first offending bar and how many there are.
     """
+    utc = isinstance(bars.index, pd.DatetimeIndex) and bars.index.tz is not None
+    if not utc or not {*PRICE_COLUMNS} <= {*bars.columns}:
+        found = f"{bars.index.dtype} and {', '.join(map(str, bars.columns[:8]))}"
+        msg = f"{where}: an index of UTC open times and open, high, low, close are required, found {found}"
+        raise DataError(msg)
     if len(bars) == 0:
         msg = f"{where}: bars are required, found an empty table"
         raise DataError(msg)

@@ -38,7 +38,8 @@ def save_state(folder: Path, state: Mapping[str, Any], facts: Mapping[str, Any])
     state : tensors and plain values
     facts : what a reader may know without loading it: identities, env steps, whether it is finished
     """
-    slots = _read_index(folder).get("slots", [])
+    # Never the newest whole one's place: after a fall-back that is not the newest listed.
+    slots = [entry for entry in _read_index(folder).get("slots", []) if _is_whole(folder, entry)]
     newest = slots[0]["file"] if slots else _SLOTS[1]
     name = _SLOTS[1 - _SLOTS.index(newest)]
     content = files.pt_bytes({"schema": STATE_SCHEMA, **state})
@@ -65,7 +66,7 @@ def load_state(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     slots = _read_index(folder).get("slots", [])
     for entry in slots:
         path = folder / str(entry["file"])
-        if path.is_file() and files.file_sha256(path) == entry["sha256"]:
+        if _is_whole(folder, entry):
             state = files.read_pt(path)
             if state.get("schema") != STATE_SCHEMA:
                 msg = f"{path}: state schema {STATE_SCHEMA} is required, found {state.get('schema')!r}; start anew"
@@ -110,6 +111,11 @@ def env_to_plain(state: Mapping[str, Any]) -> dict[str, Any]:
 def env_from_plain(state: Mapping[str, Any]) -> dict[str, Any]:
     """Return what `TradingVectorEnv.restore` takes."""
     return {"accounts": state["accounts"].numpy(), "rng": json.loads(state["rng"])}
+
+
+def _is_whole(folder: Path, entry: Mapping[str, Any]) -> bool:
+    path = folder / str(entry["file"])
+    return path.is_file() and files.file_sha256(path) == entry["sha256"]
 
 
 def _read_index(folder: Path) -> dict[str, Any]:

@@ -30,6 +30,7 @@ SOURCES = ("sample", "csv", "h5")
 
 _CHUNK_ROWS = 16_384
 _FIRST_PLAUSIBLE_S = 31_536_000  # 1971; seconds divided by 1000 once too often lie far below
+_LAST_PLAUSIBLE_S = 4_102_444_800  # 2100; milliseconds lie far above
 
 
 @dataclass(frozen=True)
@@ -360,10 +361,12 @@ def _read_bars(parent: h5py.Group, name: str, where: str) -> pd.DataFrame:
         msg = f"{where}: timestamp int64 and float prices are required, found {[str(group[c].dtype) for c in columns]}"
         raise DataError(msg)
     seconds = group["timestamp"][:].astype(np.int64)
-    if seconds.size and 0 < seconds[-1] < _FIRST_PLAUSIBLE_S:
+    if seconds.size and (
+        seconds[-1] < _FIRST_PLAUSIBLE_S or seconds.min() < 0 or seconds.max() > _LAST_PLAUSIBLE_S
+    ):
         msg = (
-            f"{where}: timestamps in Unix seconds are required, found {seconds[0]}..{seconds[-1]}, which is "
-            "before 1971: probably seconds divided by 1000 (a pandas 3 unit slip); build the file again"
+            f"{where}: timestamps in Unix seconds are required, found {seconds[0]}..{seconds[-1]}, not from 1971 "
+            "to 2100: probably seconds divided by 1000 (a pandas 3 unit slip), or milliseconds; build the file again"
         )
         raise DataError(msg)
     index = pd.DatetimeIndex(seconds.astype("datetime64[s]"), tz="UTC", name=INDEX_NAME).as_unit("ns")

@@ -114,11 +114,21 @@ def read_pt(path: str | Path) -> dict[str, Any]:
         msg = f"{path}: a saved agent or state is required, found no file; check the path, or fetch it"
         raise CheckpointError(msg)
     if not zipfile.is_zipfile(path):  # torch would try it as a bare pickle
-        msg = f"{path}: a file of tensors and plain values is required, found no whole archive; fetch it again"
+        msg = (
+            f"{path}: a file of tensors and plain values is required, found no whole archive; fetch it again"
+        )
         raise CheckpointError(msg)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, OSError, TypeError) as err:
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        LookupError,
+        OSError,
+        TypeError,
+    ) as err:
         reason = (str(err).splitlines() or [type(err).__name__])[0]
         msg = f"{path}: a file of tensors and plain values is required, found: {reason[:200]}; fetch it again"
         raise CheckpointError(msg) from err

@@ -418,7 +418,9 @@ class Interaction:
         self.abs_action = 0.0  # mean |action| of the last vector step
         space = env.single_action_space
         for found, name in ((env.single_observation_space, "state_dim"), (space, "action_dim")):
-            required = f"{name} = {getattr(agent.config, name)} (SACConfig) must be the width of the env's space"
+            required = (
+                f"{name} = {getattr(agent.config, name)} (SACConfig) must be the width of the env's space"
+            )
             require(found.shape == (getattr(agent.config, name),), "SACAgent.learn", required, found.shape[0])
         self._low, self._span = space.low, (space.high - space.low) / 2.0
         self.rng = np.random.default_rng(seed + 2)

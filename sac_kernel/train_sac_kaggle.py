@@ -172,8 +172,11 @@ class KaggleTrainer:
         logger.info("data %s: %s", path, _data_line(self.data, self.instrument))
 
     def _market(self, split: str, *, close_at_end: bool) -> Market:
+        # Validation is at base cost whatever the training pays, so that runs can be compared.
+        tier = self.env_config.cost_tier if split == "train" else "base"
+        config = dataclasses.replace(self.env_config, cost_tier=tier)
         bars = self.data.splits[split][self.instrument]
-        return prepare_market(bars, self.features[split], self.env_config, close_at_end=close_at_end)
+        return prepare_market(bars, self.features[split], config, close_at_end=close_at_end)
 
     def _prepare_learning(self) -> None:
         _check_moves(self.train_market)
@@ -468,7 +471,12 @@ def run_jobs(config: RunConfig, trainers: list[KaggleTrainer] | None = None) -> 
 def code_hash() -> str:
     """Return the SHA-256 of the package's inlined modules, in order."""
     folder = Path(__file__).parent
-    return files.content_hash({name: files.file_sha256(folder / f"{name}.py") for name in MODULES})
+    return files.content_hash({name: _source_hash(folder / f"{name}.py") for name in MODULES})
+
+
+def _source_hash(path: Path) -> str:
+    """Line ends are a matter of the checkout, not of the code."""
+    return files.sha256(path.read_bytes().replace(b"\r\n", b"\n"))
 
 
 def main(arguments: list[str] | None = None) -> int:
