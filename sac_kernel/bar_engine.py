@@ -161,7 +161,9 @@ def _finish_bar(s: FloatArray, bar: FloatArray, previous_day: float, par: FloatA
     if last and par[_CAE] > 0.0 and s[_U] != 0.0:
         s[_TURN] += abs(s[_U]) * mid / max(s[_E], _FLOOR_FRACTION * s[_E0])
         _fill(s, 0.0, mid, half, par[_SLIP], par[_COMM])
-    if bar[_DAY] != previous_day and s[_DE] > 0.0:
+    if s[_DE] == 0.0:  # the first bar: its day begins at the start, none ended before it
+        s[_DE] = s[_E0]
+    elif bar[_DAY] != previous_day:
         _finish_day(s)
     equity = _mark(s, mid, half)
     if equity < RUIN_FRACTION * s[_E0]:
@@ -171,7 +173,7 @@ def _finish_bar(s: FloatArray, bar: FloatArray, previous_day: float, par: FloatA
     s[_PEAK] = max(s[_PEAK], equity)
     s[_DD] = max(s[_DD], 1.0 - equity / s[_PEAK])
     s[_HELD] = s[_HELD] + 1.0 if s[_U] != 0.0 else 0.0
-    if last and par[_CAE] > 0.0:
+    if par[_CAE] > 0.0 and (last or s[_TERM] > 0.0):
         _finish_day(s)
 
 
@@ -198,7 +200,7 @@ def reset(  # noqa: PLR0913  # scalars, because numba takes no config object
     s[_U] = action * par[_CAP] * start / mid
     s[_CASH] = start - s[_U] * mid + abs(s[_U]) * bar[_CLOSE] * bar[_SC] / 2.0
     s[_ENTRY] = mid
-    s[_E] = s[_E0] = s[_PEAK] = s[_DE] = start
+    s[_E] = s[_E0] = s[_PEAK] = start
 
 
 @_jit

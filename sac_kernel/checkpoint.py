@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 STATE_SCHEMA = 1
 STATE_FOLDER = "state"
 INDEX_FILE = "state.json"
+EXPORT_INDEX = "state_index.json"
+"""Names the states of a finished session, one a job, as they travel in the state dataset: flat."""
+
 _SLOTS = ("trainer_a.state", "trainer_b.state")
 
 
@@ -67,16 +70,44 @@ def load_state(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     for entry in slots:
         path = folder / str(entry["file"])
         if _is_whole(folder, entry):
-            state = files.read_pt(path)
-            if state.get("schema") != STATE_SCHEMA:
-                msg = f"{path}: state schema {STATE_SCHEMA} is required, found {state.get('schema')!r}; start anew"
-                raise CheckpointError(msg)
-            return state, dict(entry["facts"])
+            return _checked_schema(files.read_pt(path), path), dict(entry["facts"])
         logger.warning("%s is absent or damaged; falling back to the state before it", path)
     msg = (
         f"{folder}: a whole training state is required, found {len(slots)} listed and none intact; start anew"
     )
     raise CheckpointError(msg)
+
+
+def export_states(jobs: Mapping[str, Path], target: Path) -> dict[str, Any]:
+    """Copy the newest whole state of each job (name -> state folder) flat into `target`; return the index."""
+    entries: dict[str, Any] = {}
+    for job, folder in jobs.items():
+        whole = [e for e in _read_index(folder).get("slots", []) if _is_whole(folder, e)]
+        if not whole:
+            msg = f"{folder}: a whole training state of {job} is required, found none; fetch the run again"
+            raise CheckpointError(msg)
+        name = f"{job}.state"
+        files.write_bytes(target / name, (folder / str(whole[0]["file"])).read_bytes())
+        entries[job] = {**whole[0], "file": name}
+    index = {"schema": STATE_SCHEMA, "jobs": entries}
+    files.write_json(target / EXPORT_INDEX, index)
+    return index
+
+
+def exported_facts(index: Path, job: str) -> dict[str, Any] | None:
+    """Return the facts of a job's exported state, or None where the index has no such job."""
+    entry = files.read_json(index)["jobs"].get(job)
+    return None if entry is None else dict(entry["facts"])
+
+
+def load_exported(index: Path, job: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a job's exported state and its facts after checking its hash."""
+    entry = files.read_json(index)["jobs"][job]
+    path = index.parent / str(entry["file"])
+    if not _is_whole(index.parent, entry):
+        msg = f"{path}: the state named by {index.name} is required, found none or another; publish it again"
+        raise CheckpointError(msg)
+    return _checked_schema(files.read_pt(path), path), dict(entry["facts"])
 
 
 def check_identity(saved: Mapping[str, Any], here: Mapping[str, Any], where: str) -> None:
@@ -111,6 +142,13 @@ def env_to_plain(state: Mapping[str, Any]) -> dict[str, Any]:
 def env_from_plain(state: Mapping[str, Any]) -> dict[str, Any]:
     """Return what `TradingVectorEnv.restore` takes."""
     return {"accounts": state["accounts"].numpy(), "rng": json.loads(state["rng"])}
+
+
+def _checked_schema(state: dict[str, Any], path: Path) -> dict[str, Any]:
+    if state.get("schema") != STATE_SCHEMA:
+        msg = f"{path}: state schema {STATE_SCHEMA} is required, found {state.get('schema')!r}; start anew"
+        raise CheckpointError(msg)
+    return state
 
 
 def _is_whole(folder: Path, entry: Mapping[str, Any]) -> bool:

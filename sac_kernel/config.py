@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from typing import Any, TypeVar
@@ -53,6 +54,8 @@ def typed(where: str, name: str, value: object, annotation: Any) -> Any:  # noqa
         return origin(typed(where, f"{name}[{i}]", item, args[0]) for i, item in enumerate(value))
     if annotation is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _type_error(where, name, value, "a finite number")
     if type(value) is not annotation:
         raise _type_error(where, name, value, getattr(annotation, "__name__", str(annotation)))
     return value

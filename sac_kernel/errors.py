@@ -29,3 +29,11 @@ class CheckpointError(SacKernelError, RuntimeError):
 
 class NonFiniteError(SacKernelError, ArithmeticError):
     """A loss, parameter, observation or action stopped being a finite number."""
+
+
+class KaggleError(SacKernelError, RuntimeError):
+    """Kaggle, or its client, did not do what was asked; `kind` is the cause in one word, for callers."""
+
+    def __init__(self, message: str, kind: str = "unknown") -> None:
+        super().__init__(message)
+        self.kind = kind

@@ -157,7 +157,6 @@ class FeaturePipeline:
         self._mean = rows.mean().to_numpy(np.float64)
         std = rows.std(ddof=0).to_numpy(np.float64)
         self._std = np.where(std > _LOG_FLOOR, std, 1.0)  # a constant feature stays, as zero
-        self._fitted = True
 
     def _check_same(self, names: list[str], bar_seconds: int) -> None:
         lines = difference(

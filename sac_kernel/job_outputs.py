@@ -55,9 +55,29 @@ class FinishedJob:
     facts: dict[str, Any]
 
 
+def job_name(agent_id: int, seed: int) -> str:
+    """Return the name of one job: 'agent_1_seed_0'."""
+    return f"agent_{agent_id}_seed_{seed}"
+
+
 def job_folder(top: Path, agent_id: int, seed: int, jobs: int) -> Path:
     """Return where a job writes: the top if it is alone, else its own folder under runs/."""
-    return top if jobs == 1 else top / RUNS / f"agent_{agent_id}_seed_{seed}"
+    return top if jobs == 1 else top / RUNS / job_name(agent_id, seed)
+
+
+def top_of(folder: Path) -> Path:
+    """Return the output folder of the run that a job's folder belongs to."""
+    return folder.parent.parent if folder.parent.name == RUNS else folder
+
+
+def is_reported(folder: Path, num_episodes: int) -> bool:
+    """Whether the run of a job is over: every job done, at least `num_episodes` long, and its report written.
+
+    A queue that was cut, or a run killed before its report, is not over: it goes on.
+    """
+    path = top_of(folder) / "manifest.json"
+    manifest = files.read_json(path) if path.is_file() else {}
+    return manifest.get("status") == "complete" and int(manifest["episodes"]) >= num_episodes
 
 
 def check_file_count(jobs: int, num_episodes: int, checkpoint_frequency: int) -> None:
@@ -120,6 +140,7 @@ def finish_outputs(
         "verdict": judgement.verdict,
         "table": rows,
         "data": data.describe(),
+        "status": "complete" if all(job.facts["status"] == "complete" for job in jobs) else "cut",
         "run": headline.facts,
         "jobs": [job.facts for job in jobs],
         "random": {"percentile": judgement.percentile, "draws": int(judgement.random_log_growth.size)},
@@ -131,10 +152,9 @@ def finish_outputs(
     report.write_report(top, summary, figures)
     models = [n for n in names if n.endswith(".pt") or "/logs/" in f"/{n}" or "metrics_ep" in n]
     files.write_zip(top / "models.zip", {n: (top / n).read_bytes() for n in models})
-    facts = {
-        k: headline.facts[k] for k in ("env_steps", "updates", "episodes", "data_hash", "code_hash", "status")
-    }
-    files.write_manifest(top, _output_files(top), {**facts, "config_hash": headline.facts["config_hash"]})
+    facts = {k: headline.facts[k] for k in ("env_steps", "updates", "data_hash", "code_hash", "config_hash")}
+    facts |= {"status": summary["status"], "episodes": min(job.facts["episodes"] for job in jobs)}
+    files.write_manifest(top, _output_files(top), facts)
     return summary
 
 

@@ -44,7 +44,9 @@ class RunConfig:
     """All parameters of a run, flat: the notebook's parameters cell has these names, types and defaults.
 
     `h5_path` and `output_dir` empty are found by `runtime`; `sac_gamma` 0 and `env_decision_interval_min` -1
-    take the agent's preset; `env_horizon` 0 is the episode length.
+    take the agent's preset; `env_horizon` 0 is the episode length. `expect_data_hash` and `expect_env_steps`
+    (one a job, or empty) are filled in by the build: what must be mounted, so that a dataset's old version or
+    a missing state stops the run at once instead of training on, or from, something else.
     """
 
     h5_path: str = ""
@@ -58,6 +60,9 @@ class RunConfig:
     device: str = "auto"
     time_budget_h: float = 11.0
     resume: str = "auto"
+    allow_cpu: bool = False
+    expect_data_hash: str = ""
+    expect_env_steps: tuple[int, ...] = ()
     sac_hidden_dims: tuple[int, ...] = (256, 256)
     sac_batch_size: int = 256
     sac_buffer_capacity: int = 300_000
@@ -76,7 +81,7 @@ class RunConfig:
     env_take_profit_bps: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("agent_ids", "seeds", "sac_hidden_dims"):
+        for name in ("agent_ids", "seeds", "sac_hidden_dims", "expect_env_steps"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         pairs, where = self.jobs, "RunConfig"
         require(bool(pairs), where, "agent_ids and seeds must not be empty", [self.agent_ids, self.seeds])
@@ -86,6 +91,11 @@ class RunConfig:
         for agent_id in self.agent_ids:
             self.sac_config(agent_id)
             self.env_config(agent_id)
+        steps = self.expect_env_steps
+        fits = len(steps) in (0, len(pairs))
+        require(
+            fits, where, f"expect_env_steps must be empty or one for each of {len(pairs)} jobs", list(steps)
+        )
         check_divides(self.num_envs, self.env_episode_length)
         job_outputs.check_file_count(len(pairs), self.num_episodes, self.checkpoint_frequency)
 

@@ -168,6 +168,9 @@ def prepare_market(
         column = str(features.columns[int(np.argmin(np.isfinite(values[row])))])
         msg = f"{where}: finite features are required after the warm-up, found {column} = NaN at {data.index[row]}"
         raise DataError(msg)
+    if first == len(data) - 1:
+        msg = f"{where}: a bar after the first with features is required, found none of {len(data)}; give more bars"
+        raise DataError(msg)
     bar_seconds = int(data.attrs.get("bar_seconds", 0)) or infer_bar_seconds(data, where)
     open_time: pd.DatetimeIndex = data.index  # type: ignore[assignment]  # checked above
     close_time = open_time + pd.Timedelta(seconds=bar_seconds)

@@ -19,7 +19,7 @@ import numpy as np
 from sac_kernel import MODULES, checkpoint, evaluation, files, job_outputs, runtime
 from sac_kernel.config import require, to_flat
 from sac_kernel.data_pipeline import ProcessedData, read_processed
-from sac_kernel.errors import DataError, SacKernelError
+from sac_kernel.errors import CheckpointError, DataError, SacKernelError
 from sac_kernel.feature_engineering import FeaturePipeline
 from sac_kernel.job_outputs import FinishedJob
 from sac_kernel.run_config import (
@@ -72,6 +72,8 @@ class KaggleTrainer:
     resume : 'auto' (go on if cut or num_episodes was raised; a finished run's outputs move to previous/ and
         it starts anew), 'never', or the path of a state folder
     deadline : an own clock that started earlier; overrides time_budget_s
+    expect_data_hash, expect_env_steps : what must be found, the data's content hash and at least this step of a
+        resumed run; empty and 0 expect nothing
 
     Raises
     ------
@@ -95,6 +97,8 @@ class KaggleTrainer:
         time_budget_s: float = float("inf"),
         resume: str = "auto",
         deadline: Deadline | None = None,
+        expect_data_hash: str = "",
+        expect_env_steps: int = 0,
     ) -> None:
         preset = preset_of(agent_id)
         self.env_config = env_config or TradingEnvConfig(decision_interval_min=preset.decision_interval_min)
@@ -119,6 +123,7 @@ class KaggleTrainer:
         self.device = str(runtime.resolve_device(device))
         self._sac_config = sac_config or SACConfig(gamma=preset.gamma, utd_ratio=UTD_RATIO)
         self._deadline = deadline or Deadline(time_budget_s)
+        self._expected_data_hash, self._expected_env_steps = expect_data_hash, expect_env_steps
         self.stats: dict[str, list[Any]] = {key: [] for key in STATS_KEYS}
         self._prepared = False
         self.job: FinishedJob | None = None
@@ -162,6 +167,12 @@ class KaggleTrainer:
     def _load_data(self) -> None:
         path = self.h5_path or runtime.find_input(runtime.DATA_FILE)
         self.data: ProcessedData = read_processed(path, self.env_config.price_side)
+        if self._expected_data_hash not in ("", self.data.content_hash):
+            msg = (
+                f"{path}: the bars published with this notebook (hash {self._expected_data_hash[:12]}) are required, "
+                f"found {self.data.content_hash[:12]}: an older version is mounted; push again once it is ready"
+            )
+            raise DataError(msg)
         names = sorted(self.data.train)
         self.instrument = "EURUSD" if "EURUSD" in names else names[0]
         self.pipeline = FeaturePipeline(self.instrument)
@@ -229,20 +240,38 @@ class KaggleTrainer:
 
     def _start_or_resume(self) -> None:
         own = self.folder / checkpoint.STATE_FOLDER
+        facts = checkpoint.newest_facts(own)
+        over = job_outputs.is_reported(self.folder, self.num_episodes)
         if self.resume not in RESUME_MODES:
-            self._restore(Path(self.resume))
-            return
-        facts = checkpoint.newest_facts(own) if self.resume == "auto" else None
-        episodes = 0 if facts is None else int(facts["episodes"])
-        unfinished = facts is not None and (not facts["finished"] or episodes < self.num_episodes)
-        if unfinished:
-            self._restore(own)
-        elif job_outputs.move_to_previous(self.folder):
-            reason = f"finished after {episodes} episodes" if facts else f"resume={self.resume!r}"
-            logger.info("earlier outputs (%s) moved to %s; starting anew", reason, self.folder / "previous")
+            self._restore(Path(self.resume), *checkpoint.load_state(Path(self.resume)))
+        elif self.resume == "auto" and facts is not None and not over:
+            self._restore(own, *checkpoint.load_state(own))
+        else:
+            if over or (facts is not None and self.resume == "never"):
+                self._move_to_previous("finished" if over else "resume='never'")
+            self._resume_mounted()
+        if self.loop.env_steps < self._expected_env_steps:
+            msg = (
+                f"KaggleTrainer: the state at step {self._expected_env_steps:,} is required, found a run at step "
+                f"{self.loop.env_steps:,}; attach the newest version of the state dataset; nothing was trained"
+            )
+            raise CheckpointError(msg)
 
-    def _restore(self, folder: Path) -> None:
-        state, facts = checkpoint.load_state(folder)
+    def _move_to_previous(self, reason: str) -> None:
+        top = job_outputs.top_of(self.folder)
+        if job_outputs.move_to_previous(top):
+            logger.info("earlier outputs (%s) moved to %s; starting anew", reason, top / job_outputs.PREVIOUS)
+
+    def _resume_mounted(self) -> None:
+        """Go on from the state dataset of an earlier session, if one is mounted and unfinished."""
+        root, job = runtime.paths().input_root, job_outputs.job_name(self.agent_id, self.seed)
+        indexes = runtime.input_files(root, checkpoint.EXPORT_INDEX) if root and self.resume == "auto" else []
+        for index in indexes[:1]:
+            facts = checkpoint.exported_facts(index, job)
+            if facts is not None and (not facts["finished"] or facts["episodes"] < self.num_episodes):
+                self._restore(index.parent, *checkpoint.load_exported(index, job))
+
+    def _restore(self, folder: Path, state: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         checkpoint.check_identity(facts["learning"], self.learning_identity, f"{folder}: resume")
         if facts["environment"] != _environment():
             logger.warning("resumed on other versions, processor or threads: not bit-equal to an uncut run")
@@ -378,7 +407,8 @@ class KaggleTrainer:
     def _finish_training(self) -> FinishedJob:
         if self._best is None:  # cut before the first evaluation: nothing better is known
             self._best = self.agent.content()
-            files.write_bytes(self._agent_path("best"), files.pt_bytes(self._best))
+        # Resumed from another folder, it is not here yet.
+        files.write_bytes(self._agent_path("best"), files.pt_bytes(self._best))
         finished = self._done >= self.num_episodes
         self._save_state(finished=finished)
         self.agent.save(self._agent_path("final"))
@@ -447,6 +477,10 @@ def job_trainer(
         time_budget_s=config.time_budget_h * 3600.0,
         resume=config.resume,
         deadline=deadline,
+        expect_data_hash=config.expect_data_hash,
+        expect_env_steps=dict(zip(config.jobs, config.expect_env_steps, strict=False)).get(
+            (agent_id, seed), 0
+        ),
     )
 
 
