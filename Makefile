@@ -20,7 +20,7 @@ run: $(READY)
 		--set checkpoint_frequency=2 --rehearse
 
 test: $(READY)-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 build: $(READY)
 	$(BIN)/python build_kernel.py

@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, Any
 from sac_kernel import MODULES, __version__, files, job_outputs, kernel_notebook, rehearsal, report
 from sac_kernel.data_pipeline import DataConfig, DataPipeline, ProcessedData, read_processed, write_processed
 from sac_kernel.errors import ConfigError, SacKernelError
+from sac_kernel.kaggle_client import KaggleClient
+from sac_kernel.kaggle_run import KaggleRun, check_accelerator
+from sac_kernel.run_config import RunConfig
 from sac_kernel.runtime import DATA_FILE, LOCAL_DATA
 from sac_kernel.train_sac_kaggle import code_hash
 
@@ -32,25 +35,26 @@ DATASET_METADATA = ROOT / "dataset-metadata.json"
 BUILD = ROOT / "build"
 DATASETS = ("data", "code")
 DEFAULT_NAME = "sac-trading"
+_SESSION_PARAMETERS = ("expect_data_hash", "expect_env_steps", "allow_cpu")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Build, stage and, if asked, rehearse; return the exit status."""
+    """Build, stage, publish and whatever else was asked for; return the exit status."""
     args = _parser().parse_args(arguments)
     try:
         parameters = kernel_notebook.parse_settings(args.set)
         _check_name(args.name)
-        data = _data(args)
-        notebook = build(parameters)
-        datasets = stage(data, args.name)
-        _say_built(notebook, data, parameters)
+        check_accelerator(args.accelerator)
         if args.rehearse:
+            data = _data(args)
+            notebook = build(parameters | _expected(data))
+            datasets = stage(data, args.name)
+            _say_built(notebook, data, parameters)
             return _rehearse(notebook, datasets, fresh=args.fresh)
-        _say_not_published(args.name)
+        return _on_kaggle(args, parameters)
     except SacKernelError as err:
         print(f"\n{type(err).__name__}: {err}", file=sys.stderr)
         return 2
-    return 0
 
 
 def build(parameters: Mapping[str, Any]) -> Path:
@@ -78,20 +82,115 @@ def stage(data: ProcessedData, name: str) -> dict[str, Path]:
     return folders
 
 
-def find_owner() -> str | None:
-    """Return the Kaggle user name of the credentials on this machine, or None; the key is never read."""
-    if os.environ.get("KAGGLE_USERNAME") and os.environ.get("KAGGLE_KEY"):
-        return os.environ["KAGGLE_USERNAME"]
-    folder = os.environ.get("KAGGLE_CONFIG_DIR")
-    candidates = [Path(folder)] if folder else [Path.home() / ".kaggle", Path.home() / ".config" / "kaggle"]
-    for path in (c / "kaggle.json" for c in candidates):
-        if path.is_file():
-            try:
-                return str(json.loads(path.read_text(encoding="utf-8"))["username"])
-            except (ValueError, KeyError) as err:
-                msg = f"{path}: {{'username', 'key'}} is required, found something else; download it again"
-                raise ConfigError(msg) from err
-    return None
+def _on_kaggle(args: argparse.Namespace, parameters: dict[str, Any]) -> int:
+    """Do the steps that were asked for, on Kaggle; without credentials build and stage only."""
+    client = KaggleClient(say=print, poll_s=args.poll_s)
+    owner = client.owner()
+    if owner is None:
+        data = _data(args)
+        _say_built(build(parameters | _expected(data)), data, parameters)
+        stage(data, args.name)
+        print(
+            "\nNothing was published: no Kaggle credentials here. Make a token at kaggle.com/settings/api and put "
+            "it into\n~/.kaggle/access_token, then run this again.\nnext      python build_kernel.py --rehearse"
+        )
+        return 2 if _asked_of_kaggle(args) else 0
+    run = KaggleRun(client, owner, args.name, ROOT, args.output, say=print)
+    if args.stop:
+        return _stop(run, sure=args.yes)
+    if args.fetch:
+        return _say_fetched(run.fetch(), args.output)
+    if args.follow and not (args.push or args.resume or args.until_done):
+        return _follow_and_fetch(run, args)
+    return _sessions(run, args, parameters)
+
+
+def _sessions(run: KaggleRun, args: argparse.Namespace, parameters: dict[str, Any]) -> int:
+    """Prepare a session, push and follow it if asked; with --until-done one after the other."""
+    before = -1
+    while True:
+        run.settle()
+        before = run.check_progress(before) if args.until_done else before
+        config = _prepare_session(run, args, parameters)
+        if not (args.push or args.resume or args.until_done):
+            print("next      kaggle kernels push")
+            return 0
+        if args.accelerator != "none":
+            run.check_quota(config["time_budget_h"])
+        run.push(config["baked"])
+        if not (args.follow or args.until_done):
+            print("next      python build_kernel.py --follow")
+            return 0
+        status = _follow_and_fetch(run, args)
+        if status != 0 or not args.until_done or not run.unfinished(config["num_episodes"]):
+            return status
+
+
+def _prepare_session(run: KaggleRun, args: argparse.Namespace, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Stage, publish and build one session: the first, or the next of a run that is not finished."""
+    data = _data(args)
+    last = {k: v for k, v in run.last_run().get("parameters", {}).items() if k not in _SESSION_PARAMETERS}
+    merged = RunConfig(**{**last, **parameters})
+    going_on = not args.fresh and run.unfinished(merged.num_episodes)
+    if args.resume and not going_on:
+        msg = f"--resume: an unfinished run of {run.kernel} is required, found none fetched in {args.output}"
+        raise ConfigError(msg)
+    baked = {**(last if going_on else {}), **parameters}
+    session = _expected(data)
+    folders = {kind: BUILD / "datasets" / kind for kind in DATASETS}
+    stage(data, args.name)
+    if going_on:
+        steps = run.stage_state(merged.jobs)
+        session["expect_env_steps"] = steps
+        folders["state"] = BUILD / "datasets" / "state"
+        print(
+            f"resuming  {run.kernel} at step {', '.join(f'{n:,}' for n in steps)}; --fresh would start over"
+        )
+    if args.accelerator == "none":
+        session["allow_cpu"] = True
+    notebook = build(baked | session)
+    _say_built(notebook, data, baked)
+    run.publish(folders)
+    run.write_metadata(list(folders), args.accelerator)
+    return {"baked": baked, "num_episodes": merged.num_episodes, "time_budget_h": merged.time_budget_h}
+
+
+def _follow_and_fetch(run: KaggleRun, args: argparse.Namespace) -> int:
+    status = run.follow(args.poll_s)
+    if status != "COMPLETE":
+        print(
+            f"The run ended as {status}: Kaggle keeps no outputs of such a run; the last fetched state stands."
+        )
+        return 1
+    return _say_fetched(run.fetch(), args.output)
+
+
+def _say_fetched(manifest: Mapping[str, Any], folder: Path) -> int:
+    summary = files.read_json(folder / "summary.json")
+    print(f"\n{report.text_table(summary['table'])}\n\n{summary['verdict']['sentence']}\n")
+    print(f"report    {_shown(folder / 'report.html')}")
+    if manifest["status"] != "complete":
+        print("next      python build_kernel.py --resume, or --until-done")
+    return 0
+
+
+def _stop(run: KaggleRun, *, sure: bool) -> int:
+    print(f"--stop deletes {run.kernel} on Kaggle: its active run, log and outputs not fetched yet are lost.")
+    print("Datasets and what was fetched stay.")
+    if not sure and input(f"Type {run.name} to go on: ").strip() != run.name:
+        print("Nothing was deleted.")
+        return 1
+    run.stop()
+    return 0
+
+
+def _expected(data: ProcessedData) -> dict[str, Any]:
+    """Return what the kernel must find mounted."""
+    return {"expect_data_hash": data.content_hash}
+
+
+def _asked_of_kaggle(args: argparse.Namespace) -> bool:
+    return any((args.push, args.follow, args.fetch, args.resume, args.until_done, args.stop))
 
 
 def _data(args: argparse.Namespace) -> ProcessedData:
@@ -154,22 +253,6 @@ def _say_built(notebook: Path, data: ProcessedData, parameters: Mapping[str, Any
     print(f"datasets  {_shown(BUILD / 'datasets')}{os.sep}{{{','.join(DATASETS)}}}")
 
 
-def _say_not_published(name: str) -> None:
-    owner = find_owner()
-    if owner is None:
-        print(
-            "\nNothing was published: no Kaggle credentials here (KAGGLE_USERNAME and KAGGLE_KEY, or "
-            "~/.kaggle/kaggle.json).\nnext      python build_kernel.py --rehearse"
-        )
-        return
-    print(
-        f"\nNothing was published: this version builds and stages only. As {owner}, replace INSERT_OWNER in "
-        f"kernel-metadata.json and build/datasets/*/dataset-metadata.json, then\n"
-        f"  kaggle datasets create -p build/datasets/data\n  kaggle datasets create -p build/datasets/code\n"
-        f"  kaggle kernels push            # runs {owner}/{name}-train"
-    )
-
-
 def _check_name(name: str) -> None:
     ok = name.isascii() and all(part.isalnum() and part.islower() for part in name.split("-"))
     if not ok or not 3 <= len(name) <= 40:
@@ -195,8 +278,26 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", default=DEFAULT_NAME, help="prefix of kernel and datasets on Kaggle")
     parser.add_argument("--rehearse", action="store_true", help="run the notebook here, as Kaggle would")
     parser.add_argument(
-        "--fresh", action="store_true", help="rehearse from the start, keep the old in previous/"
+        "--fresh", action="store_true", help="start over, here or on Kaggle; never the default"
     )
+    parser.add_argument("--push", action="store_true", help="publish, push and so start the run on Kaggle")
+    parser.add_argument(
+        "--follow", action="store_true", help="show the run's log until it ends, then fetch it"
+    )
+    parser.add_argument("--fetch", action="store_true", help="bring the outputs home, every hash checked")
+    parser.add_argument(
+        "--resume", action="store_true", help="publish the fetched state and push the next session"
+    )
+    parser.add_argument("--until-done", action="store_true", help="session after session, within the quota")
+    parser.add_argument("--stop", action="store_true", help="delete the kernel and its run; asks first")
+    parser.add_argument("--yes", action="store_true", help="with --stop: do not ask")
+    parser.add_argument(
+        "--accelerator", default="NvidiaTeslaT4", metavar="NAME", help="NvidiaTeslaT4 (two T4s), none"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "outputs", metavar="DIR", help="where fetched files go"
+    )
+    parser.add_argument("--poll-s", type=float, default=30.0, help=argparse.SUPPRESS)
     return parser
 
 

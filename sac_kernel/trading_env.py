@@ -466,10 +466,22 @@ def _parameters(config: TradingEnvConfig, side: str, bar_seconds: int, *, close_
     return par
 
 
+class _NotYet(float):
+    """NaN that equals its own kind: Gymnasium's determinism check compares infos with ==."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _NotYet)
+
+    __hash__ = float.__hash__
+
+
+_NOT_YET = _NotYet("nan")
+
+
 def _sharpe(s: FloatArray) -> float:
     days = s[Acc.DAYS]
     if days < MIN_DAYS_FOR_SHARPE:
-        return math.nan
+        return _NOT_YET
     sd = math.sqrt(s[Acc.DAY_M2] / (days - 1))
     if sd <= 1e-15:  # only rounding is left
         return 0.0 if abs(s[Acc.DAY_MEAN]) <= 1e-15 else math.nan

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,7 @@ import pandas as pd
 import sac_kernel
 from sac_kernel import bar_engine, evaluation, runtime
 from sac_kernel.bar_engine import Acc, Bar
-from sac_kernel.errors import DataError, SacKernelError
+from sac_kernel.errors import DataError, InputNotFoundError, SacKernelError
 from sac_kernel.train_sac_kaggle import code_hash
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 TARGETS = (1.0, 1.0, -1.0, -1.0, 0.0)
 """Long, hold, reverse, hold, flat."""
+
+_MIN_FREE_GB = 0.5
 
 
 def run_header(config: RunConfig, built_code_hash: str, package_dir: Path) -> dict[str, Any]:
@@ -50,6 +54,32 @@ def run_header(config: RunConfig, built_code_hash: str, package_dir: Path) -> di
         "time budget": runtime.duration(config.time_budget_h * 3600.0),
         "jobs": ", ".join(f"agent {a} seed {s}" for a, s in config.jobs),
     }
+
+
+def preflight(config: RunConfig) -> str:
+    """Return why this run must not start, in words for its owner; '' if it may.
+
+    A run that ends here ends in the first minute, as COMPLETE, and costs next to nothing.
+    """
+    where = runtime.paths()
+    on_kaggle = bool(os.environ.get("KAGGLE_KERNEL_RUN_TYPE")) and not os.environ.get(
+        runtime.WORKING_DIR_VARIABLE
+    )
+    device = runtime.resolve_device(config.device)
+    if on_kaggle and device.type == "cpu" and not config.allow_cpu:
+        return (
+            "no GPU was given. Turn on GPU T4 x2 (Settings, Accelerator); it needs an account verified by phone "
+            "and hours left in the week's quota. To train on the CPU set allow_cpu = True."
+        )
+    if where.input_root is not None and not config.h5_path:
+        try:
+            runtime.find_input(runtime.DATA_FILE)
+        except InputNotFoundError as err:
+            return f"the data is not mounted. A copy of this notebook needs its own data dataset. {err}"
+    free_gb = shutil.disk_usage(where.working_dir if where.working_dir.is_dir() else Path.cwd()).free / 1e9
+    if free_gb < _MIN_FREE_GB:
+        return f"{_MIN_FREE_GB} GB of free disk are required, found {free_gb:.2f} GB."
+    return ""
 
 
 def five_bar_trade(trainer: KaggleTrainer) -> pd.DataFrame:

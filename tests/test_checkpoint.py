@@ -1,0 +1,167 @@
+"""The state on disk: whole or not at all, the newest named, another identity refused."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from sac_kernel import checkpoint
+from sac_kernel.errors import CheckpointError
+from sac_kernel.files import read_json, write_json
+
+
+def save(folder, number):
+    state = {"numbers": torch.full((50,), float(number)), "text": f"state {number}", "none": None}
+    checkpoint.save_state(folder, state, {"episodes": number, "finished": False})
+
+
+def loaded(folder):
+    state, facts = checkpoint.load_state(folder)
+    return state["text"], facts["episodes"]
+
+
+def test_the_newest_state_comes_back_with_its_facts(tmp_path):
+    for number in (1, 2, 3):
+        save(tmp_path, number)
+    state, facts = checkpoint.load_state(tmp_path)
+    assert torch.equal(state["numbers"], torch.full((50,), 3.0))
+    assert (state["text"], state["none"]) == ("state 3", None)
+    assert facts == {"episodes": 3, "finished": False}
+    assert checkpoint.newest_facts(tmp_path) == facts
+
+
+def test_two_files_take_turns_and_none_is_one_that_kaggle_unpacks(tmp_path):
+    for number in range(5):
+        save(tmp_path, number)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["state.json", "trainer_a.state", "trainer_b.state"]
+
+
+def test_no_state_is_no_facts(tmp_path):
+    assert checkpoint.newest_facts(tmp_path / "nothing") is None
+    with pytest.raises(CheckpointError, match=r"0 listed"):
+        checkpoint.load_state(tmp_path / "nothing")
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def remove(path):
+    path.unlink()
+
+
+@pytest.mark.parametrize("damage", [cut, flip, remove])
+def test_a_torn_newest_state_falls_back_to_the_one_before_and_says_so(tmp_path, damage, caplog):
+    for number in (1, 2, 3):
+        save(tmp_path, number)
+    newest = read_json(tmp_path / "state.json")["slots"][0]["file"]
+    damage(tmp_path / newest)
+    with caplog.at_level(logging.WARNING):
+        assert loaded(tmp_path) == ("state 2", 2)
+    assert newest in caplog.text
+    assert "falling back" in caplog.text
+
+
+def test_saving_after_a_fall_back_does_not_overwrite_the_only_whole_state(tmp_path):
+    for number in (1, 2, 3):
+        save(tmp_path, number)
+    newest = read_json(tmp_path / "state.json")["slots"][0]["file"]
+    cut(tmp_path / newest)
+    whole = ({"trainer_a.state", "trainer_b.state"} - {newest}).pop()
+    before = (tmp_path / whole).read_bytes()
+    save(tmp_path, 4)
+    # A kill right here must leave one whole state: either the new one or the old one untouched.
+    assert loaded(tmp_path) == ("state 4", 4)
+    assert (tmp_path / whole).read_bytes() == before
+
+
+def test_a_kill_between_state_and_index_leaves_the_state_before(tmp_path):
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    index = (tmp_path / "state.json").read_bytes()
+    save(tmp_path, 3)
+    (tmp_path / "state.json").write_bytes(index)  # the file of state 3 is there, its index entry is not
+    assert loaded(tmp_path) == ("state 2", 2)
+
+
+def test_no_whole_state_is_an_error_that_says_what_to_do(tmp_path):
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    for path in tmp_path.glob("*.state"):
+        cut(path)
+    with pytest.raises(CheckpointError, match=r"2 listed and none intact; start anew"):
+        checkpoint.load_state(tmp_path)
+
+
+def test_a_damaged_index_is_an_error_that_names_it(tmp_path):
+    save(tmp_path, 1)
+    (tmp_path / "state.json").write_text('{"schema": 1, "slo')
+    with pytest.raises(CheckpointError, match=r"state\.json.*valid JSON"):
+        checkpoint.load_state(tmp_path)
+
+
+def test_another_state_schema_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "STATE_SCHEMA", 99)
+    save(tmp_path, 1)
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match=r"schema 1 is required, found 99"):
+        checkpoint.load_state(tmp_path)
+
+
+def test_a_state_file_put_in_anothers_place_is_not_taken(tmp_path):
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    index = read_json(tmp_path / "state.json")
+    index["slots"] = index["slots"][:1]
+    write_json(tmp_path / "state.json", index)
+    newest = tmp_path / index["slots"][0]["file"]
+    (other,) = set(tmp_path.glob("*.state")) - {newest}
+    newest.write_bytes(other.read_bytes())
+    with pytest.raises(CheckpointError, match="none intact"):
+        checkpoint.load_state(tmp_path)
+
+
+LEARNING = {
+    "data_hash": "aaa",
+    "features": ["x", "y"],
+    "sac": {"gamma": 0.99, "hidden_dims": [16, 16]},
+    "env": {"cost_tier": "base"},
+    "seed": 0,
+}
+
+
+def test_equal_learning_identities_pass():
+    checkpoint.check_identity(LEARNING, json.loads(json.dumps(LEARNING)), "here")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"data_hash": "bbb"}, r"data_hash: saved 'aaa', here 'bbb'"),
+        ({"features": ["y", "x"]}, r"features: saved \['x', 'y'\], here \['y', 'x'\]"),
+        ({"sac": {"gamma": 0.9, "hidden_dims": [16, 16]}}, r"sac\.gamma: saved 0\.99, here 0\.9"),
+        ({"env": {"cost_tier": "raw"}}, r"env\.cost_tier: saved 'base', here 'raw'"),
+        ({"seed": 1}, r"seed: saved 0, here 1"),
+        ({"sac": {"gamma": 0.99}}, r"sac\.hidden_dims: saved \[16, 16\], here 'nothing'"),
+    ],
+)
+def test_a_difference_of_the_learning_identity_is_refused_by_name(change, named):
+    with pytest.raises(CheckpointError, match=rf"state/: resume.*{named}.*resume='never'"):
+        checkpoint.check_identity(LEARNING, {**LEARNING, **change}, "state/: resume")
+
+
+def test_generator_text_brings_back_the_same_draws():
+    first = np.random.default_rng(12)
+    first.normal(size=7)
+    second = checkpoint.rng_from_text(checkpoint.rng_to_text(first.bit_generator.state))
+    np.testing.assert_array_equal(first.normal(size=100), second.normal(size=100))
+    np.testing.assert_array_equal(first.integers(10, size=9), second.integers(10, size=9))

@@ -1,0 +1,247 @@
+"""Passes over a split, baselines of equal turnover, and the verdict's rule, case by case."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from sac_kernel import evaluation
+from sac_kernel.evaluation import EpisodeResult, decide_verdict
+from sac_kernel.feature_engineering import FeaturePipeline
+from sac_kernel.sac_agent import SACAgent, SACConfig
+from sac_kernel.trading_env import TradingEnvConfig, TradingEnvironment
+from tests.conftest import make_data
+
+CONFIG = TradingEnvConfig(episode_lengths=(60,), horizon=100)
+START = 100_000.0
+
+
+@pytest.fixture(scope="module")
+def split():
+    """The test split of synthetic bars, with features."""
+    data = make_data(1600)
+    features = FeaturePipeline().run_full_pipeline(data.train, data.val, data.test)
+    return data.test["EURUSD"], features[2]
+
+
+@pytest.fixture(scope="module")
+def market(split):
+    return evaluation.market_of(*split, CONFIG, "base")
+
+
+def random_agent(market, seed=0):
+    """An agent with an opinion: its averaged actor gets a random mean head."""
+    width = len(market.observation_names)
+    agent = SACAgent(SACConfig(state_dim=width, hidden_dims=(16,)), device="cpu", seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    torch.nn.init.normal_(agent.nets.average.head.weight, generator=generator)
+    return agent
+
+
+def blocks(n, length=25, seed=0):
+    """Targets that change every `length` decisions."""
+    rng = np.random.default_rng(seed)
+    return np.repeat(rng.uniform(-1, 1, n // length + 1), length)[:n]
+
+
+# -- passes --------------------------------------------------------------------------------------
+
+
+def test_a_pass_decides_at_every_bar_but_the_last_and_ends_flat(market):
+    n = len(market.bars) - 1 - market.first_bar
+    assert evaluation.decisions(market) == n
+    result = evaluation.run_targets(market, np.ones(n), START, "hold", "base")
+    assert len(result.equity) == n
+    assert result.exposure[-1] == 0.0
+    assert result.exposure[n // 2] == pytest.approx(1.0, abs=0.1)
+    assert result.trades == 2  # in, out
+    assert list(result.open_time_utc) == list(market.open_time[market.first_bar + 1 :])
+
+
+def test_a_policy_and_its_own_targets_give_the_same_pass(market):
+    targets = blocks(evaluation.decisions(market))
+    calls = iter(targets)
+    followed = evaluation.run_policy(market, lambda _obs: float(next(calls)), START, "a", "base")
+    fixed = evaluation.run_targets(market, targets, START, "b", "base")
+    np.testing.assert_array_equal(followed.equity, fixed.equity)
+    np.testing.assert_array_equal(followed.action, fixed.action)
+    assert followed.costs == fixed.costs
+
+
+def test_validation_is_the_pass_that_the_environment_gives(split, market):
+    # The single env in eval mode, asked step by step, is an independent route to the same equity.
+    agent = random_agent(market)
+    env = TradingEnvironment(*split, CONFIG, eval_mode=True)
+    obs, _ = env.reset(seed=0)
+    equity, done = [], False
+    while not done:
+        obs, _, terminated, truncated, info = env.step(agent.select_action(obs, evaluate=True))
+        equity.append(info["equity"])
+        done = terminated or truncated
+    result = evaluation.validate(agent, market, CONFIG.initial_equity)
+    np.testing.assert_array_equal(result.equity, equity)
+    assert result.log_growth == math.log(equity[-1] / CONFIG.initial_equity)
+
+
+def test_validation_repeats_and_leaves_the_agents_generator_alone(market):
+    agent = random_agent(market)
+    before = agent.generator.get_state()
+    first = evaluation.validate(agent, market, START)
+    second = evaluation.validate(agent, market, START)
+    np.testing.assert_array_equal(first.equity, second.equity)
+    assert torch.equal(agent.generator.get_state(), before)
+
+
+def test_cost_paid_ends_at_the_sum_of_its_kinds(market):
+    result = evaluation.run_targets(market, blocks(evaluation.decisions(market)), START, "x", "base")
+    assert result.cost_paid[-1] == pytest.approx(sum(result.costs.values()))
+    assert np.all(np.diff(result.cost_paid) >= -1e-9)
+    assert all(value > 0 for value in result.costs.values())
+
+
+def test_row_states_the_figures_of_the_curve(market):
+    result = evaluation.run_targets(market, blocks(evaluation.decisions(market)), START, "x", "base")
+    row = result.row()
+    assert row["net_return_frac"] == pytest.approx(result.equity[-1] / START - 1)
+    # Compounded daily returns are the whole return.
+    assert np.prod(1 + result.daily_returns) - 1 == pytest.approx(row["net_return_frac"])
+    peak = np.maximum.accumulate(np.append(START, result.equity))
+    assert row["max_drawdown_frac"] == pytest.approx(np.max(1 - np.append(START, result.equity) / peak))
+    assert row["days"] == len(set(result.day))
+    assert row["turnover_per_day"] == pytest.approx(result.turnover / row["days"])
+
+
+# -- baselines -----------------------------------------------------------------------------------
+
+
+def test_random_policies_keep_the_turnover_of_the_agent(market):
+    # Shifting around the clock and mirroring keep every |change| but the one where the ends meet; the
+    # hours without trading then fall elsewhere.
+    targets = blocks(evaluation.decisions(market), length=15)
+    agent = evaluation.run_targets(market, targets, START, "a", "base")
+    turnovers = [
+        evaluation.run_targets(market, sign * np.roll(targets, shift), START, "r", "base").turnover
+        for sign in (-1.0, 1.0)
+        for shift in range(0, len(targets), 17)
+    ]
+    assert np.mean(turnovers) == pytest.approx(agent.turnover, rel=0.05)
+    assert np.max(np.abs(np.array(turnovers) / agent.turnover - 1)) < 0.2
+
+
+def test_growth_of_random_policies_is_that_of_shifts_and_mirrors_and_of_nothing_else(market):
+    targets = blocks(evaluation.decisions(market))
+    growth = evaluation.random_same_turnover(market, targets, START, draws=12, seed=3)
+    every = np.array(
+        [
+            evaluation.run_targets(market, sign * np.roll(targets, shift), START, "r", "b").log_growth
+            for sign in (-1.0, 1.0)
+            for shift in range(len(targets))
+        ]
+    )
+    assert growth.shape == (12,)
+    assert all(np.abs(every - g).min() < 1e-12 for g in growth)
+    assert len(set(growth)) > 6
+
+
+def test_random_policies_repeat_for_a_seed(market):
+    targets = blocks(evaluation.decisions(market))
+    first = evaluation.random_same_turnover(market, targets, START, 20, seed=1)
+    np.testing.assert_array_equal(first, evaluation.random_same_turnover(market, targets, START, 20, seed=1))
+    other = evaluation.random_same_turnover(market, targets, START, 20, seed=2)
+    assert not np.array_equal(first, other)
+
+
+def test_judgement_has_every_policy_at_three_tiers_and_ranks_the_headline(split, market):
+    agent = random_agent(market)
+    judged = evaluation.judge({"agent 1 (final)": agent}, *split, CONFIG, draws=200)
+    names = ["agent 1 (final)", "flat", "buy and hold", "random, same turnover"]
+    assert {tier: [r.name for r in results] for tier, results in judged.results.items()} == {
+        "raw": names,
+        "base": names,
+        "spec": names,
+    }
+    assert [row["tier"] for row in judged.rows] == ["base"] * 4 + ["raw"] * 4 + ["spec"] * 4
+    headline = judged.results["base"][0]
+    below = sum(g < headline.log_growth for g in judged.random_log_growth)
+    assert judged.percentile == below / 200
+    ratio = judged.results["base"][3].turnover / headline.turnover
+    assert 0.8 < ratio < 1.2
+
+
+def test_costs_rise_with_the_tier(split, market):
+    judged = evaluation.judge({"agent": random_agent(market)}, *split, CONFIG, draws=20)
+    paid = [judged.results[tier][0].cost_paid[-1] for tier in ("raw", "base", "spec")]
+    assert 0 < paid[0] < paid[1] < paid[2]
+
+
+def test_an_agent_that_never_trades_has_no_percentile_and_no_edge(split, market):
+    width = len(market.observation_names)
+    flat = SACAgent(SACConfig(state_dim=width, hidden_dims=(16,)), device="cpu")
+    judged = evaluation.judge({"agent 1 (final)": flat}, *split, CONFIG, draws=20)
+    assert judged.percentile is None
+    assert judged.verdict["word"] == "none"
+    assert "flat" in judged.verdict["sentence"]
+
+
+# -- the verdict's rule --------------------------------------------------------------------------
+
+
+def result_of(daily, turnover=10.0):
+    """A pass of one decision a day with these daily returns."""
+    equity = START * np.cumprod(1.0 + np.asarray(daily))
+    n = len(equity)
+    zero = np.zeros(n)
+    return EpisodeResult(
+        name="agent 1 (final)",
+        tier="base",
+        open_time_utc=pd.date_range("2020-01-01", periods=n, tz="UTC"),
+        close=np.ones(n),
+        equity=equity,
+        exposure=zero,
+        cost_paid=zero,
+        action=zero,
+        day=np.arange(n),
+        turnover=turnover,
+        trades=5,
+        start_equity=START,
+        costs={},
+    )
+
+
+GAIN = np.tile([0.002, 0.001], 50)  # every bootstrap mean lies between .26 and .52 a year
+NOISE = np.tile([0.01, -0.01], 50)  # mean 0: the interval straddles 0
+
+
+@pytest.mark.parametrize(
+    ("daily", "percentile", "word"),
+    [
+        (GAIN, 0.96, "edge"),
+        (GAIN, 1.0, "edge"),
+        (GAIN, 0.95, "not shown"),  # must beat more than 95 % of random policies
+        (GAIN, 0.50, "not shown"),
+        (NOISE, 0.99, "not shown"),
+        (-GAIN, 0.99, "none"),
+        (-GAIN, 0.01, "none"),
+        (GAIN[:19], 0.99, "not shown"),  # 19 days are too few for an interval
+        (-GAIN[:19], 0.0, "not shown"),
+    ],
+)
+def test_verdict_rule(daily, percentile, word):
+    verdict = decide_verdict(result_of(daily), percentile)
+    assert verdict["word"] == word
+    assert verdict["sentence"]
+
+
+def test_verdict_of_a_pass_without_a_trade_is_none_whatever_its_curve():
+    assert decide_verdict(result_of(GAIN, turnover=0.0), None)["word"] == "none"
+
+
+def test_verdict_states_the_interval_it_rests_on():
+    # Every resample mean lies in [.001, .002] a day = 26 % to 52 % a year, around 39 %.
+    verdict = decide_verdict(result_of(GAIN), 0.99)
+    assert "100 days" in verdict["sentence"]
+    assert "after base costs" in verdict["sentence"]
+    # sqrt(260 / 100) = 1.6
+    assert "about 1.6 a year" in verdict["notes"][0]

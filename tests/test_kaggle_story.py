@@ -1,0 +1,153 @@
+"""The whole story with the real client on a local Kaggle: publish, push, follow, fetch, resume until done."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sac_kernel import files
+from sac_kernel.data_pipeline import write_processed
+from tests.conftest import make_data
+from tests.kaggle_standin import KaggleStandin, kaggle_env
+
+ROOT = Path(__file__).resolve().parents[1]
+SETTINGS = {
+    "num_episodes": 400,
+    "eval_frequency": 10,
+    "checkpoint_frequency": 20,
+    "sac_hidden_dims": [64, 64],
+    "sac_batch_size": 128,
+    "sac_warmup_steps": 600,
+    "sac_buffer_capacity": 20_000,
+    "env_episode_length": 600,
+    "env_horizon": 500,
+}
+UNCUT = """
+import sys, json
+from sac_kernel.run_config import RunConfig
+from sac_kernel.train_sac_kaggle import job_trainer
+settings = json.loads(sys.argv[1])
+trainer = job_trainer(RunConfig(h5_path=sys.argv[2], output_dir=sys.argv[3], **settings), 1, 0)
+trainer.train()
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """The files of a fresh clone, with bars in data/processed/."""
+    folder = tmp_path / "clone"
+    folder.mkdir()
+    for name in ("sac_kernel", "notebooks"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy2(ROOT / "build_kernel.py", folder)
+    for name in ("kernel-metadata.json", "dataset-metadata.json"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        (folder / name).write_text(text, encoding="utf-8")
+    write_processed(make_data(1600), folder / "data/processed/processed_data.h5")
+    return folder
+
+
+def build_kernel(checkout, env, *arguments, timeout=400):
+    command = [sys.executable, "build_kernel.py", "--poll-s", "0.5", *arguments]
+    return subprocess.run(command, cwd=checkout, env=env, capture_output=True, text=True, timeout=timeout)
+
+
+def settings(**changes):
+    pairs = {**SETTINGS, **changes}
+    return [part for name, value in pairs.items() for part in ("--set", f"{name}={value}")]
+
+
+def uploads(kaggle):
+    return len(kaggle.calls("StartBlobUpload"))
+
+
+@pytest.mark.slow
+@pytest.mark.notebook
+def test_a_run_over_several_sessions_ends_with_the_agent_of_an_uncut_run(checkout, tmp_path):
+    """400 episodes cannot be trained in two sessions of 30 s, start included, on any machine that CI runs on.
+
+    After two sessions the goal is lowered to what is near, so that the test ends.
+    """
+    with KaggleStandin(tmp_path / "platform", dataset_delay_s=0.5, session_limit_s=300.0) as kaggle:
+        env = {**kaggle_env(kaggle, tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+        done = build_kernel(checkout, env, *settings(time_budget_h=30 / 3600), "--push", "--follow")
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        first = files.verify_manifest(checkout / "outputs")
+        assert first["status"] == "cut"
+        assert first["env_steps"] > 0
+
+        # Changing nothing publishes nothing but the state; the parameters of the last run stay.
+        before = uploads(kaggle)
+        done = build_kernel(checkout, env, "--resume", "--follow")
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        assert f"resuming  tester/sac-trading-train at step {first['env_steps']:,}" in done.stdout
+        assert "unchanged tester/sac-trading-data, version 1" in done.stdout
+        assert "unchanged tester/sac-trading-code, version 1" in done.stdout
+        assert uploads(kaggle) - before == 3  # one state, its index, the fingerprint
+        second = files.verify_manifest(checkout / "outputs")
+        assert second["status"] == "cut"
+        assert second["env_steps"] > first["env_steps"]
+
+        episodes = second["episodes"] + 2
+        goal = ["--set", f"num_episodes={episodes}", "--set", "time_budget_h=1.0"]
+        done = build_kernel(checkout, env, "--until-done", *goal)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        manifest = files.verify_manifest(checkout / "outputs")
+        assert (manifest["status"], manifest["episodes"]) == ("complete", episodes)
+        assert (manifest["env_steps"], manifest["updates"]) == (episodes * 600, episodes * 150)
+        assert not kaggle.foreign_requests
+
+    uncut = tmp_path / "uncut"
+    command = [sys.executable, "-c", UNCUT, json.dumps({**SETTINGS, "num_episodes": episodes})]
+    paths = [str(checkout / "data/processed/processed_data.h5"), str(uncut)]
+    subprocess.run([*command, *paths], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
+    for name in ("agent_1_final.pt", "agent_1_best.pt", "logs/training_stats.json"):
+        assert (checkout / "outputs" / name).read_bytes() == (uncut / name).read_bytes(), name
+
+
+def test_publishing_again_uploads_only_what_changed(checkout, tmp_path):
+    with KaggleStandin(tmp_path / "platform") as kaggle:
+        env = kaggle_env(kaggle, tmp_path / "home")
+        first = build_kernel(checkout, env)
+        assert first.returncode == 0, first.stderr[-2000:]
+        assert first.stdout.rstrip().endswith("next      kaggle kernels push")
+        metadata = json.loads((checkout / "kernel-metadata.json").read_text())
+        assert metadata["id"] == "tester/sac-trading-train"
+        assert metadata["dataset_sources"] == ["tester/sac-trading-data", "tester/sac-trading-code"]
+
+        before = uploads(kaggle)
+        assert build_kernel(checkout, env).returncode == 0
+        assert uploads(kaggle) == before
+
+        module = checkout / "sac_kernel" / "metrics.py"
+        module.write_text(module.read_text() + "\n# edited\n")
+        assert build_kernel(checkout, env).returncode == 0
+        assert len(kaggle.datasets["tester/sac-trading-data"].versions) == 1
+        assert len(kaggle.datasets["tester/sac-trading-code"].versions) == 2
+
+
+def test_without_credentials_it_builds_says_what_it_did_not_do_and_ends_with_0(checkout, tmp_path):
+    with KaggleStandin(tmp_path / "platform") as kaggle:
+        env = kaggle_env(kaggle, tmp_path / "home", auth="none")
+        done = build_kernel(checkout, env)
+        assert done.returncode == 0, done.stderr
+        assert "Nothing was published: no Kaggle credentials here." in done.stdout
+        assert build_kernel(checkout, env, "--push").returncode == 2
+        assert not kaggle.datasets
+
+
+def test_a_planted_secret_is_in_nothing_that_is_built_or_said(checkout, tmp_path):
+    with KaggleStandin(tmp_path / "platform", key="planted-secret-key") as kaggle:
+        env = {**kaggle_env(kaggle, tmp_path / "home"), "MY_TOKEN": "planted-secret-env"}
+        (checkout / ".env").write_text("TOKEN=planted-secret-file\n")
+        (checkout / "data/secret.txt").write_text("planted-secret-data\n")
+        done = build_kernel(checkout, env)
+        assert done.returncode == 0, done.stderr
+        assert "planted-secret" not in done.stdout + done.stderr
+        for path in (checkout / "build").rglob("*"):
+            if path.is_file():
+                assert b"planted-secret" not in path.read_bytes(), path

@@ -1,0 +1,133 @@
+"""What a trade costs and when it is possible, against the New York clock by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sac_kernel import market_costs
+from sac_kernel.market_costs import SPREAD_PROFILE
+
+
+def at(*moments):
+    return pd.DatetimeIndex(moments, tz="UTC")
+
+
+# 2017: New York is UTC-5 until 12 March and from 5 November, UTC-4 between.
+WINTER_NOON, SUMMER_NOON = "2017-01-10 17:00", "2017-07-11 16:00"
+
+
+@pytest.mark.parametrize("moment", [WINTER_NOON, SUMMER_NOON])
+@pytest.mark.parametrize(("tier", "bps"), [("raw", 0.36), ("base", 0.75), ("spec", 3.5)])
+def test_one_way_cost_in_normal_hours(tier, bps, moment):
+    # (.55 / 2 + .32 + .155) x factor = .75 x factor; factors .48, 1 and 14/3.
+    assert market_costs.one_way_bps(at(moment), tier) == pytest.approx([bps], abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("clock", "times_normal"),
+    [
+        ("16:59", 1.0),
+        ("17:00", 10.0),
+        ("17:29", 10.0),
+        ("17:30", 6.0),
+        ("18:00", 3.5),
+        ("18:30", 2.0),
+        ("19:00", 1.2),
+        ("19:30", 1.0),
+        ("00:00", 1.0),
+        ("09:30", 1.0),
+    ],
+)
+@pytest.mark.parametrize("day", ["2017-01-10", "2017-07-11"])
+def test_spread_follows_the_new_york_half_hour(day, clock, times_normal):
+    moment = pd.DatetimeIndex([f"{day} {clock}"]).tz_localize("America/New_York").tz_convert("UTC")
+    assert market_costs.spread_bps(moment, "base") == pytest.approx([0.55 * times_normal], abs=1e-12)
+    assert market_costs.spread_bps(moment, "raw") == pytest.approx([0.48 * 0.55 * times_normal], abs=1e-12)
+
+
+def test_spread_table_is_never_flat_nor_below_normal_and_cannot_be_changed():
+    assert SPREAD_PROFILE.shape == (48,)
+    assert SPREAD_PROFILE.min() == 1.0
+    assert int((SPREAD_PROFILE > 1.0).sum()) == 5
+    with pytest.raises(ValueError, match="read-only"):
+        SPREAD_PROFILE[0] = 2.0
+
+
+def test_one_way_cost_at_the_widest_half_hour():
+    # 17:10 in July: half of 5.5 bps, and .475 of fees: 3.225.
+    assert market_costs.one_way_bps(at("2017-07-11 21:10"), "base") == pytest.approx([3.225], abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("utc", "tradable"),
+    [
+        ("2017-01-10 21:44", True),  # 16:44 in winter
+        ("2017-01-10 21:45", False),
+        ("2017-01-10 23:59", False),
+        ("2017-01-11 00:00", True),  # 19:00
+        ("2017-07-11 20:44", True),  # 16:44 in summer
+        ("2017-07-11 20:45", False),
+        ("2017-07-11 22:59", False),
+        ("2017-07-11 23:00", True),
+    ],
+)
+def test_exposure_is_frozen_from_1645_to_1900_new_york(utc, tradable):
+    assert market_costs.is_tradable(at(utc)).tolist() == [tradable]
+
+
+@pytest.mark.parametrize(
+    ("after", "until", "nights"),
+    [
+        ("2017-01-10 21:59", "2017-01-10 22:00", 1),  # Tuesday 17:00 in winter
+        ("2017-01-10 22:00", "2017-01-10 23:00", 0),  # 17:00 itself belongs to the interval before
+        ("2017-07-11 20:59", "2017-07-11 21:00", 1),  # Tuesday 17:00 in summer
+        ("2017-07-11 21:30", "2017-07-11 22:30", 0),  # 22:00 UTC is 18:00 then
+        ("2017-01-11 21:00", "2017-01-11 22:00", 3),  # Wednesday
+        ("2017-07-12 20:00", "2017-07-12 21:00", 3),
+        ("2017-01-13 21:00", "2017-01-13 22:00", 1),  # Friday
+        ("2017-01-13 22:00", "2017-01-15 22:00", 0),  # Saturday's and Sunday's 17:00 are no nights
+        ("2017-01-09 12:00", "2017-01-16 12:00", 7),  # a week: 1 + 1 + 3 + 1 + 1
+        ("2017-03-10 12:00", "2017-03-13 20:59", 1),  # over the switch of 12 March: Friday's only
+        ("2017-03-10 12:00", "2017-03-13 21:00", 2),  # Monday's falls at 21:00 UTC from now on
+        ("2017-11-03 20:59", "2017-11-06 21:59", 1),  # over the switch of 5 November
+        ("2017-11-03 20:59", "2017-11-06 22:00", 2),
+        ("1970-01-01 00:00", "1970-01-15 00:00", 14),  # two weeks from the epoch
+    ],
+)
+def test_nights_are_charged_at_1700_new_york_and_three_on_wednesday(after, until, nights):
+    assert market_costs.swap_nights(at(after), at(until)).tolist() == [nights]
+
+
+def test_nights_of_adjoining_intervals_add_up():
+    edges = pd.date_range("2017-02-27", "2017-03-27", freq="7h", tz="UTC")
+    total = market_costs.swap_nights(edges[:1], edges[-1:])
+    assert market_costs.swap_nights(edges[:-1], edges[1:]).sum() == total[0] == 28
+
+
+@pytest.mark.parametrize(
+    ("utc", "hours"),
+    [
+        ("2017-01-10 21:59", 1 / 60),
+        ("2017-01-10 22:00", 24.0),
+        ("2017-01-10 12:00", 10.0),
+        ("2017-07-11 12:00", 9.0),
+        ("2017-07-11 04:00", 17.0),  # New York's midnight
+    ],
+)
+def test_hours_to_rollover_count_down_to_1700(utc, hours):
+    assert market_costs.hours_to_rollover(at(utc)) == pytest.approx([hours], abs=1e-12)
+
+
+def test_trading_day_changes_at_1700_new_york_summer_and_winter():
+    winter = market_costs.trading_day(at("2017-01-10 21:59:59", "2017-01-10 22:00:00"))
+    summer = market_costs.trading_day(at("2017-07-11 20:59:59", "2017-07-11 21:00:00"))
+    assert np.diff(winter).tolist() == [1]
+    assert np.diff(summer).tolist() == [1]
+    # Friday 17:00 opens what would be Saturday, Sunday 17:00 opens Monday: two numbers on.
+    weekend = market_costs.trading_day(at("2017-01-13 21:59", "2017-01-15 22:00"))
+    assert np.diff(weekend).tolist() == [3]
+
+
+def test_new_york_minute_of_the_day():
+    moments = at("2017-01-10 05:00", "2017-01-10 04:59", "2017-07-11 04:01")
+    assert market_costs.new_york_minute(moments).tolist() == [0, 1439, 1]

@@ -1,0 +1,300 @@
+"""A run that was cut and resumed equals an uncut one bit for bit; a finished one starts anew."""
+
+import dataclasses
+import logging
+
+import pytest
+import torch
+
+from sac_kernel import checkpoint, files, job_outputs
+from sac_kernel.data_pipeline import write_processed
+from sac_kernel.errors import CheckpointError
+from sac_kernel.run_config import RunConfig
+from sac_kernel.runtime import Deadline
+from sac_kernel.sac_agent import SACConfig
+from sac_kernel.trading_env import TradingEnvConfig
+from sac_kernel.train_sac_kaggle import KaggleTrainer, job_trainer, run_jobs
+from tests.conftest import make_data
+
+SAC = SACConfig(hidden_dims=(16, 16), batch_size=32, warmup_steps=60, buffer_capacity=200, utd_ratio=0.25)
+ENV = TradingEnvConfig(episode_lengths=(60,), horizon=37)
+
+
+class StopAfter(Deadline):
+    """A clock that runs out after so many vector steps, as `request_stop` from a signal would."""
+
+    def __init__(self, vector_steps):
+        super().__init__()
+        self.left = vector_steps
+
+    def passed(self, reserve_s=0.0):
+        self.left -= 1
+        if self.left < 0:
+            self.request_stop()
+        return super().passed(reserve_s)
+
+
+class KillAfter(StopAfter):
+    """No clean end: the process dies at this vector step."""
+
+    def request_stop(self):
+        raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def h5(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "processed_data.h5"
+    write_processed(make_data(1600), path)
+    return path
+
+
+def make_trainer(h5, folder, **changes):
+    settings = {
+        "num_episodes": 4,  # of 60 steps in 6 envs: 10 vector steps each
+        "eval_frequency": 1,
+        "checkpoint_frequency": 1,
+        "device": "cpu",
+        "num_envs": 6,
+        "sac_config": SAC,
+        "env_config": ENV,
+    }
+    return KaggleTrainer(h5, folder, **{**settings, **changes})
+
+
+@pytest.fixture(scope="module")
+def uncut(h5, tmp_path_factory):
+    trainer = make_trainer(h5, tmp_path_factory.mktemp("uncut"))
+    trainer.train()
+    return trainer
+
+
+def outputs(folder):
+    """What a run made and wall time has no part in."""
+    wanted = [*folder.glob("*.pt"), *folder.glob("checkpoints/*"), *folder.glob("logs/*")]
+    wanted += folder.glob("models.zip")
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in wanted}
+
+
+def learning_state(trainer):
+    """Everything that further learning depends on, the generators and every account included."""
+    state, _ = checkpoint.load_state(trainer.folder / "state")
+    return {name: value for name, value in state.items() if name != "train_s"}
+
+
+def equal(a, b):
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(equal(x, y) for x, y in zip(a, b, strict=True))
+    return a == b or (a != a and b != b)
+
+
+def assert_same_run(first, second):
+    assert equal(learning_state(first), learning_state(second))
+    assert equal(first.stats, second.stats)
+    left, right = outputs(first.folder), outputs(second.folder)
+    assert left.keys() == right.keys()
+    assert [name for name in left if left[name] != right[name]] == []
+
+
+# -- cut and resumed -----------------------------------------------------------------------------
+
+
+# In the warm-up, at an episode's end, in the middle of one, one step before the end; twice; and at once.
+@pytest.mark.parametrize("cuts", [(5,), (20,), (23,), (39,), (7, 18), (0,)])
+def test_a_cut_and_resumed_run_equals_an_uncut_one_bit_for_bit(h5, uncut, tmp_path, cuts):
+    for vector_steps in cuts:
+        cut = make_trainer(h5, tmp_path, deadline=StopAfter(vector_steps)).train()
+        assert cut.facts["status"] == "cut"
+    resumed = make_trainer(h5, tmp_path)
+    assert resumed.train().facts["status"] == "complete"
+    assert_same_run(uncut, resumed)
+    assert not (tmp_path / "previous").exists()
+
+
+@pytest.mark.parametrize("vector_steps", [13, 30])
+def test_a_killed_run_goes_on_from_its_last_state_and_equals_an_uncut_one(h5, uncut, tmp_path, vector_steps):
+    with pytest.raises(KeyboardInterrupt):
+        make_trainer(h5, tmp_path, deadline=KillAfter(vector_steps)).train()
+    resumed = make_trainer(h5, tmp_path)
+    resumed.train()
+    assert_same_run(uncut, resumed)
+
+
+def test_a_run_killed_before_it_was_judged_is_finished_not_thrown_away(h5, tmp_path):
+    make_trainer(h5, tmp_path).train()  # all episodes done; no report, no manifest yet
+    trained = outputs(tmp_path)
+    make_trainer(h5, tmp_path).run_training()
+    assert not (tmp_path / "previous").exists()
+    assert {name: (tmp_path / name).read_bytes() for name in trained} == trained
+    assert job_outputs.read_manifest(tmp_path)["status"] == "complete"
+
+
+def test_a_cut_run_leaves_a_whole_output_folder_that_says_cut(h5, tmp_path):
+    make_trainer(h5, tmp_path, deadline=StopAfter(25)).run_training()
+    manifest = job_outputs.read_manifest(tmp_path)
+    assert (manifest["status"], manifest["episodes"], manifest["env_steps"]) == ("cut", 2, 150)
+    assert {"agent_1_final.pt", "agent_1_best.pt", "report.html", "models.zip"} <= set(manifest["files"])
+
+
+def test_a_torn_newest_state_falls_back_with_a_warning_and_ends_the_same(h5, uncut, tmp_path, caplog):
+    make_trainer(h5, tmp_path, deadline=StopAfter(25)).train()
+    newest = files.read_json(tmp_path / "state" / "state.json")["slots"][0]["file"]
+    torn = tmp_path / "state" / newest
+    torn.write_bytes(torn.read_bytes()[:5000])
+    resumed = make_trainer(h5, tmp_path)
+    with caplog.at_level(logging.WARNING):
+        resumed.train()
+    assert f"{newest} is absent or damaged; falling back" in caplog.text
+    assert_same_run(uncut, resumed)
+
+
+# -- identities ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cut_folder(h5, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cut")
+    make_trainer(h5, folder, deadline=StopAfter(15)).train()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"sac_config": dataclasses.replace(SAC, gamma=0.9)}, r"sac\.gamma: saved 0\.99, here 0\.9"),
+        ({"sac_config": dataclasses.replace(SAC, hidden_dims=(8, 8))}, r"sac\.hidden_dims"),
+        ({"env_config": dataclasses.replace(ENV, cost_tier="raw")}, r"env\.cost_tier: saved 'base'"),
+        ({"seed": 1}, r"seed: saved 0, here 1"),
+        ({"num_envs": 10}, r"num_envs: saved 6, here 10"),
+    ],
+)
+def test_another_learning_identity_is_refused_by_name_and_changes_nothing(h5, cut_folder, change, named):
+    before = {p: p.read_bytes() for p in cut_folder.rglob("*") if p.is_file()}
+    with pytest.raises(CheckpointError, match=named):
+        make_trainer(h5, cut_folder, **change).train()
+    assert {p: p.read_bytes() for p in cut_folder.rglob("*") if p.is_file()} == before
+
+
+def test_other_data_is_refused_by_its_hash(cut_folder, tmp_path):
+    other = tmp_path / "processed_data.h5"
+    write_processed(make_data(1600, seed=1), other)
+    with pytest.raises(CheckpointError, match="data_hash"):
+        make_trainer(other, cut_folder).train()
+
+
+# -- going on, starting anew ---------------------------------------------------------------------
+
+
+def test_a_raised_number_of_episodes_goes_on(h5, tmp_path):
+    make_trainer(h5, tmp_path, num_episodes=2).train()
+    first = (tmp_path / "checkpoints" / "agent_1_ep2.pt").read_bytes()
+    longer = make_trainer(h5, tmp_path, num_episodes=4)
+    longer.train()
+    assert len(longer.stats["episode_rewards"]) == 4
+    assert (tmp_path / "checkpoints" / "agent_1_ep2.pt").read_bytes() == first
+    assert not (tmp_path / "previous").exists()
+
+
+def test_frequencies_may_change_between_sessions(h5, uncut, tmp_path):
+    make_trainer(h5, tmp_path, deadline=StopAfter(15)).train()
+    make_trainer(h5, tmp_path, checkpoint_frequency=2).train()
+    final = "agent_1_final.pt"
+    assert (tmp_path / final).read_bytes() == (uncut.folder / final).read_bytes()
+
+
+def test_a_finished_run_starts_anew_and_keeps_the_old_outputs_in_previous(h5, uncut, tmp_path, caplog):
+    make_trainer(h5, tmp_path).run_training()
+    (tmp_path / "notes.txt").write_text("mine")
+    before = outputs(tmp_path)
+    assert "models.zip" in before
+    again = make_trainer(h5, tmp_path)
+    with caplog.at_level(logging.INFO):
+        again.train()
+    assert "starting anew" in caplog.text
+    assert outputs(tmp_path / "previous") == before
+    assert (tmp_path / "previous" / "report.html").is_file()
+    assert (tmp_path / "previous" / "state" / "state.json").is_file()
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert_same_run(uncut, again)
+
+
+def test_resume_never_starts_anew_from_a_cut_run(h5, uncut, tmp_path):
+    make_trainer(h5, tmp_path, deadline=StopAfter(25)).train()
+    before = outputs(tmp_path)
+    fresh = make_trainer(h5, tmp_path, resume="never")
+    fresh.train()
+    assert_same_run(uncut, fresh)
+    assert outputs(tmp_path / "previous") == before
+
+
+def test_resume_from_a_path_goes_on_elsewhere_and_leaves_the_source_alone(h5, uncut, cut_folder, tmp_path):
+    source = cut_folder / "state"
+    before = {p.name: p.read_bytes() for p in source.iterdir()}
+    resumed = make_trainer(h5, tmp_path, resume=str(source))
+    resumed.train()
+    assert {p.name: p.read_bytes() for p in source.iterdir()} == before
+    assert equal(learning_state(uncut), learning_state(resumed))
+    for name in ("agent_1_final.pt", "agent_1_best.pt", "logs/training_stats.json"):
+        assert (tmp_path / name).read_bytes() == (uncut.folder / name).read_bytes()
+
+
+def test_resume_from_a_path_without_a_state_is_refused_naming_it(h5, tmp_path):
+    with pytest.raises(CheckpointError, match="elsewhere"):
+        make_trainer(h5, tmp_path, resume=str(tmp_path / "elsewhere")).train()
+
+
+# -- several jobs --------------------------------------------------------------------------------
+
+
+def two_jobs(h5, folder):
+    return RunConfig(
+        h5_path=str(h5),
+        output_dir=str(folder),
+        seeds=(0, 1),
+        num_episodes=2,
+        eval_frequency=1,
+        checkpoint_frequency=1,
+        num_envs=6,
+        device="cpu",
+        sac_hidden_dims=(16, 16),
+        sac_batch_size=32,
+        sac_buffer_capacity=200,
+        sac_warmup_steps=60,
+        env_episode_length=60,
+        env_horizon=37,
+    )
+
+
+def run_two_jobs(config, vector_steps):
+    clock = StopAfter(vector_steps)
+    return run_jobs(config, [job_trainer(config, *job, clock) for job in config.jobs])
+
+
+@pytest.fixture(scope="module")
+def both(h5, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("both")
+    run_jobs(two_jobs(h5, folder))
+    return folder
+
+
+# In the second job after the first is done; in the first, so that the second never starts.
+@pytest.mark.parametrize("vector_steps", [27, 13])
+def test_a_queue_of_jobs_that_was_cut_goes_on_where_it_stopped(h5, both, tmp_path, vector_steps):
+    config = two_jobs(h5, tmp_path)
+    run_two_jobs(config, vector_steps)
+    assert job_outputs.read_manifest(tmp_path)["files"]
+    run_jobs(config)
+    assert not list(tmp_path.rglob("previous"))
+    for seed in (0, 1):
+        name = f"runs/agent_1_seed_{seed}/agent_1_final.pt"
+        assert (tmp_path / name).read_bytes() == (both / name).read_bytes()
+    summary = files.read_json(tmp_path / "summary.json")
+    assert [job["status"] for job in summary["jobs"]] == ["complete", "complete"]
+
+
+def test_the_manifest_of_a_queue_is_complete_only_if_every_job_is(h5, tmp_path):
+    run_two_jobs(two_jobs(h5, tmp_path), 27)
+    assert job_outputs.read_manifest(tmp_path)["status"] == "cut"
