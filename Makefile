@@ -13,7 +13,7 @@ EPISODES ?= 8
 export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_PROGRESS_BAR ?= on
 
-.PHONY: run test lint type bench build clean check-wheels check-notebooks fmt
+.PHONY: kaggle-rehearsal run test lint type bench build clean check-wheels check-notebooks fmt
 
 run: $(READY)
 	$(BIN)/python build_kernel.py --set num_episodes=$(EPISODES) --set eval_frequency=2 \
@@ -24,6 +24,10 @@ test: $(READY)-dev
 
 build: $(READY)
 	$(BIN)/python build_kernel.py
+
+# The whole Kaggle story with the real client on a local Kaggle: publish, push, follow, fetch, resume.
+kaggle-rehearsal: $(READY)-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_kaggle_story.py
 
 lint: $(READY)-dev
 	$(BIN)/ruff check .

@@ -35,6 +35,7 @@ DATASET_METADATA = ROOT / "dataset-metadata.json"
 BUILD = ROOT / "build"
 DATASETS = ("data", "code")
 DEFAULT_NAME = "sac-trading"
+_RETRY_S = 3.0  # first pause before a failed call is tried again
 _SESSION_PARAMETERS = ("expect_data_hash", "expect_env_steps", "allow_cpu")
 
 
@@ -84,7 +85,7 @@ def stage(data: ProcessedData, name: str) -> dict[str, Path]:
 
 def _on_kaggle(args: argparse.Namespace, parameters: dict[str, Any]) -> int:
     """Do the steps that were asked for, on Kaggle; without credentials build and stage only."""
-    client = KaggleClient(say=print, poll_s=args.poll_s)
+    client = KaggleClient(say=print, poll_s=min(args.poll_s, _RETRY_S))
     owner = client.owner()
     if owner is None:
         data = _data(args)

@@ -13,9 +13,8 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -30,6 +29,9 @@ from sac_kernel.feature_engineering import FeaturePipeline
 from sac_kernel.replay_buffer import Batch
 from sac_kernel.sac_agent import SACAgent, SACConfig
 from sac_kernel.trading_env import TradingEnvConfig, TradingEnvironment, prepare_market
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROUNDS = 5
 WINDOW_S = 1.5
@@ -126,8 +128,8 @@ def our_update() -> Callable[[], int]:
 
 def sb3_update() -> Callable[[], int]:
     """Return a unit of work: ten gradient updates of Stable-Baselines3's SAC as shipped."""
-    from stable_baselines3 import SAC  # noqa: PLC0415
-    from stable_baselines3.common.logger import Logger  # noqa: PLC0415
+    from stable_baselines3 import SAC
+    from stable_baselines3.common.logger import Logger
 
     class Random(gym.Env):
         observation_space = gym.spaces.Box(-5, 5, (STATE_DIM,), np.float32)
@@ -157,7 +159,7 @@ def main() -> int:
     """Print the table as Markdown, with versions and the date."""
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
-    import gym_anytrading  # noqa: F401, PLC0415  # registers its envs
+    import gym_anytrading  # noqa: F401  # registers its envs
 
     runtime.set_threads(1)
     bars, features, config = market()

@@ -422,6 +422,8 @@ class Interaction:
                 f"{name} = {getattr(agent.config, name)} (SACConfig) must be the width of the env's space"
             )
             require(found.shape == (getattr(agent.config, name),), "SACAgent.learn", required, found.shape[0])
+        capacity = agent.config.buffer_capacity
+        require(env.num_envs <= capacity, "SACAgent.learn", "num_envs must fit buffer_capacity", env.num_envs)
         self._low, self._span = space.low, (space.high - space.low) / 2.0
         self.rng = np.random.default_rng(seed + 2)
         self.obs, _ = env.reset(seed=seed)
@@ -496,11 +498,14 @@ def _cpu_copy(value: Any) -> Any:  # noqa: ANN401
     return value
 
 
+_CONTENT_TYPES = {"schema": int, "agent_id": int, "updates": int, "config": dict, "weights": dict}
+
+
 def _checked(content: dict[str, Any], path: Path) -> dict[str, Any]:
-    missing = {"schema", "agent_id", "updates", "config", "weights"} - set(content)
+    missing = [name for name, kind in _CONTENT_TYPES.items() if type(content.get(name)) is not kind]
     if missing:
         msg = (
-            f"{path}: a saved agent with {', '.join(sorted(missing))} is required, found "
+            f"{path}: a saved agent with {', '.join(missing)} of the right type is required, found "
             f"{', '.join(map(str, list(content)[:6]))}; the file is not one of this package's agents"
         )
         raise CheckpointError(msg)

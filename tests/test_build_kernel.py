@@ -35,7 +35,7 @@ def build(folder, *flags, **environment):
     home.mkdir(exist_ok=True)
     env = {k: v for k, v in os.environ.items() if k not in CREDENTIALS and not k.startswith("XDG_")}
     env |= {"HOME": str(home), "USERPROFILE": str(home), "OMP_NUM_THREADS": "1"}
-    env |= {k: "http://127.0.0.1:9" for k in ("http_proxy", "https_proxy", "HTTPS_PROXY")}
+    env |= dict.fromkeys(("http_proxy", "https_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9")
     command = [sys.executable, "build_kernel.py", *map(str, flags)]
     return subprocess.run(command, cwd=folder, env={**env, **environment}, capture_output=True, text=True)
 
@@ -46,7 +46,7 @@ def build_here(folder, monkeypatch, *flags, **environment):
     home.mkdir(exist_ok=True)
     for name in CREDENTIALS:
         monkeypatch.delenv(name, raising=False)
-    proxies = {k: "http://127.0.0.1:9" for k in ("http_proxy", "https_proxy", "HTTPS_PROXY")}
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9")
     for name, value in {**proxies, "HOME": str(home), "USERPROFILE": str(home), **environment}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(folder)
@@ -194,7 +194,7 @@ def test_a_secret_never_reaches_the_build(built, tmp_path, place, monkeypatch, c
         "file": {"KAGGLE_CONFIG_DIR": str(config)},
     }[place]
     (config / "kaggle.json").write_text(text)
-    build_here(copied, monkeypatch, **planted)
+    build_here(copied, monkeypatch, "--poll-s", 0.01, **planted)
     assert (copied / "build" / "train.ipynb").is_file()
     said = capsys.readouterr()
     assert SECRET not in said.out + said.err
