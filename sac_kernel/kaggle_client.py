@@ -1,14 +1,12 @@
 """The `kaggle` command line, driven and judged: publish a dataset, push a kernel, follow it, fetch its files.
 
-The client ends with status 0 after many failures, drops files, saves error pages as files and can wait
-without end; here every call has a time limit and every answer is checked against what the platform then
-holds. A call that failed can be repeated: what already took effect is recognised. Nothing here imports the
-client, and no text made here holds a key or a token. Sources: kaggle 2.2.4 and 2.2.5 against a local server.
+The client ends with status 0 after many failures, drops files, saves error pages as files and can wait for
+ever; here each call has a time limit and each answer is checked against what the platform then holds. A call
+that failed can be repeated. No text made here holds a key or token. Sources: kaggle 2.2.4, 2.2.5, run locally.
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import os
@@ -17,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from sac_kernel import files
@@ -27,9 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
+_Reply = subprocess.CompletedProcess[str]
+_State = tuple[str, int]  # of a dataset: status, version
 ACTIVE = ("QUEUED", "RUNNING")
 FINGERPRINT = "fingerprint.json"
-UPLOAD_TRIES = 3
 TEXT_LIMIT_BYTES = 900_000  # the platform refuses 1 MB; what of the text it counts is not known
 SLOWEST_BYTES_PER_S = 50_000  # sets the time limit of an upload or download
 UNPACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".7z", ".pt", ".pth", ".npz")  # in a dataset, or may be
@@ -42,7 +42,7 @@ _CAUSES = (
     ("No module named", "client", "the kaggle client does not start", "run pip install -r requirements/run.txt"),
     ("no answer within", "timeout", "Kaggle did not answer in time", _AGAIN),
     ("Authentication required", "login", "Kaggle refused the login, or there is none", _TOKEN),
-    ("_introspect_token", "login_check", "Kaggle could not check the token", f"repeat later, or {_TOKEN}"),
+    ("_introspect_tok", "login_check", "Kaggle could not check the token", f"repeat later, or {_TOKEN}"),
     ("GPU session count", "gpu_busy", "two GPU runs are active, the limit", "wait until one ends, or use the CPU"),
     ("quota", "quota", "this week's GPU hours are used up", "wait for Saturday 00:00 UTC, or build for the CPU"),
     ("phone", "phone", "the account is not verified by phone", "verify it at kaggle.com/settings, then repeat"),
@@ -53,15 +53,12 @@ _CAUSES = (
      "give kernel and datasets different names; end a run or an editor that is open"),
     ("already in use", "exists", "a dataset of this name exists", "repeat: it gets a new version"),
     ("Upload unsuccessful|expired", "upload", "a file did not arrive", _AGAIN),
-    (r"'datasets\.update'", "denied", "the version before is still processed, or the dataset is not yours",
-     "wait some minutes and repeat; check the owner"),
-    (r"Cannot access kernel|'kernels\.", "denied", "there is no such kernel, or it is not yours",
-     "check owner and name (the name follows the title), and the login"),
+    (r"'datasets\.update'", "denied", "the version before is processed, or not yours", "wait, repeat; check owner"),
+    (r"Cannot access kernel|'kernels\.", "denied", "no such kernel, or not yours", "check owner, name and login"),
     (r"was denied|\b403\b", "denied", "access was refused", "check the owner of the name, and the login"),
     (r"\b429\b|Too Many", "throttled", "Kaggle asks for fewer calls", "wait some minutes and repeat"),
     (r"\b404\b|Not found", "absent", "Kaggle knows no such name", "check owner and name"),
-    ("Max retries|Connection|Remote|timed out|IncompleteRead|Failed to resolve", "connection",
-     "the connection broke", f"check the network; {_AGAIN}"),
+    ("Max retries|Connection|Remote|timed out|Failed to resolve", "connection", "the connection broke", _AGAIN),
     (r"\b5\d\d\b|Server Error|Service Unavailable|Expecting value", "server", "Kaggle had an error",
      f"{_AGAIN}; a dataset's name stays reserved once it was deleted: take another"),
     ("must|Invalid|detected, please|should be", "metadata", "the metadata was refused", "correct its file"),
@@ -72,9 +69,8 @@ _FINAL = {"client", "login", "denied", "absent", "conflict", "quota", "phone", "
 _FINAL |= {"active", "sources", "stored", "ended"}
 _ABSENT = {"absent", "denied"}  # a missing name may read as denied
 _UNCLEAR = {"timeout", "connection", "server", "unknown"}
-_PUSH_FINAL = {cause[1] for cause in _CAUSES} | _FINAL | {"unknown", "elsewhere"}
-_PUSH_FINAL -= {"throttled", "login_check"}
-_log = logging.getLogger(__name__)
+_UNKNOWN = _UNCLEAR | {"content", "throttled"}
+_PUSH_FINAL = {c[1] for c in _CAUSES} - {"throttled", "login_check"} | _FINAL | {"unknown", "elsewhere"}
 
 
 class Published(NamedTuple):
@@ -108,21 +104,15 @@ class Quota(NamedTuple):
     refresh: str
 
 
-_Reply = subprocess.CompletedProcess[str]
-
-
 class KaggleClient:
     """Kaggle through its own command line, one process a call.
 
     Parameters
     ----------
-    environ : the client's environment, by default this one's; VERBOSE, which prints tokens, is taken out
-    python : interpreter that has the client
+    environ, python : environment (without VERBOSE, which prints tokens) and interpreter of the client
     timeout_s, poll_s : seconds; limit of one call (transfers get more, by size), and first pause between two
         tries or looks, doubled with each failed try up to a minute
     sleep, say : how to wait, and where a line of progress goes
-
-    `tries` says how often to ask what may be asked again, `ready_s` how long a version may be processed.
     """
 
     def __init__(
@@ -138,7 +128,7 @@ class KaggleClient:
         given = os.environ if environ is None else environ
         self._env = {k: v for k, v in given.items() if not k.startswith("VERBOSE")} | {"PYTHONUTF8": "1"}
         self._python, self._timeout_s, self._poll_s, self._sleep = python, timeout_s, poll_s, sleep
-        self.tries, self.ready_s = 5, 1800.0
+        self.tries, self.ready_s = 5, 1800.0  # of one question; limit of processing a version
         self._secrets = self._find_secrets()
         self._say: Callable[[str], object] = lambda text: say(self._clean(text))
         self._owner: str | None = None
@@ -146,8 +136,7 @@ class KaggleClient:
     def owner(self) -> str | None:
         """Return the user name that the client logs in with, None if there are no credentials at all.
 
-        A token is checked by the platform; a wrong key shows at the first request. KaggleError if the
-        credentials do not work, or if the client would mix them up.
+        A token is checked, a wrong key shows at the first request. KaggleError if they cannot work.
         """
         found = [n for n in ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY") if self._env.get(n)]
         found += map(str, self._credential_files())
@@ -180,8 +169,7 @@ class KaggleClient:
         Raises
         ------
         KaggleError
-            If the folder cannot be published, or Kaggle does not show exactly this content in time; the
-            same call repeated goes on from whatever took effect.
+            If the folder cannot be published, or Kaggle does not show this content in time; then call again.
         """
         folder = Path(folder).resolve()
         ref, names = self._check_dataset(folder, fingerprint)
@@ -194,10 +182,10 @@ class KaggleClient:
                 return Published(ref, before, sent)
             sent = True
             self._upload(ref, folder, names, ["version", f"--message={notes}"] if status else ["create"])
-            state = self._await(ref, lambda now: now > before and self._lacks(ref, fingerprint, names))
-            return Published(ref, state[1], sent)
+            _, version = self._await(ref, before, fingerprint, names)
+            return Published(ref, version, sent)
 
-        return self._retry(ref, bring, min(self.tries, UPLOAD_TRIES), _FINAL - _ABSENT)
+        return self._retry(ref, bring, min(self.tries, 3), _FINAL - _ABSENT)
 
     def push_kernel(self, folder: Path) -> Pushed:
         """Push the kernel of `folder`, which starts its run, and check what the platform stored.
@@ -242,8 +230,7 @@ class KaggleClient:
         Raises
         ------
         KaggleError
-            If the run left no manifest (its state is named), or files stay absent or wrong: `folder` is then
-            as it was.
+            If the run left no manifest (its state is named), or files stay wrong; `folder` is as it was.
         """
         folder = Path(folder).resolve()
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -260,25 +247,23 @@ class KaggleClient:
 
     def quota(self) -> Quota | None:
         """Return the GPU hours of this week, None if the platform does not say."""
-        ask = functools.partial(self._ask, ["quota", "--format", "json"], "quota", _gpu_quota)
-        return self._unless(ask, None, {"content", "unknown", "server", "connection", "throttled", "timeout"})
+        args = ["quota", "--format", "json"]
+        return self._unless(lambda: self._ask(args, "quota", _gpu_quota), None, _UNKNOWN)
 
     def delete_kernel(self, ref: str) -> None:
-        """Delete the kernel: an active run stops, its outputs and logs are lost."""
+        """Delete the kernel: an active run stops, its outputs and logs are lost. Gone already: KaggleError."""
         _need(self._state(ref).name, ref, "a kernel of yours", "none", "check owner and name", "absent")
-        # Gone at a second try: the first took effect and its answer was lost.
+        # A second try that finds nothing: the first took effect, its answer was lost.
         self._unless(lambda: self._ask(["kernels", "delete", ref, "-y"], ref, str), "")
 
-    # -- the client's process
+    # -- the client's process, then the parts of publishing, pushing and fetching
 
     def _call(self, args: Sequence[str], where: str, n_bytes: int = 0) -> _Reply:
-        """Run the client once; raise its error unless it ended with status 0, which alone proves little.
-
-        It gets a temporary folder of its own: it would reuse the tokens of unfinished uploads in a shared one.
-        """
+        """Run the client once; raise its error unless it ended with status 0, which alone proves little."""
         timeout_s = self._timeout_s + n_bytes / SLOWEST_BYTES_PER_S
         command = [self._python, "-P", "-m", "kaggle", "-W", *args]
         with tempfile.TemporaryDirectory(prefix="kaggle-", ignore_cleanup_errors=True) as temporary:
+            # In a shared folder it would take the tokens of unfinished uploads for those of other content.
             env = self._env | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), temporary)
             try:
                 reply = subprocess.run(  # noqa: S603  # this interpreter, arguments as a list
@@ -315,8 +300,7 @@ class KaggleClient:
 
     def _retry(self, where: str, act: Callable[[], T], tries: int = 0, final: Set[str] = _FINAL) -> T:
         """Return what `act` returns, trying again after a failure that may pass, with growing pauses."""
-        tries = tries or self.tries
-        for attempt in range(1, tries):
+        for attempt in range(1, tries := tries or self.tries):
             try:
                 return act()
             except KaggleError as err:
@@ -328,9 +312,7 @@ class KaggleClient:
 
     def _error(self, where: str, reply: _Reply) -> KaggleError:
         said = self._said(reply)
-        told = re.sub(
-            r"port=\d+|\d+ bytes", "", said + "".join(re.findall("_introspect_token", reply.stderr))
-        )
+        told = re.sub(r"port=\d+|\d+ bytes", "", said) + "".join(re.findall("_introspect_tok", reply.stderr))
         plain = re.sub(r"\S*://\S+", lambda url: "RPC" if "Service/" in url[0] else "ADDRESS", told)
         for pattern, kind, found, todo in _CAUSES:
             if re.search(pattern, plain):
@@ -355,8 +337,7 @@ class KaggleClient:
         config = Path(self._env.get("XDG_CONFIG_HOME") or home / ".config") / "kaggle"
         chosen = self._env.get("KAGGLE_CONFIG_DIR")
         paths = [home / ".kaggle" / name for name in ("access_token", "access_token.txt", "credentials.json")]
-        token = self._env.get("KAGGLE_API_TOKEN", "")
-        paths += [Path(token)] if len(token) < 256 else []  # it may name a file
+        paths += [Path(t) for t in [self._env.get("KAGGLE_API_TOKEN", "")] if len(t) < 256]  # may name a file
         paths += [p / "kaggle.json" for p in ([Path(chosen)] if chosen else [home / ".kaggle", config])]
         return [path for path in paths if path.is_file() and path.stat().st_size]
 
@@ -367,8 +348,6 @@ class KaggleClient:
             text = path.read_text(encoding="utf-8", errors="replace").strip()
             found += re.findall(r'"\w*(?:key|token)\w*"\s*:\s*"([^"]+)"', text) or [text]
         return sorted({value for value in found if len(value) > 5}, key=len, reverse=True)
-
-    # -- parts of publishing
 
     def _check_dataset(self, folder: Path, fingerprint: str) -> tuple[str, list[str]]:
         """Return the dataset's name and the files to send, or say why they cannot be published."""
@@ -386,27 +365,28 @@ class KaggleClient:
         _need(found == fingerprint, where, f"{FINGERPRINT} with {fingerprint!r}", found, "stage it again")
         return ref, [p.name for p in entries]
 
-    def _dataset_state(self, ref: str) -> tuple[str, int]:
+    def _dataset_state(self, ref: str) -> _State:
         args = ["datasets", "status", ref, "--format", "json"]
         return self._unless(lambda: self._ask(args, ref, _dataset_status), ("", 0))
 
-    def _await(self, ref: str, lacks: Callable[[int], str | bool] | None = None) -> tuple[str, int]:
-        """Wait until nothing is processed or, with `lacks` of a new version, until it returns ''."""
+    def _await(
+        self, ref: str, before: int | None = None, mark: str = "", names: Sequence[str] = ()
+    ) -> _State:
+        """Wait until nothing is processed or, after version `before`, until a new one shows its content."""
         deadline = time.monotonic() + self.ready_s
         while True:
             status, version = self._dataset_state(ref)
-            seen: str | bool = f"{status or 'absent'}, version {version}"
-            if lacks is None and status in ("", "ready", "failed", "deleted"):
+            lack = "" if status in ("", "ready", "failed", "deleted") else status
+            if before is not None:
+                new = status == "ready" and version > before
+                seen = f"{status or 'absent'}, version {version}"
+                lack = self._lacks(ref, mark, names) if new else seen
+            if not lack:
                 return status, version
-            if lacks and status == "ready":
-                lack = lacks(version)
-                if lack == "":
-                    return status, version
-                seen = lack or seen
             going_on = status != "failed" and time.monotonic() < deadline
-            _need(going_on, ref, f"a whole version, ready within {self.ready_s:.0f} s", seen,
+            _need(going_on, ref, f"a whole version, ready within {self.ready_s:.0f} s", lack,
                   f"look at kaggle.com/datasets/{ref}, then repeat", "ended")  # fmt: skip
-            self._say(f"{ref}: not yet: {seen}")
+            self._say(f"{ref}: not yet: {lack}")
             self._sleep(self._poll_s)
 
     def _upload(self, ref: str, folder: Path, names: list[str], verb: list[str]) -> None:
@@ -422,8 +402,10 @@ class KaggleClient:
         """Return what the dataset lacks to be the wanted one, '' if nothing."""
         with tempfile.TemporaryDirectory() as temporary:
             args = ["datasets", "download", ref, "-f", FINGERPRINT, "-p", temporary, "-o", "-q"]
-            read = functools.partial(self._ask, args, ref, lambda _: _fingerprint_in(Path(temporary)))
-            found = self._unless(read, None, {*_ABSENT, "content"})
+            found = self._unless(
+                lambda: self._ask(args, ref, lambda _: _json_in(temporary, "*")["content_hash"]),
+                None, {*_ABSENT, "content"},
+            )  # fmt: skip
         if found != fingerprint:
             return f"the fingerprint shown is {found}"
         args = ["datasets", "files", ref, "--page-size", "200", "--format", "json"]
@@ -431,21 +413,17 @@ class KaggleClient:
         missing = [n for n in names if n not in there and not n.endswith(".whl")]  # may be unpacked
         return f"{len(missing)} files do not show, first {', '.join(missing[:3])}" if missing else ""
 
-    # -- parts of pushing
-
     def _state(self, ref: str) -> Status:
         return self._unless(lambda: self.kernel_status(ref), Status("", ""))
 
     def _check_sources(self, ref: str, meta: Mapping[str, Any]) -> None:
         """Refuse a push whose inputs Kaggle would leave out without stopping."""
-        for source in meta.get("dataset_sources", []):
-            status, _ = self._dataset_state(_short(source))
-            _need(status == "ready", ref, f"dataset {source}, ready", status or "none that you can read",
-                  "publish it and wait until it is ready", "sources")  # fmt: skip
-        for source in meta.get("kernel_sources", []):
-            name = self._state(_short(source)).name
-            _need(name == "COMPLETE", ref, f"kernel {source}, COMPLETE", name or "no such kernel",
-                  "name a run that is COMPLETE", "sources")  # fmt: skip
+        kernels, datasets = (meta.get(name, []) for name in ("kernel_sources", "dataset_sources"))
+        found = [(f"dataset {s}, ready", self._dataset_state(_short(s))[0]) for s in datasets]
+        found += [(f"kernel {s}, COMPLETE", self._state(_short(s)).name) for s in kernels]
+        for wanted, state in found:
+            _need(wanted.endswith(f", {state}"), ref, wanted, state or "none that you can read",
+                  "publish or run it, and wait until it is", "sources")  # fmt: skip
 
     def _push(self, ref: str, folder: Path) -> Pushed:
         """Push once; again only if Kaggle refused for too many calls, since anything else may start a run."""
@@ -468,12 +446,12 @@ class KaggleClient:
     def _verify_push(self, meta: Mapping[str, Any], pushed: Pushed) -> None:
         with tempfile.TemporaryDirectory() as temporary:
             args = ["kernels", "pull", pushed.ref, "-p", temporary, "-m"]
-            path = Path(temporary) / "kernel-metadata.json"
-            try:
-                stored = self._ask(args, pushed.ref, lambda _: json.loads(path.read_text(encoding="utf-8")))
-            except KaggleError as err:
-                self._say(f"{pushed.ref}: pushed, but what was stored could not be read: {err}")
-                return
+            stored = self._unless(
+                lambda: self._ask(args, pushed.ref, lambda _: _json_in(temporary, "*.json")), None, _UNKNOWN
+            )
+        if stored is None:
+            self._say(f"{pushed.ref}: pushed, but what was stored could not be read")
+            return
         wrong = []
         for name in ("machine_shape", "enable_internet", "is_private", *_SOURCES):
             wanted, found = meta.get(name), stored.get(name)
@@ -483,8 +461,6 @@ class KaggleClient:
                 wrong.append(f"{name} {found!r} instead of {wanted!r}")
         _need(not wrong, pushed.ref, "the pushed settings", ", ".join(wrong), f"look at {pushed.url}: version "
               f"{pushed.version} runs with them; delete it or let it end", "stored")  # fmt: skip
-
-    # -- parts of fetching
 
     def _fetch_manifest(self, ref: str, fresh: Path) -> dict[str, Any]:
         path = fresh / "manifest.json"
@@ -498,7 +474,7 @@ class KaggleClient:
             manifest = json.loads(path.read_text(encoding="utf-8"))
             listed = manifest["files"]
             whole = all(len(entry["sha256"]) == 64 and entry["bytes"] >= 0 for entry in listed.values())
-            outside = [name for name in listed if not _is_inside(name)]
+            outside = [n for n in listed if n[:1] == "/" or {"..", "\\", ":"} & {*n, *n.split("/")}]
             if manifest["end"] == files.END_MARKER and whole and not outside:
                 return dict(manifest)
             found = f"end {manifest['end']!r}, names outside the folder {outside[:3]}"
@@ -528,9 +504,6 @@ class KaggleClient:
         self._call([*args, pattern, "-p", str(fresh)], ref, n_bytes)
 
 
-# -- what the client prints, and files
-
-
 def _failure(where: str, required: str, found: object, todo: str, kind: str) -> KaggleError:
     return KaggleError(f"{where}: {required} required, found {found}; {todo}", kind)
 
@@ -549,8 +522,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _checked_kernel(folder: Path) -> dict[str, Any]:
-    path = folder / "kernel-metadata.json"
-    meta = _read(path)
+    meta = _read(path := folder / "kernel-metadata.json")
     ref, title, todo = str(meta.get("id")), str(meta.get("title")), "run python build_kernel.py with a login"
     owner, _, slug = ref.partition("/")
     ok = re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", slug) and 5 <= len(slug) <= 50
@@ -577,19 +549,18 @@ def _json(out: str) -> Any:  # noqa: ANN401
     return json.JSONDecoder().raw_decode(found[0] if found else "")[0]
 
 
+def _json_in(folder: str, pattern: str) -> Any:  # noqa: ANN401
+    return json.loads(sorted(Path(folder).glob(pattern))[0].read_bytes())
+
+
 def _config_values(out: str) -> dict[str, str]:
     values = dict(re.findall(r"^- (\w+): (.+)$", out, re.MULTILINE))
     return {"username": values["username"], "auth_method": values.get("auth_method", "")}
 
 
-def _dataset_status(out: str) -> tuple[str, int]:
+def _dataset_status(out: str) -> _State:
     found = _json(out)
     return str(found["status"]), int(found["current_version_number"] or 0)
-
-
-def _fingerprint_in(folder: Path) -> str:
-    (path,) = folder.iterdir()  # named by the address it came from
-    return str(json.loads(path.read_bytes())["content_hash"])
 
 
 def _kernel_status(out: str) -> Status:
@@ -604,7 +575,7 @@ def _log_records(out: str) -> list[dict[str, Any]]:
     while at >= 0:
         try:
             record, at = json.JSONDecoder().raw_decode(out, at)
-            records.append(record)
+            records += [record] if "data" in record else []
         except ValueError:
             at += 1
         at = out.find("{", at)
@@ -623,11 +594,6 @@ def _short(source: str) -> str:
     """Return owner/name of a source that may have a prefix or a version."""
     parts = [part for part in source.strip("/").split("/") if part]
     return "/".join(parts[1:3] if parts[0] in ("datasets", "code", "notebooks") else parts[:2])
-
-
-def _is_inside(name: str) -> bool:
-    path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts and not set(name) & {"\\", ":"}
 
 
 def _is_right(path: Path, entry: Mapping[str, Any]) -> bool:

@@ -68,13 +68,13 @@ def uploads(kaggle):
 @pytest.mark.slow
 @pytest.mark.notebook
 def test_a_run_over_several_sessions_ends_with_the_agent_of_an_uncut_run(checkout, tmp_path):
-    """400 episodes cannot be trained in two sessions of 30 s, start included, on any machine that CI runs on.
+    """400 episodes cannot be trained in two sessions of 45 s, start included, on any machine that CI runs on.
 
     After two sessions the goal is lowered to what is near, so that the test ends.
     """
     with KaggleStandin(tmp_path / "platform", dataset_delay_s=0.5, session_limit_s=300.0) as kaggle:
         env = {**kaggle_env(kaggle, tmp_path / "home"), "OMP_NUM_THREADS": "1"}
-        done = build_kernel(checkout, env, *settings(time_budget_h=30 / 3600), "--push", "--follow")
+        done = build_kernel(checkout, env, *settings(time_budget_h=45 / 3600), "--push", "--follow")
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         first = files.verify_manifest(checkout / "outputs")
         assert first["status"] == "cut"
