@@ -48,3 +48,8 @@ def bars():
 @pytest.fixture(scope="session")
 def data():
     return make_data()
+
+
+def pytest_collection_modifyitems(items):
+    """Put the long tests first, so that two workers end together."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
