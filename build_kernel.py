@@ -119,6 +119,7 @@ def _sessions(run: KaggleRun, args: argparse.Namespace, parameters: dict[str, An
         if args.accelerator != "none":
             run.check_quota(config["time_budget_h"])
         run.push(config["baked"])
+        args.fresh = False  # only the first session starts over
         if not (args.follow or args.until_done):
             print("next      python build_kernel.py --follow")
             return 0

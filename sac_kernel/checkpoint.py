@@ -94,10 +94,9 @@ def export_states(jobs: Mapping[str, Path], target: Path) -> dict[str, Any]:
     return index
 
 
-def exported_facts(index: Path, job: str) -> dict[str, Any] | None:
-    """Return the facts of a job's exported state, or None where the index has no such job."""
-    entry = files.read_json(index)["jobs"].get(job)
-    return None if entry is None else dict(entry["facts"])
+def exported_facts(index: Path) -> dict[str, dict[str, Any]]:
+    """Return the facts of every exported state by job."""
+    return {job: dict(entry["facts"]) for job, entry in files.read_json(index)["jobs"].items()}
 
 
 def load_exported(index: Path, job: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -263,12 +263,16 @@ class KaggleTrainer:
             logger.info("earlier outputs (%s) moved to %s; starting anew", reason, top / job_outputs.PREVIOUS)
 
     def _resume_mounted(self) -> None:
-        """Go on from the state dataset of an earlier session, if one is mounted and unfinished."""
+        """Go on from the state dataset of an earlier session, unless every job in it is done.
+
+        A finished job of an unfinished queue is restored too: it trains nothing and is judged with the rest.
+        """
         root, job = runtime.paths().input_root, job_outputs.job_name(self.agent_id, self.seed)
         indexes = runtime.input_files(root, checkpoint.EXPORT_INDEX) if root and self.resume == "auto" else []
         for index in indexes[:1]:
-            facts = checkpoint.exported_facts(index, job)
-            if facts is not None and (not facts["finished"] or facts["episodes"] < self.num_episodes):
+            jobs = checkpoint.exported_facts(index)
+            over = all(f["finished"] and f["episodes"] >= self.num_episodes for f in jobs.values())
+            if job in jobs and not over:
                 self._restore(index.parent, *checkpoint.load_exported(index, job))
 
     def _restore(self, folder: Path, state: Mapping[str, Any], facts: Mapping[str, Any]) -> None:

@@ -298,3 +298,29 @@ def test_a_queue_of_jobs_that_was_cut_goes_on_where_it_stopped(h5, both, tmp_pat
 def test_the_manifest_of_a_queue_is_complete_only_if_every_job_is(h5, tmp_path):
     run_two_jobs(two_jobs(h5, tmp_path), 27)
     assert job_outputs.read_manifest(tmp_path)["status"] == "cut"
+
+
+def test_a_queue_goes_on_from_a_state_dataset_in_another_folder(h5, both, tmp_path, monkeypatch):
+    """Job one is finished, job two is not: the next session gets both states and ends as an uncut queue."""
+    first = tmp_path / "first"
+    config = two_jobs(h5, first)
+    run_two_jobs(config, 27)  # cut in the second job
+    names = [job_outputs.job_name(*job) for job in config.jobs]
+    folders = {name: first / "runs" / name / "state" for name in names}
+    target = tmp_path / "input" / "datasets" / "someone" / "x-state"
+    index = checkpoint.export_states(folders, target)
+    steps = tuple(index["jobs"][name]["facts"]["env_steps"] for name in names)
+    assert [index["jobs"][name]["facts"]["finished"] for name in names] == [True, False]
+
+    monkeypatch.setenv("SAC_INPUT_ROOT", str(tmp_path / "input"))
+    second = tmp_path / "second"
+    run_jobs(dataclasses.replace(config, output_dir=str(second), expect_env_steps=steps))
+    for name in names:
+        final = f"runs/{name}/agent_1_final.pt"
+        assert (second / final).read_bytes() == (both / final).read_bytes()
+    assert job_outputs.read_manifest(second)["status"] == "complete"
+
+
+def test_a_state_that_is_expected_and_absent_stops_the_run(h5, tmp_path):
+    with pytest.raises(CheckpointError, match=r"state at step 120 is required, found a run at step 0"):
+        make_trainer(h5, tmp_path, expect_env_steps=120).train()
