@@ -34,6 +34,7 @@ MODULES = (
     "job_outputs",
     "run_config",
     "train_sac_kaggle",
+    "job_queue",
     "walkthrough",
 )
 """Modules that the kernel notebook carries, lowest layer first."""

@@ -8,8 +8,8 @@ import pytest
 
 from sac_kernel import report
 from sac_kernel.data_pipeline import write_processed
+from sac_kernel.job_queue import run_jobs
 from sac_kernel.run_config import RunConfig
-from sac_kernel.train_sac_kaggle import run_jobs
 from tests.conftest import make_data
 
 ROOT = Path(__file__).resolve().parents[1]

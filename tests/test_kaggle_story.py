@@ -29,7 +29,7 @@ SETTINGS = {
 UNCUT = """
 import sys, json
 from sac_kernel.run_config import RunConfig
-from sac_kernel.train_sac_kaggle import job_trainer
+from sac_kernel.job_queue import job_trainer
 settings = json.loads(sys.argv[1])
 trainer = job_trainer(RunConfig(h5_path=sys.argv[2], output_dir=sys.argv[3], **settings), 1, 0)
 trainer.train()

@@ -9,11 +9,12 @@ import torch
 from sac_kernel import checkpoint, files, job_outputs
 from sac_kernel.data_pipeline import write_processed
 from sac_kernel.errors import CheckpointError
+from sac_kernel.job_queue import job_trainer, run_jobs
 from sac_kernel.run_config import RunConfig
 from sac_kernel.runtime import Deadline
 from sac_kernel.sac_agent import SACConfig
 from sac_kernel.trading_env import TradingEnvConfig
-from sac_kernel.train_sac_kaggle import KaggleTrainer, job_trainer, run_jobs
+from sac_kernel.train_sac_kaggle import KaggleTrainer
 from tests.conftest import make_data
 
 SAC = SACConfig(hidden_dims=(16, 16), batch_size=32, warmup_steps=60, buffer_capacity=200, utd_ratio=0.25)

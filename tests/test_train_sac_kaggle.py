@@ -15,10 +15,11 @@ from sac_kernel import files, job_outputs
 from sac_kernel.bar_formats import BarTable
 from sac_kernel.data_pipeline import DataConfig, split_table, write_processed
 from sac_kernel.errors import ConfigError, DataError, DeviceError, InputNotFoundError
+from sac_kernel.job_queue import run_jobs
 from sac_kernel.run_config import RUN_PRESETS, RunConfig
 from sac_kernel.sac_agent import SACAgent, SACConfig
 from sac_kernel.trading_env import TradingEnvConfig
-from sac_kernel.train_sac_kaggle import KaggleTrainer, main, run_jobs
+from sac_kernel.train_sac_kaggle import KaggleTrainer, main
 from tests.conftest import make_bars, make_data
 
 ROOT = Path(__file__).resolve().parents[1]
