@@ -4,6 +4,8 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -38,6 +40,15 @@ def make_data(n=2400, seed=0, bar_seconds=3600, **kwargs):
     """Processed data of one synthetic instrument, EURUSD, bid prices."""
     bars = make_bars(n, seed, bar_seconds, **kwargs)
     return split_table(BarTable(bars, bar_seconds, "bid", "synthetic", "UTC"), DataConfig())
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """Real bars beside the checkout; their owners' licences forbid committing them."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"the real data is absent: {folder}")
+    return folder
 
 
 @pytest.fixture(scope="session")
