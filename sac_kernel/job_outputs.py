@@ -15,16 +15,16 @@ import numpy as np
 
 from sac_kernel import evaluation, files, plots, report
 from sac_kernel.errors import ConfigError
+from sac_kernel.sac_agent import SACAgent
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
 
     from sac_kernel.data_pipeline import ProcessedData
     from sac_kernel.evaluation import Judgement
-    from sac_kernel.sac_agent import SACAgent
     from sac_kernel.trading_env import TradingEnvConfig
 
 MAX_FILES = 300
@@ -32,6 +32,9 @@ MAX_FILES = 300
 
 PREVIOUS = "previous"
 RUNS = "runs"
+STATS_FILE = "logs/training_stats.json"
+FACTS_FILE = "state/job.json"
+"""Of a job: rates and times, which no two runs share; logs/ holds what they do."""
 REPORT_FILES = ("report.html", "summary.json", "manifest.json", "models.zip")
 _JOB_ENTRIES = ("checkpoints", "logs", "state", "figures", RUNS, *REPORT_FILES)
 
@@ -53,6 +56,16 @@ class FinishedJob:
     best: SACAgent
     stats: dict[str, list[Any]]
     facts: dict[str, Any]
+
+    @classmethod
+    def load(cls, folder: Path, agent_id: int) -> FinishedJob:
+        """Read a job's files, the agents onto the CPU: what is judged is what was written."""
+        final, best = (
+            SACAgent.from_checkpoint(folder / f"agent_{agent_id}_{kind}.pt", device="cpu")
+            for kind in ("final", "best")
+        )
+        stats = files.read_json(folder / STATS_FILE)
+        return cls(folder, final, best, stats, files.read_json(folder / FACTS_FILE))
 
 
 def job_name(agent_id: int, seed: int) -> str:
@@ -118,14 +131,23 @@ def judge_job(
 
 
 def finish_outputs(
-    top: Path, jobs: Sequence[FinishedJob], data: ProcessedData, judgements: Sequence[Judgement]
+    top: Path,
+    jobs: Sequence[FinishedJob],
+    data: ProcessedData,
+    judgements: Sequence[Judgement],
+    failures: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Write report.html, figures/, summary.json, models.zip and, last, manifest.json; return the summary.
 
-    With several jobs the first seed's agents are copied to the top: by order, never by result.
+    With several jobs the first seed's agents are copied to the top: by order, never by result. `failures` (job
+    name -> why) are jobs that ended in an error; a run with any is not complete.
     """
     headline, judgement = jobs[0], judgements[0]
-    if len(jobs) > 1:
+    failures = dict(failures or {})
+    whole = not failures and all(job.facts["status"] == "complete" for job in jobs)
+    verdict = dict(judgement.verdict)
+    verdict["notes"] = [*verdict["notes"], *(f"{name} failed: {why}" for name, why in failures.items())]
+    if headline.folder != top:
         _copy_first_seed(top, jobs)
     names = _output_files(top)
     rows = judgement.rows
@@ -137,12 +159,13 @@ def finish_outputs(
             if row["policy"].startswith("agent")
         ]
     summary = {
-        "verdict": judgement.verdict,
+        "verdict": verdict,
         "table": rows,
         "data": data.describe(),
-        "status": "complete" if all(job.facts["status"] == "complete" for job in jobs) else "cut",
+        "status": "complete" if whole else "cut",
         "run": headline.facts,
         "jobs": [job.facts for job in jobs],
+        "failures": failures,
         "random": {"percentile": judgement.percentile, "draws": int(judgement.random_log_growth.size)},
         "files": [{"name": n, "bytes": (top / n).stat().st_size} for n in names if n.endswith(".pt")],
         "next_command": "kaggle kernels output OWNER/sac-trading-train -p outputs/",
@@ -152,7 +175,8 @@ def finish_outputs(
     report.write_report(top, summary, figures)
     models = [n for n in names if n.endswith(".pt") or "/logs/" in f"/{n}" or "metrics_ep" in n]
     files.write_zip(top / "models.zip", {n: (top / n).read_bytes() for n in models})
-    facts = {k: headline.facts[k] for k in ("env_steps", "updates", "data_hash", "code_hash", "config_hash")}
+    facts = {k: headline.facts[k] for k in ("data_hash", "code_hash", "config_hash")}
+    facts |= {k: sum(job.facts[k] for job in jobs) for k in ("env_steps", "updates")}
     facts |= {"status": summary["status"], "episodes": min(job.facts["episodes"] for job in jobs)}
     files.write_manifest(top, _output_files(top), facts)
     return summary

@@ -159,7 +159,7 @@ def _kaggle_environment(mount: Path, working: Path) -> Iterator[None]:
         "KAGGLE_KERNEL_RUN_TYPE": "Batch",
         runtime.INPUT_ROOT_VARIABLE: str(mount),
         runtime.WORKING_DIR_VARIABLE: str(working),
-        runtime.BLOCK_NETWORK_VARIABLE: "1",
+        runtime.REHEARSAL_VARIABLE: "1",
         "OMP_WAIT_POLICY": "PASSIVE",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     }

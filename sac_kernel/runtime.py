@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 INPUT_ROOT_VARIABLE = "SAC_INPUT_ROOT"
 WORKING_DIR_VARIABLE = "SAC_WORKING_DIR"
-BLOCK_NETWORK_VARIABLE = "SAC_BLOCK_NETWORK"
+REHEARSAL_VARIABLE = "SAC_REHEARSAL"
+"""Set where the notebook runs at home in Kaggle's place: no network then, and no GPU is expected."""
+
 KAGGLE_INPUT, KAGGLE_WORKING = Path("/kaggle/input"), Path("/kaggle/working")
 DATA_FILE = "processed_data.h5"
 LOCAL_DATA = Path("data") / "processed" / DATA_FILE
@@ -172,6 +174,19 @@ def resolve_device(device: str) -> torch.device:
         )
         raise DeviceError(msg) from err
     return chosen
+
+
+def devices(device: str) -> tuple[str, ...]:
+    """Return the names of the devices that jobs may use at the same time.
+
+    'auto' and 'cuda' are every CUDA device there is ('auto' without one: the CPU); any other word is itself.
+    """
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device in ("auto", "cuda") and count > 0:
+        return tuple(f"cuda:{i}" for i in range(count))
+    return ("cpu",) if device == "auto" else (device,)
 
 
 def describe_device(device: torch.device) -> str:

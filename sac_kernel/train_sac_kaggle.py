@@ -124,7 +124,7 @@ class KaggleTrainer:
         self._deadline = deadline or Deadline(time_budget_s)
         self._expected_data_hash, self._expected_env_steps = expect_data_hash, expect_env_steps
         self.stats: dict[str, list[Any]] = {key: [] for key in STATS_KEYS}
-        self._prepared = False
+        self._loaded = self._prepared = False
         self.job: FinishedJob | None = None
         self.judgement: evaluation.Judgement | None = None
         self.summary: dict[str, Any] = {}
@@ -134,7 +134,7 @@ class KaggleTrainer:
         self.job = self.train()
         self.judgement = self.judge(self.job)
         self.summary = job_outputs.finish_outputs(self.folder, [self.job], self.data, [self.judgement])
-        return self.job.final, self.stats
+        return self.agent, self.stats
 
     def train(self) -> FinishedJob:
         """Train until all episodes are done or the clock says stop; write agents, checkpoints, logs, state."""
@@ -154,12 +154,29 @@ class KaggleTrainer:
         return job_outputs.judge_job(job, self.data.test[self.instrument], self.features["test"], config)
 
     def prepare(self) -> None:
-        """Read the data, make features and markets, build env and agent; training does it if nobody did."""
+        """Load the data, build env and agent; training does it if nobody did."""
         if not self._prepared:
             runtime.set_threads()
-            self._load_data()
+            self.load_data()
             self._prepare_learning()
             self._prepared = True
+
+    def load_data(self) -> None:
+        """Read the data, make features and markets: enough to judge; `prepare` does it if nobody did."""
+        if not self._loaded:
+            self._load_data()
+            self._loaded = True
+
+    def make_room(self) -> None:
+        """Move the outputs of a run that is over, or that `resume` forbids to go on with, to previous/."""
+        over = job_outputs.is_reported(self.folder, self.num_episodes)
+        begun = checkpoint.newest_facts(self.folder / checkpoint.STATE_FOLDER) is not None
+        if over or (begun and self.resume == "never"):
+            top, reason = job_outputs.top_of(self.folder), "finished" if over else "resume='never'"
+            if job_outputs.move_to_previous(top):
+                logger.info(
+                    "earlier outputs (%s) moved to %s; starting anew", reason, top / job_outputs.PREVIOUS
+                )
 
     # -- preparation -------------------------------------------------------------------------------
 
@@ -239,27 +256,20 @@ class KaggleTrainer:
 
     def _start_or_resume(self) -> None:
         own = self.folder / checkpoint.STATE_FOLDER
-        facts = checkpoint.newest_facts(own)
-        over = job_outputs.is_reported(self.folder, self.num_episodes)
         if self.resume not in RESUME_MODES:
             self._restore(Path(self.resume), *checkpoint.load_state(Path(self.resume)))
-        elif self.resume == "auto" and facts is not None and not over:
-            self._restore(own, *checkpoint.load_state(own))
         else:
-            if over or (facts is not None and self.resume == "never"):
-                self._move_to_previous("finished" if over else "resume='never'")
-            self._resume_mounted()
+            self.make_room()
+            if self.resume == "auto" and checkpoint.newest_facts(own) is not None:
+                self._restore(own, *checkpoint.load_state(own))
+            else:
+                self._resume_mounted()
         if self.loop.env_steps < self._expected_env_steps:
             msg = (
                 f"KaggleTrainer: the state at step {self._expected_env_steps:,} is required, found a run at step "
                 f"{self.loop.env_steps:,}; attach the newest version of the state dataset; nothing was trained"
             )
             raise CheckpointError(msg)
-
-    def _move_to_previous(self, reason: str) -> None:
-        top = job_outputs.top_of(self.folder)
-        if job_outputs.move_to_previous(top):
-            logger.info("earlier outputs (%s) moved to %s; starting anew", reason, top / job_outputs.PREVIOUS)
 
     def _resume_mounted(self) -> None:
         """Go on from the state dataset of an earlier session, unless every job in it is done.
@@ -422,8 +432,8 @@ class KaggleTrainer:
                 self._done,
                 self.num_episodes,
             )
-        best = SACAgent.from_checkpoint(self._agent_path("best"), device="cpu")
-        return FinishedJob(self.folder, self.agent, best, self.stats, self._facts(finished=finished))
+        files.write_json(self.folder / job_outputs.FACTS_FILE, self._facts(finished=finished))
+        return FinishedJob.load(self.folder, self.agent_id)
 
     def _agent_path(self, kind: str) -> Path:
         return self.folder / f"agent_{self.agent_id}_{kind}.pt"

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 import sac_kernel
-from sac_kernel import bar_engine, evaluation, runtime
+from sac_kernel import bar_engine, evaluation, job_outputs, runtime
 from sac_kernel.bar_engine import Acc, Bar
-from sac_kernel.errors import DataError, InputNotFoundError, SacKernelError
+from sac_kernel.errors import DataError, DeviceError, InputNotFoundError, SacKernelError
 from sac_kernel.train_sac_kaggle import code_hash
 
 if TYPE_CHECKING:
@@ -23,6 +23,19 @@ if TYPE_CHECKING:
 
 TARGETS = (1.0, 1.0, -1.0, -1.0, 0.0)
 """Long, hold, reverse, hold, flat."""
+
+JOB_COLUMNS = [
+    "agent_id",
+    "seed",
+    "status",
+    "device",
+    "episodes",
+    "env_steps",
+    "updates",
+    "updates_per_s",
+    "train_s",
+]
+"""Of the facts of a job, what the notebook shows."""
 
 _MIN_FREE_GB = 0.5
 
@@ -39,20 +52,19 @@ def run_header(config: RunConfig, built_code_hash: str, package_dir: Path) -> di
     if found != package_dir.resolve():
         msg = f"notebook: the package written by this notebook ({package_dir}) is required, found {found}"
         raise SacKernelError(msg)
-    device = runtime.resolve_device(config.device)
     digest = code_hash()
     where = runtime.paths()
     inputs = runtime.input_files(where.input_root, runtime.DATA_FILE) if where.input_root else []
     return {
         "UTC": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
-        "device": runtime.describe_device(device),
+        "devices": "; ".join(map(_described, runtime.devices(config.device))),
         "threads": runtime.set_threads(),
         **{f"version {name}": value for name, value in runtime.versions().items()},
         "code": f"{digest[:12]} ({'as built' if digest == built_code_hash else 'edited here'})",
         "inputs": ", ".join(str(path) for path in inputs) or "not mounted",
         "output folder": str(config.top_folder),
         "time budget": runtime.duration(config.time_budget_h * 3600.0),
-        "jobs": ", ".join(f"agent {a} seed {s}" for a, s in config.jobs),
+        "jobs": ", ".join(job_outputs.job_name(*job) for job in config.jobs),
     }
 
 
@@ -62,11 +74,13 @@ def preflight(config: RunConfig) -> str:
     A run that ends here ends in the first minute, as COMPLETE, and costs next to nothing.
     """
     where = runtime.paths()
-    on_kaggle = bool(os.environ.get("KAGGLE_KERNEL_RUN_TYPE")) and not os.environ.get(
-        runtime.WORKING_DIR_VARIABLE
-    )
-    device = runtime.resolve_device(config.device)
-    if on_kaggle and device.type == "cpu" and not config.allow_cpu:
+    on_kaggle = bool(os.environ.get("KAGGLE_KERNEL_RUN_TYPE"))
+    gpu_expected = on_kaggle and not os.environ.get(runtime.REHEARSAL_VARIABLE) and not config.allow_cpu
+    try:
+        kinds = {runtime.resolve_device(name).type for name in runtime.devices(config.device)}
+    except DeviceError as err:
+        return f"a device does not work. {err}"
+    if gpu_expected and kinds == {"cpu"}:
         return (
             "no GPU was given. Turn on GPU T4 x2 (Settings, Accelerator); it needs an account verified by phone "
             "and hours left in the week's quota. To train on the CPU set allow_cpu = True."
@@ -80,6 +94,13 @@ def preflight(config: RunConfig) -> str:
     if free_gb < _MIN_FREE_GB:
         return f"{_MIN_FREE_GB} GB of free disk are required, found {free_gb:.2f} GB."
     return ""
+
+
+def _described(device: str) -> str:
+    try:
+        return runtime.describe_device(runtime.resolve_device(device))
+    except DeviceError as err:
+        return f"{device}: {err}"
 
 
 def five_bar_trade(trainer: KaggleTrainer) -> pd.DataFrame:

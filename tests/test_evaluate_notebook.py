@@ -34,9 +34,9 @@ def test_evaluation_notebook_gives_the_training_run_s_figures(tmp_path, kind):
         env_episode_length=240,
         env_horizon=200,
     )
-    (trainer,) = run_jobs(config)
+    run = run_jobs(config)
     label = f"agent 1 ({kind})"
-    wanted = [sorted(row.items()) for row in trainer.judgement.rows if row["policy"] == label]
+    wanted = [sorted(row.items()) for row in run.judgements[0].rows if row["policy"] == label]
     assert len(wanted) == 3
 
     # The notebook stands in a checkout; one line more prints every digit.
@@ -58,4 +58,4 @@ def test_evaluation_notebook_gives_the_training_run_s_figures(tmp_path, kind):
     printed = "".join(out.get("text", "") for out in done.cells[-1].outputs)
     for row in wanted:
         assert str(row) in printed
-    assert report.results_table(trainer.judgement.rows).shape[0] == len(trainer.judgement.rows)
+    assert report.results_table(run.judgements[0].rows).shape[0] == len(run.judgements[0].rows)

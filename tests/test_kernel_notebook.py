@@ -207,8 +207,8 @@ def test_the_written_package_imports_alone_and_has_the_built_hash(text, tmp_path
 
 def test_the_network_is_blocked_before_anything_else_runs_in_a_rehearsal(text):
     sources = [c.source for c in read(text).cells if c.cell_type == "code"]
-    (place,) = [i for i, s in enumerate(sources) if "runtime.block_network()" in s]
-    assert "if os.environ.get(runtime.BLOCK_NETWORK_VARIABLE):\n    runtime.block_network()" in sources[place]
+    (place,) = [i for i, s in enumerate(sources) if "runtime.block_network()" in s and "%%writefile" not in s]
+    assert "if os.environ.get(runtime.REHEARSAL_VARIABLE):\n    runtime.block_network()" in sources[place]
     # Before it: the parameters, the bootstrap and the module cells, and nothing else.
     assert place == 2 + len(FILES)
 

@@ -9,7 +9,7 @@ import torch
 from sac_kernel import checkpoint, files, job_outputs
 from sac_kernel.data_pipeline import write_processed
 from sac_kernel.errors import CheckpointError
-from sac_kernel.job_queue import job_trainer, run_jobs
+from sac_kernel.job_queue import run_jobs
 from sac_kernel.run_config import RunConfig
 from sac_kernel.runtime import Deadline
 from sac_kernel.sac_agent import SACConfig
@@ -271,7 +271,7 @@ def two_jobs(h5, folder):
 
 def run_two_jobs(config, vector_steps):
     clock = StopAfter(vector_steps)
-    return run_jobs(config, [job_trainer(config, *job, clock) for job in config.jobs])
+    return run_jobs(config, clock)
 
 
 @pytest.fixture(scope="module")

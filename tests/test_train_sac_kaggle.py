@@ -92,6 +92,7 @@ def test_output_folder_has_every_promised_file_and_nothing_else(run):
         "manifest.json",
         "models.zip",
         "report.html",
+        "state/job.json",
         "state/state.json",
         "state/trainer_a.state",
         "state/trainer_b.state",
@@ -138,7 +139,7 @@ def test_stats_on_disk_equal_the_returned_ones(run):
 
 def test_every_json_is_strict(run):
     paths = sorted(run[0].folder.rglob("*.json"))
-    assert len(paths) == 6
+    assert len(paths) == 7
     assert all(strict(path) is not None for path in paths)
 
 

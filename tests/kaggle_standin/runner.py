@@ -97,7 +97,6 @@ def environment(folder: Path) -> dict[str, str]:
         "KAGGLE_KERNEL_RUN_TYPE": "Batch",
         "SAC_INPUT_ROOT": str(folder / "input"),
         "SAC_WORKING_DIR": str(folder / "working"),
-        "SAC_BLOCK_NETWORK": "1",
     }
 
 
