@@ -15,13 +15,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sac_kernel import MODULES, __version__, files, job_outputs, kernel_notebook, rehearsal, report
+from sac_kernel import MODULES, __version__, files, job_outputs, kernel_notebook, rehearsal, report, wheels
 from sac_kernel.data_pipeline import DataConfig, DataPipeline, ProcessedData, read_processed, write_processed
 from sac_kernel.errors import ConfigError, SacKernelError
 from sac_kernel.kaggle_client import KaggleClient
 from sac_kernel.kaggle_run import KaggleRun, check_accelerator
 from sac_kernel.run_config import RunConfig
-from sac_kernel.runtime import DATA_FILE, LOCAL_DATA
+from sac_kernel.runtime import CODE_MANIFEST, DATA_FILE, LOCAL_DATA
 from sac_kernel.train_sac_kaggle import code_hash
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ BUILD = ROOT / "build"
 DATASETS = ("data", "code")
 DEFAULT_NAME = "sac-trading"
 _RETRY_S = 3.0  # first pause before a failed call is tried again
-_SESSION_PARAMETERS = ("expect_data_hash", "expect_env_steps", "allow_cpu")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
             notebook = build(parameters | _expected(data))
             datasets = stage(data, args.name)
             _say_built(notebook, data, parameters)
-            return _rehearse(notebook, datasets, fresh=args.fresh)
+            return _rehearse(notebook, datasets, parameters, args.output, fresh=args.fresh)
         return _on_kaggle(args, parameters)
     except SacKernelError as err:
         print(f"\n{type(err).__name__}: {err}", file=sys.stderr)
@@ -118,7 +117,7 @@ def _sessions(run: KaggleRun, args: argparse.Namespace, parameters: dict[str, An
             return 0
         if args.accelerator != "none":
             run.check_quota(config["time_budget_h"])
-        run.push(config["baked"])
+        run.push()
         args.fresh = False  # only the first session starts over
         if not (args.follow or args.until_done):
             print("next      python build_kernel.py --follow")
@@ -131,9 +130,10 @@ def _sessions(run: KaggleRun, args: argparse.Namespace, parameters: dict[str, An
 def _prepare_session(run: KaggleRun, args: argparse.Namespace, parameters: dict[str, Any]) -> dict[str, Any]:
     """Stage, publish and build one session: the first, or the next of a run that is not finished."""
     data = _data(args)
-    last = {k: v for k, v in run.last_run().get("parameters", {}).items() if k not in _SESSION_PARAMETERS}
+    last = run.last_run().get("parameters", {})
     merged = RunConfig(**{**last, **parameters})
-    going_on = not args.fresh and run.unfinished(merged.num_episodes)
+    fresh = args.fresh or run.stays_fresh()
+    going_on = not fresh and run.unfinished(merged.num_episodes)
     if args.resume and not going_on:
         msg = f"--resume: an unfinished run of {run.kernel} is required, found none fetched in {args.output}"
         raise ConfigError(msg)
@@ -154,7 +154,8 @@ def _prepare_session(run: KaggleRun, args: argparse.Namespace, parameters: dict[
     _say_built(notebook, data, baked)
     run.publish(folders)
     run.write_metadata(list(folders), args.accelerator)
-    return {"baked": baked, "num_episodes": merged.num_episodes, "time_budget_h": merged.time_budget_h}
+    run.prepare(baked, fresh=fresh)
+    return {"num_episodes": merged.num_episodes, "time_budget_h": merged.time_budget_h}
 
 
 def _follow_and_fetch(run: KaggleRun, args: argparse.Namespace) -> int:
@@ -219,17 +220,30 @@ def _data(args: argparse.Namespace) -> ProcessedData:
 
 
 def _stage_code(folder: Path) -> None:
-    """Write a readable copy of the modules and code_manifest.json."""
+    """Write a readable copy of the modules, the wheels that could be had, and code_manifest.json."""
     hashes = {}
     for name in ("__init__", *MODULES):
         text = kernel_notebook.module_source(PACKAGE, name)
         files.write_text(folder / f"{name}.py", text)
         hashes[f"{name}.py"] = files.sha256(text.encode())
-    manifest = {"version": __version__, "code_hash": code_hash(), "order": list(MODULES), "files": hashes}
-    files.write_json(folder / "code_manifest.json", manifest)
+    found, missing = wheels.fetch_wheels(BUILD / "wheels")
+    for line in wheels.switched_off(missing):
+        print(f"wheels    {line}")
+    for path in found:
+        shutil.copyfile(path, folder / path.name)
+    manifest = {
+        "version": __version__,
+        "code_hash": code_hash(),
+        "order": list(MODULES),
+        "files": hashes,
+        "wheels": {path.name: wheels.WHEELS[path.name] for path in found},
+    }
+    files.write_json(folder / CODE_MANIFEST, manifest)
 
 
-def _rehearse(notebook: Path, datasets: dict[str, Path], *, fresh: bool) -> int:
+def _rehearse(
+    notebook: Path, datasets: dict[str, Path], parameters: Mapping[str, Any], output: Path, *, fresh: bool
+) -> int:
     folder = BUILD / "rehearsal"
     if fresh and job_outputs.move_to_previous(folder / "working"):
         print("--fresh: the earlier rehearsal's outputs moved to previous/")
@@ -238,6 +252,9 @@ def _rehearse(notebook: Path, datasets: dict[str, Path], *, fresh: bool) -> int:
     summary = done.summary
     print(f"\n{report.text_table(summary['table'])}\n\n{summary['verdict']['sentence']}\n")
     print(f"report    {_shown(done.working / 'report.html')}\nnotebook  {_shown(done.html)}")
+    fetched = files.read_json(path) if (path := output / "summary.json").is_file() else None
+    plain = {k: v for k, v in parameters.items() if k not in ("num_episodes", "expect_data_hash")}
+    print(rehearsal.forecast(RunConfig(**plain), summary, fetched))
     print("next      python build_kernel.py && kaggle kernels push")
     return 0
 

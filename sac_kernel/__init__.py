@@ -39,5 +39,5 @@ MODULES = (
 )
 """Modules that the kernel notebook carries, lowest layer first."""
 
-BUNDLER_MODULES = ("kaggle_client", "kaggle_run", "kernel_notebook", "rehearsal")
+BUNDLER_MODULES = ("kaggle_process", "kaggle_client", "kaggle_run", "kernel_notebook", "rehearsal", "wheels")
 """Modules that only `build_kernel.py` uses; they stay at home."""

@@ -1,6 +1,6 @@
 """One experiment on Kaggle, over as many sessions as it takes: publish, push, follow, fetch, resume.
 
-Every step can be interrupted and repeated. `build/last_run.json` remembers what was pushed; what is true is
+Every step can be interrupted and repeated. `build/last_run.json` remembers what was prepared; what is true is
 asked of Kaggle and read from the fetched manifest.
 """
 
@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from sac_kernel import checkpoint, files, job_outputs
 from sac_kernel.errors import ConfigError, KaggleError
-from sac_kernel.kaggle_client import ACTIVE, FINGERPRINT, KaggleClient, Pushed
+from sac_kernel.kaggle_client import ACTIVE, FINGERPRINT, KaggleClient, Published, Pushed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 OWNER_PLACEHOLDER = "INSERT_OWNER"
 ACCELERATORS = ("NvidiaTeslaT4", "none")
 _LAST_RUN = "last_run.json"
+_PUBLISHED = "published.json"  # dataset -> the version that was seen to hold a content
 _NOT_FINGERPRINTED = (FINGERPRINT, "dataset-metadata.json")
 
 
@@ -64,14 +66,25 @@ class KaggleRun:
 
     def publish(self, folders: Mapping[str, Path]) -> None:
         """Publish staged folders (kind -> folder), each only if its content changed; wait until ready."""
-        for kind, folder in folders.items():
+        path = self.build / _PUBLISHED
+        known: dict[str, Any] = files.read_json(path) if path.is_file() else {}
+
+        def one(item: tuple[str, Path]) -> tuple[Published, str]:
+            kind, folder = item
             metadata = json.loads((folder / "dataset-metadata.json").read_text(encoding="utf-8"))
             files.write_json(folder / "dataset-metadata.json", {**metadata, "id": self.dataset(kind)})
             digest = fingerprint(folder)
             files.write_json(folder / FINGERPRINT, {"content_hash": digest})
-            done = self.client.publish_dataset(folder, digest, f"content {digest[:12]}")
-            what = "published" if done.changed else "unchanged"
-            self._say(f"{what:9} {done.ref}, version {done.version}")
+            seen = known.get(self.dataset(kind), {})
+            version = seen["version"] if seen.get("content_hash") == digest else None
+            return self.client.publish_dataset(folder, digest, f"content {digest[:12]}", version), digest
+
+        with ThreadPoolExecutor(len(folders)) as pool:
+            for done, digest in pool.map(one, folders.items()):
+                known[done.ref] = {"version": done.version, "content_hash": digest}
+                what = "published" if done.changed else "unchanged"
+                self._say(f"{what:9} {done.ref}, version {done.version}")
+        files.write_json(path, known)
 
     def write_metadata(self, kinds: list[str], accelerator: str) -> None:
         """Fill owner, sources and accelerator into kernel-metadata.json, in place."""
@@ -89,30 +102,45 @@ class KaggleRun:
     # -- the last run ------------------------------------------------------------------------------
 
     def last_run(self) -> dict[str, Any]:
-        """Return what is remembered of the last push of this kernel; {} if nothing is."""
+        """Return what is remembered of the session prepared last; {} if nothing is."""
         path = self.build / _LAST_RUN
         last: dict[str, Any] = files.read_json(path) if path.is_file() else {}
         return last if last.get("kernel") == self.kernel else {}
 
-    def push(self, parameters: Mapping[str, Any]) -> Pushed:
-        """Push the kernel, which starts its run, and remember it."""
-        pushed = self.client.push_kernel(self.root)
+    def prepare(self, parameters: Mapping[str, Any], *, fresh: bool) -> None:
+        """Remember the session that is ready to be pushed, by `push` or by a plain `kaggle kernels push`."""
         last = {
             "kernel": self.kernel,
-            "version": pushed.version,
             "parameters": dict(parameters),
             "fetched": False,
+            "fresh": fresh,
+            "outputs": self._fetched_mark(),
         }
         files.write_json(self.build / _LAST_RUN, last)
+
+    def stays_fresh(self) -> bool:
+        """Whether the session prepared last was to start over and has not come home since."""
+        last = self.last_run()
+        return bool(last.get("fresh")) and last["outputs"] == self._fetched_mark()
+
+    def push(self) -> Pushed:
+        """Push the kernel, which starts its run."""
+        pushed = self.client.push_kernel(self.root)
         version = "" if pushed.version is None else f", version {pushed.version}"
         self._say(f"pushed    {self.kernel}{version}: {pushed.url}")
         return pushed
 
+    def _fetched_mark(self) -> str:
+        path = self.outputs / "manifest.json"
+        return files.file_sha256(path) if path.is_file() else ""
+
     def settle(self) -> None:
-        """Bring home a pushed run that has ended since; a run that is still active is an error."""
+        """Bring home a run that has ended since; a run that is still active is an error."""
         if not self.last_run() or self.last_run()["fetched"]:
             return
-        status = self.client.kernel_status(self.kernel)
+        status = self.client.newest_status(self.kernel)
+        if not status.name:
+            return  # prepared, never pushed
         if status.name in ACTIVE:
             msg = (
                 f"{self.kernel}: no active run is required, found {status.name}; follow it with --follow, "
@@ -147,8 +175,8 @@ class KaggleRun:
     def fetch(self) -> dict[str, Any]:
         """Bring the outputs home, every hash checked against the manifest, and say what they are."""
         manifest = self.client.fetch_outputs(self.kernel, self.outputs)
-        last = self.last_run() or {"kernel": self.kernel, "version": None, "parameters": {}}
-        files.write_json(self.build / _LAST_RUN, {**last, "fetched": True})
+        last = self.last_run() or {"kernel": self.kernel, "parameters": {}, "fresh": False, "outputs": ""}
+        files.write_json(self.build / _LAST_RUN, {**last, "fetched": self._fetched_mark() != last["outputs"]})
         count, size = len(manifest["files"]), sum(e["bytes"] for e in manifest["files"].values())
         self._say(f"fetched   {count} files, {size / 1e6:.1f} MB, all hashes right: {self.outputs}")
         self._say(

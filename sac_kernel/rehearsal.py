@@ -28,7 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from sac_kernel.run_config import RunConfig
+
 REHEARSAL_OWNER = "you"
+T4_UPDATES_PER_S = 400.0
+"""Assumed, never measured: about 250 launched operations an update, up to 10 us each."""
 _SECRET_NAMES = ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN", "KAGGLE_API_V1_TOKEN")
 
 
@@ -92,6 +96,31 @@ def rehearse(notebook: Path, folder: Path, datasets: Mapping[str, Path]) -> Rehe
         msg = f"rehearsal: inputs must stay as they were, found {changed[0][0]} changed; Kaggle mounts them read-only"
         raise SacKernelError(msg)
     return Rehearsal(executed, html, working)
+
+
+def forecast(config: RunConfig, summary: Mapping[str, Any], last_run: Mapping[str, Any] | None = None) -> str:
+    """Return how long `config` takes on either accelerator, and where each figure comes from.
+
+    `summary` is of a run on this machine, `last_run` of one fetched from Kaggle, whose measured rate then counts.
+    """
+    here = summary["run"]
+    updates = len(config.jobs) * config.num_episodes * config.env_episode_length * config.sac_utd_ratio
+    measured = last_run["run"] if last_run and str(last_run["run"]["device"]).startswith("cuda") else None
+    gpu_rate = measured["updates_per_s"] if measured else T4_UPDATES_PER_S
+    source = "measured in the run fetched last" if measured else "assumed, never measured"
+    used = min(2, len(config.jobs))
+    lines = [f"speed     {here['updates_per_s']:.0f} updates/s here ({here['device']}), measured"]
+    rates = (
+        ("none", here["updates_per_s"], 1, "this machine's rate"),
+        ("NvidiaTeslaT4", gpu_rate, used, source),
+    )
+    for name, rate, devices, why in rates:
+        hours = updates / max(rate, 1e-9) / devices / 3600.0
+        lines.append(
+            f"estimate  {config.num_episodes} episodes, {updates:,.0f} updates, --accelerator {name}: "
+            f"{hours:.2f} h at {rate:.0f} updates/s{f' on each of {devices}' if devices > 1 else ''} ({why})"
+        )
+    return "\n".join(lines)
 
 
 def render_html(notebook: Path, html: Path) -> None:

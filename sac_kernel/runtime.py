@@ -5,15 +5,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import importlib.util
+import io
 import ipaddress
+import json
 import os
 import platform
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +40,7 @@ REHEARSAL_VARIABLE = "SAC_REHEARSAL"
 
 KAGGLE_INPUT, KAGGLE_WORKING = Path("/kaggle/input"), Path("/kaggle/working")
 DATA_FILE = "processed_data.h5"
+CODE_MANIFEST = "code_manifest.json"
 LOCAL_DATA = Path("data") / "processed" / DATA_FILE
 
 _SEARCH_DEPTH = 4  # input/datasets/OWNER/SLUG is the deepest known mount; large inputs are slow to walk
@@ -117,6 +124,38 @@ def mounted_listing(root: Path, limit: int = 12) -> str:
     ]
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return (", ".join(names[:limit]) + more) or "nothing"
+
+
+def add_wheels() -> dict[str, str]:
+    """Make packages importable that the image lacks, from the wheels of the code dataset.
+
+    Returns package -> 'installed', 'from a wheel' or why it is absent. No internet and no pip is needed: a
+    wheel for this Python whose hash is the manifest's is unpacked into a temporary folder at the end of sys.path.
+    """
+    root, found = paths().input_root, dict[str, str]()
+    for index in input_files(root, CODE_MANIFEST)[:1] if root else []:
+        wheels = json.loads(index.read_text(encoding="utf-8")).get("wheels", {})
+        for name, digest in sorted(wheels.items()):
+            package, _, tag = name.split("-")[:3]
+            if importlib.util.find_spec(package):
+                found.setdefault(package, "installed")
+            elif tag == f"cp{sys.version_info.major}{sys.version_info.minor}":
+                found[package] = _unpack_wheel(index.parent / name, digest)
+            else:
+                found.setdefault(package, f"no wheel for Python {platform.python_version()}")
+    return found
+
+
+def _unpack_wheel(path: Path, digest: str) -> str:
+    content = path.read_bytes() if path.is_file() else b""
+    if hashlib.sha256(content).hexdigest() != digest:
+        return f"{path.name} is absent or not the one that was published"
+    folder = tempfile.mkdtemp(prefix="sac_wheel_")
+    with zipfile.ZipFile(io.BytesIO(content)) as wheel:
+        wheel.extractall(folder)
+    sys.path.append(folder)
+    importlib.invalidate_caches()
+    return "from a wheel"
 
 
 def block_network() -> None:

@@ -61,6 +61,7 @@ def run_header(config: RunConfig, built_code_hash: str, package_dir: Path) -> di
         "threads": runtime.set_threads(),
         **{f"version {name}": value for name, value in runtime.versions().items()},
         "code": f"{digest[:12]} ({'as built' if digest == built_code_hash else 'edited here'})",
+        **{f"extra {name}": found for name, found in runtime.add_wheels().items()},
         "inputs": ", ".join(str(path) for path in inputs) or "not mounted",
         "output folder": str(config.top_folder),
         "time budget": runtime.duration(config.time_budget_h * 3600.0),

@@ -33,6 +33,7 @@ def kaggle_env(
     env.update({name: str(folder) for name, folder in folders.items()})
     env.update({"TEMP": env["TMPDIR"], "TMP": env["TMPDIR"], "USERPROFILE": env["HOME"]})
     env["KAGGLE_API_ENVIRONMENT"] = "LOCALHOST"
+    env["PIP_NO_INDEX"] = "1"
     for name in ("http_proxy", "https_proxy"):  # and no NO_PROXY: it would go around the server
         env[name] = env[name.upper()] = standin.url
     if auth == "legacy":
