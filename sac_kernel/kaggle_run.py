@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sac_kernel import checkpoint, files, job_outputs
 from sac_kernel.errors import ConfigError, KaggleError
 from sac_kernel.kaggle_client import ACTIVE, FINGERPRINT, KaggleClient, Published, Pushed
+from sac_kernel.walkthrough import NOT_TRAINED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -174,7 +175,10 @@ class KaggleRun:
 
     def fetch(self) -> dict[str, Any]:
         """Bring the outputs home, every hash checked against the manifest, and say what they are."""
-        manifest = self.client.fetch_outputs(self.kernel, self.outputs)
+        try:
+            manifest = self.client.fetch_outputs(self.kernel, self.outputs)
+        except KaggleError as err:
+            raise self._why_not_trained() or err from err
         last = self.last_run() or {"kernel": self.kernel, "parameters": {}, "fresh": False, "outputs": ""}
         files.write_json(self.build / _LAST_RUN, {**last, "fetched": self._fetched_mark() != last["outputs"]})
         count, size = len(manifest["files"]), sum(e["bytes"] for e in manifest["files"].values())
@@ -183,6 +187,12 @@ class KaggleRun:
             f"run       {manifest['status']}, {manifest['episodes']} episodes, {manifest['updates']:,} updates"
         )
         return manifest
+
+    def _why_not_trained(self) -> KaggleError | None:
+        """Return what a run without outputs said of itself, if it did."""
+        said = [line for line in _lines(self.client.kernel_log(self.kernel)) if line.startswith(NOT_TRAINED)]
+        text = f"{self.kernel}: a run that trains is required, found {said[-1]}" if said else ""
+        return KaggleError(text) if said else None
 
     def stop(self) -> None:
         """Delete the kernel on Kaggle: its run stops, its outputs and log are lost."""

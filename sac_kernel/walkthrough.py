@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 TARGETS = (1.0, 1.0, -1.0, -1.0, 0.0)
 """Long, hold, reverse, hold, flat."""
 
+NOT_TRAINED = "NOT TRAINED:"
+"""Begins the line of a run that ended before training, as COMPLETE and after a minute."""
+
 JOB_COLUMNS = [
     "agent_id",
     "seed",

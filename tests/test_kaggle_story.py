@@ -12,7 +12,7 @@ import pytest
 from sac_kernel import files
 from sac_kernel.data_pipeline import write_processed
 from tests.conftest import make_data
-from tests.kaggle_standin import KaggleStandin, kaggle_env
+from tests.kaggle_standin import KaggleStandin, kaggle_env, run_kaggle
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = {
@@ -25,6 +25,7 @@ SETTINGS = {
     "sac_buffer_capacity": 20_000,
     "env_episode_length": 600,
     "env_horizon": 500,
+    "allow_cpu": True,  # the local platform has no GPU to give
 }
 UNCUT = """
 import sys, json
@@ -59,6 +60,11 @@ def build_kernel(checkout, env, *arguments, timeout=400):
 def settings(**changes):
     pairs = {**SETTINGS, **changes}
     return [part for name, value in pairs.items() for part in ("--set", f"{name}={value}")]
+
+
+def asked_once(kaggle):
+    """One listing of the files of each dataset version that was published."""
+    return sum(len(dataset.versions) for dataset in kaggle.datasets.values())
 
 
 def uploads(kaggle):
@@ -109,7 +115,10 @@ def test_a_run_over_several_sessions_ends_with_the_agent_of_an_uncut_run(checkou
         assert (checkout / "outputs" / name).read_bytes() == (uncut / name).read_bytes(), name
 
 
-def test_publishing_again_uploads_only_what_changed(checkout, tmp_path):
+SHORT = {"num_episodes": 1, "eval_frequency": 1, "checkpoint_frequency": 1, "time_budget_h": 1.0}
+
+
+def test_publishing_again_uploads_only_what_changed_and_asks_little(checkout, tmp_path):
     with KaggleStandin(tmp_path / "platform") as kaggle:
         env = kaggle_env(kaggle, tmp_path / "home")
         first = build_kernel(checkout, env)
@@ -119,15 +128,56 @@ def test_publishing_again_uploads_only_what_changed(checkout, tmp_path):
         assert metadata["id"] == "tester/sac-trading-train"
         assert metadata["dataset_sources"] == ["tester/sac-trading-data", "tester/sac-trading-code"]
 
-        before = uploads(kaggle)
+        before, asked = uploads(kaggle), len(kaggle.calls("GetDatasetStatus"))
         assert build_kernel(checkout, env).returncode == 0
         assert uploads(kaggle) == before
+        assert len(kaggle.calls("GetDatasetStatus")) - asked == 2  # one question for each dataset
+        assert len(kaggle.calls("ListDatasetFiles")) == asked_once(kaggle)
 
         module = checkout / "sac_kernel" / "metrics.py"
         module.write_text(module.read_text() + "\n# edited\n")
         assert build_kernel(checkout, env).returncode == 0
         assert len(kaggle.datasets["tester/sac-trading-data"].versions) == 1
         assert len(kaggle.datasets["tester/sac-trading-code"].versions) == 2
+
+
+def plain(kaggle_words, checkout, env):
+    done = run_kaggle(kaggle_words.split(), env, checkout, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_plain_kaggle_commands_push_and_fetch_and_the_next_build_knows(checkout, tmp_path):
+    """The README's two commands; then a build that goes on from what they brought, or starts over if told."""
+    with KaggleStandin(tmp_path / "platform") as kaggle:
+        env = {**kaggle_env(kaggle, tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+        assert build_kernel(checkout, env, *settings(**SHORT)).returncode == 0
+        assert "successfully pushed" in plain("kernels push", checkout, env)
+        kaggle.wait_status("tester/sac-trading-train", "COMPLETE", 300)
+        plain("kernels output tester/sac-trading-train -p outputs/", checkout, env)
+        assert files.verify_manifest(checkout / "outputs")["status"] == "complete"
+
+        done = build_kernel(checkout, env, "--set", "num_episodes=2")
+        assert done.returncode == 0, done.stderr
+        assert "resuming  tester/sac-trading-train at step 600" in done.stdout
+        assert "tester/sac-trading-state" in (checkout / "kernel-metadata.json").read_text()
+
+        fresh = build_kernel(checkout, env, "--fresh")
+        assert "resuming" not in fresh.stdout
+        again = build_kernel(checkout, env)  # not pushed yet: it is still to start over
+        assert "resuming" not in again.stdout
+        assert "tester/sac-trading-state" not in (checkout / "kernel-metadata.json").read_text()
+
+
+def test_a_run_without_a_gpu_says_so_at_once_and_ends_complete(checkout, tmp_path):
+    with KaggleStandin(tmp_path / "platform") as kaggle:
+        env = {**kaggle_env(kaggle, tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+        done = build_kernel(checkout, env, *settings(**SHORT, allow_cpu=False), "--push", "--follow")
+        assert kaggle.session("tester/sac-trading-train").status == "COMPLETE"
+    assert done.returncode == 2
+    assert (
+        "a run that trains is required, found NOT TRAINED: no GPU was given. Turn on GPU T4 x2" in done.stderr
+    )
 
 
 def test_without_credentials_it_builds_says_what_it_did_not_do_and_ends_with_0(checkout, tmp_path):
