@@ -13,7 +13,7 @@ EPISODES ?= 8
 export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_PROGRESS_BAR ?= on
 
-.PHONY: kaggle-rehearsal run test lint type bench build clean check-wheels check-notebooks fmt
+.PHONY: kaggle-rehearsal test-client run test lint type bench build clean check-wheels fmt
 
 run: $(READY)
 	$(BIN)/python build_kernel.py --set num_episodes=$(EPISODES) --set eval_frequency=2 \
@@ -25,9 +25,18 @@ test: $(READY)-dev
 build: $(READY)
 	$(BIN)/python build_kernel.py
 
-# The whole Kaggle story with the real client on a local Kaggle: publish, push, follow, fetch, resume.
-kaggle-rehearsal: $(READY)-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_kaggle_story.py
+# The whole Kaggle story with the real client on a local Kaggle: publish, push, follow, fetch, resume, probe.
+kaggle-rehearsal: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.kaggle_standin.walk
+
+# The tests of everything that speaks to Kaggle, with another version of the client.
+KAGGLE ?= 2.2.5
+test-client: $(READY)-dev
+	$(PYTHON) -m venv --system-site-packages .venv-client
+	$(PIP) freeze --exclude kaggle > .venv-client/pins.txt
+	.venv-client/bin/python -m pip install --quiet -r .venv-client/pins.txt "kaggle==$(KAGGLE)"
+	OMP_NUM_THREADS=1 .venv-client/bin/python -m pytest -n 2 --dist worksteal tests/test_kaggle_client.py \
+		tests/test_kaggle_failures.py tests/test_kaggle_standin.py tests/test_kaggle_story.py tests/kaggle_standin
 
 lint: $(READY)-dev
 	$(BIN)/ruff check .

@@ -15,7 +15,17 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sac_kernel import MODULES, __version__, files, job_outputs, kernel_notebook, rehearsal, report, wheels
+from sac_kernel import (
+    MODULES,
+    __version__,
+    files,
+    job_outputs,
+    kernel_notebook,
+    probe,
+    rehearsal,
+    report,
+    wheels,
+)
 from sac_kernel.data_pipeline import DataConfig, DataPipeline, ProcessedData, read_processed, write_processed
 from sac_kernel.errors import ConfigError, SacKernelError
 from sac_kernel.kaggle_client import KaggleClient
@@ -30,6 +40,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent
 PACKAGE = ROOT / "sac_kernel"
 TEMPLATE = ROOT / "notebooks" / "train.ipynb"
+PROBE = ROOT / "notebooks" / "probe.ipynb"
 KERNEL_METADATA = ROOT / "kernel-metadata.json"
 DATASET_METADATA = ROOT / "dataset-metadata.json"
 BUILD = ROOT / "build"
@@ -45,6 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
         parameters = kernel_notebook.parse_settings(args.set)
         _check_name(args.name)
         check_accelerator(args.accelerator)
+        if args.probe:
+            return _probe(args)
         if args.rehearse:
             data = _data(args)
             notebook = build(parameters | _expected(data))
@@ -156,6 +169,30 @@ def _prepare_session(run: KaggleRun, args: argparse.Namespace, parameters: dict[
     run.write_metadata(list(folders), args.accelerator)
     run.prepare(baked, fresh=fresh)
     return {"num_episodes": merged.num_episodes, "time_budget_h": merged.time_budget_h}
+
+
+def _probe(args: argparse.Namespace) -> int:
+    """Stage the probe, publish and push it as asked, and fetch its answers."""
+    client, folder = KaggleClient(say=print, poll_s=min(args.poll_s, _RETRY_S)), BUILD / "probe"
+    owner = client.owner()
+    digest = probe.stage_probe(folder, PROBE, owner or "INSERT_OWNER", args.name, args.accelerator)
+    print(f"probe     {_shown(folder)}, {args.accelerator}")
+    if owner is None:
+        print("Nothing was published: no Kaggle credentials here.")
+        return 2 if _asked_of_kaggle(args) else 0
+    run = KaggleRun(client, owner, args.name, folder, folder / "outputs", say=print, kind="probe")
+    client.publish_dataset(folder / "dataset", digest, "probe", may_unpack=True)
+    if not args.push:
+        print(f"next      kaggle kernels push -p {_shown(folder)}")
+        return 0
+    run.push()
+    if not args.follow:
+        print(f"next      kaggle kernels output {run.kernel} -p {_shown(folder / 'outputs')}")
+        return 0
+    if (status := run.follow(args.poll_s)) == "COMPLETE":
+        client.fetch_outputs(run.kernel, folder / "outputs")
+        print(f"answers   {_shown(folder / 'outputs' / 'probe.json')}")
+    return int(status != "COMPLETE")
 
 
 def _follow_and_fetch(run: KaggleRun, args: argparse.Namespace) -> int:
@@ -308,6 +345,9 @@ def _parser() -> argparse.ArgumentParser:
         "--resume", action="store_true", help="publish the fetched state and push the next session"
     )
     parser.add_argument("--until-done", action="store_true", help="session after session, within the quota")
+    parser.add_argument(
+        "--probe", action="store_true", help="the kernel that settles what only the platform can tell"
+    )
     parser.add_argument("--stop", action="store_true", help="delete the kernel and its run; asks first")
     parser.add_argument("--yes", action="store_true", help="with --stop: do not ask")
     parser.add_argument(

@@ -39,5 +39,13 @@ MODULES = (
 )
 """Modules that the kernel notebook carries, lowest layer first."""
 
-BUNDLER_MODULES = ("kaggle_process", "kaggle_client", "kaggle_run", "kernel_notebook", "rehearsal", "wheels")
+BUNDLER_MODULES = (
+    "kaggle_process",
+    "kaggle_client",
+    "kaggle_run",
+    "kernel_notebook",
+    "probe",
+    "rehearsal",
+    "wheels",
+)
 """Modules that only `build_kernel.py` uses; they stay at home."""

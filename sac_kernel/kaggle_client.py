@@ -102,13 +102,20 @@ class KaggleClient(KaggleProcess):
         return version if status else None
 
     def publish_dataset(
-        self, folder: Path, fingerprint: str, notes: str, known_version: int | None = None
+        self,
+        folder: Path,
+        fingerprint: str,
+        notes: str,
+        known_version: int | None = None,
+        *,
+        may_unpack: bool = False,
     ) -> Published:
         """Bring a dataset on Kaggle to the content of `folder`; upload nothing if it is there already.
 
         The folder is flat and has dataset-metadata.json, whose id names the owner, and fingerprint.json, whose
         `content_hash` is `fingerprint`; what is published is recognised by it. `notes` go with the version. If
         `known_version`, which was seen to hold this content, is still the newest, nothing more is asked.
+        Archives, which Kaggle unpacks, are refused unless `may_unpack`.
 
         Raises
         ------
@@ -116,7 +123,7 @@ class KaggleClient(KaggleProcess):
             If the folder cannot be published, or Kaggle does not show this content in time; then call again.
         """
         folder = Path(folder).resolve()
-        ref, names = self._check_dataset(folder, fingerprint)
+        ref, names = self._check_dataset(folder, fingerprint, may_unpack=may_unpack)
         sent = False
         if known_version is not None and self._dataset_state(ref) == ("ready", known_version):
             return Published(ref, known_version, sent)
@@ -208,7 +215,7 @@ class KaggleClient(KaggleProcess):
 
     # -- the parts of publishing, pushing and fetching
 
-    def _check_dataset(self, folder: Path, fingerprint: str) -> tuple[str, list[str]]:
+    def _check_dataset(self, folder: Path, fingerprint: str, *, may_unpack: bool) -> tuple[str, list[str]]:
         """Return the dataset's name and the files to send, or say why they cannot be published."""
         where, ref = str(folder), str(_read(folder / "dataset-metadata.json").get("id"))
         owner = self.owner()
@@ -216,7 +223,8 @@ class KaggleClient(KaggleProcess):
         named = re.fullmatch(rf"{re.escape(str(owner))}/[a-z0-9-]{{6,50}}", ref)
         need(named, where, f"an id {owner}/ and 6 to 50 characters", ref, "correct dataset-metadata.json")
         entries = sorted(p for p in folder.iterdir() if p.name != "dataset-metadata.json")
-        odd = [p.name for p in entries if not p.is_file() or p.suffix.lower() in UNPACKED]
+        archives = () if may_unpack else UNPACKED
+        odd = [p.name for p in entries if not p.is_file() or p.suffix.lower() in archives]
         odd += [p.name for p in entries[200:]]
         need(not odd, where, "a flat folder of at most 200 files, no archives", ", ".join(odd[:3]),
               "rename or remove them: folders are not sent, archives and .pt files are unpacked")  # fmt: skip
@@ -269,7 +277,7 @@ class KaggleClient(KaggleProcess):
             return f"the fingerprint shown is {found}"
         args = ["datasets", "files", ref, "--page-size", "200", "--format", "json"]
         there = self._ask(args, ref, lambda out: {str(row["name"]) for row in _json(out)})
-        missing = [n for n in names if n not in there and not n.endswith(".whl")]  # may be unpacked
+        missing = [n for n in names if n not in there and not n.endswith((".whl", *UNPACKED))]
         return f"{len(missing)} files do not show, first {', '.join(missing[:3])}" if missing else ""
 
     def _check_sources(self, ref: str, meta: Mapping[str, Any]) -> None:

@@ -38,9 +38,10 @@ class KaggleRun:
     root : folder of kernel-metadata.json and build/
     outputs : where fetched files go
     say : where lines for the user go
+    kind : of kernel, the last word of its name
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # who, which experiment, where
         self,
         client: KaggleClient,
         owner: str,
@@ -49,15 +50,17 @@ class KaggleRun:
         outputs: Path,
         *,
         say: Callable[[str], None],
+        kind: str = "train",
     ) -> None:
         self.client, self.owner, self.name = client, owner, name
+        self._kind = kind
         self.root, self.build, self.outputs = root, root / "build", outputs
         self._say = say
 
     @property
     def kernel(self) -> str:
-        """Return 'owner/name-train'."""
-        return f"{self.owner}/{self.name}-train"
+        """Return 'owner/name-train', or of another kind of kernel."""
+        return f"{self.owner}/{self.name}-{self._kind}"
 
     def dataset(self, kind: str) -> str:
         """Return 'owner/name-kind' of the data, code or state dataset."""

@@ -30,7 +30,7 @@ WHEELS = {
 }
 """File name -> SHA-256. Their own requirements are in the images."""
 
-NEEDED_FOR = {"arch": "the SPA test of the verdict", "hmmlearn": "the regimes of agent 3"}
+NEEDED_FOR = {"arch": "the SPA test", "hmmlearn": "the regime model of agent 3"}
 _PLATFORMS = ("manylinux2014_x86_64", "manylinux_2_17_x86_64", "manylinux_2_28_x86_64")
 _TIMEOUT_S = 120.0
 

@@ -4,7 +4,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["PIP_NO_INDEX"] = "1"  # no test fetches a package
-
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,10 @@ import pytest
 
 from sac_kernel.bar_formats import BarTable
 from sac_kernel.data_pipeline import DataConfig, split_table
+
+GUARD = Path(__file__).parent / "network_guard"
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(GUARD), os.environ.get("PYTHONPATH")]))
+runpy.run_path(str(GUARD / "sitecustomize.py"))  # this process; children find it on their path
 
 
 def make_bars(n=4000, seed=0, bar_seconds=3600, start="2017-01-02T00:00:00Z", sigma=1e-3, weekends=True):

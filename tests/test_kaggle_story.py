@@ -201,3 +201,28 @@ def test_a_planted_secret_is_in_nothing_that_is_built_or_said(checkout, tmp_path
         for path in (checkout / "build").rglob("*"):
             if path.is_file():
                 assert b"planted-secret" not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize("scheme", ["datasets", "flat"])
+def test_the_probe_answers_what_it_is_asked(checkout, tmp_path, scheme):
+    """Its answers are compared with what the local platform is known to do."""
+    with KaggleStandin(tmp_path / "platform", mount_scheme=scheme) as kaggle:
+        env = kaggle_env(kaggle, tmp_path / "home")
+        done = build_kernel(checkout, env, "--probe", "--accelerator", "none", "--push", "--follow")
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        assert not kaggle.foreign_requests
+    folder = checkout / "build" / "probe" / "outputs"
+    assert len(files.verify_manifest(folder)["files"]) == 312
+    answers = files.read_json(folder / "probe.json")
+    mounted = "datasets/tester/sac-trading-probe-data" if scheme == "datasets" else "sac-trading-probe-data"
+    assert answers["mount_paths"] == [mounted]
+    assert answers["arrived_pt"].startswith("unpacked")
+    assert answers["arrived_zip"].startswith("unpacked")
+    assert {answers[f"arrived_{s}"] for s in ("state", "h5", "json", "csv")} == {"as sent"}
+    assert answers["input_writable"] == "no: Read-only file system"
+    assert answers["internet"].startswith("no")
+    assert answers["child_process"] == "child"
+    assert answers["cuda_devices"] == 0
+    assert answers["run_type"] == "Batch"
+    assert answers["files_written"] == 310
+    assert f"numpy=={answers['version_numpy']}" in (folder / "probe_freeze.txt").read_text().splitlines()
