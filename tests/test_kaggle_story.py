@@ -190,17 +190,24 @@ def test_without_credentials_it_builds_says_what_it_did_not_do_and_ends_with_0(c
         assert not kaggle.datasets
 
 
-def test_a_planted_secret_is_in_nothing_that_is_built_or_said(checkout, tmp_path):
+def test_a_planted_secret_is_in_nothing_that_is_built_published_or_said(checkout, tmp_path):
     with KaggleStandin(tmp_path / "platform", key="planted-secret-key") as kaggle:
-        env = {**kaggle_env(kaggle, tmp_path / "home"), "MY_TOKEN": "planted-secret-env"}
+        env = {
+            **kaggle_env(kaggle, tmp_path / "home"),
+            "MY_TOKEN": "planted-secret-env",
+            "OMP_NUM_THREADS": "1",
+        }
         (checkout / ".env").write_text("TOKEN=planted-secret-file\n")
         (checkout / "data/secret.txt").write_text("planted-secret-data\n")
-        done = build_kernel(checkout, env)
-        assert done.returncode == 0, done.stderr
+        done = build_kernel(checkout, env, *settings(**SHORT, allow_cpu=False), "--push", "--follow")
+        assert "found NOT TRAINED" in done.stderr  # it ran as far as that
         assert "planted-secret" not in done.stdout + done.stderr
-        for path in (checkout / "build").rglob("*"):
-            if path.is_file():
-                assert b"planted-secret" not in path.read_bytes(), path
+        assert kaggle.datasets["tester/sac-trading-data"].versions
+        paths = [
+            p for top in (checkout / "build", tmp_path / "platform") for p in top.rglob("*") if p.is_file()
+        ]
+        assert [p for p in paths if p.suffix == ".h5"]
+        assert [p for p in paths if b"planted-secret" in p.read_bytes()] == []
 
 
 @pytest.mark.parametrize("scheme", ["datasets", "flat"])
