@@ -244,8 +244,8 @@ def _without_points(
     prices: bar_text.FloatArray, instrument: str, where: str
 ) -> tuple[bar_text.FloatArray, list[str]]:
     """Return prices in the quote currency where a file counts them in whole points."""
-    whole = np.round(prices)
-    if prices.size == 0 or not np.allclose(prices, whole, rtol=0, atol=1e-6):
+    whole = np.round(prices) if prices.size and np.isfinite(prices).all() else prices + np.nan
+    if not np.allclose(prices, whole, rtol=0, atol=1e-6):
         return prices, []
     scale = points_scale(instrument, float(np.median(prices)))
     if scale == 1.0:

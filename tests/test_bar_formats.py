@@ -91,7 +91,9 @@ def test_the_price_side_must_be_said(write, side):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(InputNotFoundError, match=r"no\.csv: a file of bars is required, found no file; check"):
+    with pytest.raises(
+        InputNotFoundError, match=r"no\.csv: a file of bars is required, found no file; check"
+    ):
         bar_formats.read_bars(tmp_path / "no.csv", "bid")
 
 

@@ -383,11 +383,12 @@ def test_a_source_of_its_own_replaces_the_earlier_file(tmp_path, path):
     assert len(read_processed(path).train["EURUSD"]) == 720
 
 
-def test_the_default_source_uses_an_existing_file_unless_forced(path, data):
+def test_the_default_source_uses_an_existing_file_or_the_sample(path, data):
     pipeline = DataPipeline(DataConfig(output_path=str(path)))
     assert len(pipeline.run_full_pipeline()[0]["EURUSD"]) == len(data.train["EURUSD"])
+    path.unlink()
     # 6,225 sample bars, 60 % of them.
-    assert len(pipeline.run_full_pipeline(force_download=True)[0]["EURUSD"]) == 3735
+    assert len(pipeline.run_full_pipeline()[0]["EURUSD"]) == 3735
     assert read_processed(path).price_side == "ask"
 
 
