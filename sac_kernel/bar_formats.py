@@ -222,7 +222,7 @@ def _utc(raw: Raw, clock: str | None, where: str) -> tuple[pd.DatetimeIndex, str
     named = proven or clock
     if not named:
         msg = (
-            f"{where}: times without an offset need their clock, got clock None; pass --clock UTC, an IANA zone, "
+            f"{where}: the clock of times without an offset is required, got None; pass --clock UTC, an IANA zone, "
             "histdata or mt-eet (MetaTrader servers)"
         )
         raise DataError(msg)
@@ -244,7 +244,9 @@ def _without_points(
     prices: bar_text.FloatArray, instrument: str, where: str
 ) -> tuple[bar_text.FloatArray, list[str]]:
     """Return prices in the quote currency where a file counts them in whole points."""
-    whole = np.round(prices) if prices.size and np.isfinite(prices).all() else prices + np.nan
+    if prices.size == 0 or not np.isfinite(prices).all():
+        return prices, []
+    whole = np.round(prices)
     if not np.allclose(prices, whole, rtol=0, atol=1e-6):
         return prices, []
     scale = points_scale(instrument, float(np.median(prices)))

@@ -81,6 +81,8 @@ def read_text(content: bytes, name: str, where: str) -> Raw:
     except UnicodeDecodeError as err:
         msg = f"{where}: a comma-separated table with a header is required, found: {str(err)[:200]}"
         raise DataError(msg) from err
+    # pandas' C parser does not return from a lone carriage return before a blank
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     first = next((line.strip() for line in StringIO(text) if line.strip()), "")
     if _HISTDATA_ASCII.match(first):
         return _histdata_ascii(text, name, where)

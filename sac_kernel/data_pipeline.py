@@ -156,15 +156,18 @@ class DataPipeline:
 
     def write(self, target: Path | None = None, *, download: bool = False) -> ProcessedData:
         """Write the processed file of the configured source, or of a download, and return its content."""
+        return read_processed(self.write_file(target, download=download))
+
+    def write_file(self, target: Path | None = None, *, download: bool = False) -> Path:
+        """Write the processed file, one instrument in memory at a time, and return its path."""
         c = self.config
         target = target or Path(c.output_path)
         if c.source == "h5" and not download:
-            data = read_processed(Path(c.path), c.price_side, c.clock)
-            write_processed(data, target)
-            return data
-        tables = self._downloaded() if download or c.source == "download" else self._tables()
-        _write_tables(tables, c, target)
-        return read_processed(target)
+            write_processed(read_processed(Path(c.path), c.price_side, c.clock), target)
+        else:
+            tables = self._downloaded() if download or c.source == "download" else self._tables()
+            _write_tables(tables, c, target)
+        return target
 
     def get_processed_data(self) -> tuple[Bars, Bars, Bars]:
         """Return (train, val, test) from the processed file, wherever it lies.

@@ -77,7 +77,7 @@ def test_columns_are_found_by_name_not_by_place(write):
 def test_times_without_an_offset_need_their_clock(write):
     path = write(GOOD.replace("open_time_utc", "time").replace("Z", ""))
     with pytest.raises(
-        DataError, match="times without an offset need their clock, got clock None; pass --clock"
+        DataError, match="the clock of times without an offset is required, got None; pass --clock"
     ):
         bar_formats.read_bars(path, "bid")
     check_is_the_good_one(bar_formats.read_bars(path, "bid", clock="UTC"))
@@ -121,7 +121,7 @@ def test_a_missing_file_is_named(tmp_path):
         (GOOD.replace("2017-01-02T01", "02.01.2017 01"), "ISO 8601 times are required in column 'open_time_utc'"),
         (GOOD.replace("2017-01-02T01:00:00Z", ""), "a time is required in every row, found none in line 3"),
         (GOOD.replace("2017-", "1917-"), "open times from 1971 to 2100 required, found 3"),
-        ("open_time_utc,open,high,low,close\n1483315200,1,1,1,1\n1483318800000,1,1,1,1\n", "Unix times of one unit from"),
+        (HEADER + "1483315200,1,1,1,1\n1483318800000,1,1,1,1\n", "Unix times of one unit from"),
         ("timestamp;open;high;low;close\n2017;1;1;1;1\n", "ISO 8601 times are required"),
     ],
 )  # fmt: skip

@@ -111,7 +111,7 @@ def test_every_real_file_is_tested(raw):
 @pytest.mark.parametrize("name", [n for n, (given, *_) in FILES.items() if given[1]])
 def test_a_clock_that_the_file_does_not_prove_must_be_given(raw, name):
     with pytest.raises(
-        DataError, match=r"times without an offset need their clock, got clock None; pass --clock"
+        DataError, match=r"the clock of times without an offset is required, got None; pass --clock"
     ):
         read_bars(raw / name, FILES[name][0][0], None)
 
