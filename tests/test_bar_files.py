@@ -3,6 +3,7 @@
 import io
 import lzma
 import struct
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -187,6 +188,14 @@ def test_a_damaged_hst_is_refused(put, content, found):
         read_bars(put("EURUSD1.hst", content), None, "UTC")
 
 
+@pytest.mark.parametrize("price", [np.inf, np.nan, -1.0])
+def test_a_price_that_is_none_is_refused_without_a_warning(put, price):
+    content = bytearray(fuzz_bars.hst(401))
+    content[156:164] = struct.pack("<d", price)
+    with pytest.raises(DataError, match=r"required, found 1 bad of 40 bars, first at bar 0"):
+        read_bars(put("EURUSD1.hst", bytes(content)), None, "UTC")
+
+
 def bi5(rows, record=">IIIff"):
     return lzma.compress(b"".join(struct.pack(record, *row) for row in rows), format=lzma.FORMAT_ALONE)
 
@@ -258,6 +267,17 @@ def test_ticks_with_float_prices_are_refused_not_misread(put):
 def test_a_damaged_bi5_is_refused_within_bounded_memory(put, content, found):
     with pytest.raises(DataError, match=found):
         read_bars(put(DAY + "08h_ticks.bi5", content))
+
+
+def test_an_lzma_bomb_takes_no_memory(put):
+    path = put(DAY + "08h_ticks.bi5", lzma.compress(bytes(80_000_000), format=lzma.FORMAT_ALONE))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="found more than"):
+            read_bars(path)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
 
 
 # -- archives
