@@ -270,12 +270,12 @@ def test_a_damaged_bi5_is_refused_within_bounded_memory(put, content, found):
 
 
 def test_an_lzma_bomb_takes_no_memory(put):
-    path = put(DAY + "08h_ticks.bi5", lzma.compress(bytes(80_000_000), format=lzma.FORMAT_ALONE))
+    path = put(DAY + "08h_ticks.bi5", lzma.compress(bytes(30_000_000), format=lzma.FORMAT_ALONE))
     tracemalloc.start()
     try:
         with pytest.raises(DataError, match="found more than"):
             read_bars(path)
-        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
     finally:
         tracemalloc.stop()
 
