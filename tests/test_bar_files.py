@@ -275,7 +275,7 @@ def test_an_lzma_bomb_takes_no_memory(put):
     try:
         with pytest.raises(DataError, match="found more than"):
             read_bars(path)
-        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+        assert tracemalloc.get_traced_memory()[1] < 16_000_000  # 8 MB of it are the dictionary
     finally:
         tracemalloc.stop()
 

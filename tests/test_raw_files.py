@@ -177,6 +177,7 @@ def test_minutes_make_dukascopys_own_hours_and_days(raw, minutes, name):
 
 
 def test_the_panel_of_2019_is_dukascopys_bid(raw, shared_data):
+    pytest.importorskip("pyarrow", reason="the panel is Parquet")
     made = aggregate(read_bars(raw / DUKASCOPY / "04" / "BID_candles_min_1.bi5"), 300).bars
     panel = read_bars(shared_data / "fx_m5_2017_2019" / "EURUSD_M5.parquet", "bid").bars
     np.testing.assert_allclose(panel.loc[made.index, "close"], made["close"], rtol=0, atol=1e-9)
@@ -224,6 +225,7 @@ def test_weeks_open_at_17_new_york(raw, name, clock):
 
 @pytest.fixture(scope="module")
 def panel(shared_data, tmp_path_factory):
+    pytest.importorskip("pyarrow", reason="the panel is Parquet")
     target = tmp_path_factory.mktemp("panel") / "processed_data.h5"
     config = DataConfig(
         source="files", path=str(shared_data / "fx_m5_2017_2019"), price_side="bid", output_path=str(target)
