@@ -239,20 +239,21 @@ def _data(args: argparse.Namespace) -> ProcessedData:
     if args.data is None and target.is_file():
         return read_processed(target, args.price_side)
     if args.data is None:
-        print("No bars given (--data FILE): taking the embedded sample, 6,225 EURUSD hours of 2017.")
+        print("No bars given (--data PATH): taking the embedded sample, 6,225 EURUSD hours of 2017.")
         config = DataConfig(output_path=str(target))
     else:
-        source = "h5" if args.data.suffix.lower() in (".h5", ".hdf5") else "csv"
         config = DataConfig(
-            source=source,
+            source="h5" if args.data.suffix.lower() in (".h5", ".hdf5") else "files",
             path=str(args.data),
             instrument=args.instrument,
             price_side=args.price_side,
             clock=args.clock,
+            bar_minutes=args.bar_minutes,
             output_path=str(target),
         )
-    data = DataPipeline(config).build()
-    write_processed(data, target)
+    data = DataPipeline(config).write()
+    for note in data.notes:
+        print(f"          {note}")
     return data
 
 
@@ -324,10 +325,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, metavar="FILE", help="your bars: .csv, or a processed .h5")
-    parser.add_argument("--price-side", choices=("bid", "ask", "mid"), help="what the prices of FILE are")
-    parser.add_argument("--clock", help="UTC, if the CSV's times carry no offset")
-    parser.add_argument("--instrument", default="EURUSD", help="name of the CSV's instrument")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="PATH",
+        help="your bars: a file, a folder of instruments, or a processed .h5",
+    )
+    parser.add_argument("--price-side", choices=("bid", "ask", "mid"), help="what the prices of PATH are")
+    parser.add_argument("--clock", help="UTC, an IANA zone, histdata or mt-eet, if the files do not prove it")
+    parser.add_argument("--instrument", default="EURUSD", help="the traded instrument")
+    parser.add_argument("--bar-minutes", type=int, default=0, help="make bars of this length; 0 leaves them")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="bake a parameter in"
     )

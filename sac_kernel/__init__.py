@@ -14,7 +14,14 @@ MODULES = (
     "runtime",
     "metrics",
     # bars
+    "instruments",
+    "bar_clocks",
+    "bar_table",
+    "bar_text",
+    "bar_binary",
     "bar_formats",
+    "processed_file",
+    "data_download",
     "data_pipeline",
     # what the agent sees
     "feature_engineering",

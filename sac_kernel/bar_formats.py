@@ -1,46 +1,60 @@
 """Bars as people have them, read into one form: open_time_utc -> open, high, low, close.
 
-Each reader returns a `BarTable`. The price side and the clock are stated by the caller or proven by the
-file; nothing is guessed, filled, sorted or dropped.
+`read_bars` reads one file of any format, `read_instrument` several files of one instrument, `find_files` a
+folder. The price side and the clock are stated by the caller or proven by the file; nothing is guessed
+without a note, and nothing is filled, sorted or dropped for being large.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-from dataclasses import dataclass
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from sac_kernel import bar_binary, bar_clocks, bar_text
+from sac_kernel.bar_table import (
+    INDEX_NAME,
+    PRICE_COLUMNS,
+    PRICE_SIDES,
+    BarTable,
+    aggregate,
+    bars_of_ticks,
+    check_bars,
+    drop_repeats,
+    infer_bar_seconds,
+    join,
+    make_bars,
+    seconds_of,
+)
 from sac_kernel.errors import DataError, InputNotFoundError
+from sac_kernel.instruments import guess_instrument, points_scale
 
-PRICE_COLUMNS = ("open", "high", "low", "close")
-PRICE_SIDES = ("bid", "ask", "mid")
-TIME_COLUMN_NAMES = ("open_time_utc", "time", "timestamp", "datetime", "date")
-INDEX_NAME = "open_time_utc"
+if TYPE_CHECKING:
+    from sac_kernel.bar_text import Raw
+
+__all__ = [
+    "INDEX_NAME",
+    "PRICE_COLUMNS",
+    "PRICE_SIDES",
+    "BarTable",
+    "check_bars",
+    "find_files",
+    "infer_bar_seconds",
+    "read_bars",
+    "read_instrument",
+    "read_sample",
+]
+
+SUFFIXES = (".csv", ".txt", ".json", ".zip", ".parquet", ".hst", ".bi5")
+"""What a file of bars may end in."""
 
 _SAMPLE_PACKAGE, _SAMPLE_FILE = "gym-anytrading", "FOREX_EURUSD_1H_ASK.csv"
-_EARLIEST, _LATEST = pd.Timestamp("1971-01-01", tz="UTC"), pd.Timestamp("2100-01-01", tz="UTC")
-
-
-@dataclass(frozen=True)
-class BarTable:
-    """Bars of one instrument.
-
-    Attributes
-    ----------
-    bars : DataFrame, index `open_time_utc` (UTC), columns open, high, low, close (float64)
-    bar_seconds : length of a bar
-    price_side : 'bid', 'ask' or 'mid'
-    source, clock : where the bars came from and the clock of the file, in words
-    """
-
-    bars: pd.DataFrame
-    bar_seconds: int
-    price_side: str
-    source: str
-    clock: str
+_TICK_BAR_SECONDS = 60
+_SIDE_IN_NAME = re.compile(r"(?<![A-Z])(BID|ASK|MID)(?![A-Z])")
 
 
 def read_sample() -> BarTable:
@@ -51,165 +65,201 @@ def read_sample() -> BarTable:
     try:
         files = importlib.metadata.files(_SAMPLE_PACKAGE) or []
         (entry,) = (f for f in files if f.name == _SAMPLE_FILE)
-        path = Path(str(entry.locate()))
-        raw = pd.read_csv(path)
+        table = read_bars(Path(str(entry.locate())), clock="UTC")
     except (importlib.metadata.PackageNotFoundError, ValueError, OSError) as err:
         msg = (
             f"bar_formats.read_sample: {_SAMPLE_FILE} of the package {_SAMPLE_PACKAGE} is required, found: "
             f"{err}; run `pip install gym-anytrading`, or give your own bars with --data"
         )
         raise InputNotFoundError(msg) from err
-    # The order day.month is proven by the first rows: 01.01. to 31.01. are consecutive days.
-    times = pd.to_datetime(raw["Time"], format="%d.%m.%Y %H:%M:%S.%f", utc=True)
-    bars = _frame(times, raw.rename(columns=str.lower), path)
-    return BarTable(bars, infer_bar_seconds(bars, path), "ask", f"sample of {_SAMPLE_PACKAGE}", "UTC")
+    return BarTable(table.bars, table.bar_seconds, "ask", f"sample of {_SAMPLE_PACKAGE}", "UTC")
 
 
-def read_csv(path: Path, price_side: str | None, clock: str | None = None) -> BarTable:
-    """Read a CSV with a header: a time column and open, high, low, close (any case, any order).
+def read_bars(
+    path: Path, price_side: str | None = None, clock: str | None = None, instrument: str = ""
+) -> BarTable:
+    """Read one file of bars, or of ticks, which become one-minute bars.
 
     Parameters
     ----------
-    path : file whose time column is named open_time_utc, time, timestamp, datetime or date and holds the
-        bar's OPEN in ISO 8601 (`2017-01-02T10:00:00Z`, `2017-01-02 10:00:00+00:00`)
-    price_side : 'bid', 'ask' or 'mid'; a file cannot prove it
-    clock : 'UTC' for times without an offset; a column named open_time_utc, or offsets, prove it themselves
+    path : a file of one of the formats in docs/data.md
+    price_side : 'bid', 'ask' or 'mid'; needed unless the format or the file's name tells it. Of a file with
+        bid and ask the one that is asked for is read, else the bid
+    clock : 'UTC', an IANA zone, 'histdata' or 'mt-eet' (New York + 7 h); needed unless the file proves it
+    instrument : what the file must be of; '' takes what the file or its name says
 
     Raises
     ------
     InputNotFoundError, DataError
-        With the file, the line, what was required and what was found.
+        With the file, the place in it, what was required and what was found.
     """
-    where = f"{path}"
-    if price_side not in PRICE_SIDES:
+    where = str(path)
+    if price_side is not None and price_side not in PRICE_SIDES:
         msg = f"{where}: the price side (bid, ask or mid) is required, got {price_side!r}; pass --price-side"
         raise DataError(msg)
-    raw = _read_table(path)
-    time_column = _time_column(raw, path)
-    try:
-        times = pd.to_datetime(raw[time_column], format="ISO8601")
-    except (ValueError, TypeError, OverflowError) as err:
-        msg = (
-            f"{where}: ISO 8601 times are required in column {time_column!r} "
-            f"(2017-01-02T10:00:00Z), found: {_first_line(err)}"
-        )
-        raise DataError(msg) from err
-    if not isinstance(times.dtype, pd.DatetimeTZDtype):
-        if times.dtype.kind != "M":
-            msg = f"{where}: one UTC offset in column {time_column!r} is required, found several"
-            raise DataError(msg)
-        if clock != "UTC" and time_column != "open_time_utc":
-            msg = (
-                f"{where}: times without an offset need their clock, got clock {clock!r}; "
-                "pass --clock UTC if they are UTC"
-            )
-            raise DataError(msg)
-        times = times.dt.tz_localize("UTC")
-    bars = _frame(times.dt.tz_convert("UTC"), raw, path)
-    return BarTable(bars, infer_bar_seconds(bars, path), price_side, path.name, "UTC")
-
-
-def check_bars(bars: pd.DataFrame, where: str) -> None:
-    """Raise DataError unless bars are usable: sorted, unique, finite, positive, low <= open, close <= high.
-
-    Nothing is repaired; the message names the first offending bar and how many there are.
-    """
-    utc = isinstance(bars.index, pd.DatetimeIndex) and bars.index.tz is not None
-    if not utc or not {*PRICE_COLUMNS} <= {*bars.columns}:
-        found = f"{bars.index.dtype} and {', '.join(map(str, bars.columns[:8]))}"
-        msg = f"{where}: an index of UTC open times and open, high, low, close are required, found {found}"
+    if clock is not None:
+        bar_clocks.check_clock(clock, where)
+    raw = _read_raw(path, where)
+    told = raw.instrument or guess_instrument(path.name)
+    if instrument and told and instrument != told:
+        msg = f"{where}: bars of {instrument} are required, found {told}; pass --instrument {told}"
         raise DataError(msg)
-    if len(bars) == 0:
-        msg = f"{where}: bars are required, found an empty table"
-        raise DataError(msg)
-    times = bars.index.as_unit("s").asi8  # type: ignore[attr-defined]  # a DatetimeIndex
-    o, h, lo, c = (bars[name].to_numpy() for name in PRICE_COLUMNS)
-    prices = bars.loc[:, list(PRICE_COLUMNS)].to_numpy()
-    step = np.diff(times, prepend=times[0] - 1)
-    faults = {
-        "finite prices": ~np.isfinite(prices).all(axis=1),
-        "prices above 0": (prices <= 0).any(axis=1),
-        "high >= low": h < lo,
-        "high >= open and close": h < np.maximum(o, c),
-        "low <= open and close": lo > np.minimum(o, c),
-        "unique open times": step == 0,
-        "increasing open times": step < 0,
-        "open times from 1971 to 2100": (bars.index < _EARLIEST) | (bars.index > _LATEST),
-    }
-    for required, bad in faults.items():
-        if bad.any():
-            i = int(np.argmax(bad))
-            values = ", ".join(f"{name} {prices[i, k]:g}" for k, name in enumerate(PRICE_COLUMNS))
-            msg = (
-                f"{where}: {required} required, found {int(bad.sum())} bad of {len(bars)} bars, first at bar "
-                f"{i} ({bars.index[i].isoformat()}: {values}); correct the source, nothing is repaired silently"
-            )
-            raise DataError(msg)
-
-
-def infer_bar_seconds(bars: pd.DataFrame, where: Path | str) -> int:
-    """Return the most frequent distance of open times; a shorter distance is an error."""
-    times = bars.index.as_unit("s").asi8  # type: ignore[attr-defined]  # a DatetimeIndex
-    steps, counts = np.unique(np.diff(times), return_counts=True)
-    steps, counts = steps[steps > 0], counts[steps > 0]
-    if steps.size == 0:
-        msg = f"{where}: at least two bars with increasing times are required, found {len(bars)}"
-        raise DataError(msg)
-    usual = int(steps[np.argmax(counts)])
-    if steps[0] < usual:
-        msg = (
-            f"{where}: bars of one length are required, found mostly {usual} s apart but also {steps[0]} s; "
-            "resample the source to one bar size"
-        )
-        raise DataError(msg)
-    return usual
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        msg = f"{path}: a CSV file is required, found no file; check the path given with --data"
-        raise InputNotFoundError(msg)
-    try:
-        raw = pd.read_csv(path, encoding="utf-8-sig", skipinitialspace=True)
-    except (ValueError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as err:
-        msg = f"{path}: a comma-separated table with a header is required, found: {_first_line(err)}"
-        raise DataError(msg) from err
-    raw.columns = [str(c).strip().lower() for c in raw.columns]
-    return raw
-
-
-def _time_column(raw: pd.DataFrame, path: Path) -> str:
-    for name in TIME_COLUMN_NAMES:
-        if name in raw.columns:
-            return name
-    msg = (
-        f"{path}: a time column is required ({', '.join(TIME_COLUMN_NAMES)}), "
-        f"found columns {', '.join(map(str, raw.columns[:8]))}"
+    side, values, side_notes = _side(raw, price_side, path)
+    times, clock_name = _utc(raw, clock, where)
+    if raw.ticks:
+        bars = bars_of_ticks(times.as_unit("s").asi8, values, _TICK_BAR_SECONDS, where)
+        notes = [f"{where}: {len(values):,} ticks made {len(bars):,} one-minute bars"]
+        seconds = _TICK_BAR_SECONDS
+    else:
+        values, notes = _without_points(values, instrument or told, where)
+        bars, repeats = _bars(times, values, clock_name, where)
+        notes += repeats
+        seconds = _bar_seconds(raw, bars, where)
+    notes = [f"{where}: {raw.layout}, clock {clock_name}, {side}", *raw.notes, *side_notes, *notes]
+    return BarTable(
+        bars, seconds, side, path.name, clock_name, tuple(n.replace(where, path.name) for n in notes)
     )
-    raise DataError(msg)
 
 
-def _frame(times: pd.Series, raw: pd.DataFrame, path: Path) -> pd.DataFrame:
-    missing = [name for name in PRICE_COLUMNS if name not in raw.columns]
-    if missing:
+def read_instrument(
+    paths: list[Path], price_side: str | None, clock: str | None, instrument: str, bar_seconds: int = 0
+) -> BarTable:
+    """Read files of one instrument, each made into bars of `bar_seconds` (0: as they are), and join them."""
+    tables = []
+    for path in paths:
+        if path.suffix == ".bi5" and path.stat().st_size == 0:
+            continue  # an hour or day without prices
+        table = read_bars(path, price_side, clock, instrument)
+        tables.append(aggregate(table, bar_seconds) if 0 < bar_seconds <= 3600 else table)
+    if not tables:
+        msg = f"{paths[0].parent if paths else instrument}: files with bars of {instrument} are required, found none"
+        raise DataError(msg)
+    table = join(tables, instrument)
+    return aggregate(table, bar_seconds) if bar_seconds else table
+
+
+def find_files(folder: Path) -> dict[str, list[Path]]:
+    """Return instrument -> its files in a folder and the folders below, by the names of file and folders.
+
+    Raises
+    ------
+    DataError
+        If there is no file of bars, or one whose name tells no instrument or several.
+    """
+    found: dict[str, list[Path]] = {}
+    inner = (p for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file())
+    for path in inner:
+        if path.suffix.lower() == ".txt" or any(
+            part.startswith(".") for part in path.relative_to(folder).parts
+        ):
+            continue  # HistData's gap reports, hidden files
+        names = (guess_instrument(part) for part in reversed((folder / path.relative_to(folder)).parts))
+        instrument = next(filter(None, names), "")
+        if not instrument:
+            msg = (
+                f"{path}: a file name that tells one instrument is required (EURUSD_M5.csv); rename the file"
+            )
+            raise DataError(msg)
+        found.setdefault(instrument, []).append(path)
+    if not found:
+        msg = f"{folder}: files of bars ({', '.join(SUFFIXES)}) are required, found none"
+        raise DataError(msg)
+    return dict(sorted(found.items()))
+
+
+def _read_raw(path: Path, where: str) -> Raw:
+    if not path.is_file():
+        msg = f"{where}: a file of bars is required, found no file; check the path given with --data"
+        raise InputNotFoundError(msg)
+    if path.stat().st_size > bar_binary.MAX_BYTES:
+        msg = f"{where}: at most {bar_binary.MAX_BYTES:,} bytes are required, found {path.stat().st_size:,}; split it"
+        raise DataError(msg)
+    content, name = path.read_bytes(), path.name
+    if content[:4] == b"PK\x03\x04" or path.suffix.lower() == ".zip":
+        name, content = bar_binary.unzip(content, where)
+        where = f"{where}:{name}"
+    suffix = Path(name).suffix.lower()
+    if suffix == ".bi5":
+        return bar_binary.read_bi5(content, path, where)
+    if suffix == ".hst":
+        return bar_binary.read_hst(content, where)
+    if suffix == ".parquet":
+        return bar_binary.read_parquet(content, where)
+    if suffix == ".json":
+        return bar_text.read_oanda(content, where)
+    return bar_text.read_text(content, name, where)
+
+
+def _side(raw: Raw, price_side: str | None, path: Path) -> tuple[str, bar_text.FloatArray, list[str]]:
+    """Return the price side, its values and what to say of it."""
+    sides, where = raw.sides, str(path)
+    if "" not in sides:
+        if raw.ticks and price_side == "mid":
+            return "mid", (sides["bid"] + sides["ask"]) / 2, []
+        if price_side is not None and price_side not in sides:
+            msg = f"{where}: {price_side} prices are required, found {', '.join(sides)} ({raw.layout})"
+            raise DataError(msg)
+        side = price_side or ("bid" if "bid" in sides else next(iter(sides)))
+        notes = [f"{where}: {side} taken of {', '.join(sides)}"] if len(sides) > 1 else []
+        return side, sides[side], notes
+    named = {found.lower() for found in _SIDE_IN_NAME.findall(path.name.upper())}
+    if len(named) == 1 and price_side not in (None, *named):
+        msg = f"{where}: {price_side} prices are required, found a name that says {', '.join(named)}"
+        raise DataError(msg)
+    side = price_side or (named.pop() if len(named) == 1 else "")
+    if not side:
+        msg = f"{where}: the price side (bid, ask or mid) is required, got None; pass --price-side"
+        raise DataError(msg)
+    return side, sides[""], [] if price_side else [f"{where}: the name says {side} prices"]
+
+
+def _utc(raw: Raw, clock: str | None, where: str) -> tuple[pd.DatetimeIndex, str]:
+    """Return the rows' times in UTC and the clock they were on."""
+    proven = "UTC" if raw.times.tz is not None else raw.clock
+    if proven and clock not in (None, proven):
+        msg = f"{where}: clock {clock} was given, but the file ({raw.layout}) proves {proven}; leave --clock out"
+        raise DataError(msg)
+    named = proven or clock
+    if not named:
         msg = (
-            f"{path}: columns open, high, low, close are required, {', '.join(missing)} missing; "
-            f"found {', '.join(map(str, raw.columns[:8]))}"
+            f"{where}: the clock of times without an offset is required, got None; pass --clock UTC, an IANA zone, "
+            "histdata or mt-eet (MetaTrader servers)"
         )
         raise DataError(msg)
-    try:
-        prices = raw.loc[:, list(PRICE_COLUMNS)].astype(np.float64)
-    except (ValueError, TypeError) as err:
-        msg = f"{path}: numbers are required in open, high, low, close, found: {_first_line(err)}"
-        raise DataError(msg) from err
-    prices.index = pd.DatetimeIndex(times, name=INDEX_NAME).as_unit("ns")
-    if prices.index.hasnans:
-        line = int(np.argmax(prices.index.isna())) + 2
-        msg = f"{path}: a time is required in every row, found none in line {line}"
+    return (raw.times if raw.times.tz is not None else bar_clocks.to_utc(raw.times, named, where)), named
+
+
+def _bars(
+    times: pd.DatetimeIndex, prices: bar_text.FloatArray, clock: str, where: str
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return checked bars; HistData repeats an hour when its source's clock changes."""
+    if clock != bar_clocks.HISTDATA:
+        return make_bars(times, prices, where), []
+    frame = pd.DataFrame(prices, index=pd.DatetimeIndex(times, name=INDEX_NAME), columns=list(PRICE_COLUMNS))
+    frame, notes = drop_repeats(frame, where)
+    return make_bars(pd.DatetimeIndex(frame.index), frame.to_numpy(), where), notes
+
+
+def _without_points(
+    prices: bar_text.FloatArray, instrument: str, where: str
+) -> tuple[bar_text.FloatArray, list[str]]:
+    """Return prices in the quote currency where a file counts them in whole points."""
+    if prices.size == 0 or not np.isfinite(prices).all():
+        return prices, []
+    whole = np.round(prices)
+    if not np.allclose(prices, whole, rtol=0, atol=1e-6):
+        return prices, []
+    scale = points_scale(instrument, float(np.median(prices)))
+    if scale == 1.0:
+        return prices, []
+    return whole / scale, [f"{where}: prices in points, divided by {scale:,.0f} ({instrument})"]
+
+
+def _bar_seconds(raw: Raw, bars: pd.DataFrame, where: str) -> int:
+    if not raw.bar_seconds:
+        return infer_bar_seconds(bars, where)
+    shortest = int(np.diff(seconds_of(bars)).min(initial=raw.bar_seconds))
+    if shortest < raw.bar_seconds:
+        msg = f"{where}: bars of {raw.bar_seconds} s are required, found two {shortest} s apart"
         raise DataError(msg)
-    check_bars(prices, str(path))
-    return prices
-
-
-def _first_line(err: BaseException) -> str:
-    return str(err).splitlines()[0][:200] if str(err) else type(err).__name__
+    return raw.bar_seconds

@@ -1,36 +1,60 @@
-"""From a source of bars to `processed_data.h5`: checked, described, split in time with an embargo.
+"""From sources of bars to `processed_data.h5`: checked, described, split in time with an embargo.
 
-The file is the contract between a user's machine and the kernel: /train|val|test/<INSTRUMENT>/{timestamp,
-open, high, low, close} and /metadata attributes. Bars that cannot be used are refused, never repaired.
+One instrument is read, split and written at a time, so that ten of them need the memory of one. Bars that
+cannot be used are refused, never repaired; instruments that cannot be used whole are left out with a note.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
+import datetime as dt
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import h5py
-import numpy as np
 import pandas as pd
 
-from sac_kernel import bar_formats, files, runtime
-from sac_kernel.bar_formats import INDEX_NAME, PRICE_COLUMNS, PRICE_SIDES, BarTable
+from sac_kernel import bar_formats, data_download, runtime
+from sac_kernel.bar_table import INDEX_NAME, PRICE_COLUMNS, PRICE_SIDES, BarTable, aggregate, inspect_bars
 from sac_kernel.config import require
-from sac_kernel.errors import DataError, InputNotFoundError
+from sac_kernel.errors import ConfigError, DataError
+from sac_kernel.instruments import INSTRUMENTS
+from sac_kernel.processed_file import (
+    SCHEMA_VERSION,
+    SPLITS,
+    Bars,
+    ProcessedData,
+    hash_splits,
+    read_processed,
+    write_processed,
+    writing,
+)
 
-Bars = dict[str, pd.DataFrame]
-"""Instrument -> DataFrame with index open_time_utc and float64 open, high, low, close."""
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-SPLITS = ("train", "val", "test")
-SCHEMA_VERSION = 1
-SOURCES = ("sample", "csv", "h5")
+__all__ = [
+    "INDEX_NAME",
+    "PRICE_COLUMNS",
+    "PRICE_SIDES",
+    "SCHEMA_VERSION",
+    "SPLITS",
+    "Bars",
+    "DataConfig",
+    "DataPipeline",
+    "ProcessedData",
+    "hash_splits",
+    "inspect_bars",
+    "read_processed",
+    "split_table",
+    "write_processed",
+]
 
-_CHUNK_ROWS = 16_384
-_FIRST_PLAUSIBLE_S = 31_536_000  # 1971; seconds divided by 1000 once too often lie far below
-_LAST_PLAUSIBLE_S = 4_102_444_800  # 2100; milliseconds lie far above
+SOURCES = ("sample", "files", "h5", "download")
+
+_EDGE = pd.Timedelta(days=7)
+_LEAST_SHARE = 0.5
+_SHOWN_GAP_H = 24.0
 
 
 @dataclass(frozen=True)
@@ -39,15 +63,20 @@ class DataConfig:
 
     Attributes
     ----------
-    source : 'sample' (embedded, needs gym-anytrading), 'csv' or 'h5' (an existing processed file)
-    path : the CSV or h5 file; unused for 'sample'
-    instrument : name of the CSV's instrument
-    price_side : 'bid', 'ask' or 'mid'; required for a CSV and for an h5 without that attribute
-    clock : 'UTC' if the CSV's times have no offset
+    source : 'sample' (embedded, needs gym-anytrading), 'files' (your bars, see docs/data.md), 'h5' (an
+        existing processed file) or 'download' (needs tradedesk-marketdata)
+    path : a file of bars or a folder of them, one instrument or more; the h5 file
+    instrument : the traded instrument; its bars set the splits' boundaries
+    price_side : 'bid', 'ask' or 'mid'; needed unless the file tells it
+    clock : 'UTC', an IANA zone, 'histdata' or 'mt-eet'; needed unless the file tells it
+    bar_minutes : length of the bars to make; 0 leaves them as they are (a download makes 5)
     train_fraction, val_fraction : shares of the bars, in time order; the rest is the test split
     embargo_hours : bars of this many hours are left out after each boundary, so that no feature or held
         position reaches across; at least the longest feature horizon (1 day)
     output_path : the processed file
+    download_from : 'dukascopy' or 'histdata'
+    download_start, download_end : first and last day, ISO; '' is the day before yesterday
+    download_cache : folder that keeps what was fetched
     """
 
     source: str = "sample"
@@ -55,69 +84,42 @@ class DataConfig:
     instrument: str = "EURUSD"
     price_side: str | None = None
     clock: str | None = None
+    bar_minutes: int = 0
     train_fraction: float = 0.6
     val_fraction: float = 0.2
     embargo_hours: float = 120.0
     output_path: str = str(runtime.LOCAL_DATA)
+    download_from: str = "dukascopy"
+    download_start: str = "2012-01-01"
+    download_end: str = ""
+    download_cache: str = "data/cache"
 
     def __post_init__(self) -> None:
         where = "DataConfig"
         require(self.source in SOURCES, where, f"source must be one of {', '.join(SOURCES)}", self.source)
-        require(self.source == "sample" or bool(self.path), where, f"{self.source} needs a path", self.path)
+        needs_path = self.source in ("files", "h5")
+        require(not needs_path or bool(self.path), where, f"{self.source} needs a path", self.path)
         require(self.instrument.isalnum(), where, "instrument must be letters and digits", self.instrument)
+        require(0 <= self.bar_minutes <= 1440, where, "bar_minutes must be in [0, 1440]", self.bar_minutes)
         require(0 < self.train_fraction < 1, where, "train_fraction must be in (0, 1)", self.train_fraction)
         require(0 < self.val_fraction < 1, where, "val_fraction must be in (0, 1)", self.val_fraction)
         share = self.train_fraction + self.val_fraction
         require(share < 1, where, "train_fraction + val_fraction must be below 1", share)
         require(self.embargo_hours >= 24, where, "embargo_hours must be >= 24", self.embargo_hours)
+        for name in ("download_start", "download_end"):
+            _day(getattr(self, name), name)
 
 
 @dataclass(frozen=True)
-class ProcessedData:
-    """What a processed file holds: three splits and how they came about."""
+class SplitTimes:
+    """When each split begins and ends, UTC; a bar is of a split if begin <= open < end."""
 
-    train: Bars
-    val: Bars
-    test: Bars
-    bar_seconds: int
-    price_side: str
-    source: str
-    clock: str
-    content_hash: str
+    spans: dict[str, tuple[pd.Timestamp, pd.Timestamp]]
 
-    def __post_init__(self) -> None:
-        # The side travels with the bars, so that an env never has to be told it.
-        for split in self.splits.values():
-            for bars in split.values():
-                bars.attrs = {"price_side": self.price_side, "bar_seconds": self.bar_seconds}
-
-    @property
-    def splits(self) -> dict[str, Bars]:
-        """Return the splits by name, in time order."""
-        return {"train": self.train, "val": self.val, "test": self.test}
-
-    def describe(self) -> dict[str, Any]:
-        """Return plain facts for headers and reports."""
-        spans = {
-            name: {
-                instrument: {
-                    "bars": len(bars),
-                    "first_utc": bars.index[0].isoformat(),
-                    "last_utc": bars.index[-1].isoformat(),
-                }
-                for instrument, bars in split.items()
-            }
-            for name, split in self.splits.items()
-        }
-        return {
-            "instruments": sorted(self.train),
-            "bar_seconds": self.bar_seconds,
-            "price_side": self.price_side,
-            "source": self.source,
-            "clock": self.clock,
-            "content_hash": self.content_hash,
-            "splits": spans,
-        }
+    def parts(self, bars: pd.DataFrame) -> dict[str, pd.DataFrame]:
+        """Return the bars of each split."""
+        at = {name: bars.index.searchsorted(span) for name, span in self.spans.items()}
+        return {name: bars.iloc[start:end] for name, (start, end) in at.items()}
 
 
 class DataPipeline:
@@ -125,7 +127,7 @@ class DataPipeline:
 
     Examples
     --------
-    >>> pipeline = DataPipeline(DataConfig(source="csv", path="eurusd.csv", price_side="bid"))
+    >>> pipeline = DataPipeline(DataConfig(source="files", path="bars/", price_side="bid"))
     >>> pipeline.run_full_pipeline()                                     # doctest: +SKIP
     >>> train, val, test = pipeline.get_processed_data()                 # doctest: +SKIP
     """
@@ -136,27 +138,36 @@ class DataPipeline:
     def run_full_pipeline(self, force_download: bool = False) -> tuple[Bars, Bars, Bars]:
         """Read the source, check and split it, write the processed file and return the splits.
 
-        An existing processed file is used as it is, unless `force_download` asks for the source again or
-        the config names a source of its own (csv, h5).
+        `force_download` fetches the ten instruments anew (what the cache has is not fetched again), unless the
+        config names files of its own. Without it an existing processed file is used as it is where the
+        source is the sample or a download.
         """
         target = Path(self.config.output_path)
-        if target.is_file() and not force_download and self.config.source == "sample":
+        of_its_own = self.config.source in ("files", "h5")
+        if target.is_file() and not force_download and not of_its_own:
             return self.get_processed_data()
-        data = self.build()
-        write_processed(data, target)
+        data = self.write(download=force_download and not of_its_own)
         return data.train, data.val, data.test
 
     def build(self) -> ProcessedData:
-        """Return the processed data of the configured source without writing it."""
+        """Return the processed data of the configured source without keeping the file."""
+        with tempfile.TemporaryDirectory() as folder:
+            return self.write(Path(folder) / runtime.DATA_FILE)
+
+    def write(self, target: Path | None = None, *, download: bool = False) -> ProcessedData:
+        """Write the processed file of the configured source, or of a download, and return its content."""
+        return read_processed(self.write_file(target, download=download))
+
+    def write_file(self, target: Path | None = None, *, download: bool = False) -> Path:
+        """Write the processed file, one instrument in memory at a time, and return its path."""
         c = self.config
-        if c.source == "h5":
-            return read_processed(Path(c.path), c.price_side)
-        table = (
-            bar_formats.read_sample()
-            if c.source == "sample"
-            else bar_formats.read_csv(Path(c.path), c.price_side, c.clock)
-        )
-        return split_table(table, c)
+        target = target or Path(c.output_path)
+        if c.source == "h5" and not download:
+            write_processed(read_processed(Path(c.path), c.price_side, c.clock), target)
+        else:
+            tables = self._downloaded() if download or c.source == "download" else self._tables()
+            _write_tables(tables, c, target)
+        return target
 
     def get_processed_data(self) -> tuple[Bars, Bars, Bars]:
         """Return (train, val, test) from the processed file, wherever it lies.
@@ -168,227 +179,165 @@ class DataPipeline:
         data = read_processed(path, self.config.price_side)
         return data.train, data.val, data.test
 
+    def _tables(self) -> Iterator[tuple[str, BarTable]]:
+        """Give the bars of each instrument, the traded one first."""
+        c = self.config
+        seconds = 60 * c.bar_minutes
+        if c.source == "sample":
+            yield c.instrument, aggregate(bar_formats.read_sample(), seconds or 3600)
+            return
+        path = Path(c.path)
+        files = bar_formats.find_files(path) if path.is_dir() else {c.instrument: [path]}
+        if c.instrument not in files:
+            msg = f"{path}: bars of {c.instrument} are required, found {', '.join(files)}; pass --instrument"
+            raise DataError(msg)
+        for name in (c.instrument, *(n for n in files if n != c.instrument)):
+            yield name, bar_formats.read_instrument(files[name], c.price_side, c.clock, name, seconds)
+
+    def _downloaded(self) -> Iterator[tuple[str, BarTable]]:
+        """Fetch instrument after instrument, the traded one first; one that the provider lacks is absent."""
+        c = self.config
+        yesterday = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=2)
+        what = data_download.Download(
+            c.download_from,
+            _day(c.download_start, "download_start") or yesterday,
+            _day(c.download_end, "download_end") or yesterday,
+            Path(c.download_cache),
+            c.price_side or "bid",
+            60 * (c.bar_minutes or 5),
+        )
+        for name in (c.instrument, *(n for n in INSTRUMENTS if n != c.instrument)):
+            table = data_download.fetch(what, name)
+            if table is not None:
+                yield name, table
+            elif name == c.instrument:
+                msg = f"data_download: bars of {name} are required, found none at {c.download_from}; other dates?"
+                raise DataError(msg)
+
 
 def split_table(table: BarTable, config: DataConfig) -> ProcessedData:
-    """Split bars by time: train, embargo, validation, embargo, test.
+    """Split the bars of one instrument by time: train, embargo, validation, embargo, test.
 
     Boundaries are at `train_fraction` and `train_fraction + val_fraction` of the bars; the first bars of
     validation and test within `embargo_hours` of the bar before the boundary are left out.
     """
-    bars, n = table.bars, len(table.bars)
+    parts = split_times(table.bars, config).parts(table.bars)
+    train, val, test = ({config.instrument: parts[name]} for name in SPLITS)
+    digest = hash_splits({"train": train, "val": val, "test": test}, table.bar_seconds, table.price_side)
+    return ProcessedData(
+        train, val, test, table.bar_seconds, table.price_side, table.source, table.clock, digest, table.notes
+    )
+
+
+def split_times(bars: pd.DataFrame, config: DataConfig) -> SplitTimes:
+    """Return when the splits begin and end, by the traded instrument's bars.
+
+    Raises
+    ------
+    DataError
+        If a split would have fewer than two bars.
+    """
+    index, n = pd.DatetimeIndex(bars.index), len(bars)
     first_val = round(n * config.train_fraction)
     first_test = round(n * (config.train_fraction + config.val_fraction))
     embargo = pd.Timedelta(hours=config.embargo_hours)
-    parts = []
-    for start, end in ((0, first_val), (first_val, first_test), (first_test, n)):
-        part = bars.iloc[start:end]
-        if start > 0:
-            part = part[part.index >= bars.index[start - 1] + embargo]
-        parts.append(part)
-    for name, part in zip(SPLITS, parts, strict=True):
+    spans, start = {}, 0
+    for name, end in zip(SPLITS, (first_val, first_test, n), strict=True):
+        begin = max(index[start - 1] + embargo, index[min(start, n - 1)]) if start else index[0]
+        spans[name] = (begin, index[end] if end < n else index[-1] + pd.Timedelta(seconds=1))
+        start = end
+    times = SplitTimes(spans)
+    for name, part in times.parts(bars).items():
         if len(part) < 2:
             msg = (
                 f"data_pipeline.split_table: every split needs bars after the embargo of "
                 f"{config.embargo_hours:g} h, found {len(part)} in {name} of {n} bars; give more bars"
             )
             raise DataError(msg)
-    train, val, test = ({config.instrument: part} for part in parts)
-    digest = hash_splits({"train": train, "val": val, "test": test}, table.bar_seconds, table.price_side)
-    return ProcessedData(
-        train, val, test, table.bar_seconds, table.price_side, table.source, table.clock, digest
-    )
+    return times
 
 
-def hash_splits(splits: dict[str, Bars], bar_seconds: int, price_side: str) -> str:
-    """Return the SHA-256 of the bars themselves: names, times and prices, not the file's bytes."""
-    digest = hashlib.sha256(f"{SCHEMA_VERSION} {bar_seconds} {price_side}".encode())
-    for split in SPLITS:
-        for instrument in sorted(splits[split]):
-            bars = splits[split][instrument]
-            digest.update(f"{split} {instrument} {len(bars)}".encode())
-            digest.update(_seconds(bars).tobytes())
-            for column in PRICE_COLUMNS:
-                digest.update(bars[column].to_numpy(np.float64).tobytes())
-    return digest.hexdigest()
+def _write_tables(tables: Iterator[tuple[str, BarTable]], config: DataConfig, target: Path) -> None:
+    """Write instruments as they come; the first is the traded one and sets the splits."""
+    _, traded = first = next(tables)
+    times = split_times(traded.bars, config)
+    lengths = {name: len(part) for name, part in times.parts(traded.bars).items()}
+    notes: list[str] = []
+    found: set[str] = set()
+    with writing(target, traded.bar_seconds, traded.price_side) as writer:
+        for name, table in _chain(first, tables):
+            found.add(name)
+            _require_alike(name, table, traded)
+            parts = times.parts(table.bars)
+            reason = _gap_in_splits(parts, lengths, times)
+            if reason:
+                notes.append(f"{name}: left out, {reason}")
+                continue
+            notes += [*table.notes, *_quality(name, table)]
+            writer.add(name, parts)
+        if len(found) > 1:
+            notes += [
+                f"{name}: absent, its features will be too" for name in INSTRUMENTS if name not in found
+            ]
+        more = f" and {len(found) - 1} instruments more" if len(found) > 1 else ""
+        writer.finish(traded.source + more, traded.clock, tuple(sorted(notes, key=_weight)))
 
 
-def write_processed(data: ProcessedData, path: Path) -> None:
-    """Write the processed file atomically: chunked, gzip with shuffle, checksummed, without times."""
-    buffer = io.BytesIO()
-    with h5py.File(buffer, "w", track_order=False) as file:
-        for split, instruments in data.splits.items():
-            for instrument, bars in sorted(instruments.items()):
-                group = file.create_group(f"{split}/{instrument}")
-                columns = {"timestamp": _seconds(bars)}
-                columns |= {name: bars[name].to_numpy(np.float64) for name in PRICE_COLUMNS}
-                for name, values in columns.items():
-                    group.create_dataset(
-                        name,
-                        data=values,
-                        chunks=(min(len(values), _CHUNK_ROWS),),
-                        compression="gzip",
-                        shuffle=True,
-                        fletcher32=True,
-                        track_times=False,
-                    )
-        _write_metadata(file, data)
-    files.write_bytes(path, buffer.getvalue())
+def _chain(
+    first: tuple[str, BarTable], rest: Iterator[tuple[str, BarTable]]
+) -> Iterator[tuple[str, BarTable]]:
+    yield first
+    yield from rest
 
 
-def read_processed(path: Path, price_side: str | None = None) -> ProcessedData:
-    """Read a processed file, its bars bit-identical to those written.
-
-    Parameters
-    ----------
-    path : the h5 file
-    price_side : needed only for a file that does not state its own (one without schema version)
-
-    Raises
-    ------
-    InputNotFoundError
-        If there is no such file.
-    DataError
-        If it is truncated, empty, of another layout, holds unusable bars, or differs from its hash.
-    """
-    if not path.is_file():
-        msg = f"{path}: a processed_data.h5 is required, found no file; make it with DataPipeline or --data"
-        raise InputNotFoundError(msg)
-    try:
-        with h5py.File(path, "r") as file:
-            return _read_file(file, path, price_side)
-    except (OSError, RuntimeError, KeyError, TypeError) as err:
-        msg = f"{path}: a readable HDF5 file is required, found: {err}; fetch or build it again"
-        raise DataError(msg) from err
-
-
-def inspect_bars(bars: pd.DataFrame, bar_seconds: int) -> dict[str, Any]:
-    """Return what a reader of the bars should know: gaps, flat bars, the largest move. Nothing is changed.
-
-    `gaps` counts jumps of the open time beyond one bar; `weekend_gaps` those that contain a Saturday noon.
-    """
-    seconds = _seconds(bars)
-    jump = np.diff(seconds)
-    gap = jump > bar_seconds
-    # 1970-01-03 12:00 UTC was a Saturday noon.
-    saturday = (seconds - 216_000) // 604_800
-    weekend = gap & (np.diff(saturday) > 0)
-    move = np.abs(np.diff(np.log(bars["close"].to_numpy())))
-    largest = int(np.argmax(move)) + 1
-    return {
-        "bars": len(bars),
-        "first_utc": bars.index[0].isoformat(),
-        "last_utc": bars.index[-1].isoformat(),
-        "gaps": int(gap.sum()),
-        "weekend_gaps": int(weekend.sum()),
-        "longest_gap_h": float(jump.max() / 3600),
-        "flat_bars": int((bars["high"] == bars["low"]).sum()),
-        "largest_move_bps": float(move[largest - 1] * 1e4),
-        "largest_move_utc": bars.index[largest].isoformat(),
-    }
-
-
-def _seconds(bars: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.int64]]:
-    return np.asarray(bars.index.as_unit("s").asi8)  # type: ignore[attr-defined]  # a DatetimeIndex
-
-
-def _write_metadata(file: h5py.File, data: ProcessedData) -> None:
-    attrs = file.create_group("metadata").attrs
-    attrs["pairs"] = sorted(data.train)
-    for split, instruments in data.splits.items():
-        attrs[f"{split}_start"] = min(b.index[0] for b in instruments.values()).isoformat()
-        attrs[f"{split}_end"] = max(b.index[-1] for b in instruments.values()).isoformat()
-    attrs["bar_seconds"] = data.bar_seconds
-    attrs["price_side"] = data.price_side
-    attrs["source"] = data.source
-    attrs["clock"] = data.clock
-    attrs["content_hash"] = data.content_hash
-    attrs["schema_version"] = SCHEMA_VERSION
-
-
-def _read_file(file: h5py.File, path: Path, price_side: str | None) -> ProcessedData:
-    splits: dict[str, Bars] = {}
-    for split in SPLITS:
-        if split not in file or not isinstance(file[split], h5py.Group) or len(file[split]) == 0:
+def _require_alike(name: str, table: BarTable, traded: BarTable) -> None:
+    for what, option in (("bar_seconds", "--bar-minutes"), ("price_side", "--price-side")):
+        required, found = getattr(traded, what), getattr(table, what)
+        if found != required:
             msg = (
-                f"{path}: the layout /train|val|test/<INSTRUMENT>/ is required, found {_layout(file)}; "
-                "build the file with DataPipeline"
+                f"{table.source}: {what.replace('_', ' ')} {required} is required, as in {traded.source}, found "
+                f"{found} for {name}; pass {option}"
             )
             raise DataError(msg)
-        splits[split] = {
-            name: _read_bars(file[split], name, f"{path}:/{split}/{name}") for name in sorted(file[split])
-        }
-    attrs: dict[str, Any] = dict(file["metadata"].attrs) if "metadata" in file else {}
-    version = attrs.get("schema_version")
-    if version is not None and int(version) != SCHEMA_VERSION:
-        msg = f"{path}: schema version {SCHEMA_VERSION} is required, found {version}; build the file again"
-        raise DataError(msg)
-    side = str(attrs.get("price_side", price_side))
-    if side not in PRICE_SIDES:
-        msg = (
-            f"{path}: the price side (bid, ask or mid) is required and the file does not state it, "
-            f"got {price_side!r}; pass price_side (--price-side)"
-        )
-        raise DataError(msg)
-    _check_order(splits, path)
-    first = next(iter(splits["train"].values()))
-    seconds = int(attrs.get("bar_seconds", bar_formats.infer_bar_seconds(first, path)))
-    digest = hash_splits(splits, seconds, side)
-    if attrs.get("content_hash", digest) != digest:
-        msg = f"{path}: bars that match the stored content hash are required, found others; build it again"
-        raise DataError(msg)
-    return ProcessedData(
-        **splits,
-        bar_seconds=seconds,
-        price_side=side,
-        source=str(attrs.get("source", path.name)),
-        clock=str(attrs.get("clock", "UTC")),
-        content_hash=digest,
-    )
 
 
-def _read_bars(parent: h5py.Group, name: str, where: str) -> pd.DataFrame:
-    group = parent[name]
-    columns = ("timestamp", *PRICE_COLUMNS)
-    if not isinstance(group, h5py.Group) or any(not isinstance(group.get(c), h5py.Dataset) for c in columns):
-        found = ", ".join(group) if isinstance(group, h5py.Group) else type(group).__name__
-        msg = f"{where}: datasets {', '.join(columns)} are required, found {found}"
-        raise DataError(msg)
-    shapes = {c: group[c].shape for c in columns}
-    if len(set(shapes.values())) != 1 or len(shapes["timestamp"]) != 1:
-        msg = f"{where}: five one-dimensional datasets of equal length are required, found {shapes}"
-        raise DataError(msg)
-    if group["timestamp"].dtype.kind != "i" or any(group[c].dtype.kind != "f" for c in PRICE_COLUMNS):
-        msg = f"{where}: timestamp int64 and float prices are required, found {[str(group[c].dtype) for c in columns]}"
-        raise DataError(msg)
-    seconds = group["timestamp"][:].astype(np.int64)
-    if seconds.size and (
-        seconds[-1] < _FIRST_PLAUSIBLE_S or seconds.min() < 0 or seconds.max() > _LAST_PLAUSIBLE_S
-    ):
-        msg = (
-            f"{where}: timestamps in Unix seconds are required, found {seconds[0]}..{seconds[-1]}, not from 1971 "
-            "to 2100: probably seconds divided by 1000 (a pandas 3 unit slip), or milliseconds; build the file again"
-        )
-        raise DataError(msg)
-    index = pd.DatetimeIndex(seconds.astype("datetime64[s]"), tz="UTC", name=INDEX_NAME).as_unit("ns")
-    bars = pd.DataFrame({c: group[c][:].astype(np.float64) for c in PRICE_COLUMNS}, index=index)
-    bar_formats.check_bars(bars, where)
-    return bars
+def _gap_in_splits(parts: dict[str, pd.DataFrame], lengths: dict[str, int], times: SplitTimes) -> str:
+    """Return why an instrument cannot be used in all three splits, '' if it can.
+
+    Its features would be NaN or stale where it is missing, so it must reach to within a week of both ends
+    of every split and have half as many bars as the traded instrument.
+    """
+    for name, part in parts.items():
+        begin, end = times.spans[name]
+        if len(part) < 2 or part.index[0] > begin + _EDGE or part.index[-1] < end - _EDGE:
+            span = f"{part.index[0]:%Y-%m-%d} to {part.index[-1]:%Y-%m-%d}" if len(part) else "no bars"
+            return f"{name} runs from {begin:%Y-%m-%d} to {end:%Y-%m-%d} and it has {span} there"
+        if len(part) < _LEAST_SHARE * lengths[name]:
+            return f"it has {len(part):,} bars in {name} where {lengths[name]:,} are traded"
+    return ""
 
 
-def _check_order(splits: dict[str, Bars], path: Path) -> None:
-    for earlier, later in (("train", "val"), ("val", "test")):
-        for name in sorted(set(splits[earlier]) & set(splits[later])):
-            end, start = splits[earlier][name].index[-1], splits[later][name].index[0]
-            if start <= end:
-                msg = (
-                    f"{path}: splits disjoint in time are required, found {name} {later} starting at "
-                    f"{start.isoformat()}, not after {earlier}'s end {end.isoformat()}: what is trained on "
-                    "would be judged on; split the data again"
-                )
-                raise DataError(msg)
+def _quality(name: str, table: BarTable) -> list[str]:
+    """Return a note of holes beyond a day in the week; shorter ones are in `inspect_bars`."""
+    facts = inspect_bars(table.bars, table.bar_seconds)
+    if facts["longest_weekday_gap_h"] <= _SHOWN_GAP_H:
+        return []
+    gaps = facts["gaps"] - facts["weekend_gaps"]
+    return [
+        f"{name}: {gaps} gaps inside the week, the longest {facts['longest_weekday_gap_h']:.0f} h; nothing is filled"
+    ]
 
 
-def _layout(file: h5py.File) -> str:
-    names: list[str] = []
-    file.visit(names.append)
-    return ", ".join("/" + n for n in names[:8]) or "an empty file"
+def _weight(note: str) -> int:
+    """Return 0 for what is missing, which must be seen first, 1 for the rest."""
+    return 0 if ": absent" in note or ": left out" in note else 1
+
+
+def _day(text: str, name: str) -> dt.date | None:
+    if not text:
+        return None
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError as err:
+        msg = f"DataConfig: {name} must be a day such as 2017-01-31, got {text!r}"
+        raise ConfigError(msg) from err

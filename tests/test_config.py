@@ -119,13 +119,15 @@ def test_env_config_takes_one_episode_length_as_a_list():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"source": "web"}, "source must be one of sample, csv, h5, got 'web'"),
-        ({"source": "csv"}, "csv needs a path, got ''"),
+        ({"source": "web"}, "source must be one of sample, files, h5, download, got 'web'"),
+        ({"source": "files"}, "files needs a path, got ''"),
         ({"source": "h5"}, "h5 needs a path, got ''"),
         ({"instrument": "EUR/USD"}, "instrument must be letters and digits, got 'EUR/USD'"),
         ({"train_fraction": 0.0}, r"train_fraction must be in \(0, 1\), got 0\.0"),
         ({"val_fraction": 1.0}, r"val_fraction must be in \(0, 1\), got 1\.0"),
         ({"train_fraction": 0.8, "val_fraction": 0.2}, r"train_fraction \+ val_fraction must be below 1"),
+        ({"bar_minutes": 1441}, r"bar_minutes must be in \[0, 1440\], got 1441"),
+        ({"download_end": "31.01.2017"}, "download_end must be a day such as 2017-01-31, got '31.01.2017'"),
         ({"embargo_hours": 23.0}, r"embargo_hours must be >= 24, got 23\.0"),
     ],
 )

@@ -257,7 +257,7 @@ def overlap(file):
         (duplicate, "/val/EURUSD: unique open times required, found 1 bad"),
         (thousandth, "timestamps in Unix seconds are required, found .* probably seconds divided by 1000"),
         (thousandfold, "timestamps in Unix seconds are required, found 1483315200000"),
-        (other_version, "schema version 1 is required, found 99; build the file again"),
+        (other_version, "schema version 2 is required, found 99; build the file again"),
         (other_price, "bars that match the stored content hash are required, found others"),
         (no_side, r"the price side \(bid, ask or mid\) is required and the file does not state it, got None"),
         (overlap, "splits disjoint in time are required, found EURUSD val starting at 2017-01-06T04:00:00"),
@@ -305,7 +305,7 @@ def test_bad_bars_leave_the_earlier_output_as_it_was(path, tmp_path, content):
     before = path.read_bytes()
     source = tmp_path / "bad.csv"
     source.write_text(content)
-    config = DataConfig(source="csv", path=str(source), price_side="bid", output_path=str(path))
+    config = DataConfig(source="files", path=str(source), price_side="bid", output_path=str(path))
     with pytest.raises(DataError, match=r"bad\.csv"):
         DataPipeline(config).run_full_pipeline()
     assert path.read_bytes() == before
@@ -315,7 +315,7 @@ def test_bad_bars_leave_the_earlier_output_as_it_was(path, tmp_path, content):
 def test_too_few_bars_for_three_splits_are_refused(path, tmp_path):
     before = path.read_bytes()
     source = csv_of(make_bars(150), tmp_path / "short.csv")
-    config = DataConfig(source="csv", path=str(source), price_side="bid", output_path=str(path))
+    config = DataConfig(source="files", path=str(source), price_side="bid", output_path=str(path))
     # 150 hours: validation has 30, its embargo of 120 hours takes them all.
     with pytest.raises(
         DataError, match="every split needs bars after the embargo of 120 h, found 0 in val of 150"
@@ -366,7 +366,7 @@ def test_csv_to_file_to_splits(tmp_path):
     target = tmp_path / "made" / "processed_data.h5"
     pipeline = DataPipeline(
         DataConfig(
-            source="csv", path=str(source), instrument="GBPUSD", price_side="ask", output_path=str(target)
+            source="files", path=str(source), instrument="GBPUSD", price_side="ask", output_path=str(target)
         )
     )
     made, found = pipeline.run_full_pipeline(), pipeline.get_processed_data()
@@ -378,16 +378,17 @@ def test_csv_to_file_to_splits(tmp_path):
 def test_a_source_of_its_own_replaces_the_earlier_file(tmp_path, path):
     source = csv_of(make_bars(1200, seed=5), tmp_path / "bars.csv")
     DataPipeline(
-        DataConfig(source="csv", path=str(source), price_side="bid", output_path=str(path))
+        DataConfig(source="files", path=str(source), price_side="bid", output_path=str(path))
     ).run_full_pipeline()
     assert len(read_processed(path).train["EURUSD"]) == 720
 
 
-def test_the_default_source_uses_an_existing_file_unless_forced(path, data):
+def test_the_default_source_uses_an_existing_file_or_the_sample(path, data):
     pipeline = DataPipeline(DataConfig(output_path=str(path)))
     assert len(pipeline.run_full_pipeline()[0]["EURUSD"]) == len(data.train["EURUSD"])
+    path.unlink()
     # 6,225 sample bars, 60 % of them.
-    assert len(pipeline.run_full_pipeline(force_download=True)[0]["EURUSD"]) == 3735
+    assert len(pipeline.run_full_pipeline()[0]["EURUSD"]) == 3735
     assert read_processed(path).price_side == "ask"
 
 
