@@ -17,6 +17,8 @@ MODULES = (
     "bar_formats",
     "data_pipeline",
     # what the agent sees
+    "indicators",
+    "hmm_detector",
     "feature_engineering",
     # the market and the account
     "market_costs",
