@@ -20,6 +20,7 @@ MODULES = (
     "indicators",
     "hmm_detector",
     "feature_engineering",
+    "causality",
     # the market and the account
     "market_costs",
     "plots",

