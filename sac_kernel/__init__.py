@@ -42,5 +42,5 @@ MODULES = (
 )
 """Modules that the kernel notebook carries, lowest layer first."""
 
-BUNDLER_MODULES = ("kaggle_client", "kaggle_run", "kernel_notebook", "rehearsal", "audit")
+BUNDLER_MODULES = ("kaggle_client", "kaggle_run", "kernel_notebook", "rehearsal", "audit", "random_walk")
 """Modules that only `build_kernel.py` uses; they stay at home."""
