@@ -1,8 +1,9 @@
 """`python -m benchmarks.rollover_artefact FOLDER`: an edge that bid bars show and nobody can trade.
 
-FOLDER holds EURUSD_M5.parquet and others (timestamp, open, high, low, close; bid prices, UTC). Prints the
-tables of docs/rollover-artefact.md: the rule "long from 17:05 to 19:00 New York" with bid taken for mid and
-a flat cost, and with the sides and the spread of the hour.
+FOLDER holds EURUSD_M5.parquet and others (timestamp, open, high, low, close; bid prices, UTC), its parent
+OANDA_spread_by_hour_2023.csv (symbol, hour_utc, median in pips). Prints the table of docs/rollover-artefact.md:
+the rule "long from 17:05 to 19:00 New York" with bid taken for mid and a flat cost, and with the right sides
+and the spread of the hour.
 """
 
 from __future__ import annotations
@@ -41,8 +42,22 @@ def rule(market: Market) -> np.ndarray:
     return ((minute >= START_MIN) & (minute < END_MIN)).astype(np.float64)
 
 
-def market_at(bars: pd.DataFrame, tier: str, *, naive: bool, freeze: bool) -> Market:
-    """Return the market; naive is bid taken for mid at the flat cost of normal hours, without swap."""
+def own_spread(folder: Path, instrument: str) -> np.ndarray:
+    """Return how many times EURUSD's spread, both in bps, a pair's is in each hour of New York, shape (24,).
+
+    The cost table is EURUSD's. OANDA's medians are by UTC hour, almost all of them in New York's summer.
+    """
+    table = pd.read_csv(folder.parent / "OANDA_spread_by_hour_2023.csv").set_index(["symbol", "hour_utc"])
+    price = {name: float(read_bars(folder, name)["close"].median()) for name in ("EURUSD", instrument)}
+    own, base = (table.loc[name, "median"].to_numpy() / price[name] for name in (instrument, "EURUSD"))
+    return np.roll(own / base, -4)
+
+
+def market_at(bars: pd.DataFrame, tier: str, factor: np.ndarray, *, naive: bool, freeze: bool) -> Market:
+    """Return the market; naive is bid taken for mid at the flat cost of normal hours, without swap.
+
+    `factor` is the pair's spread over EURUSD's by New York hour, not used by the naive market.
+    """
     swaps = {"swap_long_bps": 0.0, "swap_short_bps": 0.0} if naive else {}
     config = TradingEnvConfig(cost_tier=tier, price_side="mid" if naive else "bid", **swaps)
     nothing = pd.DataFrame({"none": np.zeros(len(bars), np.float32)}, index=bars.index)
@@ -51,14 +66,19 @@ def market_at(bars: pd.DataFrame, tier: str, *, naive: bool, freeze: bool) -> Ma
     if naive:
         spread = table[:, [Bar.SPREAD_OPEN, Bar.SPREAD_CLOSE]]
         table[:, [Bar.SPREAD_OPEN, Bar.SPREAD_CLOSE]] = np.median(spread)
+    else:
+        hour = market_costs.new_york_minute(market.open_time) // 60
+        table[:, [Bar.SPREAD_OPEN, Bar.SPREAD_CLOSE]] *= factor[hour][:, None]
     if not freeze:
         table[:, Bar.TRADABLE] = 1.0
     return dataclasses.replace(market, bars=table)
 
 
-def run_rule(bars: pd.DataFrame, tier: str, *, naive: bool, freeze: bool) -> EpisodeResult:
+def run_rule(
+    bars: pd.DataFrame, tier: str, factor: np.ndarray, *, naive: bool, freeze: bool
+) -> EpisodeResult:
     """Return the rule's pass over all bars."""
-    market = market_at(bars, tier, naive=naive, freeze=freeze)
+    market = market_at(bars, tier, factor, naive=naive, freeze=freeze)
     return run_targets(market, rule(market), START_EQUITY, "long 17:05-19:00", tier)
 
 
@@ -79,15 +99,17 @@ def main() -> int:
     )
     tiers = tuple(market_costs.COST_TIERS)
     ways = {
-        "bid taken for mid, flat cost": (True, False),
-        "bid and ask, spread of the hour": (False, False),
-        "the same, no change of exposure 16:45-19:00": (False, True),
+        "bid taken for mid, flat cost": (True, False, False),
+        "bid and ask, EURUSD's spread of the hour": (False, False, False),
+        "bid and ask, its own spread of the hour": (False, True, False),
+        "the same, no change of exposure 16:45-19:00": (False, True, True),
     }
     print(f"| instrument | how | {' | '.join(tiers)} |\n|---|---|{'---|' * len(tiers)}")
     for instrument in INSTRUMENTS:
-        bars = read_bars(folder, instrument)
-        for how, (naive, freeze) in ways.items():
-            cells = [figures(run_rule(bars, tier, naive=naive, freeze=freeze)) for tier in tiers]
+        bars, factor = read_bars(folder, instrument), own_spread(folder, instrument)
+        for how, (naive, own, freeze) in ways.items():
+            spread = factor if own else np.ones(24)
+            cells = [figures(run_rule(bars, tier, spread, naive=naive, freeze=freeze)) for tier in tiers]
             print(f"| {instrument} | {how} | {' | '.join(cells)} |")
     return 0
 

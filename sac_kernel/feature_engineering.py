@@ -337,12 +337,12 @@ def direct_features(path: LogPath, bar_seconds: int) -> Columns:
             yield f"return_{name}", indicators.scaled_change(path.close, sigma, n)
     yield "rsi_4h", indicators.rsi(path.close, hours4) / 50.0 - 1.0
     yield "macd_4h", indicators.macd_histogram(path.close, hours4) / (sigma * np.sqrt(hours4))
-    short, long = (indicators.atr(path.high, path.low, path.close, n) for n in (hours4, day))
+    short, long = (indicators.atr(path, n) for n in (hours4, day))
     yield "atr_ratio_4h_1d", np.log((short + _LOG_FLOOR) / (long + _LOG_FLOOR))
-    parkinson = indicators.parkinson_volatility(path.high, path.low, hour)
+    parkinson = indicators.parkinson_volatility(path, hour)
     yield "parkinson_1h", np.log((parkinson + _LOG_FLOOR) / (sigma + _LOG_FLOOR))
     yield "bollinger_4h", indicators.bollinger_position(path.close, hours4)
-    yield "adx_4h", indicators.adx(path.high, path.low, path.close, hours4) / 50.0 - 1.0
+    yield "adx_4h", indicators.adx(path, hours4) / 50.0 - 1.0
 
 
 def dollar_features(index: FloatArray, close: FloatArray, bar_seconds: int) -> Columns:

@@ -168,11 +168,15 @@ def macd_histogram(close: FloatArray, n_fast: int) -> FloatArray:  # pragma: no 
     return out
 
 
+def atr(path: LogPath, n: int) -> FloatArray:
+    """Return Wilder's average true range over n bars, in log price; the mean so far before n bars."""
+    return np.asarray(_atr(path.high, path.low, path.close, n))
+
+
 @_jit
-def atr(  # pragma: no cover  # compiled
+def _atr(  # pragma: no cover  # compiled
     high: FloatArray, low: FloatArray, close: FloatArray, n: int
 ) -> FloatArray:
-    """Return Wilder's average true range over n bars, in log price; the mean so far before n bars."""
     out = np.empty(close.size)
     average = 0.0
     out[0] = high[0] - low[0]
@@ -199,9 +203,9 @@ def rolling_mean(values: FloatArray, n: int) -> FloatArray:  # pragma: no cover 
     return out
 
 
-def parkinson_volatility(high: FloatArray, low: FloatArray, n: int) -> FloatArray:
+def parkinson_volatility(path: LogPath, n: int) -> FloatArray:
     """Return Parkinson's (1980) volatility per bar from the ranges of the last n bars."""
-    square = rolling_mean((high - low) ** 2 / (4.0 * math.log(2.0)), n)
+    square = rolling_mean((path.high - path.low) ** 2 / (4.0 * math.log(2.0)), n)
     return np.sqrt(np.maximum(square, 0.0))
 
 
@@ -228,14 +232,18 @@ def bollinger_position(close: FloatArray, n: int) -> FloatArray:  # pragma: no c
     return out
 
 
-@_jit
-def adx(  # pragma: no cover  # compiled
-    high: FloatArray, low: FloatArray, close: FloatArray, n: int
-) -> FloatArray:
+def adx(path: LogPath, n: int) -> FloatArray:
     """Return Wilder's (1978) average directional index over n bars, in [0, 100]; 0 before it exists.
 
     Smoothed +DM, -DM and true range -> DX -> its Wilder average, first over n values.
     """
+    return np.asarray(_adx(path.high, path.low, path.close, n))
+
+
+@_jit
+def _adx(  # pragma: no cover  # compiled
+    high: FloatArray, low: FloatArray, close: FloatArray, n: int
+) -> FloatArray:
     out = np.zeros(close.size)
     plus = minus = span = average = 0.0
     count = 0

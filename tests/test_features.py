@@ -183,9 +183,10 @@ def test_volatility_is_the_weighted_root_mean_square():
 
 def test_parkinson_volatility_by_hand():
     # Ranges .02 and .04: squares .0004 and .0016 over 4 ln 2, mean of two bars; the first row repeats its own.
-    high, low, scale = np.array([0.02, 0.04]), np.zeros(2), 4 * np.log(2)
+    path = indicators.LogPath(np.array([0.02, 0.04]), np.zeros(2), np.array([0.01, 0.01]), np.zeros(2))
+    scale = 4 * np.log(2)
     expected = [np.sqrt(0.0004 / scale), np.sqrt(0.001 / scale)]
-    assert indicators.parkinson_volatility(high, low, 2) == pytest.approx(expected, abs=1e-15)
+    assert indicators.parkinson_volatility(path, 2) == pytest.approx(expected, abs=1e-15)
 
 
 @pytest.fixture(scope="module")
@@ -209,9 +210,7 @@ def test_rsi_is_wilders(gap_free, talib, n):
 @pytest.mark.parametrize("n", [4, 14, 96])
 def test_atr_is_wilders(gap_free, talib, n):
     expected = talib.ATR(gap_free.high, gap_free.low, gap_free.close, n)
-    assert indicators.atr(gap_free.high, gap_free.low, gap_free.close, n)[n:] == pytest.approx(
-        expected[n:], rel=1e-9
-    )
+    assert indicators.atr(gap_free, n)[n:] == pytest.approx(expected[n:], rel=1e-9)
 
 
 @pytest.mark.parametrize("n", [4, 14, 48])
@@ -219,9 +218,7 @@ def test_adx_is_wilders(gap_free, talib, n):
     expected = talib.ADX(gap_free.high, gap_free.low, gap_free.close, n)
     first = 2 * n - 1  # n bars for the first DX, n of those for their average
     assert np.isnan(expected[first - 1])
-    assert indicators.adx(gap_free.high, gap_free.low, gap_free.close, n)[first:] == pytest.approx(
-        expected[first:], abs=1e-9
-    )
+    assert indicators.adx(gap_free, n)[first:] == pytest.approx(expected[first:], abs=1e-9)
 
 
 @pytest.mark.parametrize("n", [4, 16, 48])
@@ -246,12 +243,10 @@ def test_indicators_enter_in_one_scale(gap_free):
     n = 16  # four hours
     sigma = indicators.ewma_volatility(path.bar_return, 96)
     assert table["eurusd_rsi_4h"].to_numpy() == pytest.approx(indicators.rsi(path.close, n) / 50 - 1)
-    assert table["eurusd_adx_4h"].to_numpy() == pytest.approx(
-        indicators.adx(path.high, path.low, path.close, n) / 50 - 1
-    )
+    assert table["eurusd_adx_4h"].to_numpy() == pytest.approx(indicators.adx(path, n) / 50 - 1)
     macd = indicators.macd_histogram(path.close, n) / (sigma * 4)
     assert table["eurusd_macd_4h"].to_numpy() == pytest.approx(macd)
-    ratio = np.log(np.divide(*(indicators.atr(path.high, path.low, path.close, k) for k in (n, 96))))
+    ratio = np.log(np.divide(*(indicators.atr(path, k) for k in (n, 96))))
     assert table["eurusd_atr_ratio_4h_1d"].to_numpy()[1:] == pytest.approx(ratio[1:], abs=1e-4)
 
 
