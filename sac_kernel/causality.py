@@ -151,7 +151,7 @@ def _since(bars: Any, moment: Any) -> Any:  # noqa: ANN401
 
 def _edited_after(bars: Any, moment: Any) -> Any:  # noqa: ANN401
     def edit(table: pd.DataFrame) -> pd.DataFrame:
-        later = (table.index > moment)[:, None]
-        return table.where(~later, table * 2.0)
+        factor = np.exp(np.random.default_rng(0).normal(0.0, 0.1, len(table)))
+        return table.mul(np.where(table.index > moment, factor, 1.0), axis=0)
 
     return _each(bars, edit)

@@ -78,19 +78,21 @@ def carried_path(  # pragma: no cover  # compiled
 ) -> tuple[FloatArray, IntArray]:
     """Return another instrument's gap-free log close at the times `at`, and how old it is in seconds.
 
-    Where it has no bar of that time the last one before is carried; the age is 0 where it has one, and
-    counts from the first time of `at` before its first bar.
+    Where it has no new bar the last one before is carried. Its age counts the bars of `at` since then, so
+    that hours in which nobody trades do not age it; it is 0 at a new bar.
     """
     n, own = at.size, 0
     path, age = np.empty(n), np.empty(n, np.int64)
-    level = 0.0
+    level, old = 0.0, 0
     for t in range(n):
+        old += bar_seconds
         while own < seconds.size and seconds[own] <= at[t]:
             follows = own > 0 and seconds[own] - seconds[own - 1] <= bar_seconds
             level += math.log(c[own] / (c[own - 1] if follows else o[own]))
             own += 1
+            old = 0
         path[t] = level
-        age[t] = at[t] - (seconds[own - 1] if own > 0 else at[0] - bar_seconds)
+        age[t] = old
     return path, age
 
 
@@ -284,7 +286,7 @@ def bars_are_sound(  # pragma: no cover  # compiled
 ) -> bool:
     """Return whether times increase and 0 < low <= open, close <= high < inf in every bar."""
     for i in range(seconds.size):
-        inside = 0.0 < lo[i] <= min(o[i], c[i]) and max(o[i], c[i]) <= h[i] < math.inf
+        inside = 0.0 < lo[i] <= o[i] <= h[i] < math.inf and lo[i] <= c[i] <= h[i]  # a NaN fails each
         if not inside or (i > 0 and seconds[i] <= seconds[i - 1]):
             return False
     return True
