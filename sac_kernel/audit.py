@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 _FIELD_ORDER = {"open": 0, "high": 1, "low": 1, "close": 2}
 _EQUITY_KEYS = ("equity", "portfolio_valuation", "total_profit")
-_PROBES = (0.3, 0.5, 0.7)  # of the episode
+_PROBES = (0.3, 0.7)  # of the episode
 _TRIES = 6  # a step may fall into hours without trading
-_WINDOW = 6  # bars before the last one that a round trip's result depends on
+_WINDOW = 4  # bars before the last one that a round trip's result depends on
 _NUDGE = 1e-4
 _FLIPS = 40
 _SOME_COST = 1e-7
@@ -165,9 +165,10 @@ class _Probe:
                 low = middle + 1
         return high
 
-    def fields(self, bar: int, value: Callable[[pd.DataFrame], FloatArray]) -> dict[str, float]:
-        """Return the change of a value, per log change of each price of one bar; NaN -> 0."""
-        plain = value(self.bars)
+    def fields(
+        self, bar: int, value: Callable[[pd.DataFrame], FloatArray], plain: FloatArray
+    ) -> dict[str, float]:
+        """Return the change of a value from `plain`, per log change of each price of one bar; NaN -> 0."""
         moved = {name: np.nan_to_num(value(_nudged(self.bars, bar, name)) - plain) for name in PRICE_COLUMNS}
         return {name: float(m[np.argmax(np.abs(m))]) / _NUDGE for name, m in moved.items()}
 
@@ -223,21 +224,23 @@ def _clock_at(probe: _Probe, k: int) -> list[Finding]:
         return np.array([probe.run(bars, [0.0] * (k - 3) + [1.0] * 3, k).equity[k]])
 
     seen = _latest(probe, shown, probe.last_bar(shown))
-    last = probe.last_bar(result)
+    last, plain = probe.last_bar(result), result(probe.bars)
     pull = {
         (bar, name): slope
         for bar in range(max(0, last - _WINDOW), last + 1)
-        for name, slope in probe.fields(bar, result).items()
+        for name, slope in probe.fields(bar, result, plain).items()
     }
     bar, name = min(pull, key=lambda at: pull[at])  # buying dearer costs: the most negative slope
     fill = (bar, _FIELD_ORDER[name])
     account = _latest(probe, valued, probe.last_bar(valued))
     shown_at, filled_at = _words(seen, probe), f"{name} of bar {bar}"
-    leaks, late = seen > fill, seen < fill
+    leaks, at_once = seen > fill, seen == fill
     facts = f"step {k} shows {shown_at}, its order is filled at the {filled_at}"
     return [
         Finding("leak", not leaks, f"{facts}: {'later than the fill' if leaks else 'nothing later'}"),
-        Finding("latency", late, "filled after what was shown" if late else f"{facts}: no time to act"),
+        Finding(
+            "latency", not at_once, f"{facts}: no time to act" if at_once else "not filled at what was shown"
+        ),
         Finding(
             "info",
             account <= fill,
@@ -251,7 +254,7 @@ def _check_costs(probe: _Probe) -> list[Finding]:
     still = _flat_bars(probe.bars)
     flips = [float(i % 2) for i in range(1, _FLIPS + 1)]
     flat, turned = probe.run(still, (), _FLIPS + 2), probe.run(still, flips, _FLIPS + 2)
-    paid = -np.log(turned.equity[-1] / turned.equity[0])
+    paid = np.log(turned.equity[0] / turned.equity[-1])
     free = abs(np.log(flat.equity[-1] / flat.equity[0])) < _SOME_COST
     charged = bool(paid > _SOME_COST) and free
     learnt = sum(turned.rewards) < sum(flat.rewards) - _SOME_COST
@@ -305,7 +308,7 @@ def _latest(probe: _Probe, value: Callable[[pd.DataFrame], FloatArray], bar: int
     """Return bar and place in it (open 0, range 1, close 2) of the last price that a value depends on."""
     if bar < 0:
         return (-1, 0)
-    moved = [name for name, slope in probe.fields(bar, value).items() if slope != 0.0]
+    moved = [name for name, slope in probe.fields(bar, value, value(probe.bars)).items() if slope != 0.0]
     return (bar, max((_FIELD_ORDER[name] for name in moved), default=2))
 
 
