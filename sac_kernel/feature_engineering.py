@@ -54,6 +54,9 @@ whole one's return is nearly minus EURUSD's. The rest is renormalised to the mem
 MIN_DOLLAR_MEMBERS = 3
 CROSSES = ("EURGBP", "EURJPY", "USDJPY", "USDCHF", "USDCAD", "USDSEK")
 RISKS = ("SPXUSD", "XAUUSD")
+INSTRUMENTS = tuple(dict.fromkeys((*DOLLAR_WEIGHTS, *CROSSES, *RISKS)))
+"""All that features are made of: ten."""
+
 REGIME_FEATURE = "regime_high_vol_prob"
 
 _MIN_COVERAGE = 0.5  # of the traded instrument's bars in each split
@@ -61,8 +64,7 @@ _PAUSE_SHARE = 0.02  # an instrument without a bar in more of the train rows tha
 _MAX_FEATURES = 40
 _MINUTES_PER_DAY = 1440
 _LOG_FLOOR = 1e-9
-_HOUR_S, _DAY_S = 3600, 86_400
-_MONDAY = 3  # 1970-01-01 was a Thursday
+_HOUR_S = 3600
 _SESSIONS = {  # local trading hours, in minutes of the local day
     "tokyo_open": ("Asia/Tokyo", 9 * 60, 18 * 60),
     "london_open": ("Europe/London", 8 * 60, 16 * 60 + 30),
@@ -88,7 +90,7 @@ class Panel:
     @classmethod
     def choose(cls, coverage: Mapping[str, float], traded: str) -> Panel:
         """Return the panel of instruments whose shares of the traded one's train rows are given."""
-        others = [name for name in _known() if name in coverage and name != traded]
+        others = [name for name in INSTRUMENTS if name in coverage and name != traded]
         members = tuple(name for name in DOLLAR_WEIGHTS if name in others)
         members = members if len(members) >= MIN_DOLLAR_MEMBERS else ()
         used = tuple(name for name in others if name in (*members, *CROSSES, *RISKS))
@@ -367,11 +369,9 @@ def time_features(open_time: pd.DatetimeIndex, bar_seconds: int) -> dict[str, Fl
     1 while open, else 0, weekends aside.
     """
     closed = indicators.seconds_of(open_time) + bar_seconds
-    local = _local_seconds(closed, "America/New_York")
-    hour = 2 * np.pi * np.arange(_MINUTES_PER_DAY) / _MINUTES_PER_DAY
-    minute = local // 60 % _MINUTES_PER_DAY
     # One second earlier, Friday 17:00 still is Friday; seven hours later, 17:00 is midnight.
-    trading_day = _weekday(local - 1 + 7 * _HOUR_S)
+    minute, trading_day = indicators.clock_of(closed, _offsets(closed, "America/New_York"), 7 * _HOUR_S - 1)
+    hour = 2 * np.pi * np.arange(_MINUTES_PER_DAY) / _MINUTES_PER_DAY
     week = 2 * np.pi * np.minimum(np.arange(7), 4) / 5
     features = {
         "hour_sin": np.sin(hour)[minute],
@@ -380,32 +380,21 @@ def time_features(open_time: pd.DatetimeIndex, bar_seconds: int) -> dict[str, Fl
         "weekday_cos": np.cos(week)[trading_day],
     }
     for name, (zone, start, end) in _SESSIONS.items():
-        there = _local_seconds(closed, zone)
-        minute = there // 60 % _MINUTES_PER_DAY
-        is_open = (minute >= start) & (minute < end) & (_weekday(there) < 5)
+        minute, weekday = indicators.clock_of(closed, _offsets(closed, zone), 0)
+        is_open = (minute >= start) & (minute < end) & (weekday < 5)
         features[name] = is_open.astype(np.float64)
     return features
 
 
-def _local_seconds(utc: IntArray, zone: str) -> IntArray:
-    """Return local civil time in seconds; a zone changes its offset on the hour, so one look-up an hour."""
-    first = int(utc[0]) // _HOUR_S
-    hours = np.arange(first, int(utc[-1]) // _HOUR_S + 1) * _HOUR_S
+def _offsets(utc: IntArray, zone: str) -> IntArray:
+    """Return the zone's offset from UTC in seconds, for each hour from the first to the last moment."""
+    hours = np.arange(int(utc[0]) // _HOUR_S, int(utc[-1]) // _HOUR_S + 1) * _HOUR_S
     local: Any = pd.DatetimeIndex(hours.astype("datetime64[s]"), tz="UTC").tz_convert(zone)
-    offset = np.asarray(local.tz_localize(None).as_unit("s").asi8) - hours
-    return utc + offset[utc // _HOUR_S - first]
-
-
-def _weekday(local_seconds: IntArray) -> IntArray:
-    return (local_seconds // _DAY_S + _MONDAY) % 7
+    return np.asarray(local.tz_localize(None).as_unit("s").asi8) - hours
 
 
 def _bars_in(minutes: int, bar_seconds: int) -> int:
     return max(1, round(minutes * 60 / bar_seconds))
-
-
-def _known() -> list[str]:
-    return list(dict.fromkeys((*DOLLAR_WEIGHTS, *CROSSES, *RISKS)))
 
 
 def _coverage(splits: Mapping[str, Bars], traded: str) -> tuple[dict[str, float], dict[str, str]]:
@@ -416,9 +405,9 @@ def _coverage(splits: Mapping[str, Bars], traded: str) -> tuple[dict[str, float]
     shares: dict[str, float] = {}
     left_out: dict[str, str] = {}
     named = {name for part in splits.values() for name in part}
-    for name in sorted((named | set(_known())) - {traded}):
+    for name in sorted((named | set(INSTRUMENTS)) - {traded}):
         absent = [split for split, part in splits.items() if name not in part]
-        if name not in _known():
+        if name not in INSTRUMENTS:
             left_out[name] = "no feature is made of it"
         elif absent:
             left_out[name] = "absent" if len(absent) == len(splits) else f"not in {', '.join(absent)}"

@@ -270,13 +270,31 @@ def _adx(  # pragma: no cover  # compiled
 
 
 @_jit
+def clock_of(  # pragma: no cover  # compiled
+    seconds: IntArray, offset: IntArray, later: int
+) -> tuple[NDArray[np.int16], NDArray[np.int8]]:
+    """Return the local minute of the day and the weekday (Monday 0) `later` seconds on.
+
+    `offset` is the zone's, in seconds, for each hour from the first of `seconds` on: zones change on the hour.
+    """
+    minute, weekday = np.empty(seconds.size, np.int16), np.empty(seconds.size, np.int8)
+    first = seconds[0] // 3600
+    for i in range(seconds.size):
+        local = seconds[i] + offset[seconds[i] // 3600 - first]
+        minute[i] = local // 60 % 1440
+        weekday[i] = ((local + later) // 86_400 + 3) % 7  # 1970-01-01 was a Thursday
+    return minute, weekday
+
+
+@_jit
 def scale_into(  # pragma: no cover  # compiled
     values: FloatArray, mean: float, std: float, limit: float, warmup: int, out: NDArray[np.float32]
 ) -> None:
     """Write (values - mean) / std, clipped at +-limit, NaN in the warm-up, into `out`."""
     factor = 1.0 / std
     for i in range(values.size):
-        out[i] = min(max((values[i] - mean) * factor, -limit), limit)
+        value = (values[i] - mean) * factor
+        out[i] = limit if value > limit else (-limit if value < -limit else value)
     out[:warmup] = np.nan
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 from sac_kernel.bar_engine import Bar, Par
 from sac_kernel.bar_formats import INDEX_NAME
 from sac_kernel.evaluation import run_targets
-from sac_kernel.feature_engineering import CROSSES, DOLLAR_WEIGHTS, RISKS, FeaturePipeline
+from sac_kernel.feature_engineering import INSTRUMENTS, FeaturePipeline
 from sac_kernel.trading_env import Market, TradingEnvConfig, prepare_market
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ MAX_MEAN_T_BEFORE, MAX_MEAN_T_AFTER = 0.75, 0.5
 20 has a standard error of 0.22, the largest of 40 such is about 0.6."""
 
 FULL_SEEDS, DAYS = 20, 40
-INSTRUMENTS = tuple(dict.fromkeys((*DOLLAR_WEIGHTS, *CROSSES, *RISKS)))
 
 _BAR_S = 300
 _DAY_BARS = 288
