@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SIZES = (250_000, 500_000, 1_000_000)
-ROUNDS = 5
+ROUNDS = 3
 PERIOD = 48  # four hours of five minutes
 SIGMA = 3e-4
 

@@ -1,5 +1,7 @@
 """Ten instruments give thirty features; one that is missing or pauses takes away only what is its own."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from benchmarks.rollover_artefact import read_bars
 from sac_kernel import feature_engineering, files, indicators
 from sac_kernel.causality import assert_causal
+from sac_kernel.data_pipeline import read_processed, write_processed
 from sac_kernel.errors import CheckpointError, DataError
 from sac_kernel.feature_engineering import INSTRUMENTS, FeaturePipeline, Panel, compute_features
 from tests.conftest import make_bars
@@ -346,3 +349,36 @@ def test_the_real_panel_gives_twenty_eight_features_and_two_ages(shared_data):
     # Scaled features mean what they say on real bars: few are clipped, none is constant.
     assert (train.abs() >= 5).mean().max() < 0.02
     assert train.drop(columns=["spxusd_age", "xauusd_age"]).std().min() > 0.8
+
+
+def test_no_two_of_the_thirty_are_the_same_input():
+    bars = ten(6000)
+    for (
+        name
+    ) in MEMBERS:  # as on the market, the euro falls as the dollar rises; apart they would be one input
+        euro, sign = bars["EURUSD"], -1 if name == "GBPUSD" else 1
+        moved = euro[["open", "close"]] * bars[name][["open", "close"]] ** (-0.5 * sign)
+        bars["EURUSD"] = moved.assign(high=moved.max(axis=1), low=moved.min(axis=1))
+    values = run(bars)[1].iloc[576:].to_numpy(np.float64)
+    correlation = np.corrcoef(values.T)
+    assert np.abs(correlation[np.triu_indices(30, 1)]).max() < 0.97
+    assert values.std(axis=0).min() > 0.5  # none is a near constant
+
+
+def test_bars_fresh_from_a_split_and_bars_read_back_give_the_same_features(tmp_path, data):
+    """The first attempt's features ran only on bars that had been through a file."""
+    fresh = FeaturePipeline().run_full_pipeline(data.train, data.val, data.test)
+    write_processed(data, tmp_path / "p.h5")
+    back = read_processed(tmp_path / "p.h5")
+    again = FeaturePipeline().run_full_pipeline(back.train, back.val, back.test)
+    for one, other in zip(fresh, again, strict=True):
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
+def test_the_page_lists_the_features_of_ten_instruments():
+    page = (Path(__file__).resolve().parents[1] / "docs/features.md").read_text(encoding="utf-8")
+    table = page.split("| feature |")[1].split("\n\n")[0]
+    for name in THIRTY:
+        stem = name.split("_", 1)[1] if name.split("_")[0] in {n.lower() for n in INSTRUMENTS} else name
+        known = stem in table or stem.rsplit("_", 1)[0] in table
+        assert known, name
