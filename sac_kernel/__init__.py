@@ -43,4 +43,4 @@ MODULES = (
 """Modules that the kernel notebook carries, lowest layer first."""
 
 BUNDLER_MODULES = ("kaggle_client", "kaggle_run", "kernel_notebook", "rehearsal", "audit", "random_walk")
-"""Modules that only `build_kernel.py` uses; they stay at home."""
+"""Modules that `build_kernel.py` and audits at home use; the kernel notebook does not carry them."""
