@@ -24,7 +24,10 @@ MODULES = (
     "data_download",
     "data_pipeline",
     # what the agent sees
+    "indicators",
+    "hmm_detector",
     "feature_engineering",
+    "causality",
     # the market and the account
     "market_costs",
     "plots",
@@ -54,5 +57,7 @@ BUNDLER_MODULES = (
     "probe",
     "rehearsal",
     "wheels",
+    "audit",
+    "random_walk",
 )
-"""Modules that only `build_kernel.py` uses; they stay at home."""
+"""Modules of the build and of audits at home; the kernel notebook does not carry them."""

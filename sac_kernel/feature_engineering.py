@@ -1,27 +1,30 @@
-"""Causal, dimensionless features of the bars, and the scaler fitted on train rows only.
+"""Thirty causal, dimensionless features of up to ten instruments, scaled on train rows only.
 
 Row t uses bars <= t and is meant to be read at the close of t; nothing is shifted. Horizons are minutes:
 one shorter than the bar is dropped, and names carry minutes, hours or days, never bars. Indicators run on
-a gap-free log path: across a hole in the bars the path continues at the next open, so that no return
-spans a weekend silently.
+gap-free log paths: across a hole in the bars a path continues at the next open, so that no return spans a
+weekend silently. The traded instrument gives the rows; another one's last bar is carried where it has
+none, so that its pauses delete nothing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import logging
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numba
 import numpy as np
 import pandas as pd
 
-from sac_kernel import files
-from sac_kernel.bar_formats import check_bars, infer_bar_seconds
+from sac_kernel import files, indicators
+from sac_kernel.bar_formats import PRICE_COLUMNS, check_bars, infer_bar_seconds
 from sac_kernel.config import difference
 from sac_kernel.errors import CheckpointError, DataError
+from sac_kernel.hmm_detector import RegimeDetector
+from sac_kernel.indicators import LogPath, ewma_volatility, log_path, open_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -29,6 +32,11 @@ if TYPE_CHECKING:
     from sac_kernel.data_pipeline import Bars
 
     FloatArray = NDArray[np.float64]
+    IntArray = NDArray[np.int64]
+    Columns: TypeAlias = Iterator[tuple[str, FloatArray]]
+    Reader = Callable[[str], tuple[IntArray, FloatArray, FloatArray]]
+
+logger = logging.getLogger(__name__)
 
 CLIP = 5.0
 """Scaled features end here: prices are never clipped, their features are."""
@@ -37,9 +45,26 @@ RETURN_HORIZONS_MIN = {"5m": 5, "1h": 60, "4h": 240, "1d": 1440}
 WARMUP_MIN = 2 * 1440
 """The first two trading days have no features: the day-long averages are still filling."""
 
+DOLLAR_WEIGHTS = {
+    "EURUSD": -0.576, "USDJPY": 0.136, "GBPUSD": -0.119, "USDCAD": 0.091, "USDSEK": 0.042, "USDCHF": 0.036,
+}  # fmt: skip
+"""Exponents of the ICE US dollar index. The traded pair is left out: EURUSD is 57.6 % of the index, so the
+whole one's return is nearly minus EURUSD's. The rest is renormalised to the members present."""
+
+MIN_DOLLAR_MEMBERS = 3
+CROSSES = ("EURGBP", "EURJPY", "USDJPY", "USDCHF", "USDCAD", "USDSEK")
+RISKS = ("SPXUSD", "XAUUSD")
+INSTRUMENTS = tuple(dict.fromkeys((*DOLLAR_WEIGHTS, *CROSSES, *RISKS)))
+"""All that features are made of: ten."""
+
+REGIME_FEATURE = "regime_high_vol_prob"
+
+_MIN_COVERAGE = 0.5  # of the traded instrument's bars in each split
+_PAUSE_SHARE = 0.02  # an instrument without a bar in more of the train rows than this has an age
+_MAX_FEATURES = 40
 _MINUTES_PER_DAY = 1440
-_SIGMA_FLOOR = 1e-7
 _LOG_FLOOR = 1e-9
+_HOUR_S = 3600
 _SESSIONS = {  # local trading hours, in minutes of the local day
     "tokyo_open": ("Asia/Tokyo", 9 * 60, 18 * 60),
     "london_open": ("Europe/London", 8 * 60, 16 * 60 + 30),
@@ -48,13 +73,34 @@ _SESSIONS = {  # local trading hours, in minutes of the local day
 
 
 @dataclass(frozen=True)
-class LogPath:
-    """High, low and close as log prices of a path without gaps, and its one-bar returns; shape (n,)."""
+class Panel:
+    """Which other instruments give features.
 
-    high: FloatArray
-    low: FloatArray
-    close: FloatArray
-    bar_return: FloatArray
+    Attributes
+    ----------
+    instruments : used beside the traded one
+    dollar_members : pairs of the dollar index, at least `MIN_DOLLAR_MEMBERS` or none
+    with_age : those that pause while the traded one trades; each has an age feature
+    """
+
+    instruments: tuple[str, ...] = ()
+    dollar_members: tuple[str, ...] = ()
+    with_age: tuple[str, ...] = ()
+
+    @classmethod
+    def choose(cls, coverage: Mapping[str, float], traded: str) -> Panel:
+        """Return the panel of instruments whose shares of the traded one's train rows are given."""
+        others = [name for name in INSTRUMENTS if name in coverage and name != traded]
+        members = tuple(name for name in DOLLAR_WEIGHTS if name in others)
+        members = members if len(members) >= MIN_DOLLAR_MEMBERS else ()
+        used = tuple(name for name in others if name in (*members, *CROSSES, *RISKS))
+        paused = tuple(name for name in used if coverage[name] < 1.0 - _PAUSE_SHARE)
+        return cls(used, members, paused)
+
+    def dollar_weights(self) -> dict[str, float]:
+        """Return the weight of each member, renormalised: their sizes add to one."""
+        total = sum(abs(DOLLAR_WEIGHTS[name]) for name in self.dollar_members)
+        return {name: DOLLAR_WEIGHTS[name] / total for name in self.dollar_members}
 
 
 class FeaturePipeline:
@@ -63,13 +109,20 @@ class FeaturePipeline:
     Attributes
     ----------
     instrument : the traded instrument; its bars give the index
+    regimes : append `regime_high_vol_prob`, the filtered probability of the state of high volatility
     feature_names : column order, known after the first run
+    panel : the other instruments that give features, known after the first run
+    left_out : instrument -> why it gives none, of the last run
     """
 
-    def __init__(self, instrument: str = "EURUSD") -> None:
+    def __init__(self, instrument: str = "EURUSD", regimes: bool = False) -> None:
         self.instrument = instrument
+        self.regimes = regimes
         self.bar_seconds = 0
         self.feature_names: list[str] = []
+        self.panel = Panel()
+        self.left_out: dict[str, str] = {}
+        self.detector: RegimeDetector | None = None
         self._mean = np.zeros(0)
         self._std = np.zeros(0)
         self._fitted = False
@@ -80,36 +133,61 @@ class FeaturePipeline:
         """Return the features of each split on the instrument's index, in feature order.
 
         The features are computed once over all bars in time order, which is safe because they are causal,
-        so a bar has the same features whichever split it is in. The scaler is fitted on train rows, unless
-        this pipeline came from a checkpoint. Rows of the warm-up (train only) are NaN.
+        so a bar has the same features whichever split it is in. The scaler, the choice of instruments and
+        the regime model are fitted on train rows, unless this pipeline came from a checkpoint. Rows of the
+        warm-up (train only) are NaN.
         """
-        splits = [
-            self._bars_of(part, name) for part, name in ((train, "train"), (val, "val"), (test, "test"))
-        ]
-        bars = pd.concat(splits)
-        check_bars(bars, "feature_engineering: train, val and test together")
-        bar_seconds = infer_bar_seconds(splits[0], "feature_engineering: train")
-        raw = compute_features(bars, bar_seconds, self.instrument)
-        warmup = warmup_bars(bar_seconds)
-        if warmup >= len(splits[0]):
+        splits = {"train": train, "val": val, "test": test}
+        own = [self._bars_of(part, name) for name, part in splits.items()]
+        bars = pd.concat(own)
+        _check(bars, "feature_engineering: train, val and test together")
+        bar_seconds = infer_bar_seconds(own[0], "feature_engineering: train")
+        warmup, n_train = warmup_bars(bar_seconds), len(own[0])
+        if warmup >= n_train:
             msg = (
                 f"feature_engineering: more train bars than the warm-up of {warmup} are required, "
-                f"found {len(splits[0])}; give more bars"
+                f"found {n_train}; give more bars"
             )
             raise DataError(msg)
-        raw.iloc[:warmup] = np.nan
         if self._fitted:
-            self._check_same(list(raw.columns), bar_seconds)
+            self._check_same_instruments(splits, bar_seconds)
         else:
-            self._fit(raw.iloc[warmup : len(splits[0])], bar_seconds)
-        scaled: pd.DataFrame = ((raw - self._mean) / self._std).clip(-CLIP, CLIP).astype(np.float32)  # type: ignore[assignment]  # a frame
-        ends = np.cumsum([len(part) for part in splits])
-        return scaled.iloc[: ends[0]], scaled.iloc[ends[0] : ends[1]], scaled.iloc[ends[1] :]
+            self.bar_seconds, self.detector = bar_seconds, None
+            coverage, self.left_out = _coverage(splits, self.instrument)
+            self.panel = Panel.choose(coverage, self.instrument)
+            for name, why in self.left_out.items():
+                logger.info("features: %s gives none: %s", name, why)
+            if self.regimes:
+                self.detector = RegimeDetector.fit(bars.iloc[warmup:n_train], bar_seconds)
 
-    def compute(self, bars: pd.DataFrame) -> pd.DataFrame:
-        """Return the unscaled features of one table of bars, warm-up rows included."""
-        seconds = self.bar_seconds or infer_bar_seconds(bars, "feature_engineering")
-        return compute_features(bars, seconds, self.instrument)
+        def read(name: str) -> tuple[IntArray, FloatArray, FloatArray]:
+            return _joined([part[name] for part in splits.values()], name)
+
+        scaled = self._scale(self._columns(bars, bar_seconds, read), len(bars), warmup, n_train)
+        frame = pd.DataFrame(scaled.T, index=bars.index, columns=self.feature_names, copy=False)
+        ends = np.cumsum([len(part) for part in own])
+        return frame.iloc[: ends[0]], frame.iloc[ends[0] : ends[1]], frame.iloc[ends[1] :]
+
+    def compute(self, bars: pd.DataFrame | Bars) -> pd.DataFrame:
+        """Return the unscaled features of one stretch of bars, warm-up rows included.
+
+        `bars` are the traded instrument's, or a dict with those of the others too. Before a run the other
+        instruments are chosen from `bars`; after one they are those of the run.
+        """
+        given = {self.instrument: bars} if isinstance(bars, pd.DataFrame) else bars
+        own = self._bars_of(given, "bars")
+        seconds = self.bar_seconds or infer_bar_seconds(own, "feature_engineering")
+        if not self._fitted and not self.feature_names:
+            self.panel = Panel.choose(_coverage({"bars": given}, self.instrument)[0], self.instrument)
+        missing = [name for name in self.panel.instruments if name not in given]
+        if missing:
+            msg = (
+                f"feature_engineering.compute: bars of {', '.join(missing)} are required, found "
+                f"{', '.join(given)}; pass a dict of all instruments of the run"
+            )
+            raise DataError(msg)
+        columns = self._columns(own, seconds, lambda name: _joined([given[name]], name))
+        return pd.DataFrame(dict(columns), index=own.index)
 
     def state(self) -> dict[str, Any]:
         """Return what inference needs to make the same features again, as plain values."""
@@ -120,14 +198,19 @@ class FeaturePipeline:
             "mean": self._mean.tolist(),
             "std": self._std.tolist(),
             "clip": CLIP,
+            "panel": {name: list(value) for name, value in asdict(self.panel).items()},
+            "regimes": self.detector.state() if self.detector else None,
         }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> FeaturePipeline:
         """Return a fitted pipeline that never refits."""
-        pipeline = cls(str(state["instrument"]))
+        regimes = state.get("regimes")
+        pipeline = cls(str(state["instrument"]), regimes=regimes is not None)
         pipeline.bar_seconds = int(state["bar_seconds"])
         pipeline.feature_names = [str(name) for name in state["names"]]
+        pipeline.panel = Panel(**{k: tuple(v) for k, v in state.get("panel", {}).items()})
+        pipeline.detector = RegimeDetector.from_state(regimes) if regimes is not None else None
         pipeline._mean = np.asarray(state["mean"], np.float64)
         pipeline._std = np.asarray(state["std"], np.float64)
         pipeline._fitted = True
@@ -151,18 +234,40 @@ class FeaturePipeline:
             raise DataError(msg)
         return split[self.instrument]
 
-    def _fit(self, rows: pd.DataFrame, bar_seconds: int) -> None:
-        self.bar_seconds = bar_seconds
-        self.feature_names = list(rows.columns)
-        self._mean = rows.mean().to_numpy(np.float64)
-        std = rows.std(ddof=0).to_numpy(np.float64)
-        self._std = np.where(std > _LOG_FLOOR, std, 1.0)  # a constant feature stays, as zero
+    def _columns(self, bars: pd.DataFrame, bar_seconds: int, read: Reader) -> Columns:
+        yield from _columns(bars, bar_seconds, self.instrument, self.panel, read)
+        if self.detector is not None:
+            yield REGIME_FEATURE, self.detector.high_vol_prob(bars, bar_seconds)
 
-    def _check_same(self, names: list[str], bar_seconds: int) -> None:
-        lines = difference(
-            {"features": self.feature_names, "bar_seconds": self.bar_seconds},
-            {"features": names, "bar_seconds": bar_seconds},
+    def _scale(self, columns: Columns, n: int, warmup: int, n_train: int) -> NDArray[np.float32]:
+        """Return the scaled features, shape (n_features, n); the scaler is fitted on the way if it is not."""
+        out = np.empty((_MAX_FEATURES, n), np.float32)
+        means, stds, names = [], [], []
+        for i, (name, values) in enumerate(columns):
+            if self._fitted and i < len(self._mean):
+                mean, std = float(self._mean[i]), float(self._std[i])
+            else:
+                mean, std = float(values[warmup:n_train].mean()), float(values[warmup:n_train].std())
+                std = std if std > _LOG_FLOOR else 1.0  # a constant feature stays, as zero
+            indicators.scale_into(values, mean, std, CLIP, warmup, out[i])
+            means.append(mean)
+            stds.append(std)
+            names.append(name)
+        if self._fitted:
+            self._check_same({"features": names}, {"features": self.feature_names})
+        else:
+            self.feature_names, self._mean, self._std = names, np.asarray(means), np.asarray(stds)
+        return out[: len(names)]
+
+    def _check_same_instruments(self, splits: Mapping[str, Bars], bar_seconds: int) -> None:
+        have = [name for name in self.panel.instruments if all(name in part for part in splits.values())]
+        self._check_same(
+            {"bar_seconds": bar_seconds, "instruments": have},
+            {"bar_seconds": self.bar_seconds, "instruments": list(self.panel.instruments)},
         )
+
+    def _check_same(self, here: dict[str, Any], saved: dict[str, Any]) -> None:
+        lines = difference(saved, here)
         if lines:
             msg = (
                 f"feature_engineering: the features the scaler was fitted on are required; {'; '.join(lines)}; "
@@ -171,75 +276,90 @@ class FeaturePipeline:
             raise CheckpointError(msg)
 
 
-def assert_causal(pipeline: Any, bars: pd.DataFrame, rows: int = 20, seed: int = 0) -> int:  # noqa: ANN401
-    """Check that features of row t are a function of bars <= t, bit for bit; return the rows checked.
-
-    Each random row is recomputed from its own past alone, and once more with every later price doubled.
-
-    Parameters
-    ----------
-    pipeline : anything with `compute(bars) -> DataFrame` on the bars' index
-    bars : DataFrame of bars; the first 20,000 are used
-
-    Raises
-    ------
-    DataError
-        Naming the feature and the row that changed.
-    """
-    bars = bars.iloc[:20_000]
-    full = pipeline.compute(bars)
-    rng = np.random.default_rng(seed)
-    for t in rng.integers(2, len(bars) - 1, size=rows):
-        edited = bars.copy()
-        edited.iloc[t + 1 :] *= 2.0
-        for what, other in (("shortened", bars.iloc[: t + 1]), ("edited", edited)):
-            here, there = full.iloc[t], pipeline.compute(other).iloc[t]
-            wrong = [str(c) for c in full.columns if not np.array_equal(here[c], there[c], equal_nan=True)]
-            if wrong:
-                msg = (
-                    f"feature_engineering.assert_causal: row {t} ({bars.index[t]}) must not depend on later bars, "
-                    f"found that {', '.join(wrong[:3])} changed when the future was {what}"
-                )
-                raise DataError(msg)
-    return rows
-
-
 def warmup_bars(bar_seconds: int) -> int:
     """Return the number of first bars without features: two trading days."""
     return -(-WARMUP_MIN * 60 // bar_seconds)
 
 
-def compute_features(bars: pd.DataFrame, bar_seconds: int, instrument: str) -> pd.DataFrame:
+def compute_features(
+    bars: pd.DataFrame, bar_seconds: int, instrument: str, others: Bars | None = None
+) -> pd.DataFrame:
     """Return the unscaled features, shape (n_bars, n_features), float64, in feature order.
 
-    Row t is a function of bars <= t. Early rows use what there is; `warmup_bars` says how many to drop.
+    Row t is a function of bars <= t, of `bars` and of the other instruments. Early rows use what there is;
+    `warmup_bars` says how many to drop.
     """
-    columns = {f"{instrument.lower()}_{k}": v for k, v in direct_features(bars, bar_seconds).items()}
-    columns |= time_features(bars.index, bar_seconds)  # type: ignore[arg-type]  # a DatetimeIndex
-    return pd.DataFrame(columns, index=bars.index)
+    given = {**(others or {}), instrument: bars}
+    panel = Panel.choose(_coverage({"bars": given}, instrument)[0], instrument)
+    columns = _columns(bars, bar_seconds, instrument, panel, lambda name: _joined([given[name]], name))
+    return pd.DataFrame(dict(columns), index=bars.index)
 
 
-def direct_features(bars: pd.DataFrame, bar_seconds: int) -> dict[str, FloatArray]:
-    """Return up to ten features of one instrument's bars, each dimensionless; shape (n,) each.
+def _columns(bars: pd.DataFrame, bar_seconds: int, instrument: str, panel: Panel, read: Reader) -> Columns:
+    """Yield name and values of each feature in order; one at a time, so that memory stays bounded."""
+    path = log_path(bars, bar_seconds)
+    for name, values in direct_features(path, bar_seconds):
+        yield f"{instrument.lower()}_{name}", values
+    close = path.close
+    del path
+    at = open_seconds(bars)
+    paths: dict[str, FloatArray] = {}
+    ages: dict[str, IntArray] = {}
+    for name in panel.instruments:
+        paths[name], age = indicators.carried_path(*read(name), bar_seconds, at)
+        if name in panel.with_age:
+            ages[name] = age
+    if panel.dollar_members:
+        index = sum(weight * paths[name] for name, weight in panel.dollar_weights().items())
+        yield from dollar_features(index, close, bar_seconds)  # type: ignore[arg-type]  # an array
+    hour, hours4, day = (_bars_in(minutes, bar_seconds) for minutes in (60, 240, 1440))
+    for name in CROSSES:
+        if name in paths:
+            residual = indicators.scaled_residual(close, paths[name], hour, day)
+            yield f"{name.lower()}_residual_1h", residual
+    for name in RISKS:
+        if name in paths:
+            sigma = ewma_volatility(np.diff(paths[name], prepend=0.0), day)
+            yield f"{name.lower()}_return_4h", indicators.scaled_change(paths[name], sigma, hours4)
+    yield from time_features(bars.index, bar_seconds).items()  # type: ignore[arg-type]  # a DatetimeIndex
+    for name, age in ages.items():
+        yield f"{name.lower()}_age", np.log1p(age / _HOUR_S)
+
+
+def direct_features(path: LogPath, bar_seconds: int) -> Columns:
+    """Yield up to ten features of the traded instrument's log path, each dimensionless; shape (n,) each.
 
     sigma is the EWMA volatility of one-bar returns with a half-life of one day.
     """
-    path = log_path(bars, bar_seconds)
-    sigma = ewma_volatility(path.bar_return, _bars_in(1440, bar_seconds))
-    hours4, day = _bars_in(240, bar_seconds), _bars_in(1440, bar_seconds)
-    features: dict[str, FloatArray] = {}
+    hour, hours4, day = (_bars_in(minutes, bar_seconds) for minutes in (60, 240, 1440))
+    sigma = ewma_volatility(path.bar_return, day)
     for name, minutes in RETURN_HORIZONS_MIN.items():
         if minutes * 60 >= bar_seconds:
             n = _bars_in(minutes, bar_seconds)
-            features[f"return_{name}"] = _change(path.close, n) / (sigma * np.sqrt(n))
-    features["rsi_4h"] = rsi(path.close, hours4) / 50.0 - 1.0
-    features["macd_4h"] = macd_histogram(path.close, hours4) / (sigma * np.sqrt(hours4))
-    features["atr_ratio_4h_1d"] = np.log((atr(path, hours4) + _LOG_FLOOR) / (atr(path, day) + _LOG_FLOOR))
-    park = parkinson_volatility(path, _bars_in(60, bar_seconds))
-    features["parkinson_1h"] = np.log((park + _LOG_FLOOR) / (sigma + _LOG_FLOOR))
-    features["bollinger_4h"] = bollinger_position(path.close, hours4)
-    features["adx_4h"] = adx(path, hours4) / 50.0 - 1.0
-    return features
+            yield f"return_{name}", indicators.scaled_change(path.close, sigma, n)
+    yield "rsi_4h", indicators.rsi(path.close, hours4) / 50.0 - 1.0
+    yield "macd_4h", indicators.macd_histogram(path.close, hours4) / (sigma * np.sqrt(hours4))
+    short, long = (indicators.atr(path, n) for n in (hours4, day))
+    yield "atr_ratio_4h_1d", np.log((short + _LOG_FLOOR) / (long + _LOG_FLOOR))
+    parkinson = indicators.parkinson_volatility(path, hour)
+    yield "parkinson_1h", np.log((parkinson + _LOG_FLOOR) / (sigma + _LOG_FLOOR))
+    yield "bollinger_4h", indicators.bollinger_position(path.close, hours4)
+    yield "adx_4h", indicators.adx(path, hours4) / 50.0 - 1.0
+
+
+def dollar_features(index: FloatArray, close: FloatArray, bar_seconds: int) -> Columns:
+    """Yield five features of the log dollar index without the traded pair, whose log path is `close`.
+
+    `dollar_residual_1h` is what the dollar did beyond its usual share in the traded pair's move: a lead.
+    """
+    hour, hours4, day = (_bars_in(minutes, bar_seconds) for minutes in (60, 240, 1440))
+    step = np.diff(index, prepend=0.0)
+    short, sigma = ewma_volatility(step, hours4), ewma_volatility(step, day)
+    yield "dollar_return_1h", indicators.scaled_change(index, sigma, hour)
+    yield "dollar_return_1d", indicators.scaled_change(index, sigma, day)
+    yield "dollar_rsi_4h", indicators.rsi(index, hours4) / 50.0 - 1.0
+    yield "dollar_volatility_ratio_4h_1d", np.log(short / sigma)
+    yield "dollar_residual_1h", indicators.scaled_residual(close, index, hour, day)
 
 
 def time_features(open_time: pd.DatetimeIndex, bar_seconds: int) -> dict[str, FloatArray]:
@@ -248,137 +368,87 @@ def time_features(open_time: pd.DatetimeIndex, bar_seconds: int) -> dict[str, Fl
     Hour and weekday are New York's; the trading week runs from Sunday 17:00 to Friday 17:00. Sessions are
     1 while open, else 0, weekends aside.
     """
-    close_time = open_time + pd.Timedelta(seconds=bar_seconds)
-    local = close_time.tz_convert("America/New_York")
-    hour = 2 * np.pi * (local.hour * 60 + local.minute).to_numpy() / _MINUTES_PER_DAY
+    closed = indicators.seconds_of(open_time) + bar_seconds
     # One second earlier, Friday 17:00 still is Friday; seven hours later, 17:00 is midnight.
-    trading_day = (local - pd.Timedelta(seconds=1)).tz_localize(None) + pd.Timedelta(hours=7)
-    week = 2 * np.pi * np.minimum(trading_day.dayofweek.to_numpy(), 4) / 5
+    minute, trading_day = indicators.clock_of(closed, _offsets(closed, "America/New_York"), 7 * _HOUR_S - 1)
+    hour = 2 * np.pi * np.arange(_MINUTES_PER_DAY) / _MINUTES_PER_DAY
+    week = 2 * np.pi * np.minimum(np.arange(7), 4) / 5
     features = {
-        "hour_sin": np.sin(hour),
-        "hour_cos": np.cos(hour),
-        "weekday_sin": np.sin(week),
-        "weekday_cos": np.cos(week),
+        "hour_sin": np.sin(hour)[minute],
+        "hour_cos": np.cos(hour)[minute],
+        "weekday_sin": np.sin(week)[trading_day],
+        "weekday_cos": np.cos(week)[trading_day],
     }
     for name, (zone, start, end) in _SESSIONS.items():
-        there = close_time.tz_convert(zone)
-        minute = (there.hour * 60 + there.minute).to_numpy()
-        is_open = (minute >= start) & (minute < end) & (there.dayofweek.to_numpy() < 5)
+        minute, weekday = indicators.clock_of(closed, _offsets(closed, zone), 0)
+        is_open = (minute >= start) & (minute < end) & (weekday < 5)
         features[name] = is_open.astype(np.float64)
     return features
 
 
-def log_path(bars: pd.DataFrame, bar_seconds: int) -> LogPath:
-    """Return the gap-free log path: after a hole it goes on from the next bar's open."""
-    o, h, lo, c = (np.log(bars[k].to_numpy(np.float64)) for k in ("open", "high", "low", "close"))
-    seconds = bars.index.as_unit("s").asi8  # type: ignore[attr-defined]  # a DatetimeIndex
-    after_gap = np.diff(seconds, prepend=seconds[0] - 2 * bar_seconds) > bar_seconds
-    bar_return = c - np.where(after_gap, o, np.concatenate((o[:1], c[:-1])))
-    close = np.cumsum(bar_return)
-    return LogPath(close + (h - c), close + (lo - c), close, bar_return)
-
-
-def ewma_volatility(bar_return: FloatArray, half_life: int) -> FloatArray:
-    """Return the root of the exponentially weighted mean square return, floored; weights sum to one."""
-    square = pd.Series(bar_return**2).ewm(halflife=half_life, adjust=True).mean().to_numpy()
-    return np.maximum(np.sqrt(square), _SIGMA_FLOOR)
-
-
-def rsi(close: FloatArray, n: int) -> FloatArray:
-    """Return Wilder's relative strength index over n bars, in [0, 100]; 50 before it exists or when flat."""
-    change = np.diff(close)
-    up, down = _wilder(np.maximum(change, 0.0), n), _wilder(np.maximum(-change, 0.0), n)
-    total = up + down
-    value = np.divide(100.0 * up, total, out=np.full_like(total, 50.0), where=total > 1e-14)
-    return np.concatenate(([50.0], value))
-
-
-def macd_histogram(close: FloatArray, n_fast: int) -> FloatArray:
-    """Return MACD minus its signal with spans in the classic proportion 12 : 26 : 9 of `n_fast`."""
-    fast, slow, signal = n_fast, max(2, round(n_fast * 26 / 12)), max(2, round(n_fast * 9 / 12))
-    line = _ema(close, fast) - _ema(close, slow)
-    return line - _ema(line, signal)
-
-
-def atr(path: LogPath, n: int) -> FloatArray:
-    """Return Wilder's average true range over n bars, in log price."""
-    previous = path.close[:-1]
-    true_range = np.maximum(path.high[1:], previous) - np.minimum(path.low[1:], previous)
-    return np.concatenate(([path.high[0] - path.low[0]], _wilder(true_range, n)))
-
-
-def parkinson_volatility(path: LogPath, n: int) -> FloatArray:
-    """Return Parkinson's (1980) volatility per bar from the ranges of the last n bars."""
-    square = (path.high - path.low) ** 2 / (4.0 * np.log(2.0))
-    return np.sqrt(np.mean(_windows(square, n), axis=1))
-
-
-def bollinger_position(close: FloatArray, n: int) -> FloatArray:
-    """Return (close - mean) / (2 sd) over the last n bars; 0 where the window is flat."""
-    window = _windows(close, n)
-    sd = window.std(axis=1)
-    deviation = close - window.mean(axis=1)
-    return np.divide(deviation, 2.0 * sd, out=np.zeros_like(sd), where=sd > 1e-12)
-
-
-def adx(path: LogPath, n: int) -> FloatArray:
-    """Return Wilder's average directional index over n bars, in [0, 100]; 0 before it exists."""
-    return np.asarray(_adx(path.high, path.low, path.close, n))
+def _offsets(utc: IntArray, zone: str) -> IntArray:
+    """Return the zone's offset from UTC in seconds, for each hour from the first to the last moment."""
+    hours = np.arange(int(utc[0]) // _HOUR_S, int(utc[-1]) // _HOUR_S + 1) * _HOUR_S
+    local: Any = pd.DatetimeIndex(hours.astype("datetime64[s]"), tz="UTC").tz_convert(zone)
+    return np.asarray(local.tz_localize(None).as_unit("s").asi8) - hours
 
 
 def _bars_in(minutes: int, bar_seconds: int) -> int:
     return max(1, round(minutes * 60 / bar_seconds))
 
 
-def _change(close: FloatArray, n: int) -> FloatArray:
-    change = np.empty_like(close)
-    change[:n] = close[:n] - close[0]
-    change[n:] = close[n:] - close[:-n]
-    return change
+def _coverage(splits: Mapping[str, Bars], traded: str) -> tuple[dict[str, float], dict[str, str]]:
+    """Return the share of the traded one's first-split bars that each usable instrument has, and why not.
+
+    An instrument is usable if it has at least half of the traded one's bars in every split.
+    """
+    shares: dict[str, float] = {}
+    left_out: dict[str, str] = {}
+    named = {name for part in splits.values() for name in part}
+    for name in sorted((named | set(INSTRUMENTS)) - {traded}):
+        absent = [split for split, part in splits.items() if name not in part]
+        if name not in INSTRUMENTS:
+            left_out[name] = "no feature is made of it"
+        elif absent:
+            left_out[name] = "absent" if len(absent) == len(splits) else f"not in {', '.join(absent)}"
+        else:
+            found = {split: _share(part[name], part[traded]) for split, part in splits.items()}
+            thin = [f"{share:.0%} of {split}" for split, share in found.items() if share < _MIN_COVERAGE]
+            if thin:
+                left_out[name] = f"bars in only {', '.join(thin)}"
+            else:
+                shares[name] = next(iter(found.values()))
+    return shares, left_out
 
 
-def _ema(values: FloatArray, span: int) -> FloatArray:
-    return np.asarray(pd.Series(values).ewm(span=span, adjust=False).mean().to_numpy())
+def _share(bars: pd.DataFrame, traded: pd.DataFrame) -> float:
+    if bars.index.equals(traded.index):
+        return 1.0
+    times, at = open_seconds(bars), open_seconds(traded)
+    if times.size == 0:
+        return 0.0
+    place = np.minimum(np.searchsorted(times, at), times.size - 1)
+    return float(np.mean(times[place] == at))
 
 
-def _windows(values: FloatArray, n: int) -> FloatArray:
-    padded = np.concatenate((np.full(n - 1, values[0]), values))
-    return np.lib.stride_tricks.sliding_window_view(padded, n)
+def _joined(parts: Sequence[pd.DataFrame], name: str) -> tuple[IntArray, FloatArray, FloatArray]:
+    """Return seconds, open and close of one instrument over all splits, checked."""
+    seconds = np.concatenate([open_seconds(part) for part in parts])
+    prices = [np.concatenate([part[k].to_numpy(np.float64) for part in parts]) for k in PRICE_COLUMNS]
+    if not indicators.bars_are_sound(seconds, *prices):
+        check_bars(pd.concat(parts), f"feature_engineering: {name}")
+    return seconds, prices[0], prices[3]
 
 
-@numba.njit(cache=True)
-def _wilder(values: FloatArray, n: int) -> FloatArray:  # pragma: no cover  # compiled
-    """Wilder's smoothing: the mean of the first n values, then avg += (x - avg) / n; running mean before."""
-    out = np.empty_like(values)
-    average = 0.0
-    for i in range(values.size):
-        weight = min(i + 1, n)
-        average += (values[i] - average) / weight
-        out[i] = average
-    return out
-
-
-@numba.njit(cache=True)
-def _adx(high: FloatArray, low: FloatArray, close: FloatArray, n: int) -> FloatArray:  # pragma: no cover
-    """Wilder 1978: smoothed +DM, -DM and true range -> DX -> its Wilder average, first over n values."""
-    out = np.zeros(close.size)
-    plus = minus = span = average = 0.0
-    count = 0
-    for i in range(1, close.size):
-        up, down = high[i] - high[i - 1], low[i - 1] - low[i]
-        plus_move = up if up > down and up > 0 else 0.0
-        minus_move = down if down > up and down > 0 else 0.0
-        true_range = max(high[i], close[i - 1]) - min(low[i], close[i - 1])
-        if i < n:
-            plus, minus, span = plus + plus_move, minus + minus_move, span + true_range
-            continue
-        plus += plus_move - plus / n
-        minus += minus_move - minus / n
-        span += true_range - span / n
-        total = plus + minus
-        if span > 1e-14 and total > 1e-14:
-            dx = 100.0 * abs(plus - minus) / total
-            count += 1
-            average += (dx - average) / min(count, n)
-        out[i] = average if count >= n else 0.0
-    return out
+def _check(bars: pd.DataFrame, where: str) -> None:
+    """Raise as `check_bars` does; a table that is sound takes one compiled pass."""
+    plain = isinstance(bars.index, pd.DatetimeIndex) and bars.index.tz is not None
+    sound = (
+        plain
+        and {*PRICE_COLUMNS} <= {*bars.columns}
+        and indicators.bars_are_sound(
+            open_seconds(bars), *(bars[k].to_numpy(np.float64) for k in PRICE_COLUMNS)
+        )
+    )
+    if not sound:
+        check_bars(bars, where)

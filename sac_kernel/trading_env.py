@@ -21,7 +21,8 @@ from sac_kernel.bar_engine import ACCOUNT_FEATURES, Acc, Bar, Par
 from sac_kernel.bar_formats import PRICE_SIDES, check_bars, infer_bar_seconds
 from sac_kernel.config import require
 from sac_kernel.errors import DataError, NonFiniteError
-from sac_kernel.feature_engineering import CLIP, ewma_volatility, log_path
+from sac_kernel.feature_engineering import CLIP
+from sac_kernel.indicators import ewma_volatility, log_path
 from sac_kernel.metrics import MIN_DAYS_FOR_SHARPE, TRADING_DAYS_PER_YEAR
 
 if TYPE_CHECKING:
