@@ -20,8 +20,10 @@ MODULES = (
     "feature_engineering",
     # the market and the account
     "market_costs",
+    "risk_manager",
     "plots",
     "bar_engine",
+    "market",
     "trading_env",
     # the agent
     "networks",

@@ -24,6 +24,7 @@ def table(rows, spread=0.0, nights=0, day=0):
     bars[:, Bar.TRADABLE] = 1.0
     bars[:, Bar.DAY] = day
     bars[:, Bar.SIGMA] = 0.01
+    bars[:, Bar.SIZE] = 1.0
     return bars
 
 
