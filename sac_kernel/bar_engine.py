@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 
 from sac_kernel import risk_manager
 from sac_kernel.metrics import MIN_DAYS_FOR_SHARPE, TRADING_DAYS_PER_YEAR
@@ -127,7 +130,7 @@ _MEAN_VARIANCE, _SHARPE, _EXPECTED_REWARD = 1, 2, 3
 _NO_TARGET = 9.0
 _HOLDING_TIME = np.minimum(np.log1p(np.arange(4096)) / 5.0, _OBS_CLIP).astype(np.float32)
 
-_jit = numba.njit(cache=True, fastmath=False)
+_jit = numba.njit(cache=True, fastmath=False, error_model="numpy")
 
 
 @_jit
@@ -464,6 +467,29 @@ def _clip(value: float) -> float:
     return min(_OBS_CLIP, max(-_OBS_CLIP, value))
 
 
+@intrinsic
+def _prefetch(_typing, table, row):  # type: ignore[no-untyped-def]  # pragma: no cover  # noqa: ANN001, ANN202
+    """Ask the processor for the two cache lines at the start of a table's row: a hint, no result, no effect."""
+
+    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        array = context.make_array(signature.args[0])(context, builder, values[0])
+        start = builder.ptrtoint(array.data, ir.IntType(64))
+        stride = cgutils.unpack_tuple(builder, array.strides)[0]
+        address = builder.add(start, builder.mul(values[1], stride))
+        pointer, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer, flag, flag, flag])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        for line in (0, 64, 128, 192):
+            at = builder.inttoptr(builder.add(address, ir.Constant(ir.IntType(64), line)), pointer)
+            builder.call(function, [at, flag(0), flag(3), flag(1)])  # read, keep, data
+        return context.get_dummy_value()
+
+    return types.void(table, row), generate
+
+
+_AHEAD = 8  # accounts
+
+
 @_jit
 def step_many(  # noqa: PLR0913
     states: FloatArray,
@@ -474,8 +500,16 @@ def step_many(  # noqa: PLR0913
     rewards: FloatArray,
     obs: FeatureArray,
 ) -> None:
-    """Step every account of `states`, shape (n, len(Acc)), writing rewards (n,) and obs (n, width)."""
-    for i in range(states.shape[0]):
+    """Step every account of `states`, shape (n, len(Acc)), writing rewards (n,) and obs (n, width).
+
+    Accounts stand at random bars, so their rows are asked for some accounts ahead.
+    """
+    n = states.shape[0]
+    for i in range(n):
+        if i + _AHEAD < n:
+            t = int(states[i + _AHEAD, _T])
+            _prefetch(bars, t)
+            _prefetch(market, t + 1)
         rewards[i] = step(states[i], bars, par, actions[i])
         observe(states[i], bars, par, market, obs[i])
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 NEVER = math.inf
 """`halted_until` after the kill switch: nobody but a person ends it."""
 
-_jit: Callable = numba.njit(cache=True, fastmath=False)  # type: ignore[type-arg]  # numba ships no types
+_jit: Callable = numba.njit(cache=True, fastmath=False, error_model="numpy")  # type: ignore[type-arg]  # numba ships no types
 
 
 @_jit
