@@ -254,22 +254,19 @@ class TradingVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         truncated = (self._states[:, Acc.TRUNCATED] > 0) & ~terminated
         done, infos = terminated | truncated, {}
         if done.any():
-            infos = self._final_infos(obs, np.flatnonzero(done))
+            infos = {"final_obs": obs.copy(), "_final_obs": done} | self._final_info(np.flatnonzero(done))
             for i in np.flatnonzero(done):
                 self._reset_one(int(i), self.config.horizon_bars, obs[i])
         return obs, self._rewards.copy(), terminated, truncated, infos
 
-    def _final_infos(self, obs: FeatureArray, ended: Any) -> dict[str, Any]:  # noqa: ANN401
-        """Return last observations and infos of the accounts that ended, laid out by Gymnasium's own rule."""
+    def _final_info(self, ended: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Return the last info of each account that ended, laid out by Gymnasium's own rule."""
         infos: dict[str, Any] = {}
         for i in ended:
             bar_engine.report(self._states[i], self.market.bars, self.market.par, self._report)
             values = self._report.tolist()
-            last = {
-                "final_obs": obs[i].copy(),
-                "final_info": _info_of(values, self._clock.at(int(values[Info.T]))),
-            }
-            infos = self._add_info(infos, last, int(i))
+            last = _info_of(values, self._clock.at(int(values[Info.T])))
+            infos = self._add_info(infos, {"final_info": last}, int(i))
         return infos
 
     def state(self) -> dict[str, Any]:

@@ -131,3 +131,14 @@ def test_trading_day_changes_at_1700_new_york_summer_and_winter():
 def test_new_york_minute_of_the_day():
     moments = at("2017-01-10 05:00", "2017-01-10 04:59", "2017-07-11 04:01")
     assert market_costs.new_york_minute(moments).tolist() == [0, 1439, 1]
+
+
+def test_the_spread_profile_is_no_narrower_than_a_brokers_hours(shared_data):
+    # OANDA's EURUSD medians of 2023 by UTC hour. In summer, most of the year, 21 and 22 UTC are 17 and 18 New York.
+    table = pd.read_csv(shared_data / "OANDA_spread_by_hour_2023.csv")
+    pips = table[table["symbol"] == "EURUSD"].set_index("hour_utc")["median"]
+    normal = pips.drop([21, 22, 23]).median()
+    hourly = SPREAD_PROFILE.reshape(24, 2).mean(axis=1)
+    assert 4.5 < pips[21] / normal <= hourly[17] < 10.0
+    assert 2.0 < pips[22] / normal <= hourly[18] < 4.0
+    assert pips.drop([21, 22]).max() / normal == pytest.approx(1.0, abs=0.15)
