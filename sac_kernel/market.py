@@ -203,6 +203,15 @@ class Market:
         """Return bars per decision."""
         return int(self.par[Par.INTERVAL])
 
+    @property
+    def reward_sd(self) -> float:
+        """Return the standard deviation of the reward of a full position over one decision, by this split's bars."""
+        if self.par[Par.REWARD] == Reward.DIFFERENTIAL_SHARPE:
+            return 1.0  # it is measured in just that
+        part = self.bars[self.first_bar :]
+        moves = np.diff(np.log(part[:, Bar.CLOSE])) * part[:-1, Bar.SIZE]
+        return float(np.std(moves) * self.par[Par.CAP] * math.sqrt(self.interval_bars))
+
 
 def prepare_market(
     data: pd.DataFrame,

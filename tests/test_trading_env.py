@@ -1,5 +1,6 @@
 """The environment as Gymnasium sees it, and its clock, errors and statistics."""
 
+import dataclasses
 import math
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from sac_kernel import bar_engine, market_costs, metrics
 from sac_kernel.bar_engine import Acc, Bar
 from sac_kernel.errors import ConfigError, DataError, NonFiniteError
 from sac_kernel.feature_engineering import FeaturePipeline
+from sac_kernel.market import REWARDS
 from sac_kernel.trading_env import (
     TradingEnvConfig,
     TradingEnvironment,
@@ -670,6 +672,15 @@ def test_stable_baselines_checks_and_trains_on_it(make_env):
 # -- sizes, limits, rewards, minutes
 
 
+def test_the_page_on_the_account_names_every_option_but_those_of_the_episode():
+    page = (ROOT / "docs" / "account.md").read_text(encoding="utf-8")
+    elsewhere = {"cost_tier", "episode_lengths", "horizon", "initial_equity", "price_side"}
+    elsewhere |= {"swap_long_bps", "swap_short_bps"}
+    names = {field.name for field in dataclasses.fields(TradingEnvConfig)} - elsewhere
+    assert {name for name in names if f"`{name}`" not in page} == set()
+    assert {name for name in REWARDS if f"`{name}`" not in page} == set()
+
+
 def test_the_volatility_target_sets_the_size_from_each_close(make_env):
     config = TradingEnvConfig(horizon=50, exposure_cap=2.0, volatility_target=0.1)
     bars = make_env(config=config).market.bars
@@ -698,6 +709,17 @@ def test_the_atr_size_risks_its_share_over_so_many_true_ranges(bars_of, features
     for t in range(9, 100):
         average += (ranges[t - 1] - average) / 8
         assert market.bars[t, Bar.SIZE] * 30 == pytest.approx(min(30, 0.02 / (2 * average)), rel=1e-3)
+
+
+def test_the_spread_of_a_full_positions_reward_follows_cap_interval_and_size(make_env):
+    def sd(**config):
+        return make_env(config=TradingEnvConfig(horizon=50, **config)).market.reward_sd
+
+    assert sd() == pytest.approx(1e-3, rel=0.1)  # the bars' sigma an hour
+    assert sd(exposure_cap=5.0, decision_interval_min=240) == pytest.approx(10 * sd(), rel=1e-12)
+    # A target of 4 % a year is about half of the bars' 8 %.
+    assert sd(volatility_target=0.04) == pytest.approx(0.04 / math.sqrt(24 * 260), rel=0.1)
+    assert sd(reward="differential_sharpe") == 1.0
 
 
 def test_sizes_know_only_the_past(bars_of, features):
