@@ -152,3 +152,12 @@ def test_the_account_sees_that_it_is_halted():
     for state, out in zip(states, seen, strict=True):
         bar_engine.observe(state, bars, par, np.zeros((5, 0), np.float32), out)
     assert seen[:, 3].tolist() == [0, 0, 1, 1, 0]
+
+
+def test_an_order_given_while_halted_fills_when_the_halt_ends_within_its_interval():
+    # Stopped out by the daily loss of bar 2; the decision at close 3 covers bars 4 to 6, day 1 begins in bar 5.
+    bars = table([flat_bar(p) for p in (1.0, 1.0, 0.94, 0.94, 0.94, 0.8, 0.8)])
+    bars[5:, bar_engine.Bar.DAY] = 1
+    states, _ = follow(bars, parameters(daily_loss=0.05, interval=3), [LONG, -1.0])
+    assert states[1, [Acc.EQUITY, Acc.UNITS]].tolist() == [940.0, 0.0]
+    assert states[2, Acc.UNITS] == pytest.approx(-940 / 0.8)
