@@ -22,6 +22,8 @@ from sac_kernel.feature_engineering import CLIP, atr, ewma_volatility, log_path
 from sac_kernel.metrics import TRADING_DAYS_PER_YEAR
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     FloatArray = NDArray[np.float64]
@@ -39,13 +41,15 @@ _ATR_FLOOR = 1e-8
 _CLOSE_OUT_SHARE = 0.5  # of the minimum margin (ESMA): equity below notional / 60 is closed out
 
 
-_TINY = 1e-300  # a lower bound that is itself excluded
-_BOUNDS = (
-    (("stop_loss_bps", "take_profit_bps"), 0, 1e4),
-    (("daily_loss_limit", "drawdown_stop", "kill_loss", "atr_risk"), 0, 1.0),
-    (("volatility_target", "impact", "risk_aversion", "drawdown_pause_days"), 0, math.inf),
-    (("initial_equity", "daily_volume", "atr_multiple", "atr_window_min"), _TINY, math.inf),
-    (("sharpe_rate",), _TINY, 1.0),
+_SHARES = ("daily_loss_limit", "drawdown_stop", "kill_loss", "atr_risk")
+_NOT_NEGATIVE = ("volatility_target", "impact", "risk_aversion", "drawdown_pause_days")
+_POSITIVE = ("initial_equity", "daily_volume", "atr_multiple", "atr_window_min")
+_BOUNDS: tuple[tuple[tuple[str, ...], str, Callable[[float], bool]], ...] = (
+    (("stop_loss_bps", "take_profit_bps"), "in [0, 10000)", lambda value: 0 <= value < 1e4),
+    (_SHARES, "in [0, 1)", lambda value: 0 <= value < 1),
+    (_NOT_NEGATIVE, ">= 0", lambda value: 0 <= value < math.inf),
+    (_POSITIVE, "> 0", lambda value: 0 < value < math.inf),
+    (("sharpe_rate",), "in (0, 1)", lambda value: 0 < value < 1),
 )
 
 
@@ -124,12 +128,10 @@ class TradingEnvConfig:
         require(one, where, "episode_lengths must hold one positive number", list(self.episode_lengths))
         require(self.horizon is None or self.horizon > 0, where, "horizon must be > 0 bars", self.horizon)
         require(self.reward in REWARDS, where, f"reward must be one of {', '.join(REWARDS)}", self.reward)
-        for names, low, high in _BOUNDS:
+        for names, bounds, inside in _BOUNDS:
             for name in names:
                 value = getattr(self, name)
-                ok = (low <= value if low == 0 else low < value) and value < high
-                bounds = f"{'in [0' if low == 0 else 'in (0'}, {high:g})"
-                require(ok, where, f"{name} must be {bounds}", value)
+                require(inside(value), where, f"{name} must be {bounds}", value)
         if self.reward == "expected":
             self._check_expected()
         known = self.price_side is None or self.price_side in PRICE_SIDES

@@ -681,6 +681,15 @@ def test_impact_is_the_square_root_of_the_units_at_a_days_volatility():
     assert states[-1, Acc.EQUITY] == pytest.approx(1000 - 1.264911064, abs=1e-9)
 
 
+def test_a_stop_has_impact_and_a_profit_has_none():
+    # d = 6.3246e-4 as above: bought at 1 + d. Stopped at .99 of that less d of it; the profit sells at 1.02 of it.
+    d = 1e-3 * 0.02 * math.sqrt(1000)
+    stopped = overlay((1.0, 1.005, 0.985, 1.0), LONG, impact=1e-3)
+    assert stopped[Acc.EQUITY] == pytest.approx(1000 + 1000 * (1 + d) * (0.99 * (1 - d) - 1), abs=1e-9)
+    taken = overlay((1.0, 1.03, 0.995, 1.0), LONG, impact=1e-3)
+    assert taken[Acc.EQUITY] == pytest.approx(1000 + 20 * (1 + d), abs=1e-9)
+
+
 def test_impact_grows_with_size_and_splitting_makes_it_no_dearer_a_unit():
     paid = []
     for action in (0.25, 0.5, 1.0):

@@ -813,8 +813,8 @@ def test_an_unusable_expectation_is_refused(bars_of, features, expected, message
         ({"reward": "expected", "exposure_cap": 2.0}, "needs exposure_cap <= 1, so that no margin close-out"),
         ({"daily_loss_limit": 1.0}, r"daily_loss_limit must be in \[0, 1\), got 1.0"),
         ({"kill_loss": -0.1}, r"kill_loss must be in \[0, 1\), got -0.1"),
-        ({"volatility_target": -1.0}, r"volatility_target must be in \[0, inf\)"),
-        ({"daily_volume": 0.0}, r"daily_volume must be in \(0, inf\)"),
+        ({"volatility_target": -1.0}, r"volatility_target must be >= 0, got -1.0"),
+        ({"daily_volume": 0.0}, r"daily_volume must be > 0, got 0.0"),
         ({"sharpe_rate": 0.0}, r"sharpe_rate must be in \(0, 1\)"),
     ],
 )
