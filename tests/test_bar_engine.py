@@ -825,6 +825,13 @@ def test_a_new_position_earns_the_whole_expected_move_and_the_old_one_none():
     assert rewards[1] == pytest.approx(math.log((1000 - 900 * math.expm1(0.05)) / 1000), abs=1e-12)
 
 
+def test_a_bar_with_an_exit_pays_its_realised_change():
+    # Stopped at .99 in bar 2, whatever was expected of it.
+    rows = [flat_bar(1.0), flat_bar(1.0), (1.0, 1.0, 0.98, 0.98)]
+    _, rewards = expecting(rows, [0.0, 0.05], [LONG, LONG], stop_loss=0.01)
+    assert rewards == pytest.approx([0.0, math.log(0.99)], abs=1e-12)
+
+
 def test_the_expected_reward_pays_the_same_costs():
     # A market that stands still as expected: what is left are spread, commission, slippage and swap.
     costs = {"commission": 3e-4, "slippage": 2e-4, "swap_long": 1e-4, "table": {"spread": 0.001, "nights": 1}}
