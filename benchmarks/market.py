@@ -125,8 +125,8 @@ def rows() -> list[str]:
     table = [
         timing.compare(title, work, other, "steps/s")
         for title, work in (
-            (f"engine, {NUM_ENVS:,} accounts, new targets / gym-anytrading", batched_engine(bars, features, hold=False)),
-            (f"engine, {NUM_ENVS:,} accounts, held targets / gym-anytrading", batched_engine(bars, features, hold=True)),
+            (f"engine, {NUM_ENVS:,} accounts, new target / gym-anytrading", batched_engine(bars, features, hold=False)),
+            (f"engine, {NUM_ENVS:,} accounts, held target / gym-anytrading", batched_engine(bars, features, hold=True)),
             (f"vector env, {NUM_ENVS:,} accounts / gym-anytrading", vector_env(bars, features)),
             ("single env, full info / gym-anytrading", single_env(ours)),
         )
