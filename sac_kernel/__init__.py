@@ -30,8 +30,10 @@ MODULES = (
     "causality",
     # the market and the account
     "market_costs",
+    "risk_manager",
     "plots",
     "bar_engine",
+    "market",
     "trading_env",
     # the agent
     "networks",

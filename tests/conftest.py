@@ -53,7 +53,7 @@ def shared_data():
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     folder = Path(os.environ.get("SAC_SHARED_DATA", beside))
     if not folder.is_dir():
-        pytest.skip(f"the real data is absent: {folder}")
+        pytest.skip("the shared real data is absent")
     return folder
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from sac_kernel import bar_engine, metrics
-from sac_kernel.bar_engine import Acc, Bar, Par
+from sac_kernel.bar_engine import Acc, Bar, Info, Par, Reward
 from sac_kernel.trading_env import TradingEnvConfig, prepare_market
 
 LONG, SHORT, FLAT = 1.0, -1.0, 0.0
@@ -24,6 +24,7 @@ def table(rows, spread=0.0, nights=0, day=0):
     bars[:, Bar.TRADABLE] = 1.0
     bars[:, Bar.DAY] = day
     bars[:, Bar.SIGMA] = 0.01
+    bars[:, Bar.SIZE] = 1.0
     return bars
 
 
@@ -609,6 +610,266 @@ def test_a_ruined_account_that_closes_at_its_end_has_counted_its_last_day():
     # Day 0 is flat; day 1 ends at the protected .1 %.
     assert states[-1, [Acc.TERMINATED, Acc.DAYS]].tolist() == [1.0, 2.0]
     assert states[-1, Acc.DAY_MEAN] == pytest.approx((0.0 - 0.999) / 2, abs=1e-12)
+
+
+# -- an order that has to wait
+
+
+def frozen_bars(n, *frozen):
+    bars = table([flat_bar(1.0)] * n)
+    bars[list(frozen), Bar.TRADABLE] = 0.0
+    return bars
+
+
+def test_an_order_in_the_freeze_fills_at_the_first_tradable_open_of_its_interval():
+    # Interval of four: bars 1 and 2 are frozen; bar 3 opens at 1.25: 800 units, 1.50 at the close of bar 4.
+    bars = frozen_bars(9, 1, 2)
+    bars[3, : Bar.CLOSE + 1] = 1.25, 1.25, 1.25, 1.25
+    bars[4, : Bar.CLOSE + 1] = 1.25, 1.5, 1.25, 1.5
+    states, rewards = follow(bars, parameters(interval=4), [LONG])
+    assert states[-1, [Acc.UNITS, Acc.EQUITY, Acc.TRADES, Acc.HELD]].tolist() == [800.0, 1200.0, 1.0, 2.0]
+    assert rewards == pytest.approx([math.log(1.2)], abs=1e-12)
+
+
+def test_an_order_lapses_with_its_interval():
+    bars = frozen_bars(9, 1, 2, 3, 4)
+    states, _ = follow(bars, parameters(interval=2), [LONG, LONG, FLAT, LONG])
+    assert states[:, Acc.UNITS].tolist() == [0, 0, 0, 0, 1000]
+
+
+def test_a_waiting_order_does_not_hold_back_the_stop_of_the_old_position():
+    # Long from bar 1. An order to go short meets the freeze in bars 3 and 4; the long is stopped in bar 3 at
+    # .99, and the order sells 990 / 1.00 at the open of bar 5.
+    bars = frozen_bars(7, 3, 4)
+    bars[3, Bar.LOW] = 0.98
+    states, _ = follow(bars, parameters(interval=2, stop_loss=0.01), [LONG, SHORT, SHORT])
+    assert states[2, [Acc.UNITS, Acc.EQUITY]].tolist() == [0.0, 990.0]
+    assert states[3, Acc.UNITS] == pytest.approx(-990.0)
+    # An interval that reaches past the freeze: the same order fills within it.
+    states, _ = follow(bars, parameters(interval=6, stop_loss=0.01), [SHORT])
+    assert states[-1, Acc.TRADES] == 1
+
+
+def test_an_unchanged_target_is_no_order_that_could_wait():
+    # Stopped in the frozen bar 3; the decision before it repeated its target, so nothing waits for bar 5.
+    bars = frozen_bars(8, 3, 4)
+    bars[3, Bar.LOW] = 0.98
+    states, _ = follow(bars, parameters(interval=2, stop_loss=0.01), [LONG])
+    state = states[-1].copy()
+    longer = parameters(interval=4, stop_loss=0.01)
+    bar_engine.step(state, bars, longer, LONG)
+    assert state[[Acc.T, Acc.UNITS]].tolist() == [6.0, 0.0]
+
+
+# -- size and impact
+
+
+def test_the_size_known_at_the_close_before_the_fill_scales_the_exposure():
+    bars = table([flat_bar(1.0)] * 4)
+    bars[:, Bar.SIZE] = [0.25, 0.5, 1.0, 1.0]
+    states, _ = follow(bars, parameters(cap=4.0), [LONG, LONG, SHORT])
+    # 4 x .25 at the first fill; held though the size changes; then 4 x 1 short.
+    assert states[1:, Acc.UNITS].tolist() == [1000.0, 1000.0, -4000.0]
+    assert account(bars, parameters(cap=4.0), t=1, action=-0.5)[Acc.UNITS] == -1000.0
+
+
+def test_impact_is_the_square_root_of_the_units_at_a_days_volatility():
+    # Day sigma .01 x sqrt(4) = .02; 1e-3 x .02 x sqrt(1,000 units) = 6.3246e-4 of price, on 1,000: .63246.
+    bars = table([flat_bar(1.0)] * 3)
+    states, _ = follow(bars, parameters(impact=1e-3), [LONG, FLAT])
+    assert states[1:, Acc.SLIPPAGE] == pytest.approx([0.632455532, 1.264911064], abs=1e-9)
+    assert states[-1, Acc.EQUITY] == pytest.approx(1000 - 1.264911064, abs=1e-9)
+
+
+def test_a_stop_has_impact_and_a_profit_has_none():
+    # d = 6.3246e-4 as above: bought at 1 + d. Stopped at .99 of that less d of it; the profit sells at 1.02 of it.
+    d = 1e-3 * 0.02 * math.sqrt(1000)
+    stopped = overlay((1.0, 1.005, 0.985, 1.0), LONG, impact=1e-3)
+    assert stopped[Acc.EQUITY] == pytest.approx(1000 + 1000 * (1 + d) * (0.99 * (1 - d) - 1), abs=1e-9)
+    taken = overlay((1.0, 1.03, 0.995, 1.0), LONG, impact=1e-3)
+    assert taken[Acc.EQUITY] == pytest.approx(1000 + 20 * (1 + d), abs=1e-9)
+
+
+def test_impact_grows_with_size_and_splitting_makes_it_no_dearer_a_unit():
+    paid = []
+    for action in (0.25, 0.5, 1.0):
+        states, _ = follow(table([flat_bar(1.0)] * 2), parameters(impact=1e-3), [action])
+        paid.append(states[-1, Acc.SLIPPAGE])
+    assert paid == sorted(paid)
+    assert paid[2] / paid[0] == pytest.approx(4**1.5, rel=1e-12)
+
+
+def test_the_volatility_of_the_impact_is_known_before_the_fill():
+    bars = table([flat_bar(1.0)] * 3)
+    edited = bars.copy()
+    edited[1:, Bar.SIGMA] = 5.0
+    before, after = (follow(b, parameters(impact=1e-3), [LONG])[0][-1] for b in (bars, edited))
+    assert before[Acc.EQUITY] == after[Acc.EQUITY]
+
+
+# -- minutes: entry at 1.00, stop at .99, profit at 1.02, bar 2 in three minutes of (open, high, low)
+
+
+def in_minutes(row, minutes, target=LONG):
+    bars = table([flat_bar(1.0), flat_bar(1.0), row, flat_bar(row[3])])
+    inside = np.full((4, 9), np.nan)
+    inside[2] = np.ravel(minutes)
+    bars = np.concatenate((bars, inside), axis=1)
+    par = parameters(stop_loss=0.01, take_profit=0.02)
+    return follow(bars, par, [target, target])[0][-1]
+
+
+NO_MINUTE = (np.nan, np.nan, np.nan)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "price"),
+    [
+        ([(1.0, 1.03, 0.995), (1.01, 1.01, 0.98), (0.99, 1.0, 0.99)], 1.02),  # the profit came first
+        ([(1.0, 1.005, 0.98), (0.99, 1.03, 0.99), (1.0, 1.0, 1.0)], 0.99),
+        ([(1.0, 1.01, 0.995), (1.0, 1.03, 0.98), (1.0, 1.0, 1.0)], 0.99),  # both in one minute: the stop
+        ([(1.0, 1.01, 0.995), NO_MINUTE, (0.985, 1.03, 0.98)], 0.985),  # gap through the stop between minutes
+        ([(1.0, 1.01, 0.995), (1.03, 1.03, 0.98), (1.0, 1.0, 1.0)], 0.99),
+        ([NO_MINUTE, NO_MINUTE, NO_MINUTE], 0.99),  # not known: the bar's rule
+    ],
+)
+def test_minutes_tell_which_level_was_touched_first(minutes, price):
+    state = in_minutes((1.0, 1.03, 0.98, 1.0), minutes)
+    assert state[Acc.UNITS] == 0.0
+    assert state[Acc.EQUITY] == pytest.approx(1000.0 * price, abs=1e-9)
+
+
+def test_minutes_of_a_short():
+    row = (1.0, 1.02, 0.97, 1.0)
+    first_profit = in_minutes(row, [(1.0, 1.0, 0.97), (0.98, 1.02, 0.98), (1.0, 1.0, 1.0)], SHORT)
+    first_stop = in_minutes(row, [(1.0, 1.02, 1.0), (1.0, 1.0, 0.97), (1.0, 1.0, 1.0)], SHORT)
+    assert [s[Acc.EQUITY] for s in (first_profit, first_stop)] == pytest.approx([1020.0, 990.0], abs=1e-9)
+
+
+# -- rewards
+
+
+def test_the_mean_variance_reward_takes_half_lambda_times_the_square():
+    bars = table([flat_bar(1.0), (1.0, 1.1, 1.0, 1.1), (1.1, 1.1, 0.9, 0.9)])
+    _, rewards = follow(bars, parameters(reward=Reward.MEAN_VARIANCE, risk_aversion=3.0), [LONG, LONG])
+    # ln 1.1 = .0953102, square .00908403; ln(.9 / 1.1) = -.2006707, square .04026873.
+    assert rewards == pytest.approx([0.0816841, -0.2610738], abs=1e-7)
+
+
+def test_the_differential_sharpe_ratio_by_hand():
+    # dA .019, dB 0: .0004 x .019 / .000399^1.5.
+    value, a, b = bar_engine.differential_sharpe(0.001, 0.0004, 0.02, 0.1, 0.0)
+    assert (value, a, b) == pytest.approx((0.9535736, 0.0029, 0.0004), abs=1e-7)
+    # dA -.0129, dB -.0003: (-5.16e-6 + 4.35e-7) / .00039159^1.5.
+    value, a, b = bar_engine.differential_sharpe(a, b, -0.01, 0.1, 0.0)
+    assert (value, a, b) == pytest.approx((-0.6097537, 0.00161, 0.00037), abs=1e-7)
+
+
+@pytest.mark.parametrize("change", [0.03, -0.02, 0.0])
+def test_the_differential_sharpe_ratio_is_the_derivative_of_the_sharpe_ratio(change):
+    a, b, eta = 0.002, 0.0005, 1e-7
+
+    def sharpe(rate):
+        first, second = a + rate * (change - a), b + rate * (change**2 - b)
+        return first / math.sqrt(second - first**2)
+
+    value, *_ = bar_engine.differential_sharpe(a, b, change, 0.1, 0.0)
+    assert value == pytest.approx((sharpe(eta) - sharpe(-eta)) / (2 * eta), rel=1e-6)
+
+
+def test_the_differential_sharpe_reward_starts_at_the_volatility_of_a_full_position():
+    # A 0, B (cap 2 x .01)^2 x 1 bar = 4e-4: D = R / .02 with R = ln 1.2; eta .1.
+    bars = table([flat_bar(1.0), (1.0, 1.1, 1.0, 1.1), flat_bar(1.1)])
+    par = parameters(cap=2.0, reward=Reward.DIFFERENTIAL_SHARPE, sharpe_rate=0.1)
+    states, rewards = follow(bars, par, [LONG, LONG])
+    change = math.log(1.2)
+    assert rewards[0] == pytest.approx(change / 0.02, rel=1e-12)
+    first, second = 0.1 * change, 0.9 * 4e-4 + 0.1 * change**2
+    assert states[1, [Acc.SHARPE_A, Acc.SHARPE_B]] == pytest.approx([first, second], rel=1e-12)
+    # Nothing moves in bar 2: R = 0, dA = -A, dB = -B: D = -A B / 2 / (B - A^2)^1.5.
+    assert rewards[1] == pytest.approx(-first * second / 2 / (second - first**2) ** 1.5, rel=1e-12)
+    out = np.zeros(5, np.float32)
+    bar_engine.observe(states[1], bars, par, np.zeros((3, 0), np.float32), out)
+    # A over .02 sqrt(.05): 4.077; sqrt(B) over .02: 3.0305.
+    assert out[3:] == pytest.approx([first / (0.02 * math.sqrt(0.05)), math.sqrt(second) / 0.02], rel=1e-6)
+
+
+def test_the_differential_sharpe_reward_stays_finite_through_a_long_flat_stretch():
+    bars = table([flat_bar(1.0)] * 2001 + [(1.0, 1.01, 1.0, 1.01)])
+    par = parameters(reward=Reward.DIFFERENTIAL_SHARPE, sharpe_rate=0.05)
+    _, rewards = follow(bars, par, [FLAT] * 2000 + [LONG])
+    # B has died out: the floor is a hundredth of a full position's variance, 1e-6; B dA is nothing either.
+    assert np.isfinite(rewards).all()
+    assert abs(rewards[-1]) < 1.0
+
+
+def expecting(rows, expected, targets, **others):
+    bars = table(rows, **others.pop("table", {}))
+    bars[: len(expected), Bar.EXPECTED] = expected
+    return follow(bars, parameters(reward=Reward.EXPECTED, **others), targets)
+
+
+def test_the_expected_reward_by_hand():
+    # Bar 1: 1,000 units from 1.0; 100 are earned, 1,000 (e^.02 - 1) are paid: ln(1.0202013) = .02.
+    # Bar 2: gap to 1.2, then 1.0: -100; expected of 1,000 units at 1.2: 1,200 (e^.01 - 1) = 12.0602.
+    rows = [flat_bar(1.0), (1.0, 1.1, 1.0, 1.1), (1.2, 1.2, 1.0, 1.0)]
+    states, rewards = expecting(rows, [0.02, 0.01], [LONG, LONG])
+    assert rewards == pytest.approx([0.02, math.log(1112.060200501 / 1100)], abs=1e-12)
+    assert states[:, Acc.EQUITY] == pytest.approx([1000, 1100, 1000], abs=1e-9)
+
+
+def test_a_new_position_earns_the_whole_expected_move_and_the_old_one_none():
+    rows = [flat_bar(1.0), flat_bar(1.0), (0.9, 0.9, 0.9, 0.9)]
+    _, rewards = expecting(rows, [0.0, 0.05], [LONG, SHORT])
+    # The gap's -100 is a surprise. Short 900 / .9 = 1,000 units at .9: -900 (e^.05 - 1) = -46.144.
+    assert rewards[1] == pytest.approx(math.log((1000 - 900 * math.expm1(0.05)) / 1000), abs=1e-12)
+
+
+def test_a_bar_with_an_exit_pays_its_realised_change():
+    # Stopped at .99 in bar 2, whatever was expected of it.
+    rows = [flat_bar(1.0), flat_bar(1.0), (1.0, 1.0, 0.98, 0.98)]
+    _, rewards = expecting(rows, [0.0, 0.05], [LONG, LONG], stop_loss=0.01)
+    assert rewards == pytest.approx([0.0, math.log(0.99)], abs=1e-12)
+
+
+def test_the_expected_reward_pays_the_same_costs():
+    # A market that stands still as expected: what is left are spread, commission, slippage and swap.
+    costs = {"commission": 3e-4, "slippage": 2e-4, "swap_long": 1e-4, "table": {"spread": 0.001, "nights": 1}}
+    targets, rows = [LONG, -0.5, FLAT], [flat_bar(1.0)] * 4
+    _, rewards = expecting(rows, [0.0] * 3, targets, side=BID, **costs)
+    plain = {k: v for k, v in costs.items() if k != "table"}
+    _, realised = follow(table(rows, 0.001, nights=1), parameters(BID, **plain), targets)
+    assert rewards == pytest.approx(realised, abs=1e-15)
+    assert sum(rewards) < -0.002
+
+
+@pytest.mark.parametrize("interval", [1, 3])
+@SIDES
+def test_a_perfect_expectation_is_the_realised_reward(side, interval):
+    rng = np.random.default_rng(6)
+    close = np.exp(np.cumsum(rng.normal(0, 0.002, 61)))
+    opened = np.concatenate(([1.0], close[:-1]))
+    rows = np.stack((opened, np.maximum(opened, close), np.minimum(opened, close), close), axis=1)
+    bars = table(rows, 0.0005, nights=1)  # each opens where the last closed: no gap to be surprised by
+    bars[:-1, Bar.EXPECTED] = np.diff(np.log(close))
+    costs = {"commission": 1e-4, "slippage": 1e-4, "swap_long": 1e-5, "swap_short": 2e-5, "close_at_end": 1.0}
+    targets = rng.uniform(-1, 1, 60 // interval)
+    _, realised = follow(bars, parameters(side, interval=interval, **costs), targets)
+    par = parameters(side, interval=interval, reward=Reward.EXPECTED, **costs)
+    _, rewards = follow(bars, par, targets)
+    assert rewards == pytest.approx(realised, abs=1e-12)
+
+
+def test_the_report_says_what_the_account_holds():
+    states, _ = ledger(BID)
+    bars, info = table(ROWS, spread=0.02), np.zeros(len(Info))
+    bar_engine.report(states[-1], bars, parameters(BID), info)
+    paid = [Info.SPREAD, Info.COMMISSION, Info.SLIPPAGE, Info.SWAP]
+    assert info[paid] == pytest.approx(LEDGER_COSTS[BID], abs=1e-9)
+    assert info[Info.COSTS] == pytest.approx(sum(LEDGER_COSTS[BID]), abs=1e-9)
+    assert info[[Info.T, Info.TRADES, Info.TERMINATED, Info.TRUNCATED]].tolist() == [5, 3, 0, 1]
+    assert info[Info.TOTAL_RETURN] == pytest.approx(LEDGER[BID][-1] / 1010 - 1, abs=1e-12)
+    assert math.isnan(info[Info.SHARPE])
 
 
 # -- many accounts, and sequences

@@ -4,7 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sac_kernel import market_costs
+from sac_kernel import bar_engine, market_costs, metrics
+from sac_kernel.bar_engine import Acc, Bar, Par
+from sac_kernel.market import TradingEnvConfig, prepare_market
 from sac_kernel.market_costs import SPREAD_PROFILE
 
 
@@ -131,3 +133,49 @@ def test_trading_day_changes_at_1700_new_york_summer_and_winter():
 def test_new_york_minute_of_the_day():
     moments = at("2017-01-10 05:00", "2017-01-10 04:59", "2017-07-11 04:01")
     assert market_costs.new_york_minute(moments).tolist() == [0, 1439, 1]
+
+
+def test_the_spread_profile_is_no_narrower_than_a_brokers_hours(shared_data):
+    # OANDA's EURUSD medians of 2023 by UTC hour. In summer, most of the year, 21 and 22 UTC are 17 and 18 New York.
+    table = pd.read_csv(shared_data / "OANDA_spread_by_hour_2023.csv")
+    pips = table[table["symbol"] == "EURUSD"].set_index("hour_utc")["median"]
+    normal = pips.drop([21, 22, 23]).median()
+    hourly = SPREAD_PROFILE.reshape(24, 2).mean(axis=1)
+    assert 4.5 < pips[21] / normal <= hourly[17] < 10.0
+    assert 2.0 < pips[22] / normal <= hourly[18] < 4.0
+    assert pips.drop([21, 22]).max() / normal == pytest.approx(1.0, abs=0.15)
+
+
+EVENING = 17 * 60 + 5, 19 * 60
+
+
+def held_in(market, start, end):
+    """Log growth and annual Sharpe ratio of a long held in a window of the New York clock, every day."""
+    minute = market_costs.new_york_minute(market.open_time[1:])
+    held = ((minute >= start) & (minute < end)).astype(float)
+    state, out = np.zeros(len(Acc)), np.zeros((len(held), 4))
+    bar_engine.reset(state, market.bars, market.par, 0, 10**7, 1.0, 0.0)
+    bar_engine.run_targets(state, market.bars, market.par, held, out)
+    daily = metrics.daily_returns(out[:, 1], market.bars[1:, Bar.DAY].astype(int), 1.0)
+    return np.log(state[Acc.EQUITY]), metrics.sharpe_ann(daily)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "artefact"), [("EURUSD", 3.0), ("EURGBP", 4.5), ("USDCHF", 1.3)])
+def test_the_rollover_rule_earns_nothing_on_real_bids(shared_data, name, artefact):
+    pytest.importorskip("pyarrow")
+    bars = pd.read_parquet(shared_data / "fx_m5_2017_2019" / f"{name}_M5.parquet")
+    bars = bars.set_index(pd.DatetimeIndex(bars["timestamp"]).as_unit("ns"))[["open", "high", "low", "close"]]
+    bars.attrs = {"price_side": "bid", "bar_seconds": 300}
+    nothing = pd.DataFrame({"zero": np.zeros(len(bars), np.float32)}, bars.index)
+    for tier in market_costs.COST_TIERS:
+        market = prepare_market(bars, nothing, TradingEnvConfig(cost_tier=tier), close_at_end=True)
+        # The rule itself, and around the freeze: in before it, out after it.
+        for window in (EVENING, (16 * 60 + 40, 19 * 60 + 5), (16 * 60 + 40, 20 * 60)):
+            assert held_in(market, *window)[0] <= 0.0
+    # With bid for mid, one flat spread and orders at all hours it shows the edge that does not exist.
+    market.par[[Par.SIDE, Par.SWAP_LONG]] = 0.0
+    market.par[[Par.COMMISSION, Par.SLIPPAGE]] *= 0.48 * 3 / 14  # from the last tier, spec, to raw
+    market.bars[:, [Bar.SPREAD_OPEN, Bar.SPREAD_CLOSE]] = 0.48 * market_costs.NORMAL_SPREAD_BPS * 1e-4
+    market.bars[:, Bar.TRADABLE] = 1.0
+    assert held_in(market, *EVENING)[1] > artefact

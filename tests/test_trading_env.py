@@ -1,5 +1,6 @@
 """The environment as Gymnasium sees it, and its clock, errors and statistics."""
 
+import dataclasses
 import math
 import subprocess
 import sys
@@ -13,8 +14,9 @@ from gymnasium.utils.env_checker import check_env
 
 from sac_kernel import bar_engine, market_costs, metrics
 from sac_kernel.bar_engine import Acc, Bar
-from sac_kernel.errors import DataError, NonFiniteError
+from sac_kernel.errors import ConfigError, DataError, NonFiniteError
 from sac_kernel.feature_engineering import FeaturePipeline
+from sac_kernel.market import REWARDS
 from sac_kernel.trading_env import (
     TradingEnvConfig,
     TradingEnvironment,
@@ -590,6 +592,281 @@ def test_what_a_step_returned_is_not_changed_by_the_next(make_vector):
     env.step(-np.ones((3, 1)))
     assert np.array_equal(obs, kept[0])
     assert np.array_equal(rewards, kept[1])
+
+
+def test_infos_of_ended_accounts_are_laid_out_as_gymnasium_does(make_env, bars_of, features):
+    # The same two accounts in Gymnasium's own vector env and in ours, ended in the same step.
+    config = TradingEnvConfig(horizon=30)
+    theirs = gym.vector.SyncVectorEnv(
+        [lambda: make_env(config=config)] * 2, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP
+    )
+    theirs.reset(seed=[3, 4])
+    market = prepare_market(bars_of["train"], features["train"], config, close_at_end=False)
+    ours = TradingVectorEnv(market, config, 2)
+    ours.reset(seed=0)
+    ours.restore({"accounts": np.array([env._state for env in theirs.envs]), "rng": ours.state()["rng"]})
+    for action in np.random.default_rng(0).uniform(-1, 1, (30, 2, 1)).astype(np.float32):
+        expected, infos = theirs.step(action), ours.step(action)[-1]
+    assert expected[3].tolist() == [True, True]
+    wanted = expected[-1]
+    assert infos["_final_info"].tolist() == wanted["_final_info"].tolist() == [True, True]
+    assert np.array_equal(infos["final_obs"], np.stack(list(wanted["final_obs"])))
+    flat, wanted_flat = flattened(infos["final_info"]), flattened(wanted["final_info"])
+    assert flat.keys() == wanted_flat.keys()
+    for name, values in flat.items():
+        assert values.dtype == wanted_flat[name].dtype, name
+        assert values.tolist() == wanted_flat[name].tolist() or name == "sharpe_ratio", name
+
+
+def flattened(infos):
+    flat = {}
+    for name, value in infos.items():
+        flat |= flattened(value) if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def test_only_ended_accounts_have_a_final_info(make_vector):
+    env = make_vector(20)
+    env.reset(seed=0)
+    seen = 0
+    for _ in range(60):
+        before = env.state()["accounts"]
+        _, _, _, truncated, infos = env.step(np.full((20, 1), 0.5))
+        assert ("final_info" in infos) == truncated.any()
+        if truncated.any():
+            final = infos["final_info"]
+            assert infos["_final_info"].tolist() == final["_equity"].tolist() == truncated.tolist()
+            # One bar moves equity by little: it is the old account's, not the fresh 100,000.
+            assert final["equity"][truncated] == pytest.approx(before[truncated, Acc.EQUITY], rel=0.02)
+            assert not np.any(final["equity"][~truncated])
+            seen += int(truncated.sum())
+    assert seen >= 20
+
+
+# -- other libraries
+
+
+def test_stable_baselines_checks_and_trains_on_it(make_env):
+    pytest.importorskip("stable_baselines3")
+    from stable_baselines3 import SAC
+    from stable_baselines3.common.env_checker import check_env as check_sb3
+
+    env = make_env()
+    check_sb3(env)
+    model = SAC(
+        "MlpPolicy",
+        env,
+        learning_starts=60,
+        batch_size=16,
+        policy_kwargs={"net_arch": [8]},
+        seed=0,
+        device="cpu",
+    )
+    model.learn(160)
+    action, _ = model.predict(env.reset(seed=1)[0], deterministic=True)
+    assert env.action_space.contains(action)
+    assert model.num_timesteps == 160
+    assert model._n_updates == 100
+
+
+# -- sizes, limits, rewards, minutes
+
+
+def test_the_page_on_the_account_names_every_option_but_those_of_the_episode():
+    page = (ROOT / "docs" / "account.md").read_text(encoding="utf-8")
+    elsewhere = {"cost_tier", "episode_lengths", "horizon", "initial_equity", "price_side"}
+    elsewhere |= {"swap_long_bps", "swap_short_bps"}
+    names = {field.name for field in dataclasses.fields(TradingEnvConfig)} - elsewhere
+    assert {name for name in names if f"`{name}`" not in page} == set()
+    assert {name for name in REWARDS if f"`{name}`" not in page} == set()
+
+
+def test_the_volatility_target_sets_the_size_from_each_close(make_env):
+    config = TradingEnvConfig(horizon=50, exposure_cap=2.0, volatility_target=0.1)
+    bars = make_env(config=config).market.bars
+    # Hourly bars, 24 x 260 a year; the walk's sigma of .001 an hour is 8 % a year: 1.27 of a cap of 2.
+    wanted = np.minimum(2.0, 0.1 / (bars[:, Bar.SIGMA] * math.sqrt(24 * 260))) / 2.0
+    assert bars[:, Bar.SIZE] == pytest.approx(wanted, rel=1e-12)
+    assert 0.5 < np.median(bars[48:, Bar.SIZE]) < 0.8
+    states = np.zeros(len(Acc))
+    env = make_env(config=config, eval_mode=True)
+    env.reset()
+    _, _, _, _, info = env.step(1.0)
+    states = env._state
+    filled = 2.0 * env.market.bars[int(states[Acc.T]) - 1, Bar.SIZE]
+    assert info["position"] == pytest.approx(filled, rel=1e-2)
+
+
+def test_the_atr_size_risks_its_share_over_so_many_true_ranges(bars_of, features):
+    config = TradingEnvConfig(horizon=50, exposure_cap=30.0, atr_risk=0.02, atr_window_min=480)
+    market = prepare_market(bars_of["train"], features["train"], config, close_at_end=False)
+    # Wilder's average by hand over the first week, which has no hole: hours 1 to 8, then one eighth a time.
+    bars = np.log(bars_of["train"].iloc[:100][["high", "low", "close"]].to_numpy())
+    ranges = [
+        max(h, before) - min(low, before) for (h, low, _), before in zip(bars[1:], bars[:-1, 2], strict=True)
+    ]
+    average = np.mean(ranges[:8])
+    for t in range(9, 100):
+        average += (ranges[t - 1] - average) / 8
+        assert market.bars[t, Bar.SIZE] * 30 == pytest.approx(min(30, 0.02 / (2 * average)), rel=1e-3)
+
+
+def test_the_spread_of_a_full_positions_reward_follows_cap_interval_and_size(make_env):
+    def sd(**config):
+        return make_env(config=TradingEnvConfig(horizon=50, **config)).market.reward_sd
+
+    assert sd() == pytest.approx(1e-3, rel=0.1)  # the bars' sigma an hour
+    assert sd(exposure_cap=5.0, decision_interval_min=240) == pytest.approx(10 * sd(), rel=1e-12)
+    # A target of 4 % a year is about half of the bars' 8 %.
+    assert sd(volatility_target=0.04) == pytest.approx(0.04 / math.sqrt(24 * 260), rel=0.1)
+    assert sd(reward="differential_sharpe") == 1.0
+
+
+def test_sizes_know_only_the_past(bars_of, features):
+    config = TradingEnvConfig(horizon=50, volatility_target=0.05, atr_risk=0.001)
+    whole = prepare_market(bars_of["val"], features["val"], config, close_at_end=True)
+    part = prepare_market(bars_of["val"].iloc[:100], features["val"].iloc[:100], config, close_at_end=True)
+    assert np.array_equal(part.bars, whole.bars[:100])
+    assert whole.bars[:, Bar.SIZE].max() < 1.0
+
+
+def test_options_add_their_numbers_to_the_observation_and_nothing_else_does(make_env):
+    plain = make_env().observation_names
+    limits = make_env(config=TradingEnvConfig(horizon=50, kill_loss=0.5))
+    assert limits.observation_names == (*plain, "halted")
+    both = make_env(config=TradingEnvConfig(horizon=50, drawdown_stop=0.5, reward="differential_sharpe"))
+    assert both.observation_names == (*plain, "halted", "sharpe_mean", "sharpe_rms")
+    check_env(both, skip_render_check=True)
+    assert (
+        make_env(config=TradingEnvConfig(horizon=50, volatility_target=0.1, impact=1.0)).observation_names
+        == plain
+    )
+
+
+def test_a_halted_account_says_so(make_env):
+    env = make_env(config=TradingEnvConfig(horizon=500, exposure_cap=30.0, kill_loss=0.01))
+    _, _, infos = play(env, np.sign(actions_for(500)))
+    halted = [info["halted"] for info in infos]
+    assert halted == sorted(halted)
+    assert halted[-1]
+    assert infos[-1]["position"] == 0.0
+
+
+def test_the_expected_reward_needs_an_expectation_and_evaluation_does_not(bars_of, features):
+    config = TradingEnvConfig(horizon=50, reward="expected")
+    with pytest.raises(DataError, match=r"reward 'expected' needs prepare_market\(expected_return="):
+        TradingEnvironment(bars_of["train"], features["train"], config)
+    judged = TradingEnvironment(bars_of["train"], features["train"], config, eval_mode=True)
+    _, rewards, infos = play(judged, actions_for(50))
+    equity = np.array([info["equity"] for info in infos])
+    assert rewards == pytest.approx(np.diff(np.log(equity)), abs=1e-12)
+
+
+def test_the_expected_reward_of_the_realised_return_differs_by_gaps_alone(bars_of, features):
+    bars, table = bars_of["train"], features["train"]
+    plain = TradingEnvironment(bars, table, TradingEnvConfig(horizon=400))
+    known = plain.market.mid_return
+    env = TradingEnvironment(
+        bars, table, TradingEnvConfig(horizon=400, reward="expected"), expected_return=known
+    )
+    assert env.market.expected_return is known
+    paid, realised = (play(e, actions_for(400), seed=2) for e in (env, plain))
+    assert [i["equity"] for i in paid[2]] == [i["equity"] for i in realised[2]]
+    # Opens lie 1e-4 off the close before (a tenth of a bar's sigma): that is all the difference, times exposure.
+    difference = paid[1] - realised[1]
+    assert np.corrcoef(paid[1], realised[1])[0, 1] > 0.95
+    assert 1e-6 < difference.std() < 3e-4
+
+
+def test_mid_return_is_the_move_of_mid_to_the_next_close(bars_of, features):
+    market = prepare_market(bars_of["val"], features["val"], CONFIG, close_at_end=True)
+    close = bars_of["val"]["close"].to_numpy()
+    last_second = bars_of["val"].index + pd.Timedelta(seconds=3599)
+    mid = close * (1 + market_costs.spread_bps(last_second, "base") * 1e-4 / 2)
+    assert market.mid_return[:-1] == pytest.approx(np.diff(np.log(mid)), abs=1e-15)
+    assert math.isnan(market.mid_return[-1])
+
+
+@pytest.mark.parametrize(
+    ("expected", "message"),
+    [
+        (np.zeros(7), r"expected_return of shape \(1440,\) is required, found \(7,\)"),
+        (np.full(1440, np.nan), r"a finite expected_return is required after the warm-up, found NaN at 2017"),
+    ],
+)
+def test_an_unusable_expectation_is_refused(bars_of, features, expected, message):
+    with pytest.raises(DataError, match=message):
+        prepare_market(
+            bars_of["train"], features["train"], CONFIG, close_at_end=False, expected_return=expected
+        )
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"reward": "sharpe"},
+            "reward must be one of log_return, mean_variance, differential_sharpe, expected",
+        ),
+        ({"reward": "expected", "stop_loss_bps": 50.0}, "needs stop_loss_bps = 0, because the path"),
+        ({"reward": "expected", "drawdown_stop": 0.1}, "needs drawdown_stop = 0, because the path"),
+        ({"reward": "expected", "exposure_cap": 2.0}, "needs exposure_cap <= 1, so that no margin close-out"),
+        ({"daily_loss_limit": 1.0}, r"daily_loss_limit must be in \[0, 1\), got 1.0"),
+        ({"kill_loss": -0.1}, r"kill_loss must be in \[0, 1\), got -0.1"),
+        ({"volatility_target": -1.0}, r"volatility_target must be >= 0, got -1.0"),
+        ({"daily_volume": 0.0}, r"daily_volume must be > 0, got 0.0"),
+        ({"sharpe_rate": 0.0}, r"sharpe_rate must be in \(0, 1\)"),
+    ],
+)
+def test_a_config_that_contradicts_itself_is_refused(values, message):
+    with pytest.raises(ConfigError, match=message):
+        TradingEnvConfig(**values)
+
+
+def minutes_and_bars():
+    """A day of minutes with some missing, and the five-minute bars they make."""
+    minute = make_bars(1440, bar_seconds=60, sigma=1e-4)
+    minute = minute.drop(minute.index[[0, 7, 8, 33, *range(100, 105)]])
+    bars = (
+        minute.resample("5min").agg({"open": "first", "high": "max", "low": "min", "close": "last"}).dropna()
+    )
+    bars.attrs = {"price_side": "bid", "bar_seconds": 300}
+    return minute, bars, pd.DataFrame({"zero": np.zeros(len(bars), np.float32)}, bars.index)
+
+
+def test_minutes_that_make_up_a_bar_stand_beside_it():
+    minute, bars, nothing = minutes_and_bars()
+    bars.iloc[50, 1] += 1e-3  # a high that no minute shows: this bar's minutes are not known
+    market = prepare_market(bars, nothing, CONFIG, close_at_end=True, minute_bars=minute)
+    inside = market.bars[:, len(Bar) :].reshape(len(bars), 5, 3)
+    assert np.isnan(inside[50]).all()
+    known = ~np.isnan(inside[:, 0, 0])
+    assert known.sum() == len(bars) - 1
+    assert np.nanmax(inside[known, :, 1], axis=1) == pytest.approx(bars["high"].to_numpy()[known])
+    assert np.nanmin(inside[known, :, 2], axis=1) == pytest.approx(bars["low"].to_numpy()[known])
+    third = minute.loc[bars.index[3] : bars.index[3] + pd.Timedelta(minutes=4)]
+    assert inside[3].tolist() == third[["open", "high", "low"]].to_numpy().tolist()
+    assert np.isnan(inside[1, 2:4]).all()  # minutes 7 and 8 have no bar
+    assert inside[0, 0].tolist() == [bars["open"].iloc[0]] * 3  # nor has minute 0: it repeats the open
+
+
+def test_minutes_of_something_else_are_refused():
+    minute, bars, nothing = minutes_and_bars()
+    with pytest.raises(
+        DataError, match=r"minute_bars that make up at least one of the 287 bars .* found none of 1431"
+    ):
+        prepare_market(bars, nothing, CONFIG, close_at_end=True, minute_bars=minute * 1.001)
+
+
+def test_minutes_change_nothing_where_no_level_is_touched(bars_of):
+    minute, bars, nothing = minutes_and_bars()
+    config = TradingEnvConfig(horizon=100)
+    envs = [
+        TradingEnvironment(bars, nothing, config, eval_mode=True, minute_bars=each) for each in (None, minute)
+    ]
+    plain, minutely = (play(env, actions_for(500)) for env in envs)
+    assert np.array_equal(plain[0], minutely[0])
+    assert np.array_equal(plain[1], minutely[1])
 
 
 # -- pictures and imports
