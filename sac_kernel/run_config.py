@@ -23,17 +23,18 @@ UTD_RATIO = 0.25
 
 @dataclass(frozen=True)
 class Preset:
-    """What makes an agent short-term, medium or swing."""
+    """What makes an agent short-term, medium or swing; `regimes` adds the probability of high volatility."""
 
     label: str
     decision_interval_min: int
     gamma: float
+    regimes: bool = False
 
 
 AGENT_PRESETS = {
     1: Preset("short-term", 0, 0.99),
     2: Preset("medium", 60, 0.99),
-    3: Preset("swing", 240, 0.99),
+    3: Preset("swing", 240, 0.99, regimes=True),
 }
 RUN_PRESETS = {"quick": (50, 5, 10), "full": (500, 10, 20), "long": (1000, 20, 50)}
 """num_episodes, eval_frequency, checkpoint_frequency."""
@@ -79,6 +80,12 @@ class RunConfig:
     env_swap_short_bps: float = 0.3
     env_stop_loss_bps: float = 0.0
     env_take_profit_bps: float = 0.0
+    env_volatility_target: float = 0.0
+    env_daily_loss_limit: float = 0.0
+    env_drawdown_stop: float = 0.0
+    env_kill_loss: float = 0.0
+    env_impact: float = 0.0
+    env_reward: str = "log_return"
 
     def __post_init__(self) -> None:
         for name in ("agent_ids", "seeds", "sac_hidden_dims", "expect_env_steps"):

@@ -191,12 +191,14 @@ class KaggleTrainer:
             raise DataError(msg)
         names = sorted(self.data.train)
         self.instrument = "EURUSD" if "EURUSD" in names else names[0]
-        self.pipeline = FeaturePipeline(self.instrument)
+        self.pipeline = FeaturePipeline(self.instrument, regimes=AGENT_PRESETS[self.agent_id].regimes)
         frames = self.pipeline.run_full_pipeline(self.data.train, self.data.val, self.data.test)
         self.features: dict[str, pd.DataFrame] = dict(zip(("train", "val", "test"), frames, strict=True))
         self.train_market = self._market("train", close_at_end=False)
         self.val_market = self._market("val", close_at_end=True)
         logger.info("data %s: %s", path, _data_line(self.data, self.instrument))
+        for name, why in self.pipeline.left_out.items():
+            logger.info("%s gives no features: %s", name, why)
 
     def _market(self, split: str, *, close_at_end: bool) -> Market:
         # Validation is at base cost whatever the training pays, so that runs can be compared.
@@ -208,7 +210,7 @@ class KaggleTrainer:
     def _prepare_learning(self) -> None:
         _check_moves(self.train_market)
         width = len(self.train_market.observation_names)
-        scale = self._sac_config.reward_scale or _reward_scale(self.train_market, self.env_config)
+        scale = self._sac_config.reward_scale or float(f"{1.0 / self.train_market.reward_sd:.6g}")
         self.sac_config = dataclasses.replace(
             self._sac_config, state_dim=width, action_dim=1, reward_scale=scale
         )
@@ -530,13 +532,6 @@ def _check_moves(market: Market) -> None:
             f"KaggleTrainer: train bars on which a reward can differ from 0 are required, found that {cause}"
         )
         raise DataError(msg)
-
-
-def _reward_scale(market: Market, config: TradingEnvConfig) -> float:
-    """Return 1 / (standard deviation of the reward of a full position over one decision), on train bars."""
-    change = np.diff(np.log(market.bars[market.first_bar :, 3]))
-    sigma = float(np.std(change)) * config.exposure_cap * np.sqrt(market.interval_bars)
-    return float(f"{1.0 / sigma:.6g}")
 
 
 def _environment() -> dict[str, Any]:

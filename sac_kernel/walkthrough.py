@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import platform
 import shutil
 import time
 from pathlib import Path
@@ -15,6 +17,7 @@ import sac_kernel
 from sac_kernel import bar_engine, evaluation, job_outputs, runtime
 from sac_kernel.bar_engine import Acc, Bar
 from sac_kernel.errors import DataError, DeviceError, InputNotFoundError, SacKernelError
+from sac_kernel.run_config import preset_of
 from sac_kernel.train_sac_kaggle import code_hash
 
 if TYPE_CHECKING:
@@ -89,6 +92,11 @@ def preflight(config: RunConfig) -> str:
             "no GPU was given. Turn on GPU T4 x2 (Settings, Accelerator); it needs an account verified by phone "
             "and hours left in the week's quota. To train on the CPU set allow_cpu = True."
         )
+    if any(preset_of(agent_id).regimes for agent_id in config.agent_ids) and not _importable("hmmlearn"):
+        return (
+            "agent 3 needs the package hmmlearn, which this image lacks, and the code dataset has no wheel of it for "
+            f"Python {platform.python_version()}. Build again online, or train agents 1 and 2."
+        )
     if where.input_root is not None and not config.h5_path:
         try:
             runtime.find_input(runtime.DATA_FILE)
@@ -98,6 +106,10 @@ def preflight(config: RunConfig) -> str:
     if free_gb < _MIN_FREE_GB:
         return f"{_MIN_FREE_GB} GB of free disk are required, found {free_gb:.2f} GB."
     return ""
+
+
+def _importable(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 def _described(device: str) -> str:
