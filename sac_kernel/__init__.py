@@ -13,6 +13,7 @@ MODULES = (
     "files",
     "runtime",
     "metrics",
+    "significance",
     # bars
     "bar_formats",
     "data_pipeline",

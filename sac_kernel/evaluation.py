@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sac_kernel import bar_engine, metrics
+from sac_kernel import bar_engine, metrics, significance
 from sac_kernel.bar_engine import Acc, Bar
 from sac_kernel.data_pipeline import read_processed
 from sac_kernel.feature_engineering import FeaturePipeline
@@ -79,7 +79,7 @@ class EpisodeResult:
     def row(self) -> dict[str, Any]:
         """Return the figures of the results table, fractions unless named otherwise."""
         daily = self.daily_returns
-        low, high = metrics.bootstrap_interval(daily)
+        low, high = significance.bootstrap_interval(daily)
         curve = np.concatenate(([self.start_equity], self.equity))
         return {
             "policy": self.name,
