@@ -14,6 +14,8 @@ MODULES = (
     "runtime",
     "metrics",
     "significance",
+    "verdict",
+    "trials",
     # bars
     "bar_formats",
     "data_pipeline",
@@ -30,6 +32,7 @@ MODULES = (
     "sac_agent",
     "checkpoint",
     # training and judgement
+    "baselines",
     "evaluation",
     "report",
     "job_outputs",
