@@ -34,6 +34,9 @@ MODULES = (
     # training and judgement
     "baselines",
     "evaluation",
+    "stress",
+    "drift",
+    "validation",
     "report",
     "job_outputs",
     "run_config",
