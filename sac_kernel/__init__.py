@@ -37,6 +37,7 @@ MODULES = (
     "stress",
     "drift",
     "validation",
+    "report_sections",
     "report",
     "job_outputs",
     "run_config",

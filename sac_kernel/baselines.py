@@ -29,7 +29,7 @@ FAST_MEAN_MIN, SLOW_MEAN_MIN = DAY_MIN, 5 * DAY_MIN
 FORECAST_MIN = 240
 """Horizon of the ridge and logistic forecasts: long enough for a move to be worth its costs (hours)."""
 FORESIGHT = "perfect foresight (bound)"
-FLAT, HOLD = "flat", "buy and hold"
+FLAT, HOLD, MOMENTUM, RIDGE = "flat", "buy and hold", "momentum, 5 days", "ridge + band"
 
 _PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # ridge, as a share of the rows; features have deviation 1
 _HOLDOUT = 0.25  # last share of the train rows, on which the penalty is chosen
@@ -60,14 +60,14 @@ def all_targets(market: Market, train: Market | None = None) -> dict[str, FloatA
     n = decision_rows(market).size
     targets = {FLAT: np.zeros(n), HOLD: np.ones(n), "sell and hold": -np.ones(n)}
     targets |= {
-        "momentum, 5 days": _held_for_a_day(market, momentum(market, MOMENTUM_MIN)),
+        MOMENTUM: _held_for_a_day(market, momentum(market, MOMENTUM_MIN)),
         "moving averages, 1 and 5 days": moving_averages(market, FAST_MEAN_MIN, SLOW_MEAN_MIN),
         "reversal, 1 day": _held_for_a_day(market, -momentum(market, REVERSAL_MIN)),
     }
     if train is not None:
         targets["session means"] = session_means(market, train)
         for name, fitted in (
-            ("ridge + band", ridge(market, train)),
+            (RIDGE, ridge(market, train)),
             ("logistic + band", logistic(market, train)),
         ):
             targets[name] = band_targets(market, train, fitted)

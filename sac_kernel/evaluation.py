@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sac_kernel import bar_engine, baselines, metrics, significance, verdict
+from sac_kernel import bar_engine, baselines, metrics, significance, trials, verdict
 from sac_kernel.bar_engine import Acc, Bar
 from sac_kernel.data_pipeline import read_processed
 from sac_kernel.feature_engineering import FeaturePipeline
@@ -106,6 +106,14 @@ class Judgement:
     random_log_growth: FloatArray  # base tier, shape (RANDOM_DRAWS,)
     percentile: float | None
     verdict: dict[str, Any]
+    market: Market  # the split at base cost
+    train: Market | None = None  # the train split at base cost, if it was given
+
+    @property
+    def drawn(self) -> list[EpisodeResult]:
+        """Return the passes that an equity figure has room for, at base cost: agents and what they must beat."""
+        shown = (baselines.HOLD, baselines.MOMENTUM, baselines.RIDGE, RANDOM)
+        return [r for r in self.results["base"] if r.name in shown or r.name.startswith("agent")]
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -161,12 +169,14 @@ def random_same_turnover(
 
 def greedy_policy(agent: SACAgent) -> Policy:
     """Return the agent's deterministic policy, always computed on the CPU, so a GPU changes no figure."""
-    if agent.device.type != "cpu":
-        acting = SACAgent(agent.config, agent.agent_id, "cpu")
-        acting.nets.load_state_dict(agent.nets.state_dict())
-        acting.context = copy.copy(agent.context)
-        agent = acting
-    return lambda obs: float(agent.select_action(obs, evaluate=True)[0])
+    acting = _on_cpu(agent)
+    return lambda obs: float(acting.select_action(obs, evaluate=True)[0])
+
+
+def greedy_batch(agent: SACAgent) -> Callable[[FeatureArray], FloatArray]:
+    """Return the same policy for many observations at once: (n, width) -> (n,)."""
+    acting = _on_cpu(agent)
+    return lambda obs: np.asarray(acting.select_action(obs, evaluate=True), np.float64)[:, 0]
 
 
 def validate(agent: SACAgent, market: Market, start_equity: float) -> EpisodeResult:
@@ -182,7 +192,7 @@ def judge(  # noqa: PLR0913  # the last two are what the verdict needs beside th
     draws: int = RANDOM_DRAWS,
     *,
     train: tuple[pd.DataFrame, pd.DataFrame] | None = None,
-    trials: TrialCount | None = None,
+    counted: TrialCount | None = None,
 ) -> Judgement:
     """Return agents and baselines on one split at every cost tier, and the verdict on the first agent.
 
@@ -193,7 +203,7 @@ def judge(  # noqa: PLR0913  # the last two are what the verdict needs beside th
     config : the account; its tier is replaced by each tier in turn
     draws : random policies with the headline agent's turnover, at the base tier
     train : bars and scaled features of the train split; without them the fitted baselines are left out
-    trials : what the ledger of trials says; None: it is missing, which caps the verdict at 'not shown'
+    counted : what the ledger of trials says; None: it is missing, which caps the verdict at 'not shown'
     """
     start, markets = config.initial_equity, {}
     results: dict[str, list[EpisodeResult]] = {}
@@ -212,7 +222,9 @@ def judge(  # noqa: PLR0913  # the last two are what the verdict needs beside th
         results[tier].append(run_targets(market, random_targets, start, RANDOM, tier))
     traded = headline.turnover > 0.0
     percentile = float(np.mean(growth < headline.log_growth)) if traded else None
-    return Judgement(results, growth, percentile, decide_verdict(headline, percentile, trials))
+    return Judgement(
+        results, growth, percentile, decide_verdict(headline, percentile, counted), markets["base"], fitted_on
+    )
 
 
 def market_of(data: pd.DataFrame, features: pd.DataFrame, config: TradingEnvConfig, tier: str) -> Market:
@@ -221,31 +233,52 @@ def market_of(data: pd.DataFrame, features: pd.DataFrame, config: TradingEnvConf
 
 
 def decide_verdict(
-    headline: EpisodeResult, percentile: float | None, trials: TrialCount | None = None
+    headline: EpisodeResult, percentile: float | None, counted: TrialCount | None = None
 ) -> dict[str, Any]:
     """Return the verdict on one pass at base cost, from the rule fixed beforehand (`verdict.decide`)."""
-    return verdict.decide(headline.daily_returns, percentile, trials, headline.turnover)
+    return verdict.decide(headline.daily_returns, percentile, counted, headline.turnover)
 
 
 def evaluate_checkpoint(
-    path: Path, data: ProcessedData, split: str = "test", draws: int = RANDOM_DRAWS
+    path: Path,
+    data: ProcessedData,
+    split: str = "test",
+    draws: int = RANDOM_DRAWS,
+    trials_path: Path | None = None,
 ) -> tuple[SACAgent, Judgement]:
     """Load a saved agent in a fresh process and judge it on a split, with its own features and account.
 
-    The figures are those of the notebook that trained it: same bars, same scaler, same engine.
+    The figures are those of the notebook that trained it: same bars, same scaler, same engine, same trials.
+
+    Parameters
+    ----------
+    path : a `.pt`
+    trials_path : the ledger of trials; None looks for `trials.csv` beside the file
     """
     agent = SACAgent.from_checkpoint(path, device="cpu")
     features = FeaturePipeline.from_checkpoint(path).run_full_pipeline(data.train, data.val, data.test)
-    frame = dict(zip(("train", "val", "test"), features, strict=True))[split]
+    frames = dict(zip(("train", "val", "test"), features, strict=True))
     config = TradingEnvConfig(**agent.context["env"])
     instrument = agent.context["features"]["instrument"]
     label = f"agent {agent.agent_id} ({path.stem.rsplit('_', 1)[-1]})"
-    return agent, judge({label: agent}, data.splits[split][instrument], frame, config, draws)
+    train = (data.train[instrument], frames["train"])
+    count = trials.count(trials.read(trials_path or path.parent / trials.NAME))
+    bars = data.splits[split][instrument]
+    return agent, judge({label: agent}, bars, frames[split], config, draws, train=train, counted=count)
 
 
 def evaluate_file(path: Path, h5_path: Path, split: str = "test") -> tuple[SACAgent, Judgement]:
     """Judge a saved agent on a split of a processed file."""
     return evaluate_checkpoint(path, read_processed(h5_path), split)
+
+
+def _on_cpu(agent: SACAgent) -> SACAgent:
+    if agent.device.type == "cpu":
+        return agent
+    acting = SACAgent(agent.config, agent.agent_id, "cpu")
+    acting.nets.load_state_dict(agent.nets.state_dict())
+    acting.context = copy.copy(agent.context)
+    return acting
 
 
 def _start(market: Market, start_equity: float) -> tuple[FloatArray, FeatureArray]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sac_kernel import evaluation, files, plots, report
+from sac_kernel import evaluation, files, plots, report, report_sections, trials
 from sac_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -109,12 +109,17 @@ def move_to_previous(top: Path) -> bool:
 
 
 def judge_job(
-    job: FinishedJob, bars: pd.DataFrame, features: pd.DataFrame, config: TradingEnvConfig
+    job: FinishedJob,
+    bars: pd.DataFrame,
+    features: pd.DataFrame,
+    config: TradingEnvConfig,
+    train: tuple[pd.DataFrame, pd.DataFrame] | None = None,
 ) -> Judgement:
-    """Judge a job's final and best agent on the test split."""
+    """Judge a job's final and best agent on the test split; `train` fits the baselines that need it."""
     i = job.final.agent_id
     agents = {f"agent {i} (final)": job.final, f"agent {i} (best)": job.best}
-    return evaluation.judge(agents, bars, features, config)
+    counted = trials.count(trials.read(top_of(job.folder) / trials.NAME))
+    return evaluation.judge(agents, bars, features, config, train=train, counted=counted)
 
 
 def finish_outputs(
@@ -129,6 +134,7 @@ def finish_outputs(
         _copy_first_seed(top, jobs)
     names = _output_files(top)
     rows = judgement.rows
+    shown = report_sections.sections(judgement, headline.final)
     for job, other in zip(jobs[1:], judgements[1:], strict=True):
         label = f"{job.folder.name}: "
         rows += [
@@ -145,10 +151,15 @@ def finish_outputs(
         "jobs": [job.facts for job in jobs],
         "random": {"percentile": judgement.percentile, "draws": int(judgement.random_log_growth.size)},
         "files": [{"name": n, "bytes": (top / n).stat().st_size} for n in names if n.endswith(".pt")],
+        **shown,
         "next_command": "kaggle kernels output OWNER/sac-trading-train -p outputs/",
     }
     files.write_json(top / "summary.json", summary)
-    figures = report_figures(headline, judgement) | {"bars": plots.bars_figure(_closes(data))}
+    figures = report_figures(headline, judgement) | report_sections.figures(judgement, shown)
+    seeds = [j.results["base"][0] for j in judgements if j.results["base"][0].name == rows[0]["policy"]]
+    if len(seeds) > 1:
+        figures["seeds"] = plots.seeds_figure(seeds)
+    figures["bars"] = plots.bars_figure(_closes(data))
     report.write_report(top, summary, figures)
     models = [n for n in names if n.endswith(".pt") or "/logs/" in f"/{n}" or "metrics_ep" in n]
     files.write_zip(top / "models.zip", {n: (top / n).read_bytes() for n in models})
@@ -161,7 +172,7 @@ def finish_outputs(
 def report_figures(job: FinishedJob, judgement: Judgement) -> dict[str, Any]:
     """Return the figures of the report, in the page's order."""
     base = judgement.results["base"]
-    figures = {"equity": plots.equity_figure(base), "exposure": plots.exposure_figure(base[0])}
+    figures = {"equity": plots.equity_figure(judgement.drawn), "exposure": plots.exposure_figure(base[0])}
     if judgement.percentile is not None:
         growth = np.expm1(judgement.random_log_growth)
         figures["random"] = plots.random_figure(math.expm1(base[0].log_growth), growth)

@@ -150,8 +150,9 @@ class KaggleTrainer:
 
     def judge(self, job: FinishedJob) -> evaluation.Judgement:
         """Judge the job on the test split."""
-        config = self.env_config
-        return job_outputs.judge_job(job, self.data.test[self.instrument], self.features["test"], config)
+        bars, config = self.data.splits, self.env_config
+        train, test = ((bars[s][self.instrument], self.features[s]) for s in ("train", "test"))
+        return job_outputs.judge_job(job, *test, config, train)
 
     def prepare(self) -> None:
         """Read the data, make features and markets, build env and agent; training does it if nobody did."""

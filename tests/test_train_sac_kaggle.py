@@ -29,6 +29,14 @@ POLICIES = [
     "agent 1 (best)",
     "flat",
     "buy and hold",
+    "sell and hold",
+    "momentum, 5 days",
+    "moving averages, 1 and 5 days",
+    "reversal, 1 day",
+    "session means",
+    "ridge + band",
+    "logistic + band",
+    "perfect foresight (bound)",
     "random, same turnover",
 ]
 
