@@ -6,6 +6,7 @@ many trials there were; nothing else can move it.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -221,6 +222,7 @@ def detectable_sharpe(days: int, trials: TrialCount) -> float:
     return z * math.sqrt(TRADING_DAYS_PER_YEAR / days)
 
 
+@functools.cache
 def upper_bound(count: int, total: int, level: float = 0.95) -> float:
     """Return the upper end of the exact one-sided interval of a rate (Clopper & Pearson 1934)."""
     if count >= total:
