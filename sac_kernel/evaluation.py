@@ -20,6 +20,7 @@ from sac_kernel.feature_engineering import FeaturePipeline
 from sac_kernel.market_costs import COST_TIERS
 from sac_kernel.sac_agent import SACAgent
 from sac_kernel.trading_env import Market, TradingEnvConfig, prepare_market
+from sac_kernel.trials import Trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -182,6 +183,16 @@ def greedy_batch(agent: SACAgent) -> Callable[[FeatureArray], FloatArray]:
 def validate(agent: SACAgent, market: Market, start_equity: float) -> EpisodeResult:
     """Return one greedy pass over a split: what model selection looks at."""
     return run_policy(market, greedy_policy(agent), start_equity, f"agent {agent.agent_id}", "base")
+
+
+def trial_of(result: EpisodeResult, **identity: Any) -> Trial:  # noqa: ANN401  # the fields of Trial
+    """Return a pass as a line of the ledger.
+
+    Parameters
+    ----------
+    identity : agent_id, seed, split, checkpoint, config_hash, data_hash
+    """
+    return Trial(**identity, day=np.unique(result.day), daily=result.daily_returns)
 
 
 def judge(  # noqa: PLR0913  # the last two are what the verdict needs beside the split

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sac_kernel import evaluation, files, plots, report, report_sections, trials
+from sac_kernel import evaluation, files, plots, report, report_sections, trials, verdict
 from sac_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def finish_outputs(
             if row["policy"].startswith("agent")
         ]
     summary = {
-        "verdict": judgement.verdict,
+        "verdict": _verdict(jobs, judgements),
         "table": rows,
         "data": data.describe(),
         "status": "complete" if all(job.facts["status"] == "complete" for job in jobs) else "cut",
@@ -167,6 +167,15 @@ def finish_outputs(
     facts |= {"status": summary["status"], "episodes": min(job.facts["episodes"] for job in jobs)}
     files.write_manifest(top, _output_files(top), facts)
     return summary
+
+
+def _verdict(jobs: Sequence[FinishedJob], judgements: Sequence[Judgement]) -> dict[str, Any]:
+    """Return the headline's verdict, corrected for the number of agents: the first seed of each counts."""
+    first: dict[int, dict[str, Any]] = {}
+    for job, judgement in zip(jobs, judgements, strict=True):
+        first.setdefault(job.final.agent_id, judgement.verdict)
+    verdicts = list(first.values())
+    return verdict.over_agents(verdicts)[0] if len(verdicts) > 1 else verdicts[0]
 
 
 def report_figures(job: FinishedJob, judgement: Judgement) -> dict[str, Any]:

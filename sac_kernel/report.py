@@ -131,8 +131,9 @@ summary{padding:8px 0}
 pre{background:var(--band);border:1px solid var(--line);border-radius:8px;padding:14px;margin:0}
 pre{overflow-x:auto}code{font:.88em/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 @media (max-width:900px){.results tbody th{position:sticky;left:0;background:var(--page)}
-.results tbody th{white-space:normal;min-width:11em}.results .own th{background:var(--own)}
-.results .tier th{background:var(--band)}th,td{padding:6px 8px}}
+.results tbody th{white-space:normal;min-width:9.5em}.results .own th{background:var(--own)}
+.results .tier th{background:var(--band)}th,td{padding:6px 6px}
+.results{font-size:.8rem}}
 @media (max-width:640px){.results tbody th{min-width:6.8em}figure img{width:700px;max-width:none}
 header{padding-top:22px}}
 @media print{figure img{filter:none}.box{overflow:visible}}

@@ -237,6 +237,15 @@ def test_verdict_of_a_pass_without_a_trade_is_none_whatever_its_curve():
     assert decide_verdict(result_of(GAIN, turnover=0.0), None)["word"] == "none"
 
 
+def test_a_pass_is_a_trial_by_its_days():
+    result = dataclasses.replace(result_of([0.01, 0.02, -0.01]), day=np.array([3, 3, 7]))
+    found = evaluation.trial_of(
+        result, agent_id=1, seed=2, split="val", checkpoint=5, config_hash="c", data_hash="d"
+    )
+    assert found.day.tolist() == [3, 7]
+    assert found.daily == pytest.approx([1.01 * 1.02 - 1, -0.01])
+
+
 # -- a saved agent ---------------------------------------------------------------------------------
 
 

@@ -30,7 +30,7 @@ def test_the_same_trial_scored_again_adds_nothing_and_changes_nothing(tmp_path):
     before = path.read_bytes()
     assert trials.append(path, [trial(1, daily=np.zeros(50))]) == 0
     assert path.read_bytes() == before
-    assert trials.append(path, [trial(1, seed=9)]) == 1
+    assert trials.append(path, [trial(1, daily=np.zeros(50)), trial(1, seed=9)]) == 1
     assert path.read_bytes().startswith(before)  # append-only
 
 
