@@ -37,6 +37,7 @@ MODULES = (
     "stress",
     "drift",
     "validation",
+    "audit",
     "report_sections",
     "report",
     "job_outputs",
