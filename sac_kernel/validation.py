@@ -137,8 +137,8 @@ def paths(groups: int = 6, test_groups: int = 2) -> NDArray[np.int64]:
 class Fitted(Protocol):
     """What a refit gives: features of later bars by its own scaler, and a policy."""
 
-    def features(self, bars: pd.DataFrame) -> pd.DataFrame:
-        """Return scaled features on the index of `bars`; NaN rows at the start are the warm-up."""
+    def features(self, bars: Bars) -> pd.DataFrame:
+        """Return scaled features on the traded instrument's index; NaN rows at the start are the warm-up."""
 
     def act(self, obs: NDArray[np.float32]) -> float:
         """Return the target for one observation."""
@@ -170,9 +170,9 @@ def run_folds(  # noqa: PLR0913  # a fold is all of these
         fitted = fit(train, _cut(bars, listed[fold.val]))
         for block in np.split(fold.test, np.flatnonzero(np.diff(fold.test) > 1) + 1):
             seen = listed[max(0, block[0] - warmup_days) : block[-1] + 1]
-            frame = _cut(bars, seen)[instrument]
+            before_and_in = _cut(bars, seen)
+            frame, features = before_and_in[instrument], fitted.features(before_and_in)
             inside = np.isin(trading_days(frame), listed[block])
-            features = fitted.features(frame)
             market = evaluation.market_of(frame[inside], features[inside], config, tier)
             name = f"fold {i + 1}"
             results.append(evaluation.run_policy(market, fitted.act, config.initial_equity, name, tier))

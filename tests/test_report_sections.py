@@ -1,12 +1,13 @@
 """The sections of the page: months by hand, keys and figures for a real judgement, drift that is planted."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from sac_kernel import evaluation, report, report_sections
+from sac_kernel import evaluation, job_outputs, report, report_sections
 from sac_kernel.bar_engine import Bar
 from sac_kernel.feature_engineering import FeaturePipeline
 from sac_kernel.sac_agent import SACAgent, SACConfig
@@ -126,3 +127,19 @@ def test_drawn_passes_are_the_agents_and_what_they_must_beat(judged):
         "ridge + band",
         "random, same turnover",
     ]
+
+
+def test_the_headline_is_corrected_for_the_agents_of_a_run_and_not_for_its_seeds():
+    def job(agent_id):
+        return SimpleNamespace(final=SimpleNamespace(agent_id=agent_id))
+
+    def judged_as(p):
+        return SimpleNamespace(
+            verdict={"word": "edge", "p_value": p, "marks": [], "sentence": "", "notes": []}
+        )
+
+    jobs, judgements = [job(1), job(1), job(2)], [judged_as(0.03), judged_as(0.9), judged_as(0.04)]
+    found = job_outputs._verdict(jobs, judgements)
+    assert found["p_holm"] == pytest.approx(0.06)  # two agents: .03 x 2
+    assert found["word"] == "not shown"
+    assert job_outputs._verdict(jobs[:2], judgements[:2])["word"] == "edge"  # one agent, two seeds

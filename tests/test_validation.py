@@ -101,8 +101,8 @@ class Recorder:
         return self
 
     def features(self, bars):
-        self.seen = bars
-        return pd.DataFrame({"x": np.arange(len(bars), dtype=float)}, index=bars.index)
+        self.seen = bars["EURUSD"]
+        return pd.DataFrame({"x": np.arange(len(self.seen), dtype=float)}, index=self.seen.index)
 
     def act(self, obs):
         return 1.0
