@@ -24,6 +24,7 @@ from sac_kernel import (
     probe,
     rehearsal,
     report,
+    trials,
     wheels,
 )
 from sac_kernel.data_pipeline import DataConfig, DataPipeline, ProcessedData, read_processed, write_processed
@@ -44,6 +45,8 @@ PROBE = ROOT / "notebooks" / "probe.ipynb"
 KERNEL_METADATA = ROOT / "kernel-metadata.json"
 DATASET_METADATA = ROOT / "dataset-metadata.json"
 BUILD = ROOT / "build"
+LEDGER = ROOT / "data" / trials.NAME
+LEDGER_AT_START = BUILD / trials.NAME
 DATASETS = ("data", "code")
 DEFAULT_NAME = "sac-trading"
 _RETRY_S = 3.0  # first pause before a failed call is tried again
@@ -78,8 +81,14 @@ def build(parameters: Mapping[str, Any]) -> Path:
     return path
 
 
-def stage(data: ProcessedData, name: str) -> dict[str, Path]:
-    """Write build/datasets/{data,code}, flat, each with its metadata; return slug -> folder."""
+def stage(data: ProcessedData, name: str, *, going_on: bool = False) -> dict[str, Path]:
+    """Write build/datasets/{data,code}, flat, each with its metadata; return slug -> folder.
+
+    The ledger of trials that goes with the code is that of the run's start: later trials travel with the state.
+    """
+    if not going_on:
+        LEDGER_AT_START.unlink(missing_ok=True)
+        trials.merge(LEDGER_AT_START, [LEDGER])
     folders = {f"{name}-{kind}": BUILD / "datasets" / kind for kind in DATASETS}
     for (slug, folder), kind in zip(folders.items(), DATASETS, strict=True):
         if folder.exists():
@@ -153,7 +162,7 @@ def _prepare_session(run: KaggleRun, args: argparse.Namespace, parameters: dict[
     baked = {**(last if going_on else {}), **parameters}
     session = _expected(data)
     folders = {kind: BUILD / "datasets" / kind for kind in DATASETS}
-    stage(data, args.name)
+    stage(data, args.name, going_on=going_on)
     if going_on:
         steps = run.stage_state(merged.jobs)
         session["expect_env_steps"] = steps
@@ -264,6 +273,7 @@ def _stage_code(folder: Path) -> None:
         text = kernel_notebook.module_source(PACKAGE, name)
         files.write_text(folder / f"{name}.py", text)
         hashes[f"{name}.py"] = files.sha256(text.encode())
+    trials.merge(folder / trials.NAME, [LEDGER_AT_START])  # empty at first: then nothing was tried before
     found, missing = wheels.fetch_wheels(BUILD / "wheels")
     for line in wheels.switched_off(missing):
         print(f"wheels    {line}")
@@ -288,6 +298,7 @@ def _rehearse(
     print("Rehearsing: this very notebook, in a folder laid out as on Kaggle, without network.\n", flush=True)
     done = rehearsal.rehearse(notebook, folder, datasets)
     summary = done.summary
+    trials.merge(LEDGER, [done.working / trials.NAME])
     print(f"\n{report.text_table(summary['table'])}\n\n{summary['verdict']['sentence']}\n")
     print(f"report    {_shown(done.working / 'report.html')}\nnotebook  {_shown(done.html)}")
     fetched = files.read_json(path) if (path := output / "summary.json").is_file() else None

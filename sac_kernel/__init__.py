@@ -13,6 +13,9 @@ MODULES = (
     "files",
     "runtime",
     "metrics",
+    "significance",
+    "verdict",
+    "trials",
     # bars
     "instruments",
     "bar_clocks",
@@ -41,7 +44,12 @@ MODULES = (
     "sac_agent",
     "checkpoint",
     # training and judgement
+    "baselines",
     "evaluation",
+    "stress",
+    "drift",
+    "validation",
+    "report_sections",
     "report",
     "job_outputs",
     "run_config",

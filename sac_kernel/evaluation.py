@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sac_kernel import bar_engine, metrics
+from sac_kernel import bar_engine, baselines, metrics, significance, trials, verdict
 from sac_kernel.bar_engine import Acc, Bar
 from sac_kernel.data_pipeline import read_processed
 from sac_kernel.feature_engineering import FeaturePipeline
 from sac_kernel.market_costs import COST_TIERS
 from sac_kernel.sac_agent import SACAgent
 from sac_kernel.trading_env import Market, TradingEnvConfig, prepare_market
+from sac_kernel.trials import Trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sac_kernel.data_pipeline import ProcessedData
+    from sac_kernel.verdict import TrialCount
 
     FloatArray = NDArray[np.float64]
     FeatureArray = NDArray[np.float32]
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     """Observation (width,) -> action in [-1, 1]."""
 
 RANDOM_DRAWS = 1000
-EDGE, NOT_SHOWN, NONE = "edge", "not shown", "none"
+RANDOM = "random, same turnover"
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class EpisodeResult:
     def row(self) -> dict[str, Any]:
         """Return the figures of the results table, fractions unless named otherwise."""
         daily = self.daily_returns
-        low, high = metrics.bootstrap_interval(daily)
+        low, high = significance.bootstrap_interval(daily)
         curve = np.concatenate(([self.start_equity], self.equity))
         return {
             "policy": self.name,
@@ -105,6 +107,14 @@ class Judgement:
     random_log_growth: FloatArray  # base tier, shape (RANDOM_DRAWS,)
     percentile: float | None
     verdict: dict[str, Any]
+    market: Market  # the split at base cost
+    train: Market | None = None  # the train split at base cost, if it was given
+
+    @property
+    def drawn(self) -> list[EpisodeResult]:
+        """Return the passes that an equity figure has room for, at base cost: agents and what they must beat."""
+        shown = (baselines.HOLD, baselines.MOMENTUM, baselines.RIDGE, RANDOM)
+        return [r for r in self.results["base"] if r.name in shown or r.name.startswith("agent")]
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -139,7 +149,7 @@ def run_targets(
 
 def decisions(market: Market) -> int:
     """Return the number of decisions of a whole pass."""
-    return -(-(len(market.bars) - 1 - market.first_bar) // market.interval_bars)
+    return int(baselines.decision_rows(market).size)
 
 
 def random_same_turnover(
@@ -160,12 +170,14 @@ def random_same_turnover(
 
 def greedy_policy(agent: SACAgent) -> Policy:
     """Return the agent's deterministic policy, always computed on the CPU, so a GPU changes no figure."""
-    if agent.device.type != "cpu":
-        acting = SACAgent(agent.config, agent.agent_id, "cpu")
-        acting.nets.load_state_dict(agent.nets.state_dict())
-        acting.context = copy.copy(agent.context)
-        agent = acting
-    return lambda obs: float(agent.select_action(obs, evaluate=True)[0])
+    acting = _on_cpu(agent)
+    return lambda obs: float(acting.select_action(obs, evaluate=True)[0])
+
+
+def greedy_batch(agent: SACAgent) -> Callable[[FeatureArray], FloatArray]:
+    """Return the same policy for many observations at once: (n, width) -> (n,)."""
+    acting = _on_cpu(agent)
+    return lambda obs: np.asarray(acting.select_action(obs, evaluate=True), np.float64)[:, 0]
 
 
 def validate(agent: SACAgent, market: Market, start_equity: float) -> EpisodeResult:
@@ -173,14 +185,27 @@ def validate(agent: SACAgent, market: Market, start_equity: float) -> EpisodeRes
     return run_policy(market, greedy_policy(agent), start_equity, f"agent {agent.agent_id}", "base")
 
 
-def judge(
+def trial_of(result: EpisodeResult, **identity: Any) -> Trial:  # noqa: ANN401  # the fields of Trial
+    """Return a pass as a line of the ledger.
+
+    Parameters
+    ----------
+    identity : agent_id, seed, split, checkpoint, config_hash, data_hash
+    """
+    return Trial(**identity, day=np.unique(result.day), daily=result.daily_returns)
+
+
+def judge(  # noqa: PLR0913  # the last two are what the verdict needs beside the split
     agents: dict[str, SACAgent],
     data: pd.DataFrame,
     features: pd.DataFrame,
     config: TradingEnvConfig,
     draws: int = RANDOM_DRAWS,
+    *,
+    train: tuple[pd.DataFrame, pd.DataFrame] | None = None,
+    counted: TrialCount | None = None,
 ) -> Judgement:
-    """Return agents and baselines on one split at every cost tier.
+    """Return agents and baselines on one split at every cost tier, and the verdict on the first agent.
 
     Parameters
     ----------
@@ -188,26 +213,29 @@ def judge(
     data, features : bars and scaled features of the split
     config : the account; its tier is replaced by each tier in turn
     draws : random policies with the headline agent's turnover, at the base tier
+    train : bars and scaled features of the train split; without them the fitted baselines are left out
+    counted : what the ledger of trials says; None: it is missing, which caps the verdict at 'not shown'
     """
+    start, markets = config.initial_equity, {}
     results: dict[str, list[EpisodeResult]] = {}
+    fitted_on = market_of(*train, config, "base") if train else None
     for tier in COST_TIERS:
-        market = market_of(data, features, config, tier)
-        passes = [
-            run_policy(market, greedy_policy(agent), config.initial_equity, label, tier)
-            for label, agent in agents.items()
+        market = markets[tier] = market_of(data, features, config, tier)
+        results[tier] = [
+            run_policy(market, greedy_policy(agent), start, label, tier) for label, agent in agents.items()
         ]
-        results[tier] = passes + _constant_baselines(market, config.initial_equity, tier)
-    base, headline = market_of(data, features, config, "base"), results["base"][0]
-    growth = random_same_turnover(base, headline.action, config.initial_equity, draws)
+        for name, targets in baselines.all_targets(market, fitted_on).items():
+            results[tier].append(run_targets(market, targets, start, name, tier))
+    headline = results["base"][0]
+    growth = random_same_turnover(markets["base"], headline.action, start, draws)
     random_targets = _median_draw(headline.action, growth)
-    for tier in COST_TIERS:
-        market = market_of(data, features, config, tier)
-        results[tier].append(
-            run_targets(market, random_targets, config.initial_equity, "random, same turnover", tier)
-        )
+    for tier, market in markets.items():
+        results[tier].append(run_targets(market, random_targets, start, RANDOM, tier))
     traded = headline.turnover > 0.0
     percentile = float(np.mean(growth < headline.log_growth)) if traded else None
-    return Judgement(results, growth, percentile, decide_verdict(headline, percentile))
+    return Judgement(
+        results, growth, percentile, decide_verdict(headline, percentile, counted), markets["base"], fitted_on
+    )
 
 
 def market_of(data: pd.DataFrame, features: pd.DataFrame, config: TradingEnvConfig, tier: str) -> Market:
@@ -215,55 +243,53 @@ def market_of(data: pd.DataFrame, features: pd.DataFrame, config: TradingEnvConf
     return prepare_market(data, features, dataclasses.replace(config, cost_tier=tier), close_at_end=True)
 
 
-def decide_verdict(headline: EpisodeResult, percentile: float | None) -> dict[str, Any]:
-    """Return the verdict from a rule fixed beforehand, at base cost.
-
-    edge: the 95 % interval of the annual return lies above 0 and the agent beats 95 % of random policies
-    with its turnover. none: the interval lies below 0, or it never trades. Else: not shown.
-    """
-    row = headline.row()
-    low, high = row["low_frac"], row["high_frac"]
-    interval = f"95 % interval {low:+.1%} to {high:+.1%} a year over {row['days']} days"
-    if headline.turnover == 0.0:
-        word, sentence = NONE, "The agent stays flat: it found nothing worth its costs."
-    elif math.isnan(low):
-        word, sentence = NOT_SHOWN, f"Too few days ({row['days']}) to say anything after costs."
-    elif low > 0 and percentile is not None and percentile > 0.95:
-        word, sentence = EDGE, f"An edge after base costs is shown on this test split: {interval}."
-    elif high < 0:
-        word, sentence = NONE, f"No edge: the agent loses after base costs; {interval}."
-    else:
-        word, sentence = NOT_SHOWN, f"An edge after costs is not shown: {interval}."
-    notes = [
-        (
-            f"Standard error of a Sharpe ratio over {row['days']} days is about "
-            f"{math.sqrt(metrics.TRADING_DAYS_PER_YEAR / row['days']):.1f} a year: "
-            "only a very large edge could be seen here."
-        ),
-        "One test split, one training run: walk-forward and several seeds are needed to believe a yes.",
-    ]
-    return {"word": word, "sentence": sentence, "notes": notes}
+def decide_verdict(
+    headline: EpisodeResult, percentile: float | None, counted: TrialCount | None = None
+) -> dict[str, Any]:
+    """Return the verdict on one pass at base cost, from the rule fixed beforehand (`verdict.decide`)."""
+    return verdict.decide(headline.daily_returns, percentile, counted, headline.turnover)
 
 
 def evaluate_checkpoint(
-    path: Path, data: ProcessedData, split: str = "test", draws: int = RANDOM_DRAWS
+    path: Path,
+    data: ProcessedData,
+    split: str = "test",
+    draws: int = RANDOM_DRAWS,
+    trials_path: Path | None = None,
 ) -> tuple[SACAgent, Judgement]:
     """Load a saved agent in a fresh process and judge it on a split, with its own features and account.
 
-    The figures are those of the notebook that trained it: same bars, same scaler, same engine.
+    The figures are those of the notebook that trained it: same bars, same scaler, same engine, same trials.
+
+    Parameters
+    ----------
+    path : a `.pt`
+    trials_path : the ledger of trials; None looks for `trials.csv` beside the file
     """
     agent = SACAgent.from_checkpoint(path, device="cpu")
     features = FeaturePipeline.from_checkpoint(path).run_full_pipeline(data.train, data.val, data.test)
-    frame = dict(zip(("train", "val", "test"), features, strict=True))[split]
+    frames = dict(zip(("train", "val", "test"), features, strict=True))
     config = TradingEnvConfig(**agent.context["env"])
     instrument = agent.context["features"]["instrument"]
     label = f"agent {agent.agent_id} ({path.stem.rsplit('_', 1)[-1]})"
-    return agent, judge({label: agent}, data.splits[split][instrument], frame, config, draws)
+    train = (data.train[instrument], frames["train"])
+    count = trials.count(trials.read(trials_path or path.parent / trials.NAME))
+    bars = data.splits[split][instrument]
+    return agent, judge({label: agent}, bars, frames[split], config, draws, train=train, counted=count)
 
 
 def evaluate_file(path: Path, h5_path: Path, split: str = "test") -> tuple[SACAgent, Judgement]:
     """Judge a saved agent on a split of a processed file."""
     return evaluate_checkpoint(path, read_processed(h5_path), split)
+
+
+def _on_cpu(agent: SACAgent) -> SACAgent:
+    if agent.device.type == "cpu":
+        return agent
+    acting = SACAgent(agent.config, agent.agent_id, "cpu")
+    acting.nets.load_state_dict(agent.nets.state_dict())
+    acting.context = copy.copy(agent.context)
+    return acting
 
 
 def _start(market: Market, start_equity: float) -> tuple[FloatArray, FeatureArray]:
@@ -292,14 +318,6 @@ def _result(
         start_equity=float(state[Acc.START]),
         costs={k.name.lower(): float(state[k]) for k in (Acc.SPREAD, Acc.COMMISSION, Acc.SLIPPAGE, Acc.SWAP)},
     )
-
-
-def _constant_baselines(market: Market, start_equity: float, tier: str) -> list[EpisodeResult]:
-    n = decisions(market)
-    return [
-        run_targets(market, np.full(n, value), start_equity, name, tier)
-        for name, value in (("flat", 0.0), ("buy and hold", 1.0))
-    ]
 
 
 def _mirrors_and_shifts(n: int, draws: int, seed: int) -> list[tuple[float, int]]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sac_kernel import evaluation, files, plots, report
+from sac_kernel import evaluation, files, plots, report, report_sections, runtime, trials, verdict
 from sac_kernel.errors import ConfigError
 from sac_kernel.sac_agent import SACAgent
 
@@ -121,13 +121,37 @@ def move_to_previous(top: Path) -> bool:
     return True
 
 
+def open_ledger(top: Path) -> bool:
+    """Bring the ledger of trials that is mounted, if any, into `top`; return whether there is any history.
+
+    A new ledger is begun where there is none.
+    """
+    root, ledger = runtime.paths().input_root, top / trials.NAME
+    mounted = runtime.input_files(root, trials.NAME) if root else []
+    known = ledger.is_file() or bool(mounted)
+    trials.merge(ledger, mounted)
+    return known
+
+
 def judge_job(
-    job: FinishedJob, bars: pd.DataFrame, features: pd.DataFrame, config: TradingEnvConfig
+    job: FinishedJob,
+    bars: pd.DataFrame,
+    features: pd.DataFrame,
+    config: TradingEnvConfig,
+    train: tuple[pd.DataFrame, pd.DataFrame] | None = None,
+    *,
+    ledger_known: bool = True,
 ) -> Judgement:
-    """Judge a job's final and best agent on the test split."""
+    """Judge a job's final and best agent on the test split.
+
+    `train` fits the baselines that need it; `ledger_known` is False if the ledger began with this run, so that
+    nobody knows what was tried before.
+    """
     i = job.final.agent_id
     agents = {f"agent {i} (final)": job.final, f"agent {i} (best)": job.best}
-    return evaluation.judge(agents, bars, features, config)
+    listed = trials.read(top_of(job.folder) / trials.NAME)
+    counted = trials.count(listed) if ledger_known else trials.count(None, max(1, len(listed or ())))
+    return evaluation.judge(agents, bars, features, config, train=train, counted=counted)
 
 
 def finish_outputs(
@@ -145,12 +169,11 @@ def finish_outputs(
     headline, judgement = jobs[0], judgements[0]
     failures = dict(failures or {})
     whole = not failures and all(job.facts["status"] == "complete" for job in jobs)
-    verdict = dict(judgement.verdict)
-    verdict["notes"] = [*verdict["notes"], *(f"{name} failed: {why}" for name, why in failures.items())]
     if headline.folder != top:
         _copy_first_seed(top, jobs)
     names = _output_files(top)
     rows = judgement.rows
+    shown = report_sections.sections(judgement, headline.final)
     for job, other in zip(jobs[1:], judgements[1:], strict=True):
         label = f"{job.folder.name}: "
         rows += [
@@ -159,7 +182,7 @@ def finish_outputs(
             if row["policy"].startswith("agent")
         ]
     summary = {
-        "verdict": verdict,
+        "verdict": _with_failures(_verdict(jobs, judgements), failures),
         "table": rows,
         "data": data.describe(),
         "status": "complete" if whole else "cut",
@@ -168,10 +191,15 @@ def finish_outputs(
         "failures": failures,
         "random": {"percentile": judgement.percentile, "draws": int(judgement.random_log_growth.size)},
         "files": [{"name": n, "bytes": (top / n).stat().st_size} for n in names if n.endswith(".pt")],
+        **shown,
         "next_command": "kaggle kernels output OWNER/sac-trading-train -p outputs/",
     }
     files.write_json(top / "summary.json", summary)
-    figures = report_figures(headline, judgement) | {"bars": plots.bars_figure(_closes(data))}
+    figures = report_figures(headline, judgement) | report_sections.figures(judgement, shown)
+    seeds = [j.results["base"][0] for j in judgements if j.results["base"][0].name == rows[0]["policy"]]
+    if len(seeds) > 1:
+        figures["seeds"] = plots.seeds_figure(seeds)
+    figures["bars"] = plots.bars_figure(_closes(data))
     report.write_report(top, summary, figures)
     models = [n for n in names if n.endswith(".pt") or "/logs/" in f"/{n}" or "metrics_ep" in n]
     files.write_zip(top / "models.zip", {n: (top / n).read_bytes() for n in models})
@@ -182,10 +210,19 @@ def finish_outputs(
     return summary
 
 
+def _verdict(jobs: Sequence[FinishedJob], judgements: Sequence[Judgement]) -> dict[str, Any]:
+    """Return the headline's verdict, corrected for the number of agents: the first seed of each counts."""
+    first: dict[int, dict[str, Any]] = {}
+    for job, judgement in zip(jobs, judgements, strict=True):
+        first.setdefault(job.final.agent_id, judgement.verdict)
+    verdicts = list(first.values())
+    return verdict.over_agents(verdicts)[0] if len(verdicts) > 1 else verdicts[0]
+
+
 def report_figures(job: FinishedJob, judgement: Judgement) -> dict[str, Any]:
     """Return the figures of the report, in the page's order."""
     base = judgement.results["base"]
-    figures = {"equity": plots.equity_figure(base), "exposure": plots.exposure_figure(base[0])}
+    figures = {"equity": plots.equity_figure(judgement.drawn), "exposure": plots.exposure_figure(base[0])}
     if judgement.percentile is not None:
         growth = np.expm1(judgement.random_log_growth)
         figures["random"] = plots.random_figure(math.expm1(base[0].log_growth), growth)
@@ -204,6 +241,11 @@ def stats_for_plot(job: FinishedJob) -> dict[str, Any]:
 def read_manifest(top: Path) -> dict[str, Any]:
     """Return the manifest after checking the hash of every file that it lists."""
     return files.verify_manifest(top)
+
+
+def _with_failures(verdict: Mapping[str, Any], failures: Mapping[str, str]) -> dict[str, Any]:
+    notes = [f"{name} failed: {why}" for name, why in failures.items()]
+    return {**verdict, "notes": [*verdict["notes"], *notes]}
 
 
 def _closes(data: ProcessedData) -> dict[str, pd.Series[float]]:
@@ -226,5 +268,5 @@ def _output_files(top: Path) -> list[str]:
     """Return the output files below `top`, previous runs, input logs and the manifest aside."""
     wanted = [p for name in _JOB_ENTRIES for p in [top / name] if p.is_file() and name != "manifest.json"]
     wanted += [p for name in _JOB_ENTRIES for p in (top / name).rglob("*") if p.is_file()]
-    wanted += list(top.glob("agent_*.pt"))
+    wanted += [*top.glob("agent_*.pt"), *top.glob(trials.NAME)]
     return sorted(p.relative_to(top).as_posix() for p in wanted if not p.name.endswith(".tmp"))

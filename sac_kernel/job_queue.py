@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sac_kernel import job_outputs, runtime
+from sac_kernel import job_outputs, runtime, trials
 from sac_kernel.errors import SacKernelError
 from sac_kernel.job_outputs import FinishedJob
 from sac_kernel.run_config import RunConfig
@@ -105,6 +105,7 @@ def run_jobs(
     deadline = deadline or Deadline(config.time_budget_h * 3600.0)
     devices = tuple(devices or runtime.devices(config.device))
     logger.info("%s", describe_queue(config, devices))
+    ledger_known = job_outputs.open_ledger(config.top_folder)
     if min(len(config.jobs), len(devices)) > 1:
         if config.resume in RESUME_MODES:
             job_trainer(config, *config.jobs[0]).make_room()  # two processes must not do it at once
@@ -115,14 +116,15 @@ def run_jobs(
         why = next(iter(failures.values()))
         msg = f"run_jobs: at least one job that works is required, found {why}"
         raise SacKernelError(msg)
+    finished = [job for job in config.jobs if job_outputs.job_name(*job) not in failures]
+    folders = [job_outputs.job_folder(config.top_folder, *job, len(config.jobs)) for job in finished]
+    trials.merge(config.top_folder / trials.NAME, [folder / trials.NAME for folder in folders])
     jobs, judgements = [], []
-    for agent_id, seed in config.jobs:
-        if job_outputs.job_name(agent_id, seed) in failures:
-            continue
+    for agent_id, seed in finished:
         trainer = job_trainer(config, agent_id, seed)
         trainer.load_data()
         jobs.append(FinishedJob.load(trainer.folder, agent_id))
-        judgements.append(trainer.judge(jobs[-1]))
+        judgements.append(trainer.judge(jobs[-1], ledger_known=ledger_known))
     summary = job_outputs.finish_outputs(config.top_folder, jobs, trainer.data, judgements, failures)
     return FinishedRun(summary, jobs, judgements, failures)
 

@@ -12,7 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from sac_kernel import checkpoint, files, job_outputs
+from sac_kernel import checkpoint, files, job_outputs, trials
 from sac_kernel.errors import ConfigError, KaggleError
 from sac_kernel.kaggle_client import ACTIVE, FINGERPRINT, KaggleClient, Published, Pushed
 from sac_kernel.walkthrough import NOT_TRAINED
@@ -61,6 +61,11 @@ class KaggleRun:
     def kernel(self) -> str:
         """Return 'owner/name-train', or of another kind of kernel."""
         return f"{self.owner}/{self.name}-{self._kind}"
+
+    @property
+    def ledger(self) -> Path:
+        """Return the ledger of trials of this checkout; it outlives every output folder."""
+        return self.root / "data" / trials.NAME
 
     def dataset(self, kind: str) -> str:
         """Return 'owner/name-kind' of the data, code or state dataset."""
@@ -182,6 +187,7 @@ class KaggleRun:
             manifest = self.client.fetch_outputs(self.kernel, self.outputs)
         except KaggleError as err:
             raise self._why_not_trained() or err from err
+        trials.merge(self.ledger, [self.outputs / trials.NAME])
         last = self.last_run() or {"kernel": self.kernel, "parameters": {}, "fresh": False, "outputs": ""}
         files.write_json(self.build / _LAST_RUN, {**last, "fetched": self._fetched_mark() != last["outputs"]})
         count, size = len(manifest["files"]), sum(e["bytes"] for e in manifest["files"].values())
@@ -234,6 +240,7 @@ class KaggleRun:
             for job in jobs
         }
         index = checkpoint.export_states(folders, target)
+        trials.merge(target / trials.NAME, [self.ledger, self.outputs / trials.NAME])
         title = f"{self.name}-state".replace("-", " ")
         metadata = {"id": self.dataset("state"), "title": title, "licenses": [{"name": "other"}]}
         files.write_json(target / "dataset-metadata.json", metadata)

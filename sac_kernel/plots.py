@@ -71,6 +71,7 @@ _MAX_SHADES = 1200
 _FEW_POINTS = 30  # below this, points are marked: a line through two of them hides where they are
 _LOG_PANELS = ("critic_losses", "alpha_values")
 _LOG_FROM = 30.0  # ratio of largest to smallest value
+_CUSUM_BOUND = 2.807  # |Brownian motion| on [0, 1] exceeds it once in 100
 _SMOOTH_FROM = 20  # episodes; a running mean of fewer says nothing
 
 
@@ -342,6 +343,114 @@ def random_figure(agent_return: float, random_returns: ArrayLike) -> Figure:
     compared = f"better than {percentile:.0f} % of {draws.size:,} random policies"
     ax.set_title(f"Net return {_pct(agent_return)}: {compared} with the same turnover")
     ax.set(xlabel="Net return over the split [% of start]", ylabel="Random policies [number]")
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+@_styled
+def seeds_figure(results: Sequence[Any]) -> Figure:
+    """Return equity of one configuration over its seeds: every seed, their median, the band between extremes.
+
+    All results are over the same times.
+    """
+    if len(results) < 2:
+        _refuse("plots.seeds_figure", "at least two seeds", f"{len(results)}")
+    time = _utc(results[0].open_time_utc)
+    curves = {f"{r.name} {i}": 100.0 * r.equity / r.start_equity for i, r in enumerate(results)}
+    equity = np.stack(_aligned("plots.seeds_figure", time.size, curves))
+    figure = Figure(figsize=(WIDTH_IN, 3.6), layout="constrained")
+    ax, kept = figure.subplots(), _thin(np.median(equity, axis=0))
+    ax.axhline(100.0, color=GREY, linewidth=0.8)
+    low, high = equity[:, kept].min(axis=0), equity[:, kept].max(axis=0)
+    ax.fill_between(time[kept], low, high, color=SKY, alpha=0.3, linewidth=0, label="worst to best seed")
+    for curve in equity:
+        ax.plot(time[kept], curve[kept], color=BLUE, alpha=0.4, linewidth=0.8)
+    ax.plot(time[kept], np.median(equity[:, kept], axis=0), color=BLUE, linewidth=2.0, label="median seed")
+    ends = equity[:, -1] / 100 - 1
+    spread = f"worst {_pct(ends.min())}, median {_pct(float(np.median(ends)))}, best {_pct(ends.max())}"
+    ax.set_title(f"{len(equity)} seeds: {spread}")
+    ax.set_ylabel("Equity [% of start]")
+    _time_axis(ax)
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+@_styled
+def costs_figure(rows: Sequence[Mapping[str, Any]], break_even: float | None) -> Figure:
+    """Return the net return over multiples of all trading costs, and the multiple at which it is 0.
+
+    Each row has `multiple` and `net_return_frac`.
+    """
+    if not rows:
+        _refuse("plots.costs_figure", "at least one multiple of the costs", "none")
+    multiple = np.array([row["multiple"] for row in rows], np.float64)
+    net = 100.0 * np.array([row["net_return_frac"] for row in rows], np.float64)
+    figure = Figure(figsize=(WIDTH_IN, 3.2), layout="constrained")
+    ax = figure.subplots()
+    ax.axhline(0.0, color=GREY, linewidth=0.8)
+    ax.plot(multiple, net, color=BLUE, marker="o")
+    ax.axvline(1.0, color=INK, linestyle="--", linewidth=1.0, label="costs as judged")
+    if break_even is None:
+        finding = "no cost in the range turns the sign" if net.any() else "it never traded"
+    else:
+        finding = f"the net return is 0 at {break_even:.2f} times the costs"
+        if multiple.min() <= break_even <= multiple.max():
+            ax.axvline(break_even, color=VERMILION, linewidth=1.6, label="break-even")
+    if break_even == 0.0:
+        finding = "its trades lose even without trading costs"
+    ax.set_title(f"Sensitivity to costs: {finding}")
+    ax.set(xlabel="All trading costs [x base]", ylabel="Net return [% of start]")
+    ax.legend()
+    return figure
+
+
+@_styled
+def inputs_figure(moved: Mapping[str, float], most: int = 15) -> Figure:
+    """Return the inputs that move the agent's target most when they are drawn from another time.
+
+    `moved`: name -> mean absolute change of the target, in [0, 2].
+    """
+    if not moved:
+        _refuse("plots.inputs_figure", "at least one input", "none")
+    shown = sorted(moved.items(), key=lambda item: -item[1])[:most]
+    figure = Figure(figsize=(WIDTH_IN, 1.2 + 0.24 * len(shown)), layout="constrained")
+    ax = figure.subplots()
+    ax.barh(range(len(shown)), [value for _, value in shown], color=BLUE, height=0.65)
+    ax.set(yticks=range(len(shown)), yticklabels=[name for name, _ in shown], ylabel="Input")
+    ax.set_xlabel("Mean change of the target when shuffled [x exposure cap]")
+    ax.invert_yaxis()
+    ax.set_title(f"What the agent looks at: {shown[0][0]} first, {len(shown)} of {len(moved)} inputs shown")
+    return figure
+
+
+@_styled
+def drift_figure(rows: Sequence[Mapping[str, Any]], paths: Mapping[str, ArrayLike], word: str) -> Figure:
+    """Return KS distances of the most suspicious series, and CUSUM paths with their 1 % bound.
+
+    Parameters
+    ----------
+    rows : name, test ('KS' or 'CUSUM'), statistic, alarm
+    paths : name -> cumulated deviation from the train mean, in standard errors, a value a day
+    word : 'retrain' or 'keep'
+    """
+    distances = [row for row in rows if row["test"] == "KS"][:12]
+    if not distances or not paths:
+        _refuse("plots.drift_figure", "at least one series", "none")
+    figure = Figure(figsize=(WIDTH_IN, 3.9), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    colors = [VERMILION if row["alarm"] else SKY for row in distances]
+    left.barh(range(len(distances)), [row["statistic"] for row in distances], color=colors, height=0.65)
+    left.set(yticks=range(len(distances)), yticklabels=[row["name"] for row in distances])
+    left.set(xlabel="KS distance, train to now [0 to 1]", ylabel="Series, daily means")
+    left.invert_yaxis()
+    for (name, path), (color, dash) in zip(paths.items(), _OTHERS, strict=False):
+        values = np.asarray(path, np.float64)
+        right.plot(np.arange(1, values.size + 1), values, color=color, linestyle=dash, label=name)
+    for bound in (-_CUSUM_BOUND, _CUSUM_BOUND):
+        right.axhline(bound, color=GREY, linestyle="--", linewidth=1.0)
+    right.set(xlabel="Day of the window", ylabel="CUSUM [standard errors]")
+    alarms = sum(bool(row["alarm"]) for row in rows)
+    figure.suptitle(f"Drift since training: {word}, {alarms} of {len(rows)} tests raise an alarm", **_LEFT)
     figure.legend(loc="outside lower center", ncols=3)
     return figure
 

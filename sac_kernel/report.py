@@ -53,7 +53,11 @@ DATA_FIGURES = ("bars", "features")
 _TITLES = {
     "equity": "Equity over the test period",
     "exposure": "What the agent held",
+    "seeds": "Over the seeds",
     "random": "Against random policies",
+    "costs": "Costs",
+    "inputs": "What moves the agent",
+    "drift": "Drift since training",
     "training": "Training",
     "bars": "The bars",
     "features": "What the agent sees",
@@ -112,6 +116,7 @@ table{border-collapse:separate;border-spacing:0;width:100%;font-size:.86rem}
 table{font-variant-numeric:tabular-nums}
 th,td{padding:7px 10px;text-align:left;vertical-align:bottom;border-top:1px solid var(--line)}
 thead th{border-top:0;font-weight:600;color:var(--soft);line-height:1.3}.n{text-align:right}
+tr>:last-child{padding-right:16px}
 tbody th{font-weight:400}tbody th,td{white-space:nowrap}
 .tier th{background:var(--band);color:var(--soft);font-weight:600}
 .tier span{position:sticky;left:8px}.own th,.own td{background:var(--own);font-weight:650}
@@ -120,13 +125,17 @@ figure img{display:block;width:100%;height:auto;border-radius:8px}
 dl{display:grid;grid-template-columns:repeat(auto-fill,minmax(235px,1fr));gap:2px 28px;margin:0}
 dl div{border-bottom:1px solid var(--line);padding:6px 0;min-width:0}
 dt,summary{color:var(--soft);font-size:.8rem}dd{margin:0;overflow-wrap:anywhere}
-ul{padding-left:1.2em}summary{padding:8px 0}
+ul{padding-left:1.2em}.marks{list-style:none;padding:0;margin:10px 0;font-size:.92rem}
+.marks b{font-size:.8rem;margin-right:6px}.marks .yes b{color:var(--edge)}.marks .no b{color:var(--none)}
+summary{padding:8px 0}
 pre{background:var(--band);border:1px solid var(--line);border-radius:8px;padding:14px;margin:0}
 pre{overflow-x:auto}code{font:.88em/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 @media (max-width:900px){.results tbody th{position:sticky;left:0;background:var(--page)}
-.results tbody th{white-space:normal;min-width:6.8em}.results .own th{background:var(--own)}
-.results .tier th{background:var(--band)}th,td{padding:6px 8px}}
-@media (max-width:640px){figure img{width:700px;max-width:none}header{padding-top:22px}}
+.results tbody th{white-space:normal;min-width:9.5em}.results .own th{background:var(--own)}
+.results .tier th{background:var(--band)}th,td{padding:6px 6px}
+.results{font-size:.8rem}}
+@media (max-width:640px){.results tbody th{min-width:6.8em}figure img{width:700px;max-width:none}
+header{padding-top:22px}}
 @media print{figure img{filter:none}.box{overflow:visible}}
 """
 
@@ -139,7 +148,8 @@ def write_report(folder: Path, summary: Mapping[str, Any], figures: Mapping[str,
     folder : where to write; made if absent
     summary : plain values, None where there is no value. `verdict` (word, sentence, notes) is
         required; `table` (see `results_table`), `data`, `run`, `random` (percentile in [0, 1],
-        draws), `files`, `jobs`, `next_command`, `title`, `captions` (by figure) may be absent
+        draws), `months`, `stress`, `drift` (see `report_sections`), `files`, `jobs`, `next_command`,
+        `title`, `captions` (by figure) may be absent; the verdict may have `marks`
     figures : by name, in the page's order, but for those in `DATA_FIGURES`
 
     Raises
@@ -248,13 +258,17 @@ def _page(summary: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     captions = summary.get("captions") or {}
     shown = {n: _figure(n, png, captions.get(n)) for n, png in pictures.items()}
     chance = _chance(summary.get("random") or {})
+    texts = {
+        "random": chance,
+        "equity": _months(summary.get("months") or {}),
+        "costs": _stress(summary.get("stress") or ()),
+        "drift": _drift(summary.get("drift") or {}),
+    }
     sections = [_results(summary.get("table") or ())]
     for name, picture in shown.items():
         if name not in DATA_FIGURES:
-            text = chance if name == "random" else ""
-            sections.append(_section(_TITLES.get(name, name), text + picture))
-    if chance and "random" not in shown:
-        sections.append(_section(_TITLES["random"], chance))
+            sections.append(_section(_TITLES.get(name, name), picture + texts.pop(name, "")))
+    sections += [_section(_TITLES[name], text) for name, text in texts.items()]
     parts = (f"<h3>{_text(_TITLES[n])}</h3>{shown[n]}" for n in DATA_FIGURES if n in shown)
     sections.append(_section("Data", _data(summary.get("data") or {}) + "".join(parts)))
     sections.append(_section("Run", _facts(summary.get("run") or {}) + _jobs(summary.get("jobs"))))
@@ -296,6 +310,7 @@ def _verdict(summary: Mapping[str, Any]) -> str:
         f'<div class="verdict {tone}">\n<p class="word">Verdict: {_text(word)}</p>\n'
         f'<p class="said">{_text(verdict.get("sentence") or "")}</p>\n'
         f"{_headline(summary.get('table') or ())}"
+        f"{_marks(verdict.get('marks') or ())}"
         f"<p><strong>What it means.</strong> {_text(means)}</p>\n"
         f"<p><strong>What it does not mean.</strong> {_text(not_means)}</p>\n</div>\n"
         + (f"<ul>{notes}</ul>" if notes else "")
@@ -310,6 +325,21 @@ def _headline(rows: Iterable[Row]) -> str:
     value = f"{_signed(annual)}&nbsp;% a year" if annual else "no annual return"
     spread = f"interval {_signed(interval)}&nbsp;%" if interval else "interval unknown: few days"
     return f"<p>After base costs: <strong>{value}</strong>, 95&nbsp;% {spread}.</p>\n"
+
+
+def _marks(marks: Iterable[Row]) -> str:
+    """Return the conditions of the rule as a list, each with its figures."""
+    signs = {
+        True: ("yes", "\u2713 passed"),
+        False: ("no", "\u2717 not passed"),
+        None: ("open", "not looked at"),
+    }
+    items = ""
+    for mark in marks:
+        kind, text = signs[mark["passed"]]
+        found = _signed(str(mark["found"]))
+        items += f'<li class="{kind}"><b>{text}</b> {_text(mark["name"])}: <span class="soft">{found}</span></li>\n'
+    return f'<ul class="marks">\n{items}</ul>\n' if items else ""
 
 
 def _is_agent(row: Row) -> bool:
@@ -370,6 +400,53 @@ def _chance(random: Mapping[str, Any]) -> str:
         f"<p>The agent's net return is above that of <strong>{share} %</strong> of {draws} random "
         "policies with the same turnover. Luck alone gives 50 % on average.</p>\n"
     )
+
+
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def _months(months: Mapping[str, Sequence[float | None]]) -> str:
+    """Return net returns by month, the year in the last column."""
+    body = ""
+    for year, values in months.items():
+        cells = "".join(map(_number_cell, (_number(value, 100.0) for value in values)))
+        body += f'<tr><th scope="row">{_text(year)}</th>{cells}</tr>\n'
+    head = _head(["Net return [%]"], [*_MONTHS, "Year"])
+    return f"<h3>Month by month</h3>{_box(f'{head}<tbody>{body}</tbody>')}" if body else ""
+
+
+_STRESS = (
+    ("net_return_frac", 100.0, "Net return [%]"),
+    ("sharpe_ann", 1.0, "Sharpe (ann.)"),
+    ("max_drawdown_frac", 100.0, "Max. drawdown [%]"),
+    ("cost_frac", 100.0, "Costs [% of start]"),
+)
+
+
+def _stress(rows: Iterable[Row]) -> str:
+    """Return what the agent's own trades are worth in changed markets."""
+    body = ""
+    for row in rows:
+        cells = "".join(_number_cell(_number(row.get(key), scale)) for key, scale, _ in _STRESS)
+        body += f'<tr><th scope="row">{_text(row["scenario"])}</th>{cells}</tr>\n'
+    note = '<p class="soft">The trades as judged, replayed: the agent does not react.</p>'
+    head = _head(["Market changed to"], [title for *_, title in _STRESS])
+    return f"<h3>Under stress</h3>{note}{_box(f'{head}<tbody>{body}</tbody>')}" if body else ""
+
+
+def _drift(found: Mapping[str, Any], most: int = 8) -> str:
+    """Return retrain or keep, and the most suspicious tests."""
+    body = ""
+    for row in list(found.get("rows") or ())[:most]:
+        name = f'<th scope="row">{_text(row["name"])}</th><td>{_text(row["test"])}</td>'
+        cells = (_number_cell(_number(row[key], 1.0, 3)) for key in ("statistic", "p_holm"))
+        body += f"<tr>{name}{''.join(cells)}<td>{'alarm' if row['alarm'] else 'no'}</td></tr>\n"
+    if not body:
+        return ""
+    head = _head(["Series", "Test"], ["Statistic", "p (Holm)"]).replace(
+        "</tr>", '<th scope="col">Alarm</th></tr>'
+    )
+    return f"<p><strong>{_text(found['sentence'])}</strong></p>{_box(f'{head}<tbody>{body}</tbody>')}"
 
 
 def _data(data: Mapping[str, Any]) -> str:

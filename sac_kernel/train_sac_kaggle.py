@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sac_kernel import MODULES, checkpoint, evaluation, files, job_outputs, runtime
+from sac_kernel import MODULES, checkpoint, evaluation, files, job_outputs, runtime, trials
 from sac_kernel.config import require, to_flat
 from sac_kernel.data_pipeline import ProcessedData, read_processed
 from sac_kernel.errors import CheckpointError, DataError, SacKernelError
@@ -131,8 +131,9 @@ class KaggleTrainer:
 
     def run_training(self) -> tuple[SACAgent, dict[str, list[Any]]]:
         """Train, judge on the test split, write all outputs; return the final agent and the statistics."""
+        ledger_known = job_outputs.open_ledger(self.folder)
         self.job = self.train()
-        self.judgement = self.judge(self.job)
+        self.judgement = self.judge(self.job, ledger_known=ledger_known)
         self.summary = job_outputs.finish_outputs(self.folder, [self.job], self.data, [self.judgement])
         return self.agent, self.stats
 
@@ -148,10 +149,11 @@ class KaggleTrainer:
             restore_signals()
         return self._finish_training()
 
-    def judge(self, job: FinishedJob) -> evaluation.Judgement:
-        """Judge the job on the test split."""
-        config = self.env_config
-        return job_outputs.judge_job(job, self.data.test[self.instrument], self.features["test"], config)
+    def judge(self, job: FinishedJob, *, ledger_known: bool = True) -> evaluation.Judgement:
+        """Judge the job on the test split, with the trials that the ledger lists (`job_outputs.judge_job`)."""
+        bars, config = self.data.splits, self.env_config
+        train, test = ((bars[s][self.instrument], self.features[s]) for s in ("train", "test"))
+        return job_outputs.judge_job(job, *test, config, train, ledger_known=ledger_known)
 
     def prepare(self) -> None:
         """Load the data, build env and agent; training does it if nobody did."""
@@ -386,12 +388,26 @@ class KaggleTrainer:
         self._partial = {"steps": 0, "reward": 0.0, "abs_action": 0.0, "updates": self.agent.updates}
         if evaluated:
             self._select(evaluated)
+            self._enter_trial(evaluated, episode)
         logger.info("%s", _episode_line(episode, self.num_episodes, values))
         if episode % self.checkpoint_frequency == 0:
             self._write_checkpoint(episode, values)
 
     def _evaluate(self) -> evaluation.EpisodeResult:
         return evaluation.validate(self.agent, self.val_market, self.env_config.initial_equity)
+
+    def _enter_trial(self, result: evaluation.EpisodeResult, episode: int) -> None:
+        """Whatever was looked at counts: each validated checkpoint goes into the ledger."""
+        trial = evaluation.trial_of(
+            result,
+            agent_id=self.agent_id,
+            seed=self.seed,
+            split="val",
+            checkpoint=episode,
+            config_hash=files.content_hash(self.learning_identity),
+            data_hash=self.data.content_hash,
+        )
+        trials.append(self.folder / trials.NAME, [trial])
 
     def _select(self, result: evaluation.EpisodeResult) -> None:
         """Keep the agent if the mean of the last evaluations is the highest so far.

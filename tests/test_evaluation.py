@@ -1,5 +1,6 @@
 """Passes over a split, baselines of equal turnover, and the verdict's rule, case by case."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -7,11 +8,13 @@ import pandas as pd
 import pytest
 import torch
 
-from sac_kernel import evaluation
+from sac_kernel import baselines, evaluation, trials, verdict
 from sac_kernel.evaluation import EpisodeResult, decide_verdict
 from sac_kernel.feature_engineering import FeaturePipeline
 from sac_kernel.sac_agent import SACAgent, SACConfig
 from sac_kernel.trading_env import TradingEnvConfig, TradingEnvironment
+from sac_kernel.trials import Trial
+from sac_kernel.verdict import TrialCount
 from tests.conftest import make_data
 
 CONFIG = TradingEnvConfig(episode_lengths=(60,), horizon=100)
@@ -153,20 +156,29 @@ def test_random_policies_repeat_for_a_seed(market):
     assert not np.array_equal(first, other)
 
 
+def test_greedy_targets_of_many_observations_are_those_of_each(market):
+    agent = random_agent(market)
+    seen = np.random.default_rng(0).normal(0, 1, (50, len(market.observation_names))).astype(np.float32)
+    one = evaluation.greedy_policy(agent)
+    np.testing.assert_allclose(evaluation.greedy_batch(agent)(seen), [one(obs) for obs in seen], atol=1e-6)
+
+
 def test_judgement_has_every_policy_at_three_tiers_and_ranks_the_headline(split, market):
     agent = random_agent(market)
     judged = evaluation.judge({"agent 1 (final)": agent}, *split, CONFIG, draws=200)
-    names = ["agent 1 (final)", "flat", "buy and hold", "random, same turnover"]
+    names = ["agent 1 (final)", *baselines.all_targets(market), evaluation.RANDOM]
+    assert {"flat", "buy and hold", baselines.FORESIGHT} < set(names)
     assert {tier: [r.name for r in results] for tier, results in judged.results.items()} == {
         "raw": names,
         "base": names,
         "spec": names,
     }
-    assert [row["tier"] for row in judged.rows] == ["base"] * 4 + ["raw"] * 4 + ["spec"] * 4
+    n = len(names)
+    assert [row["tier"] for row in judged.rows] == ["base"] * n + ["raw"] * n + ["spec"] * n
     headline = judged.results["base"][0]
     below = sum(g < headline.log_growth for g in judged.random_log_growth)
     assert judged.percentile == below / 200
-    ratio = judged.results["base"][3].turnover / headline.turnover
+    ratio = judged.results["base"][-1].turnover / headline.turnover
     assert 0.8 < ratio < 1.2
 
 
@@ -211,37 +223,50 @@ def result_of(daily, turnover=10.0):
 
 
 GAIN = np.tile([0.002, 0.001], 50)  # every bootstrap mean lies between .26 and .52 a year
-NOISE = np.tile([0.01, -0.01], 50)  # mean 0: the interval straddles 0
 
 
-@pytest.mark.parametrize(
-    ("daily", "percentile", "word"),
-    [
-        (GAIN, 0.96, "edge"),
-        (GAIN, 1.0, "edge"),
-        (GAIN, 0.95, "not shown"),  # must beat more than 95 % of random policies
-        (GAIN, 0.50, "not shown"),
-        (NOISE, 0.99, "not shown"),
-        (-GAIN, 0.99, "none"),
-        (-GAIN, 0.01, "none"),
-        (GAIN[:19], 0.99, "not shown"),  # 19 days are too few for an interval
-        (-GAIN[:19], 0.0, "not shown"),
-    ],
-)
-def test_verdict_rule(daily, percentile, word):
-    verdict = decide_verdict(result_of(daily), percentile)
-    assert verdict["word"] == word
-    assert verdict["sentence"]
+def test_the_verdict_is_the_rule_on_the_passes_daily_returns():
+    result = result_of(GAIN)
+    found = decide_verdict(result, 0.99, TrialCount())
+    assert found == verdict.decide(result.daily_returns, 0.99, TrialCount(), result.turnover)
+    assert found["word"] == "edge"
+    assert decide_verdict(result, 0.99)["word"] == "not shown"  # the ledger is missing
 
 
 def test_verdict_of_a_pass_without_a_trade_is_none_whatever_its_curve():
     assert decide_verdict(result_of(GAIN, turnover=0.0), None)["word"] == "none"
 
 
-def test_verdict_states_the_interval_it_rests_on():
-    # Every resample mean lies in [.001, .002] a day = 26 % to 52 % a year, around 39 %.
-    verdict = decide_verdict(result_of(GAIN), 0.99)
-    assert "100 days" in verdict["sentence"]
-    assert "after base costs" in verdict["sentence"]
-    # sqrt(260 / 100) = 1.6
-    assert "about 1.6 a year" in verdict["notes"][0]
+def test_a_pass_is_a_trial_by_its_days():
+    result = dataclasses.replace(result_of([0.01, 0.02, -0.01]), day=np.array([3, 3, 7]))
+    found = evaluation.trial_of(
+        result, agent_id=1, seed=2, split="val", checkpoint=5, config_hash="c", data_hash="d"
+    )
+    assert found.day.tolist() == [3, 7]
+    assert found.daily == pytest.approx([1.01 * 1.02 - 1, -0.01])
+
+
+# -- a saved agent ---------------------------------------------------------------------------------
+
+
+def test_the_ledger_beside_a_saved_agent_is_counted(split, market, tmp_path):
+    data = make_data(1600)
+    pipeline = FeaturePipeline()
+    pipeline.run_full_pipeline(data.train, data.val, data.test)
+    agent = random_agent(market)
+    agent.context = {"env": dataclasses.asdict(CONFIG), "features": pipeline.state()}
+    path = tmp_path / "agent_1_final.pt"
+    agent.save(path)
+    _, judged = evaluation.evaluate_checkpoint(path, data, draws=20)
+    assert not judged.verdict["trials"]["known"]
+    days = np.arange(40)
+    rows = [
+        Trial(1, seed, "val", 5, "c", "d", days, np.random.default_rng(seed).normal(0, 0.01, 40))
+        for seed in (0, 1)
+    ]
+    trials.append(tmp_path / trials.NAME, rows)
+    _, judged = evaluation.evaluate_checkpoint(path, data, draws=20)
+    assert judged.verdict["trials"]["known"]
+    assert judged.verdict["trials"]["listed"] == 2
+    assert judged.train is not None
+    assert "ridge + band" in [r.name for r in judged.results["spec"]]

@@ -11,11 +11,15 @@ import sac_kernel.plots
 from sac_kernel.errors import DataError
 from sac_kernel.plots import (
     bars_figure,
+    costs_figure,
+    drift_figure,
     episode_figure,
     equity_figure,
     exposure_figure,
     features_figure,
+    inputs_figure,
     random_figure,
+    seeds_figure,
     to_png,
     to_rgb,
     training_figure,
@@ -431,6 +435,65 @@ def test_random_figure_works_if_all_draws_are_equal():
 def test_random_figure_refuses_what_cannot_be_ranked(agent, draws):
     with pytest.raises(DataError, match="finite returns of one dimension required"):
         random_figure(agent, draws)
+
+
+def test_seeds_figure_has_every_seed_their_median_and_the_extremes():
+    seeds = [result(equity=np.full(3, 100.0) + k, start_equity=100.0) for k in (0, 4, 1)]
+    figure = seeds_figure(seeds)
+    axes = figure.axes[0]
+    assert axes.get_title(loc="left") == "3 seeds: worst +0.00 %, median +1.00 %, best +4.00 %"
+    assert axes.get_lines()[-1].get_ydata().tolist() == [101.0] * 3
+    assert len(axes.get_lines()) == 1 + 3 + 1  # 100 %, the seeds, the median
+    with pytest.raises(DataError, match="at least two seeds required, found 1"):
+        seeds_figure(seeds[:1])
+
+
+COST_ROWS = [{"multiple": k, "net_return_frac": 0.03 - 0.02 * k} for k in (0.5, 1.0, 2.0)]
+
+
+@pytest.mark.parametrize(
+    ("break_even", "finding", "lines"),
+    [
+        (1.5, "the net return is 0 at 1.50 times the costs", 4),
+        (9.0, "the net return is 0 at 9.00 times the costs", 3),  # outside the range: not drawn
+        (0.0, "its trades lose even without trading costs", 3),
+        (None, "no cost in the range turns the sign", 3),
+    ],
+)
+def test_costs_figure_says_where_the_net_return_is_zero(break_even, finding, lines):
+    axes = costs_figure(COST_ROWS, break_even).axes[0]
+    assert axes.get_title(loc="left") == f"Sensitivity to costs: {finding}"
+    assert len(axes.get_lines()) == lines
+    assert axes.get_lines()[1].get_ydata() == pytest.approx([2.0, 1.0, -1.0])
+    assert axes.get_xlabel() == "All trading costs [x base]"
+
+
+def test_inputs_figure_ranks_inputs():
+    axes = inputs_figure({f"f{i}": i / 100 for i in range(20)}).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [f"f{i}" for i in range(19, 4, -1)]
+    assert axes.get_title(loc="left") == "What the agent looks at: f19 first, 15 of 20 inputs shown"
+
+
+def test_drift_figure_marks_alarms_and_draws_the_bound():
+    rows = [
+        {"name": "a", "test": "CUSUM", "statistic": 3.0, "alarm": True},
+        {"name": "a", "test": "KS", "statistic": 0.5, "alarm": True},
+        {"name": "b", "test": "KS", "statistic": 0.1, "alarm": False},
+    ]
+    figure = drift_figure(rows, {"a": np.linspace(0, 3, 30)}, "retrain")
+    assert figure.get_suptitle() == "Drift since training: retrain, 2 of 3 tests raise an alarm"
+    left, right = figure.axes
+    assert [bar.get_width() for bar in left.patches] == [0.5, 0.1]
+    assert left.patches[0].get_facecolor() != left.patches[1].get_facecolor()
+    assert {round(line.get_ydata()[0], 3) for line in right.get_lines()[1:]} == {-2.807, 2.807}
+
+
+@pytest.mark.parametrize(
+    "call", [lambda: costs_figure([], 1.0), lambda: inputs_figure({}), lambda: drift_figure([], {}, "keep")]
+)
+def test_figures_of_nothing_are_refused(call):
+    with pytest.raises(DataError, match="required, found none"):
+        call()
 
 
 def test_figures_are_nine_inches_wide_and_draw_without_warnings():

@@ -189,6 +189,55 @@ def test_verdict_says_what_it_does_not_mean(tmp_path, word, tone, means):
     assert means in source
 
 
+def test_marks_of_the_rule_are_listed_with_their_figures(tmp_path):
+    marks = [
+        {"name": "interval above <0>", "passed": False, "found": "-3.0% to +1.0%"},
+        {"name": "days", "passed": True, "found": "90 days"},
+        {"name": "other", "passed": None, "found": "-"},
+    ]
+    source = page(tmp_path, verdict={"word": "not shown", "sentence": "S.", "marks": marks})
+    assert '<li class="no"><b>\u2717 not passed</b> interval above &lt;0&gt;: ' in source
+    assert f"{MINUS}3.0% to +1.0%" in source
+    assert '<li class="yes"><b>\u2713 passed</b> days' in source
+    assert '<li class="open"><b>not looked at</b>' in source
+    assert Page(source).open == []
+
+
+def test_months_stress_and_drift_stand_by_their_figures(tmp_path):
+    source = page(
+        tmp_path,
+        "equity",
+        "costs",
+        "drift",
+        months={"2019": [0.01, None, -0.02, *[None] * 9, -0.0102]},
+        stress=[
+            {
+                "scenario": "spread x5",
+                "net_return_frac": -0.1,
+                "sharpe_ann": None,
+                "max_drawdown_frac": 0.2,
+                "cost_frac": 0.3,
+            }
+        ],
+        drift={
+            "word": "retrain",
+            "sentence": "Retrain: a.",
+            "rows": [{"name": "a", "test": "KS", "statistic": 0.5, "p_holm": 0.001, "alarm": True}],
+        },
+    )
+    parsed = Page(source)
+    assert parsed.open == []
+    assert cells(source, "2019") == [["1.00", DASH, f"{MINUS}2.00", *[DASH] * 9, f"{MINUS}1.02"]]
+    assert cells(source, "spread x5") == [[f"{MINUS}10.00", DASH, "20.00", "30.00"]]
+    assert "<strong>Retrain: a.</strong>" in source
+    assert source.index("Equity over") < source.index("Month by month") < source.index("Under stress")
+    assert source.index("<h2>Drift since training") < source.index("Retrain: a.")
+
+
+def test_sections_without_a_figure_are_shown_all_the_same(tmp_path):
+    assert "Month by month" in page(tmp_path, months={"2019": [0.01] * 13})
+
+
 def test_verdict_comes_with_the_agents_interval_at_base_costs(tmp_path):
     table = [row("buy and hold", annual_return_frac=0.9), row(tier="raw", low_frac=0.0), row()]
     source = page(tmp_path, table=table)

@@ -29,6 +29,14 @@ POLICIES = [
     "agent 1 (best)",
     "flat",
     "buy and hold",
+    "sell and hold",
+    "momentum, 5 days",
+    "moving averages, 1 and 5 days",
+    "reversal, 1 day",
+    "session means",
+    "ridge + band",
+    "logistic + band",
+    "perfect foresight (bound)",
     "random, same turnover",
 ]
 
@@ -97,6 +105,7 @@ def test_output_folder_has_every_promised_file_and_nothing_else(run):
         "state/trainer_a.state",
         "state/trainer_b.state",
         "summary.json",
+        "trials.csv",
     ]
     figures = {path.stem for path in (run[0].folder / "figures").glob("*.png")}
     assert {"equity", "exposure", "training"} <= figures

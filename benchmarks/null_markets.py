@@ -1,0 +1,99 @@
+"""The whole pipeline where there is nothing to find: train, judge, count how often it says edge.
+
+    python -m benchmarks.null_markets [--markets 60] [--episodes 4] [--seed 0]
+
+Each market is a random walk of hourly bid bars with EURUSD's volatility; features, training, selection and
+verdict are those of a real run at base cost. The rate belongs to this learner at this budget, both printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import logging
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from sac_kernel import evaluation, trials, verdict
+from sac_kernel.bar_formats import BarTable
+from sac_kernel.data_pipeline import DataConfig, ProcessedData, split_table, write_processed
+from sac_kernel.sac_agent import SACConfig
+from sac_kernel.trading_env import TradingEnvConfig
+from sac_kernel.train_sac_kaggle import KaggleTrainer
+from sac_kernel.verdict import TrialCount
+
+BARS, BAR_S, HOURLY_SD = 9000, 3600, 1e-3
+HIDDEN, UTD = (64, 64), 0.25
+
+
+def random_walk(seed: int) -> ProcessedData:
+    """Return a driftless market of `BARS` hourly bars without weekends, in three splits."""
+    rng = np.random.default_rng(seed)
+    times = pd.date_range("2017-01-02", periods=2 * BARS, freq="h", tz="UTC", name="open_time_utc")
+    local = pd.DatetimeIndex(times.tz_convert("America/New_York").tz_localize(None)) + pd.Timedelta(hours=7)
+    times = times[local.dayofweek < 5][:BARS].as_unit("ns")
+    inner = 1.1 * np.exp(np.cumsum(rng.normal(0, HOURLY_SD / np.sqrt(12), (BARS * 12)))).reshape(BARS, 12)
+    close = inner[:, -1]
+    opened = np.concatenate(([1.1], close[:-1]))
+    high, low = np.maximum(inner.max(axis=1), opened), np.minimum(inner.min(axis=1), opened)
+    bars = pd.DataFrame({"open": opened, "high": high, "low": low, "close": close}, index=times)
+    return split_table(BarTable(bars, BAR_S, "bid", "random walk", "UTC"), DataConfig())
+
+
+def judged(seed: int, episodes: int) -> evaluation.Judgement:
+    """Train an agent on one market and judge it, every validation pass counted as a trial."""
+    data = random_walk(seed)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_processed(data, folder / "processed_data.h5")
+        config = SACConfig(hidden_dims=HIDDEN, utd_ratio=UTD)
+        env = TradingEnvConfig(episode_lengths=(3000,), horizon=1000)
+        trainer = KaggleTrainer(
+            folder / "processed_data.h5", folder / "out", episodes, 1, episodes, 1, "cpu", seed, config, env
+        )
+        job = trainer.train()
+        ledger = trials.read(trainer.folder / trials.NAME)
+    counted = trials.count(ledger) if ledger else TrialCount(episodes, float(episodes))
+    test = data.test["EURUSD"], trainer.features["test"]
+    return evaluation.judge({"agent 1 (final)": job.final}, *test, env, 300, counted=counted)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--markets", type=int, default=60)
+    parser.add_argument("--episodes", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    logging.disable(logging.INFO)
+    started, words, traded, gross = time.monotonic(), collections.Counter[str](), 0, []
+    for i in range(args.markets):
+        judgement = judged(1000 * args.seed + i, args.episodes)
+        base = judgement.results["base"][0]
+        words[judgement.verdict["word"]] += 1
+        traded += base.turnover > 0
+        gross.append(base.log_growth + base.cost_paid[-1] / base.start_equity)
+        print(
+            i,
+            judgement.verdict["word"],
+            f"net {base.log_growth:+.4f}, turnover {base.turnover:.1f}",
+            flush=True,
+        )
+    edges = words[verdict.EDGE]
+    mean, error = np.mean(gross), np.std(gross, ddof=1) / np.sqrt(len(gross))
+    print(
+        f"\n{args.markets} random walks, seed {args.seed}: SAC {HIDDEN}, {args.episodes} x 3,000 steps, UTD {UTD}"
+    )
+    print(f"edge {edges}, not shown {words[verdict.NOT_SHOWN]}, none {words[verdict.NONE]}; {traded} traded")
+    print(f"upper 95 % bound of the rate of edges: {verdict.upper_bound(edges, args.markets):.1%} (exact)")
+    print(f"mean growth before costs {mean:+.4f}, standard error {error:.4f}")
+    print(f"{time.monotonic() - started:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""The sections of the page: months by hand, keys and figures for a real judgement, drift that is planted."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sac_kernel import evaluation, job_outputs, report, report_sections
+from sac_kernel.bar_engine import Bar
+from sac_kernel.feature_engineering import FeaturePipeline
+from sac_kernel.sac_agent import SACAgent, SACConfig
+from sac_kernel.trading_env import TradingEnvConfig
+from sac_kernel.verdict import TrialCount
+from tests.conftest import make_data
+from tests.test_evaluation import random_agent, result_of
+
+CONFIG = TradingEnvConfig(episode_lengths=(60,), horizon=100)
+
+
+@pytest.fixture(scope="module")
+def judged():
+    data = make_data(4000)
+    features = FeaturePipeline().run_full_pipeline(data.train, data.val, data.test)
+    test, train = (data.test["EURUSD"], features[2]), (data.train["EURUSD"], features[0])
+    agent = random_agent(evaluation.market_of(*test, CONFIG, "base"))
+    label = "agent 1 (final)"
+    return agent, evaluation.judge({label: agent}, *test, CONFIG, 30, train=train, counted=TrialCount())
+
+
+@pytest.fixture(scope="module")
+def shown(judged):
+    return report_sections.sections(judged[1], judged[0])
+
+
+def test_months_compound_the_days_of_each_calendar_month():
+    # 2020-01-30, -31 and 2020-02-01: day numbers since 1970; two days of 1 % and one of -2 %.
+    days = (np.array(["2020-01-30", "2020-01-31", "2020-02-01"], "datetime64[D]")).astype(np.int64)
+    result = dataclasses.replace(result_of([0.01, 0.01, -0.02]), day=days)
+    found = report_sections.months(result)
+    assert list(found) == ["2020"]
+    assert found["2020"][0] == pytest.approx(1.01**2 - 1)
+    assert found["2020"][1] == pytest.approx(-0.02)
+    assert found["2020"][2:12] == [None] * 10
+    assert found["2020"][12] == pytest.approx(1.01**2 * 0.98 - 1)
+
+
+def test_months_of_two_years_multiply_to_the_whole_return(judged):
+    base = judged[1].results["base"][0]
+    years = [row[12] for row in report_sections.months(base).values()]
+    assert np.prod([1 + y for y in years]) == pytest.approx(base.equity[-1] / base.start_equity)
+
+
+def test_sections_of_a_judgement_and_the_figures_that_go_with_them(judged, shown):
+    assert list(shown) == ["months", "stress", "costs", "break_even_multiple", "inputs", "drift"]
+    assert set(shown["inputs"]) == set(judged[1].market.observation_names)
+    assert list(report_sections.figures(judged[1], shown)) == ["costs", "inputs", "drift"]
+
+
+def test_clock_features_are_not_watched_for_drift(judged):
+    watched = report_sections.watched_series(judged[1].train, judged[1].market)
+    assert {"return", "volatility"} < set(watched)
+    assert not {"hour_sin", "weekday_cos", "time_to_rollover", "can_trade"} & set(watched)
+    assert "eurusd_return_1h" in watched
+
+
+def test_daily_return_and_volatility_are_those_of_the_closes(judged):
+    market = judged[1].market
+    found = report_sections.watched_series(judged[1].train, market)
+    frame = pd.DataFrame(
+        {"day": market.bars[:, Bar.DAY], "r": np.log(pd.Series(market.bars[:, Bar.CLOSE])).diff()}
+    )
+    by_day = frame[1:].groupby("day")["r"]
+    size = np.median(frame.groupby("day").size())
+    np.testing.assert_allclose(found["return"].now[1:], (size * by_day.mean()).to_numpy()[1:], rtol=1e-9)
+    rms = np.sqrt((frame[1:]["r"] ** 2).groupby(frame[1:]["day"]).mean())
+    np.testing.assert_allclose(found["volatility"].now[1:], np.log(rms).to_numpy()[1:], rtol=1e-6)
+
+
+def test_a_market_three_times_as_volatile_is_a_reason_to_retrain(judged):
+    _, judgement = judged
+    bars = judgement.market.bars.copy()
+    prices = slice(Bar.OPEN, Bar.CLOSE + 1)
+    bars[:, prices] = bars[0, 0] * (bars[:, prices] / bars[0, 0]) ** 3
+    wild = dataclasses.replace(judgement, market=dataclasses.replace(judgement.market, bars=bars))
+    found = report_sections.sections(wild)["drift"]
+    assert found["word"] == "retrain"
+    assert "volatility" in found["sentence"]
+
+
+def test_without_train_rows_or_a_trade_the_section_is_left_out(judged):
+    _, judgement = judged
+    bare = dataclasses.replace(judgement, train=None)
+    found = report_sections.sections(bare)
+    assert list(found) == ["months", "stress", "costs", "break_even_multiple"]
+    assert list(report_sections.figures(bare, found)) == ["costs"]
+    width = len(judgement.market.observation_names)
+    flat = SACAgent(SACConfig(state_dim=width, hidden_dims=(16,)), device="cpu")
+    base = [evaluation.validate(flat, judgement.market, 1e5)]
+    still = dataclasses.replace(judgement, results={**judgement.results, "base": base})
+    assert "inputs" not in report_sections.sections(still, flat)
+
+
+def test_the_page_shows_every_section(judged, shown, tmp_path):
+    _, judgement = judged
+    summary = {"verdict": judgement.verdict, "table": judgement.rows, **shown}
+    path = report.write_report(tmp_path, summary, report_sections.figures(judgement, shown))
+    page = path.read_text(encoding="utf-8")
+    for text in (
+        "Month by month",
+        "Under stress",
+        "one more bar of latency",
+        shown["drift"]["sentence"],
+        "perfect foresight",
+    ):
+        assert text in page
+    assert page.count('class="yes"') + page.count('class="no"') == len(judgement.verdict["marks"])
+
+
+def test_drawn_passes_are_the_agents_and_what_they_must_beat(judged):
+    names = [result.name for result in judged[1].drawn]
+    assert names == [
+        "agent 1 (final)",
+        "buy and hold",
+        "momentum, 5 days",
+        "ridge + band",
+        "random, same turnover",
+    ]
+
+
+def test_the_headline_is_corrected_for_the_agents_of_a_run_and_not_for_its_seeds():
+    def job(agent_id):
+        return SimpleNamespace(final=SimpleNamespace(agent_id=agent_id))
+
+    def judged_as(p):
+        return SimpleNamespace(
+            verdict={"word": "edge", "p_value": p, "marks": [], "sentence": "", "notes": []}
+        )
+
+    jobs, judgements = [job(1), job(1), job(2)], [judged_as(0.03), judged_as(0.9), judged_as(0.04)]
+    found = job_outputs._verdict(jobs, judgements)
+    assert found["p_holm"] == pytest.approx(0.06)  # two agents: .03 x 2
+    assert found["word"] == "not shown"
+    assert job_outputs._verdict(jobs[:2], judgements[:2])["word"] == "edge"  # one agent, two seeds
