@@ -199,8 +199,6 @@ class KaggleTrainer:
         self.train_market = self._market("train", close_at_end=False)
         self.val_market = self._market("val", close_at_end=True)
         logger.info("data %s: %s", path, _data_line(self.data, self.instrument))
-        for name, why in self.pipeline.left_out.items():
-            logger.info("%s gives no features: %s", name, why)
 
     def _market(self, split: str, *, close_at_end: bool) -> Market:
         # Validation is at base cost whatever the training pays, so that runs can be compared.
