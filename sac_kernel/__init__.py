@@ -16,8 +16,10 @@ MODULES = (
     # bars
     "bar_formats",
     "data_pipeline",
+    "synthetic_markets",
     # what the agent sees
     "feature_engineering",
+    "expected_return",
     # the market and the account
     "market_costs",
     "plots",
