@@ -159,7 +159,9 @@ def test_the_value_satisfies_bellmans_equation_at_random_states_and_actions():
     optimum, chance = Optimum(market), MARKETS["M2"].transitions()
     for row, column in ((10, 3), (120, 0), (150, 20), (240, 11)):
         values = [
-            a * optimum.grid[row] - 2.0 * abs(a - POSITIONS[column]) + 0.95 * chance[row] @ optimum.value[:, k]
+            a * optimum.grid[row]
+            - 2.0 * abs(a - POSITIONS[column])
+            + 0.95 * chance[row] @ optimum.value[:, k]
             for k, a in enumerate(POSITIONS)
         ]
         assert optimum.value[row, column] == pytest.approx(max(values), abs=1e-8)
@@ -204,7 +206,9 @@ def test_on_one_path_accounts_walk_along_it_and_earn_what_is_given():
     given = np.arange(400.0)
     env = MarketVectorEnv(market, num_envs=5, horizon=30, path=path, returns=given)
     obs, _ = env.reset(seed=1)
-    rows = [int(np.flatnonzero((path.features[:, 0].astype(np.float32) == o[:-1]).all(axis=1))[0]) for o in obs]
+    rows = [
+        int(np.flatnonzero((path.features[:, 0].astype(np.float32) == o[:-1]).all(axis=1))[0]) for o in obs
+    ]
     assert len(set(rows)) > 1
     _, first, *_ = env.step(np.zeros((5, 1)))
     np.testing.assert_array_equal(first, 0.0)
