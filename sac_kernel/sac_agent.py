@@ -65,7 +65,7 @@ class SACConfig:
 
     state_dim: int = 30
     action_dim: int = 1
-    hidden_dims: tuple[int, ...] = (256, 256)
+    hidden_dims: tuple[int, ...] = (64, 64)
     buffer_capacity: int = 300_000
     batch_size: int = 256
     warmup_steps: int = 5_000

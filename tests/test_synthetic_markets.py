@@ -220,7 +220,7 @@ def test_on_one_path_accounts_walk_along_it_and_earn_what_is_given():
 def test_a_path_that_is_too_short_or_returns_that_do_not_fit_are_refused():
     market = MARKETS["M4"]
     path = market.simulate(100, 1, np.random.default_rng(0))
-    with pytest.raises(ConfigError, match="horizon|>= 250"):
+    with pytest.raises(ConfigError, match=r"path must have >= 250 bars"):
         MarketVectorEnv(market, path=path)
     with pytest.raises(ConfigError, match="100 long"):
         MarketVectorEnv(market, horizon=50, path=path, returns=np.zeros(99))
