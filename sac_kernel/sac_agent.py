@@ -53,7 +53,7 @@ class SACConfig:
     tau : Polyak weight of the online critic: target = (1 - tau) target + tau online
     initial_alpha : entropy temperature at the start, in units of scaled reward
     target_entropy : nats, at the start; None is -action_dim
-    final_target_entropy : nats, after `schedule_updates` updates and for ever after; None is -2 action_dim.
+    final_target_entropy : nats, after `schedule_updates` updates and for ever after; None is -2.5 action_dim.
         Broad exploration first, then a policy sharp enough for the bands that trading costs make optimal
     schedule_updates : updates over which the target entropy goes from the first to the last, in a line
     reward_scale : factor on rewards inside the update; statistics stay unscaled. Temperature is measured in
@@ -100,7 +100,7 @@ class SACConfig:
         """Return the target entropy in nats after so many updates."""
         first, last = (
             share * self.action_dim if given is None else given
-            for share, given in ((-1.0, self.target_entropy), (-2.0, self.final_target_entropy))
+            for share, given in ((-1.0, self.target_entropy), (-2.5, self.final_target_entropy))
         )
         return first + (last - first) * min(updates / self.schedule_updates, 1.0)
 

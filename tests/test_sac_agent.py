@@ -141,9 +141,9 @@ def test_a_hyper_parameter_out_of_range_is_refused_by_name(field, value):
         SACConfig(**{field: value})
 
 
-def test_the_entropy_target_goes_from_minus_one_to_minus_two_an_action_and_stays_there():
+def test_the_entropy_target_goes_from_minus_one_to_minus_two_and_a_half_an_action_and_stays_there():
     three = SACConfig(action_dim=3, schedule_updates=1000)
-    assert [three.entropy_target(k) for k in (0, 500, 1000, 50_000)] == [-3.0, -4.5, -6.0, -6.0]
+    assert [three.entropy_target(k) for k in (0, 500, 1000, 50_000)] == [-3.0, -5.25, -7.5, -7.5]
     given = SACConfig(target_entropy=-0.5, final_target_entropy=-2.5, schedule_updates=4)
     assert [given.entropy_target(k) for k in range(6)] == [-0.5, -1.0, -1.5, -2.0, -2.5, -2.5]
 
