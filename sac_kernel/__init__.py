@@ -35,6 +35,7 @@ MODULES = (
     "report",
     "job_outputs",
     "run_config",
+    "proof",
     "train_sac_kaggle",
     "job_queue",
     "walkthrough",

@@ -73,7 +73,7 @@ class SACConfig:
     utd_ratio: float = 1.0
     learning_rate: float = 3e-4
     tau: float = 0.005
-    initial_alpha: float = 0.05
+    initial_alpha: float = 0.02
     target_entropy: float | None = None
     final_target_entropy: float | None = None
     schedule_updates: int = 10_000
