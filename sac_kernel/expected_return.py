@@ -153,6 +153,21 @@ def fit_expected_return(
     )
 
 
+def reward_spread(returns: ArrayLike, cost: float) -> float:
+    """Return the size of a bar's reward that an agent's reward scale divides by.
+
+    The standard deviation of what a unit position earns (the estimate where rewards are denoised), or half the
+    one-way cost of a unit where that is more: rewards that are nearly all cost would be huge in units of a
+    small estimate, and a critic learns huge values slowly.
+
+    Parameters
+    ----------
+    returns : (rows,), NaN is left out
+    cost : of trading one unit, in the unit of the returns
+    """
+    return max(float(np.nanstd(np.asarray(returns, np.float64))), 0.5 * cost)
+
+
 def _finite_rows(features: ArrayLike) -> tuple[Array, NDArray[np.bool_]]:
     x = np.asarray(features, np.float64)
     if x.ndim != 2:

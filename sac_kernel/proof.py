@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from sac_kernel.expected_return import ExpectedReturn, fit_expected_return
+from sac_kernel.expected_return import ExpectedReturn, fit_expected_return, reward_spread
 from sac_kernel.run_config import UTD_RATIO
 from sac_kernel.sac_agent import Interaction, SACAgent, SACConfig
 from sac_kernel.synthetic_markets import MARKETS, BanditVectorEnv, Judge, Market, MarketVectorEnv, Optimum
@@ -92,8 +92,7 @@ def prepare(market: Market, seed: int, setting: Setting, judge: Judge | None) ->
     if setting.rewards == "denoised":
         returns = fitted.train if fitted.head != "flat" else np.zeros_like(returns)
     env = MarketVectorEnv(market, PATH_ENVS, path=path, returns=returns)
-    # Where nothing is predicted only costs are left; their scale is that of the realised return.
-    spread = float(returns.std()) or float(path.returns.std())
+    spread = reward_spread(returns, market.cost)
     return env, spread, reference(market, fitted, judge) if market.ic and linear else float("nan")
 
 

@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from sac_kernel.errors import ConfigError, DataError
-from sac_kernel.expected_return import PENALTIES, fit_expected_return
+from sac_kernel.expected_return import PENALTIES, fit_expected_return, reward_spread
 from sac_kernel.synthetic_markets import MARKETS
 
 
@@ -148,6 +148,13 @@ def test_on_the_market_that_counts_most_of_the_signal_is_found():
     fitted = fit_expected_return(path.features[:-1, 0], path.returns[:, 0], boosting=False)
     assert np.corrcoef(fitted.train, path.mean[:, 0])[0, 1] > 0.8  # plain least squares has about .9
     assert fitted.summary()["head"] == "ridge"
+
+
+def test_rewards_are_measured_in_their_own_spread_or_in_costs_where_those_are_larger():
+    returns = [3.0, -3.0, np.nan, 3.0, -3.0]
+    assert reward_spread(returns, cost=2.0) == pytest.approx(3.0)
+    assert reward_spread(returns, cost=10.0) == pytest.approx(5.0)
+    assert reward_spread(np.zeros(4), cost=0.2) == pytest.approx(0.1)
 
 
 def test_what_cannot_be_fitted_is_refused():
