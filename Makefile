@@ -13,7 +13,7 @@ EPISODES ?= 8
 export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_PROGRESS_BAR ?= on
 
-.PHONY: kaggle-rehearsal run test lint type bench build clean check-wheels check-notebooks fmt
+.PHONY: kaggle-rehearsal prove run test lint type bench build clean check-wheels check-notebooks fmt
 
 run: $(READY)
 	$(BIN)/python build_kernel.py --set num_episodes=$(EPISODES) --set eval_frequency=2 \
@@ -43,6 +43,10 @@ type: $(READY)-dev
 
 bench: $(READY)-bench
 	$(BIN)/python -m benchmarks.compare
+
+# The default agent on markets whose optimum is known; PROVE=--short for about a minute.
+prove: $(READY)
+	$(BIN)/python -m benchmarks.prove $(PROVE)
 
 check-wheels:
 	$(PYTHON) .ci/check_wheels.py
