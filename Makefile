@@ -13,7 +13,7 @@ EPISODES ?= 8
 export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_PROGRESS_BAR ?= on
 
-.PHONY: kaggle-rehearsal test-client run test lint type bench build clean check-wheels fmt
+.PHONY: kaggle-rehearsal test-client run test lint type bench prove calibrate audit fuzz build clean check-wheels fmt
 
 run: $(READY)
 	$(BIN)/python build_kernel.py --set num_episodes=$(EPISODES) --set eval_frequency=2 \
@@ -52,6 +52,21 @@ type: $(READY)-dev
 
 bench: $(READY)-bench
 	$(BIN)/python -m benchmarks.compare
+
+# The default agent on markets whose optimum is known; PROVE=--short for about a minute.
+prove: $(READY)
+	$(BIN)/python -m benchmarks.prove $(PROVE)
+
+# How often the verdict says "edge" where there is none, and how often where there is one: about 50 minutes.
+calibrate: $(READY)-dev
+	$(BIN)/python -m benchmarks.calibrate
+	$(BIN)/python -m benchmarks.null_markets --episodes 2
+
+audit: $(READY)-dev
+	$(BIN)/python -m benchmarks.random_walk
+
+fuzz: $(READY)-dev
+	$(BIN)/python -m tests.fuzz_bars --count 10000
 
 check-wheels:
 	$(PYTHON) .ci/check_wheels.py

@@ -26,11 +26,13 @@ MODULES = (
     "processed_file",
     "data_download",
     "data_pipeline",
+    "synthetic_markets",
     # what the agent sees
     "indicators",
     "hmm_detector",
     "feature_engineering",
     "causality",
+    "expected_return",
     # the market and the account
     "market_costs",
     "risk_manager",
@@ -53,6 +55,7 @@ MODULES = (
     "report",
     "job_outputs",
     "run_config",
+    "proof",
     "train_sac_kaggle",
     "job_queue",
     "walkthrough",

@@ -234,7 +234,7 @@ def stats_for_plot(job: FinishedJob) -> dict[str, Any]:
     """Return training stats with the evaluations as lists of their own, at their episode numbers."""
     done = [k for k, value in enumerate(job.stats["eval_rewards"]) if value is not None]
     evaluations = {name: [job.stats[name][k] for k in done] for name in ("eval_rewards", "eval_sharpes")}
-    target = job.final.config.entropy_target
+    target = job.final.config.entropy_target(job.final.updates)
     return {**job.stats, **evaluations, "eval_episodes": [k + 1 for k in done], "target_entropy": target}
 
 

@@ -64,7 +64,7 @@ class RunConfig:
     allow_cpu: bool = False
     expect_data_hash: str = ""
     expect_env_steps: tuple[int, ...] = ()
-    sac_hidden_dims: tuple[int, ...] = (256, 256)
+    sac_hidden_dims: tuple[int, ...] = (64, 64)
     sac_batch_size: int = 256
     sac_buffer_capacity: int = 300_000
     sac_warmup_steps: int = 5_000

@@ -52,7 +52,10 @@ class SACConfig:
     learning_rate : of Adam, for actor, critics and temperature
     tau : Polyak weight of the online critic: target = (1 - tau) target + tau online
     initial_alpha : entropy temperature at the start, in units of scaled reward
-    target_entropy : nats; None is -action_dim
+    target_entropy : nats, at the start; None is -action_dim
+    final_target_entropy : nats, after `schedule_updates` updates and for ever after; None is -2.5 action_dim.
+        Broad exploration first, then a policy sharp enough for the bands that trading costs make optimal
+    schedule_updates : updates over which the target entropy goes from the first to the last, in a line
     reward_scale : factor on rewards inside the update; statistics stay unscaled. Temperature is measured in
         scaled reward, so a reward of 3e-4 a step needs a factor that brings it near one: KaggleTrainer sets
         it from the train bars; None is 1 elsewhere
@@ -62,7 +65,7 @@ class SACConfig:
 
     state_dim: int = 30
     action_dim: int = 1
-    hidden_dims: tuple[int, ...] = (256, 256)
+    hidden_dims: tuple[int, ...] = (64, 64)
     buffer_capacity: int = 300_000
     batch_size: int = 256
     warmup_steps: int = 5_000
@@ -70,15 +73,17 @@ class SACConfig:
     utd_ratio: float = 1.0
     learning_rate: float = 3e-4
     tau: float = 0.005
-    initial_alpha: float = 0.05
+    initial_alpha: float = 0.02
     target_entropy: float | None = None
+    final_target_entropy: float | None = None
+    schedule_updates: int = 10_000
     reward_scale: float | None = None
     average_decay: float = 0.999
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden_dims", tuple(self.hidden_dims))
         where = "SACConfig"
-        for name in ("state_dim", "action_dim", "buffer_capacity", "batch_size"):
+        for name in ("state_dim", "action_dim", "buffer_capacity", "batch_size", "schedule_updates"):
             require(getattr(self, name) > 0, where, f"{name} must be > 0", getattr(self, name))
         widths = self.hidden_dims
         require(bool(widths) and min(widths) > 0, where, "hidden_dims must be positive widths", list(widths))
@@ -91,10 +96,13 @@ class SACConfig:
             value = 1.0 if value is None else value
             require(value > 0 and math.isfinite(value), where, f"{name} must be > 0 and finite", value)
 
-    @property
-    def entropy_target(self) -> float:
-        """Return the target entropy in nats."""
-        return -float(self.action_dim) if self.target_entropy is None else self.target_entropy
+    def entropy_target(self, updates: int) -> float:
+        """Return the target entropy in nats after so many updates."""
+        first, last = (
+            share * self.action_dim if given is None else given
+            for share, given in ((-1.0, self.target_entropy), (-2.5, self.final_target_entropy))
+        )
+        return first + (last - first) * min(updates / self.schedule_updates, 1.0)
 
 
 class Noise(NamedTuple):
@@ -280,6 +288,7 @@ class SACAgent:
         # As Adam corrects its moments: without it the untrained start still weighs 37 % after one horizon.
         weight = (1.0 - c.average_decay) / (1.0 - c.average_decay ** (self.updates + 1))
         self._schedule.average_weight.fill_(weight)
+        self._schedule.target_entropy.fill_(c.entropy_target(self.updates))
         self.metrics_sum += self.optimisers.update(self.nets, batch, noise, self._schedule)
         self.updates += 1
 
@@ -396,7 +405,7 @@ class SACAgent:
 
     def _make_schedule(self) -> Schedule:
         c = self.config
-        values = (c.gamma, c.tau, c.entropy_target, c.reward_scale or 1.0, 1.0 - c.average_decay)
+        values = (c.gamma, c.tau, c.entropy_target(0), c.reward_scale or 1.0, 1.0 - c.average_decay)
         return Schedule(*(torch.tensor(v, device=self.device) for v in values))
 
 

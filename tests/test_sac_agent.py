@@ -133,6 +133,7 @@ def test_making_an_agent_leaves_the_global_generator_alone():
         ("initial_alpha", -1.0),
         ("reward_scale", float("inf")),
         ("average_decay", 1.0),
+        ("schedule_updates", 0),
     ],
 )
 def test_a_hyper_parameter_out_of_range_is_refused_by_name(field, value):
@@ -140,10 +141,26 @@ def test_a_hyper_parameter_out_of_range_is_refused_by_name(field, value):
         SACConfig(**{field: value})
 
 
-def test_every_argument_has_a_default_and_the_entropy_target_is_minus_the_action_width():
-    assert SACConfig().entropy_target == -1.0
-    assert SACConfig(action_dim=3).entropy_target == -3.0
-    assert SACConfig(target_entropy=-2.5).entropy_target == -2.5
+def test_the_entropy_target_goes_from_minus_one_to_minus_two_and_a_half_an_action_and_stays_there():
+    three = SACConfig(action_dim=3, schedule_updates=1000)
+    assert [three.entropy_target(k) for k in (0, 500, 1000, 50_000)] == [-3.0, -5.25, -7.5, -7.5]
+    given = SACConfig(target_entropy=-0.5, final_target_entropy=-2.5, schedule_updates=4)
+    assert [given.entropy_target(k) for k in range(6)] == [-0.5, -1.0, -1.5, -2.0, -2.5, -2.5]
+
+
+def test_each_update_gets_the_target_entropy_of_its_own_number(monkeypatch):
+    agent = make_agent(target_entropy=-1.0, final_target_entropy=-3.0, schedule_updates=4)
+    agent.learn(Drift(), 39)
+    seen, update = [], agent.optimisers.update
+
+    def recorded(nets, batch, noise, schedule):
+        seen.append(float(schedule.target_entropy))
+        return update(nets, batch, noise, schedule)
+
+    monkeypatch.setattr(agent.optimisers, "update", recorded)
+    for _ in range(6):
+        agent.update()
+    assert seen == [-1.0, -1.5, -2.0, -2.5, -3.0, -3.0]
 
 
 # -- learning ------------------------------------------------------------------------------------

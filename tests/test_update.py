@@ -3,7 +3,6 @@
 import copy
 import math
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -21,6 +20,7 @@ from sac_kernel.sac_agent import (
     alpha_loss,
     critic_loss,
 )
+from sac_kernel.synthetic_markets import BanditVectorEnv
 
 STATES = torch.eye(2)  # one-hot
 
@@ -393,34 +393,11 @@ def test_update_is_a_function_of_networks_batch_and_noise():
 # -- the bandit ----------------------------------------------------------------------------------
 
 
-class Bandit(gym.vector.VectorEnv):
-    """One decision: the observation is s = +-1, the reward a * s."""
-
-    metadata = {"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP}  # noqa: RUF012
-    num_envs = 10
-    single_observation_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
-    single_action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
-
-    def reset(self, *, seed=None, options=None):
-        self._np_random = np.random.default_rng(seed)
-        return self._draw(), {}
-
-    def step(self, actions):
-        last, reward = self.s, (actions * self.s)[:, 0]
-        ended = np.ones(self.num_envs, bool)
-        infos = {"final_obs": last, "_final_obs": ended}
-        return self._draw(), reward, ended, ~ended, infos
-
-    def _draw(self):
-        self.s = self._np_random.choice([-1.0, 1.0], (self.num_envs, 1)).astype(np.float32)
-        return self.s
-
-
 @pytest.mark.learns
 def test_bandit_is_learnt_by_the_default_recipe_in_a_thousand_updates():
     # Optimum sign(s). A policy whose actor gets no gradient through Q stays at 0.
     agent = SACAgent(SACConfig(state_dim=1, warmup_steps=250), device="cpu", seed=0)
-    agent.learn(Bandit(), 1000, seed=0)
+    agent.learn(BanditVectorEnv(10), 1000, seed=0)
     assert agent.updates == 1000
     states = np.array([[-1.0], [1.0]], np.float32)
     assert float((agent.select_action(states, evaluate=True) * states).mean()) > 0.95

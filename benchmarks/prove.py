@@ -1,0 +1,67 @@
+"""`make prove`: the default agent on markets whose optimum is known; what is measured: `sac_kernel.proof`.
+
+python -m benchmarks.prove                       every market, 5 seeds, 10,000 updates
+python -m benchmarks.prove --markets M4 --seeds 2
+python -m benchmarks.prove --markets M11,M11-02 --updates 40000
+python -m benchmarks.prove --short               M0, M2 and M11 with fewer updates and looser marks
+python -m benchmarks.prove --markets M5 --rewards raw --set final_target_entropy=-1.0     an ablation
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import time
+import typing
+import warnings
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from sac_kernel import runtime
+from sac_kernel.config import check_names, typed
+from sac_kernel.proof import TABLE_HEAD, Setting, prove, prove_short
+from sac_kernel.sac_agent import SACConfig
+from sac_kernel.synthetic_markets import MARKETS
+
+
+def changes_of(pairs: list[str]) -> dict[str, typing.Any]:
+    """Return `SACConfig` fields from 'name=value' texts."""
+    hints = typing.get_type_hints(SACConfig)
+    found = {name: ast.literal_eval(text) for name, text in (pair.split("=", 1) for pair in pairs)}
+    check_names("--set", found, hints)
+    return {name: typed("--set", name, value, hints[name]) for name, value in found.items()}
+
+
+def main() -> int:
+    """Print the table as Markdown with settings, versions and date; the exit status is 0 if all marks are met."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.prove", description=__doc__.splitlines()[0])
+    parser.add_argument("--markets", default=",".join(MARKETS), help="names, comma-separated")
+    parser.add_argument("--seeds", type=int, default=5, help="how many")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--updates", type=int, default=10_000)
+    parser.add_argument("--rewards", choices=("denoised", "raw"), default="denoised")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="of SACConfig")
+    parser.add_argument("--short", action="store_true", help="three markets, one seed, looser marks")
+    args = parser.parse_args()
+    warnings.simplefilter("error")
+    runtime.set_threads(1)
+    check_names("--markets", args.markets.split(","), MARKETS)
+    changes = changes_of(args.set)
+    setting = Setting(args.updates, args.rewards, changes, lambda line: print(line, flush=True))
+    facts = ", ".join(f"{k} {v}" for k, v in runtime.versions().items())
+    print(f"{time.strftime('%Y-%m-%d', time.gmtime())}, one thread; {facts}")
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
+    changed = changes or "nothing"
+    print(f"seeds {seeds[0]}-{seeds[-1]}, {args.updates} updates, rewards {args.rewards}, changed: {changed}")
+    if args.short:
+        lines, passed = prove_short(setting.log)
+    else:
+        done = [prove(name, seeds, setting) for name in args.markets.split(",")]
+        lines, passed = [line for line, _ in done], all(ok for _, ok in done)
+    print("\n".join(("", TABLE_HEAD, *lines)))
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

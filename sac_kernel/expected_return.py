@@ -1,0 +1,245 @@
+"""The expected next return given the features: what is left of a reward when its noise is taken out.
+
+The trader is a price taker: the market part of a reward is action x next return, and nearly all of its
+variance is noise that no action changes. Training on action x E[next return | features] - costs has the same
+optimum and a far better signal (exogenous-input MDPs: Dietterich, Trimponias & Chen 2018, arXiv:1806.01584).
+The expectation is estimated here, on train rows alone.
+
+*Cross-fitted*: the estimate of a train row comes from models that never saw the rows of its fold, nor `purge`
+rows on either side of it, so that no row's own noise returns as signal. *Shrunk*: a ridge whose penalty is
+chosen by the same folds, then one slope towards the conditional expectation, measured out of fold; if zero
+predicts better, the estimate is zero and an agent trained on it has nothing to trade on. A non-linear head
+(gradient boosting) stands beside the ridge and is kept only if it wins out of fold.
+
+*Bias.* The estimate is not the truth: what the features say beyond these two models is lost, and a coefficient
+that is noise is traded as if it were signal, though less than in sample. Rows of one fold share a model, so
+the estimate jumps a little between folds. Penalty, head and slope are chosen on the rows they are reported
+on, a handful of choices: the out-of-fold share of variance is slightly optimistic. Costs, stops and margin
+are not touched: only the return is replaced. Evaluation must use realised prices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sac_kernel.config import require
+from sac_kernel.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Array = NDArray[np.float64]
+
+PENALTIES = np.logspace(-4.0, 2.0, 13)
+"""Ridge penalties, as shares of the number of rows: at 1 a standardised, uncorrelated input is halved."""
+
+SIGNIFICANCE = 2.5
+"""Standard errors by which an estimate must agree with the returns out of fold, or it is zero; and by which
+the non-linear head must beat the ridge."""
+
+
+@dataclass(frozen=True)
+class ExpectedReturn:
+    """A fitted estimate of E[next return | features].
+
+    Attributes
+    ----------
+    train : (rows,) out-of-fold estimates of the train rows, in units of the return; 0 where a row has NaN
+    share : out-of-fold share of the return's variance that the estimate explains, before shrinkage to zero
+    t_stat : standard errors by which mean(return x estimate) exceeds zero out of fold
+    head : 'flat', 'ridge' or 'boosting'
+    penalty : of the ridge, as a share of the rows
+    slope : multiplier of the raw prediction that makes it right on average; 0 for 'flat'
+    """
+
+    train: Array
+    share: float
+    t_stat: float
+    head: str
+    penalty: float
+    slope: float
+    _mean: Array
+    _scale: Array
+    _weights: Array
+    _trees: Any = None
+
+    def predict(self, features: ArrayLike) -> Array:
+        """Return estimates (rows,) for new features (rows, columns), 0 where a row has NaN."""
+        x, ok = _finite_rows(features)
+        out = np.zeros(len(x))
+        if self.head != "flat" and ok.any():
+            z = (x[ok] - self._mean) / self._scale
+            raw = self._trees.predict(z) if self._trees is not None else z @ self._weights
+            out[ok] = self.slope * raw
+        return out
+
+    def summary(self) -> dict[str, float | str]:
+        """Return the plain facts for a log or a report."""
+        return {
+            "head": self.head,
+            "penalty": self.penalty,
+            "slope": self.slope,
+            "out_of_fold_share": self.share,
+            "t_stat": self.t_stat,
+        }
+
+
+def fit_expected_return(
+    features: ArrayLike,
+    returns: ArrayLike,
+    folds: int = 5,
+    purge: int = 100,
+    boosting: bool = True,
+    seed: int = 0,
+) -> ExpectedReturn:
+    """Fit E[next return | features] on train rows.
+
+    Parameters
+    ----------
+    features : (rows, columns), known at the close of each row, in order of time
+    returns : (rows,), from the close of a row to the close of the next; the last row's return lies outside
+        the train rows and must be NaN, as must any other that is not to be used
+    folds : blocks in time; each is predicted by models of the others
+    purge : rows left out on either side of the predicted block: longer than a feature remembers
+    boosting : whether the non-linear head may compete
+    seed : of the boosting; the result is deterministic
+
+    Raises
+    ------
+    DataError
+        If the shapes differ or fewer than 50 usable rows a fold are left.
+    """
+    require(folds >= 2, "fit_expected_return", "folds must be >= 2", folds)
+    require(purge >= 0, "fit_expected_return", "purge must be >= 0", purge)
+    x, known = _finite_rows(features)
+    y = np.asarray(returns, np.float64)
+    if y.shape != (len(x),):
+        msg = f"fit_expected_return: returns of shape ({len(x)},) are required, found {y.shape}"
+        raise DataError(msg)
+    usable = known & np.isfinite(y)
+    if usable.sum() < 50 * folds or (np.bincount(_blocks(len(x), folds)[usable], minlength=folds) < 50).any():
+        msg = f"fit_expected_return: 50 usable rows in each of {folds} folds are required, found {usable.sum()} in all"
+        raise DataError(msg)
+    mean, scale = x[usable].mean(axis=0), x[usable].std(axis=0)
+    scale = np.where(scale > 0, scale, 1.0)
+    z = np.zeros_like(x)
+    z[known] = (x[known] - mean) / scale
+    splits = list(_splits(len(x), folds, purge, usable))
+
+    by_penalty = _ridge_out_of_fold(z, y, splits, known)
+    losses = [float(np.square(y - raw)[usable].mean()) for raw in by_penalty]
+    best = int(np.argmin(losses))
+    head, raw, trees = "ridge", by_penalty[best], None
+    if boosting:
+        grown = _boosting_out_of_fold(z, y, splits, known, seed)
+        # Each calibrated first: trees as grown are too bold for so little signal.
+        loss_ridge, loss_trees = (
+            np.square(y - _slope(y, each, usable) * each)[usable] for each in (raw, grown)
+        )
+        if _t_stat(loss_ridge - loss_trees) > SIGNIFICANCE:  # Diebold & Mariano 1995
+            head, raw = "boosting", grown
+            trees = _grow(z[usable], y[usable], seed)
+    slope = _slope(y, raw, usable)
+    t_stat = _t_stat((y * raw)[usable])
+    share = 1.0 - float(np.square(y - slope * raw)[usable].sum() / np.square(y)[usable].sum())
+    if t_stat < SIGNIFICANCE:
+        head, slope, trees = "flat", 0.0, None
+    weights = _ridge(z[usable], y[usable], PENALTIES[best : best + 1])[:, 0]
+    return ExpectedReturn(
+        slope * raw, share, t_stat, head, float(PENALTIES[best]), slope, mean, scale, weights, trees
+    )
+
+
+def reward_spread(returns: ArrayLike, cost: float) -> float:
+    """Return the size of a bar's reward that an agent's reward scale divides by.
+
+    The standard deviation of what a unit position earns (the estimate where rewards are denoised), or half the
+    one-way cost of a unit where that is more: rewards that are nearly all cost would be huge in units of a
+    small estimate, and a critic learns huge values slowly.
+
+    Parameters
+    ----------
+    returns : (rows,), NaN is left out
+    cost : of trading one unit, in the unit of the returns
+    """
+    return max(float(np.nanstd(np.asarray(returns, np.float64))), 0.5 * cost)
+
+
+def _finite_rows(features: ArrayLike) -> tuple[Array, NDArray[np.bool_]]:
+    x = np.asarray(features, np.float64)
+    if x.ndim != 2:
+        msg = f"expected_return: features of shape (rows, columns) are required, found {x.shape}"
+        raise DataError(msg)
+    return x, np.isfinite(x).all(axis=1)
+
+
+def _blocks(rows: int, folds: int) -> NDArray[np.int64]:
+    return np.minimum(np.arange(rows) * folds // max(rows, 1), folds - 1)
+
+
+def _splits(rows: int, folds: int, purge: int, usable: NDArray[np.bool_]) -> Any:  # noqa: ANN401  # an iterator
+    """Yield (rows to fit on, rows to predict): a block in time, and all usable rows `purge` away from it."""
+    block = _blocks(rows, folds)
+    for fold in range(folds):
+        held = np.flatnonzero(block == fold)
+        near = slice(max(held[0] - purge, 0), held[-1] + purge + 1)
+        fit = usable.copy()
+        fit[near] = False
+        yield np.flatnonzero(fit), held
+
+
+def _ridge(z: Array, y: Array, penalties: Array) -> Array:
+    """Return ridge weights, (columns, penalties), of standardised inputs; no intercept.
+
+    A drift is no signal: an intercept would make the agent hold the train period's own trend.
+    """
+    values, vectors = np.linalg.eigh(z.T @ z / len(y))
+    projected = vectors.T @ (z.T @ y / len(y))
+    return np.asarray(vectors @ (projected[:, None] / (np.maximum(values, 0.0)[:, None] + penalties)))
+
+
+def _ridge_out_of_fold(z: Array, y: Array, splits: Any, known: NDArray[np.bool_]) -> Array:  # noqa: ANN401
+    raw = np.zeros((len(PENALTIES), len(y)))
+    for fit, held in splits:
+        raw[:, held] = (z[held] @ _ridge(z[fit], y[fit], PENALTIES)).T
+    return raw * known
+
+
+def _grow(z: Array, y: Array, seed: int) -> Any:  # noqa: ANN401
+    try:
+        from sklearn.ensemble import HistGradientBoostingRegressor
+    except ImportError as err:
+        msg = "expected_return: scikit-learn is required for boosting=True; install it or pass boosting=False"
+        raise DataError(msg) from err
+    return HistGradientBoostingRegressor(
+        learning_rate=0.03, max_iter=150, max_leaf_nodes=8, min_samples_leaf=max(20, len(y) // 200),
+        l2_regularization=10.0, early_stopping=False, random_state=seed,
+    ).fit(z, y - y.mean())  # fmt: skip
+
+
+def _boosting_out_of_fold(
+    z: Array,
+    y: Array,
+    splits: Any,  # noqa: ANN401
+    known: NDArray[np.bool_],
+    seed: int,
+) -> Array:
+    raw = np.zeros(len(y))
+    for fit, held in splits:
+        raw[held] = _grow(z[fit], y[fit], seed).predict(z[held])
+    return raw * known
+
+
+def _slope(y: Array, raw: Array, usable: NDArray[np.bool_]) -> float:
+    """Return E[y raw] / E[raw^2] out of fold, at least 0: what a prediction of one is worth in returns."""
+    power = float(np.square(raw)[usable].sum())
+    return max(float((y * raw)[usable].sum()) / power, 0.0) if power > 0 else 0.0
+
+
+def _t_stat(values: Array) -> float:
+    """Return the mean in standard errors; returns are as good as uncorrelated, so rows count in full."""
+    error = float(values.std()) / np.sqrt(len(values))
+    return float(values.mean()) / error if error > 0 else 0.0
