@@ -55,6 +55,7 @@ MODULES = (
     "report",
     "job_outputs",
     "run_config",
+    "train_market",
     "proof",
     "train_sac_kaggle",
     "job_queue",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sac_kernel import MODULES, checkpoint, evaluation, files, job_outputs, runtime, trials
+from sac_kernel import MODULES, checkpoint, evaluation, files, job_outputs, runtime, train_market, trials
 from sac_kernel.config import require, to_flat
 from sac_kernel.data_pipeline import ProcessedData, read_processed
 from sac_kernel.errors import CheckpointError, DataError, SacKernelError
@@ -196,21 +196,19 @@ class KaggleTrainer:
         self.pipeline = FeaturePipeline(self.instrument, regimes=AGENT_PRESETS[self.agent_id].regimes)
         frames = self.pipeline.run_full_pipeline(self.data.train, self.data.val, self.data.test)
         self.features: dict[str, pd.DataFrame] = dict(zip(("train", "val", "test"), frames, strict=True))
-        self.train_market = self._market("train", close_at_end=False)
-        self.val_market = self._market("val", close_at_end=True)
+        bars, features = self.data.train[self.instrument], self.features["train"]
+        self.train_market = train_market.lay_out(bars, features, self.env_config, self.seed)
+        self.val_market = self._val_market()
         logger.info("data %s: %s", path, _data_line(self.data, self.instrument))
 
-    def _market(self, split: str, *, close_at_end: bool) -> Market:
-        # Validation is at base cost whatever the training pays, so that runs can be compared.
-        tier = self.env_config.cost_tier if split == "train" else "base"
-        config = dataclasses.replace(self.env_config, cost_tier=tier)
-        bars = self.data.splits[split][self.instrument]
-        return prepare_market(bars, self.features[split], config, close_at_end=close_at_end)
+    def _val_market(self) -> Market:
+        # At base cost whatever the training pays, so that runs can be compared.
+        config = dataclasses.replace(self.env_config, cost_tier="base")
+        return prepare_market(self.data.val[self.instrument], self.features["val"], config, close_at_end=True)
 
     def _prepare_learning(self) -> None:
-        _check_moves(self.train_market)
         width = len(self.train_market.observation_names)
-        scale = self._sac_config.reward_scale or float(f"{1.0 / self.train_market.reward_sd:.6g}")
+        scale = self._sac_config.reward_scale or train_market.reward_scale(self.train_market)
         self.sac_config = dataclasses.replace(
             self._sac_config, state_dim=width, action_dim=1, reward_scale=scale
         )
@@ -531,21 +529,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--resume", default="auto", help="auto, never, or a state folder")
     parser.add_argument("--preset", choices=sorted(RUN_PRESETS), help="sets episodes and both frequencies")
     return parser
-
-
-def _check_moves(market: Market) -> None:
-    """Raise DataError if every reward would be zero, naming the cause."""
-    closes = market.bars[market.first_bar :, 3]
-    cause = ""
-    if np.ptp(closes) == 0:
-        cause = f"the price never moves: all {len(closes)} closes are {closes[0]:g}"
-    elif not market.bars[market.first_bar + 1 :, 8].any():
-        cause = "no bar is tradable: every open lies between 16:45 and 19:00 New York; check the clock"
-    if cause:
-        msg = (
-            f"KaggleTrainer: train bars on which a reward can differ from 0 are required, found that {cause}"
-        )
-        raise DataError(msg)
 
 
 def _environment() -> dict[str, Any]:

@@ -1,0 +1,74 @@
+"""The market that an agent learns on: the train rows, their rewards denoised if the run asks for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sac_kernel.bar_engine import Bar, Par
+from sac_kernel.errors import DataError
+from sac_kernel.expected_return import fit_expected_return, reward_spread
+from sac_kernel.market import Market, TradingEnvConfig, prepare_market
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+_MEMORY_S = 7 * 86_400  # what a feature remembers, so that the folds of the estimate do not touch
+
+
+def lay_out(bars: pd.DataFrame, features: pd.DataFrame, config: TradingEnvConfig, seed: int) -> Market:
+    """Return the train rows as the engine reads them.
+
+    With reward 'expected' each bar's return is replaced by what the features let expect of it, cross-fitted on
+    these rows alone (`expected_return`); `seed` is that of its non-linear head.
+
+    Raises
+    ------
+    DataError
+        If bars and features are unusable, or no reward on them can differ from 0.
+    """
+    plain = config if config.reward != "expected" else dataclasses.replace(config, reward="log_return")
+    market = prepare_market(bars, features, plain, close_at_end=False)
+    _check_moves(market)
+    if config.reward != "expected":
+        return market
+    purge = _MEMORY_S // market.bar_seconds
+    fit = fit_expected_return(features, market.mid_return, purge=purge, seed=seed)
+    facts = (f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in fit.summary().items())
+    logger.info("expected return of the train rows: %s", ", ".join(facts))
+    return prepare_market(bars, features, config, close_at_end=False, expected_return=fit.train)
+
+
+def reward_scale(market: Market) -> float:
+    """Return 1 / (size of a full position's reward over one decision), to six digits."""
+    size = market.reward_sd
+    if market.expected_return is not None:
+        part = market.bars[market.first_bar : -1]
+        cost = (
+            float(np.mean(part[:, Bar.SPREAD_OPEN])) / 2
+            + market.par[Par.COMMISSION]
+            + market.par[Par.SLIPPAGE]
+        )
+        size = (
+            reward_spread(part[:, Bar.EXPECTED], cost) * market.par[Par.CAP] * math.sqrt(market.interval_bars)
+        )
+    return float(f"{1.0 / size:.6g}")
+
+
+def _check_moves(market: Market) -> None:
+    """Raise DataError if every reward would be zero, naming the cause."""
+    closes = market.bars[market.first_bar :, 3]
+    cause = ""
+    if np.ptp(closes) == 0:
+        cause = f"the price never moves: all {len(closes)} closes are {closes[0]:g}"
+    elif not market.bars[market.first_bar + 1 :, 8].any():
+        cause = "no bar is tradable: every open lies between 16:45 and 19:00 New York; check the clock"
+    if cause:
+        msg = f"train_market: train bars on which a reward can differ from 0 are required, found that {cause}"
+        raise DataError(msg)
