@@ -121,16 +121,11 @@ def move_to_previous(top: Path) -> bool:
     return True
 
 
-def open_ledger(top: Path) -> bool:
-    """Bring the ledger of trials that is mounted, if any, into `top`; return whether there is any history.
-
-    A new ledger is begun where there is none.
-    """
-    root, ledger = runtime.paths().input_root, top / trials.NAME
-    mounted = runtime.input_files(root, trials.NAME) if root else []
-    known = ledger.is_file() or bool(mounted)
-    trials.merge(ledger, mounted)
-    return known
+def bring_ledger(top: Path) -> None:
+    """Merge the ledgers of trials that are mounted, if any, into that of the output folder."""
+    root = runtime.paths().input_root
+    if root and (mounted := runtime.input_files(root, trials.NAME)):
+        trials.merge(top / trials.NAME, mounted)
 
 
 def judge_job(
@@ -139,18 +134,11 @@ def judge_job(
     features: pd.DataFrame,
     config: TradingEnvConfig,
     train: tuple[pd.DataFrame, pd.DataFrame] | None = None,
-    *,
-    ledger_known: bool = True,
 ) -> Judgement:
-    """Judge a job's final and best agent on the test split.
-
-    `train` fits the baselines that need it; `ledger_known` is False if the ledger began with this run, so that
-    nobody knows what was tried before.
-    """
+    """Judge a job's final and best agent on the test split; `train` fits the baselines that need it."""
     i = job.final.agent_id
     agents = {f"agent {i} (final)": job.final, f"agent {i} (best)": job.best}
-    listed = trials.read(top_of(job.folder) / trials.NAME)
-    counted = trials.count(listed) if ledger_known else trials.count(None, max(1, len(listed or ())))
+    counted = trials.count(trials.read(top_of(job.folder) / trials.NAME))
     return evaluation.judge(agents, bars, features, config, train=train, counted=counted)
 
 

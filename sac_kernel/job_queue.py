@@ -105,7 +105,6 @@ def run_jobs(
     deadline = deadline or Deadline(config.time_budget_h * 3600.0)
     devices = tuple(devices or runtime.devices(config.device))
     logger.info("%s", describe_queue(config, devices))
-    ledger_known = job_outputs.open_ledger(config.top_folder)
     if min(len(config.jobs), len(devices)) > 1:
         if config.resume in RESUME_MODES:
             job_trainer(config, *config.jobs[0]).make_room()  # two processes must not do it at once
@@ -118,13 +117,14 @@ def run_jobs(
         raise SacKernelError(msg)
     finished = [job for job in config.jobs if job_outputs.job_name(*job) not in failures]
     folders = [job_outputs.job_folder(config.top_folder, *job, len(config.jobs)) for job in finished]
+    job_outputs.bring_ledger(config.top_folder)
     trials.merge(config.top_folder / trials.NAME, [folder / trials.NAME for folder in folders])
     jobs, judgements = [], []
     for agent_id, seed in finished:
         trainer = job_trainer(config, agent_id, seed)
         trainer.load_data()
         jobs.append(FinishedJob.load(trainer.folder, agent_id))
-        judgements.append(trainer.judge(jobs[-1], ledger_known=ledger_known))
+        judgements.append(trainer.judge(jobs[-1]))
     summary = job_outputs.finish_outputs(config.top_folder, jobs, trainer.data, judgements, failures)
     return FinishedRun(summary, jobs, judgements, failures)
 

@@ -131,9 +131,9 @@ class KaggleTrainer:
 
     def run_training(self) -> tuple[SACAgent, dict[str, list[Any]]]:
         """Train, judge on the test split, write all outputs; return the final agent and the statistics."""
-        ledger_known = job_outputs.open_ledger(self.folder)
         self.job = self.train()
-        self.judgement = self.judge(self.job, ledger_known=ledger_known)
+        job_outputs.bring_ledger(self.folder)
+        self.judgement = self.judge(self.job)
         self.summary = job_outputs.finish_outputs(self.folder, [self.job], self.data, [self.judgement])
         return self.agent, self.stats
 
@@ -149,11 +149,11 @@ class KaggleTrainer:
             restore_signals()
         return self._finish_training()
 
-    def judge(self, job: FinishedJob, *, ledger_known: bool = True) -> evaluation.Judgement:
+    def judge(self, job: FinishedJob) -> evaluation.Judgement:
         """Judge the job on the test split, with the trials that the ledger lists (`job_outputs.judge_job`)."""
         bars, config = self.data.splits, self.env_config
         train, test = ((bars[s][self.instrument], self.features[s]) for s in ("train", "test"))
-        return job_outputs.judge_job(job, *test, config, train, ledger_known=ledger_known)
+        return job_outputs.judge_job(job, *test, config, train)
 
     def prepare(self) -> None:
         """Load the data, build env and agent; training does it if nobody did."""

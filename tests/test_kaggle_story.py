@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sac_kernel import files
+from sac_kernel import files, trials
 from sac_kernel.data_pipeline import write_processed
 from tests.conftest import make_data
 from tests.kaggle_standin import KaggleStandin, kaggle_env, run_kaggle
@@ -93,7 +93,7 @@ def test_a_run_over_several_sessions_ends_with_the_agent_of_an_uncut_run(checkou
         assert f"resuming  tester/sac-trading-train at step {first['env_steps']:,}" in done.stdout
         assert "unchanged tester/sac-trading-data, version 1" in done.stdout
         assert "unchanged tester/sac-trading-code, version 1" in done.stdout
-        assert uploads(kaggle) - before == 3  # one state, its index, the fingerprint
+        assert uploads(kaggle) - before == 4  # one state, its index, the ledger of trials, the fingerprint
         second = files.verify_manifest(checkout / "outputs")
         assert second["status"] == "cut"
         assert second["env_steps"] > first["env_steps"]
@@ -106,6 +106,9 @@ def test_a_run_over_several_sessions_ends_with_the_agent_of_an_uncut_run(checkou
         assert (manifest["status"], manifest["episodes"]) == ("complete", episodes)
         assert (manifest["env_steps"], manifest["updates"]) == (episodes * 600, episodes * 150)
         assert not kaggle.foreign_requests
+    evaluated = {k for k in range(1, episodes + 1) if k % 10 == 0} | {episodes}
+    for ledger in (checkout / "data" / "trials.csv", checkout / "outputs" / "trials.csv"):
+        assert [trial.checkpoint for trial in trials.read(ledger)] == sorted(evaluated)
 
     uncut = tmp_path / "uncut"
     command = [sys.executable, "-c", UNCUT, json.dumps({**SETTINGS, "num_episodes": episodes})]

@@ -228,7 +228,8 @@ def test_a_finished_rehearsal_starts_anew_and_keeps_the_old_outputs(resumed, unc
     assert "starting anew" in uncut[1]
     assert "resumed from" not in uncut[1]
     previous = folder / "working" / "previous"
-    assert {n: (previous / n).read_bytes() for n in names_in(previous)} == before
+    kept = {n: (previous / n).read_bytes() for n in names_in(previous)}
+    assert kept == {n: content for n, content in before.items() if n != "trials.csv"}  # the ledger goes on
 
 
 def test_the_killed_and_resumed_run_ends_as_the_uncut_one(resumed, uncut):
