@@ -203,6 +203,26 @@ def test_the_first_update_makes_the_average_the_actor_itself():
         torch.testing.assert_close(slow, fast.detach())
 
 
+@pytest.mark.parametrize("warmup_steps", [40, 1])
+def test_the_stored_action_is_the_one_that_was_executed(warmup_steps):
+    """In the random warm-up and after it: a ring of actions that nobody took teaches nothing."""
+    executed = []
+
+    class Witness(Drift):
+        def step(self, action):
+            executed.append(np.asarray(action, np.float32).copy())
+            return super().step(action)
+
+    agent = make_agent(warmup_steps=warmup_steps)
+    loop = Interaction(agent, as_vector_env(Witness()), 0)
+    for _ in range(30):
+        loop.advance()
+    stored = agent.buffer.state()["rows"]["action"].numpy()
+    low, high = Drift.action_space.low, Drift.action_space.high
+    np.testing.assert_allclose(low + (stored + 1) * (high - low) / 2, np.array(executed), atol=1e-6)
+    assert np.ptp(stored) > 0
+
+
 class Discrete(gym.Env):
     observation_space = gym.spaces.Box(-1, 1, (4,), np.float32)
     action_space = gym.spaces.Discrete(3)

@@ -910,3 +910,19 @@ def test_bars_straight_from_a_frame_are_enough(features):
     table = pd.DataFrame({"zero": np.zeros(300, np.float32)}, bars.index)
     config = TradingEnvConfig(episode_lengths=[100])
     assert len(play(TradingEnvironment(bars, table, config), actions_for(200))[1]) == 100
+
+
+def test_a_late_step_costs_what_an_early_one_does(make_env):
+    """No work over the past: statistics are kept as the account goes. Calls are counted, Python's and C's."""
+    env = make_env(config=TradingEnvConfig(horizon=400))
+    env.reset(seed=0)
+    counts = []
+    for k in range(390):
+        calls = []
+        sys.setprofile(lambda _frame, event, _arg, calls=calls: calls.append(event))
+        try:
+            env.step(np.array([0.5 if k % 2 else -0.5], np.float32))
+        finally:
+            sys.setprofile(None)
+        counts.append(len(calls))
+    assert max(counts[340:]) <= max(counts[5:50])
