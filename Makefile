@@ -32,11 +32,10 @@ kaggle-rehearsal: $(READY)
 # The tests of everything that speaks to Kaggle, with another version of the client.
 KAGGLE ?= 2.2.5
 test-client: $(READY)-dev
-	$(PYTHON) -m venv --system-site-packages .venv-client
-	$(PIP) freeze --exclude kaggle > .venv-client/pins.txt
-	.venv-client/bin/python -m pip install --quiet -r .venv-client/pins.txt "kaggle==$(KAGGLE)"
-	OMP_NUM_THREADS=1 .venv-client/bin/python -m pytest -n 2 --dist worksteal tests/test_kaggle_client.py \
-		tests/test_kaggle_failures.py tests/test_kaggle_standin.py tests/test_kaggle_story.py tests/kaggle_standin
+	$(PIP) install --quiet "kaggle==$(KAGGLE)"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/test_kaggle_client.py \
+		tests/test_kaggle_failures.py tests/test_kaggle_standin.py tests/test_kaggle_story.py tests/kaggle_standin; \
+		status=$$?; $(PIP) install --quiet -r requirements/run.txt -c requirements/$(IMAGE).txt; exit $$status
 
 lint: $(READY)-dev
 	$(BIN)/ruff check .
