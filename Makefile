@@ -33,8 +33,9 @@ kaggle-rehearsal: $(READY)
 KAGGLE ?= 2.2.5
 test-client: $(READY)-dev
 	$(PIP) install --quiet "kaggle==$(KAGGLE)"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/test_kaggle_client.py \
-		tests/test_kaggle_failures.py tests/test_kaggle_standin.py tests/test_kaggle_story.py tests/kaggle_standin; \
+	KAGGLE_CLIENT_PYTHON="$$(cd "$(BIN)" && pwd)/python" OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest -n 2 --dist worksteal tests/test_kaggle_client.py tests/test_kaggle_failures.py \
+		tests/test_kaggle_standin.py tests/test_kaggle_story.py tests/kaggle_standin; \
 		status=$$?; $(PIP) install --quiet -r requirements/run.txt -c requirements/$(IMAGE).txt; exit $$status
 
 lint: $(READY)-dev
