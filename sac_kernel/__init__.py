@@ -41,6 +41,7 @@ MODULES = (
     "market",
     "trading_env",
     # the agent
+    "sac_config",
     "networks",
     "replay_buffer",
     "sac_agent",

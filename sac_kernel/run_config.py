@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sac_kernel import job_outputs, runtime
 from sac_kernel.config import from_flat, require
 from sac_kernel.errors import ConfigError
-from sac_kernel.sac_agent import SACConfig
+from sac_kernel.sac_config import SACConfig
 from sac_kernel.trading_env import TradingEnvConfig
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ INLINED = sac_kernel.MODULES
 ORDER = (*INLINED, *sac_kernel.BUNDLER_MODULES)
 FILES = sorted(PACKAGE.glob("*.py"))
 DATA_AND_ENV = INLINED[INLINED.index("bar_formats") : INLINED.index("trading_env") + 1]
-AGENT = ("networks", "replay_buffer", "sac_agent")
+AGENT = ("sac_config", "networks", "replay_buffer", "sac_agent")
 WITHOUT_TORCH = (*INLINED[: INLINED.index("networks")],)
 
 each_module = pytest.mark.parametrize("name", ORDER)
