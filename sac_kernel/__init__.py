@@ -44,6 +44,7 @@ MODULES = (
     "sac_config",
     "networks",
     "replay_buffer",
+    "sac_update",
     "sac_agent",
     "checkpoint",
     # training and judgement

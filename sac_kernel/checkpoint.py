@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-STATE_SCHEMA = 1
+STATE_SCHEMA = 2
 STATE_FOLDER = "state"
 INDEX_FILE = "state.json"
 EXPORT_INDEX = "state_index.json"

@@ -5,6 +5,7 @@ Shapes: B batch, S observation width, A action width.
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import TYPE_CHECKING
 
@@ -80,6 +81,20 @@ class TwinCritic(nn.Module):
     def minimum(self, obs: Tensor, action: Tensor) -> Tensor:
         """Return the smaller value, (B,)."""
         return torch.minimum(*self(obs, action))
+
+
+class Networks(nn.Module):
+    """All learnt numbers of an agent: actor, its average, critics, their targets, log temperature."""
+
+    def __init__(
+        self, state_dim: int, action_dim: int, hidden_dims: Sequence[int], initial_alpha: float
+    ) -> None:
+        super().__init__()
+        self.actor = Actor(state_dim, action_dim, hidden_dims)
+        self.critic = TwinCritic(state_dim, action_dim, hidden_dims)
+        self.target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.average = copy.deepcopy(self.actor).requires_grad_(False)
+        self.log_alpha = nn.Parameter(torch.tensor(math.log(initial_alpha)))
 
 
 def squashed_log_prob(pre_tanh: Tensor, noise: Tensor, log_std: Tensor) -> Tensor:

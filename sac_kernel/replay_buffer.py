@@ -32,13 +32,10 @@ class ReplayBuffer:
 
     def __init__(self, capacity: int, state_dim: int, action_dim: int, device: torch.device) -> None:
         self.capacity = capacity
-        self._ring = Batch(
-            torch.zeros(capacity, state_dim, device=device),
-            torch.zeros(capacity, action_dim, device=device),
-            torch.zeros(capacity, device=device),
-            torch.zeros(capacity, device=device),
-            torch.zeros(capacity, state_dim, device=device),
-        )
+        # One row a transition, so that a batch is one gather and not five.
+        self._widths = (state_dim, action_dim, 1, 1, state_dim)
+        self._rows = torch.zeros(capacity, sum(self._widths), device=device)
+        self._ring = self._fields(self._rows)
         self._next = 0
         self._size = 0
 
@@ -60,9 +57,9 @@ class ReplayBuffer:
 
     def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
         """Return `batch_size` transitions drawn uniformly with replacement, never by reward."""
-        device = self._ring.reward.device
+        device = self._rows.device
         rows = torch.randint(self._size, (batch_size,), generator=generator, device=device)
-        return Batch(*(ring.index_select(0, rows) for ring in self._ring))
+        return self._fields(self._rows.index_select(0, rows))
 
     def state(self) -> dict[str, Any]:
         """Return the filled rows and the write position, on the CPU."""
@@ -84,3 +81,8 @@ class ReplayBuffer:
             ring[: len(rows)] = rows.to(ring.device)
             self._size = len(rows)
         self._next = int(state["next"])
+
+    def _fields(self, rows: Tensor) -> Batch:
+        """Return views of packed rows."""
+        obs, action, reward, terminated, next_obs = rows.split_with_sizes(self._widths, dim=1)
+        return Batch(obs, action, reward.squeeze(1), terminated.squeeze(1), next_obs)

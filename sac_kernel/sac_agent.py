@@ -1,145 +1,36 @@
-"""Soft Actor-Critic: the agent, its one gradient update, and the loop that feeds it from any Box env.
+"""Soft Actor-Critic: the agent, and the loop that feeds it from any Box env.
 
-The update is a function of (networks, batch, noise, schedule tensors): no random draw, no host read and no
-data-dependent shape inside, so the CPU and a GPU run the same lines. The agent knows arrays and widths; it
-never imports data, features or an env.
+The agent knows arrays and widths; it never imports data, features or an env.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sac_kernel import __version__, files, runtime
 from sac_kernel.config import difference, from_flat, require, to_flat
 from sac_kernel.errors import CheckpointError, ConfigError, NonFiniteError
-from sac_kernel.networks import Actor, TwinCritic
+from sac_kernel.networks import Networks
 from sac_kernel.replay_buffer import Batch, ReplayBuffer
 from sac_kernel.sac_config import SACConfig as SACConfig  # the guide's users import it from here
+from sac_kernel.sac_update import UPDATE_METRICS, Learner, Schedule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
     FeatureArray = NDArray[np.float32]
 
 AGENT_SCHEMA = 1
-UPDATE_METRICS = ("critic_loss", "actor_loss", "alpha", "entropy", "q_mean")
 WIDTH_FIELDS = ("state_dim", "action_dim", "hidden_dims")
-
-
-class Noise(NamedTuple):
-    """Standard normal draws of one update, (B, A) each."""
-
-    next_action: Tensor
-    action: Tensor
-
-
-class Schedule(NamedTuple):
-    """What may change over training, as 0-d tensors, so that a change retraces nothing."""
-
-    gamma: Tensor
-    tau: Tensor
-    target_entropy: Tensor
-    reward_scale: Tensor
-    average_weight: Tensor
-
-
-class Networks(nn.Module):
-    """All learnt numbers of an agent: actor, its average, critics, their targets, log temperature."""
-
-    def __init__(self, config: SACConfig) -> None:
-        super().__init__()
-        widths = (config.state_dim, config.action_dim, config.hidden_dims)
-        self.actor = Actor(*widths)
-        self.critic = TwinCritic(*widths)
-        self.target = copy.deepcopy(self.critic).requires_grad_(False)
-        self.average = copy.deepcopy(self.actor).requires_grad_(False)
-        self.log_alpha = nn.Parameter(torch.tensor(math.log(config.initial_alpha)))
-
-
-def critic_loss(nets: Networks, batch: Batch, noise: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
-    """Return 1/2 sum_i mean (Q_i - y)^2 and the mean Q.
-
-    y = r + gamma (1 - terminated) [min_i Qbar_i(s', a') - alpha log pi(a'|s')], a' fresh from the policy;
-    Haarnoja et al. 2018, arXiv:1812.05905, eq. 5 and 6. A time limit is no termination: it bootstraps.
-    """
-    with torch.no_grad():
-        next_action, next_log_prob = nets.actor.sample(batch.next_obs, noise)
-        next_value = nets.target.minimum(batch.next_obs, next_action)
-        soft_value = next_value - nets.log_alpha.exp() * next_log_prob
-        reward = batch.reward * schedule.reward_scale
-        td_target = reward + schedule.gamma * (1.0 - batch.terminated) * soft_value
-    q1, q2 = nets.critic(batch.obs, batch.action)
-    loss = 0.5 * ((q1 - td_target).square().mean() + (q2 - td_target).square().mean())
-    return loss, q1.detach().mean()
-
-
-def actor_loss(nets: Networks, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean alpha log pi - min_i Q_i, the gradient flowing through Q, and mean log pi; eq. 7 and 9."""
-    action, log_prob = nets.actor.sample(obs, noise)
-    value = nets.critic.minimum(obs, action)
-    return (nets.log_alpha.exp().detach() * log_prob - value).mean(), log_prob.detach().mean()
-
-
-def alpha_loss(nets: Networks, mean_log_prob: Tensor, schedule: Schedule) -> Tensor:
-    """Return -log(alpha) (log pi + target entropy): alpha rises while entropy is below its target; eq. 18."""
-    return -nets.log_alpha * (mean_log_prob + schedule.target_entropy)
-
-
-class Optimisers:
-    """Adam for critics, actor and temperature, and the one gradient update that uses them."""
-
-    def __init__(self, nets: Networks, learning_rate: float) -> None:
-        self._groups = {
-            "critic": list(nets.critic.parameters()),
-            "actor": list(nets.actor.parameters()),
-            "alpha": [nets.log_alpha],
-        }
-        device = nets.log_alpha.device
-        self._adam = {
-            name: torch.optim.Adam(
-                parameters, lr=torch.tensor(learning_rate, device=device), fused=True, betas=(0.9, 0.999)
-            )
-            for name, parameters in self._groups.items()
-        }
-
-    def update(self, nets: Networks, batch: Batch, noise: Noise, schedule: Schedule) -> Tensor:
-        """Do one update of everything in place and return `UPDATE_METRICS`, shape (5,)."""
-        loss_q, q_mean = critic_loss(nets, batch, noise.next_action, schedule)
-        self._descend("critic", loss_q)
-        loss_pi, log_prob = actor_loss(nets, batch.obs, noise.action)
-        self._descend("actor", loss_pi)
-        self._descend("alpha", alpha_loss(nets, log_prob, schedule))
-        with torch.no_grad():
-            _blend(nets.target.parameters(), nets.critic.parameters(), schedule.tau)
-            _blend(nets.average.parameters(), nets.actor.parameters(), schedule.average_weight)
-        alpha = nets.log_alpha.detach().exp()
-        return torch.stack((loss_q.detach(), loss_pi.detach(), alpha, -log_prob, q_mean))
-
-    def state(self) -> dict[str, Any]:
-        """Return the moments and steps of all optimisers."""
-        return {name: adam.state_dict() for name, adam in self._adam.items()}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state`."""
-        for name, adam in self._adam.items():
-            adam.load_state_dict(state[name])
-
-    def _descend(self, name: str, loss: Tensor) -> None:
-        # Gradients of this group only: the actor's loss leaves no gradient in the critics.
-        parameters = self._groups[name]
-        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-            parameter.grad = gradient
-        self._adam[name].step()
 
 
 class SACAgent:
@@ -168,8 +59,10 @@ class SACAgent:
         self.updates = 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.nets = Networks(self.config).to(self.device)
-        self.optimisers = Optimisers(self.nets, self.config.learning_rate)
+            c = self.config
+            nets = Networks(c.state_dim, c.action_dim, c.hidden_dims, c.initial_alpha)
+        self.nets = nets.to(self.device)
+        self.learner = Learner(self.nets, c.learning_rate)
         self.generator = torch.Generator(self.device).manual_seed(seed + 1)
         self.metrics_sum = torch.zeros(len(UPDATE_METRICS), device=self.device)
         self._buffer: ReplayBuffer | None = None
@@ -215,12 +108,12 @@ class SACAgent:
         c = self.config
         batch = self.buffer.sample(c.batch_size, self.generator)
         shape = (2, c.batch_size, c.action_dim)
-        noise = Noise(*torch.randn(shape, generator=self.generator, device=self.device))
+        noise = torch.randn(shape, generator=self.generator, device=self.device)
         # As Adam corrects its moments: without it the untrained start still weighs 37 % after one horizon.
         weight = (1.0 - c.average_decay) / (1.0 - c.average_decay ** (self.updates + 1))
         self._schedule.average_weight.fill_(weight)
         self._schedule.target_entropy.fill_(c.entropy_target(self.updates))
-        self.metrics_sum += self.optimisers.update(self.nets, batch, noise, self._schedule)
+        self.metrics_sum += self.learner.update(batch, noise, self._schedule)
         self.updates += 1
 
     def take_metrics(self, updates: int) -> dict[str, float | None]:
@@ -304,7 +197,7 @@ class SACAgent:
         """Return everything that learning depends on: what continues this agent bit for bit."""
         return {
             "weights": _cpu_copy(self.nets.state_dict()),
-            "optimisers": _cpu_copy(self.optimisers.state()),
+            "learner": _cpu_copy(self.learner.state()),
             "generator": self.generator.get_state(),
             "metrics_sum": self.metrics_sum.cpu().clone(),
             "updates": self.updates,
@@ -314,7 +207,7 @@ class SACAgent:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from `training_state`."""
         self.nets.load_state_dict(state["weights"])
-        self.optimisers.restore(state["optimisers"])
+        self.learner.restore(state["learner"])
         self.generator.set_state(state["generator"])
         self.metrics_sum.copy_(state["metrics_sum"])
         self.updates = int(state["updates"])
@@ -419,12 +312,6 @@ def _before_reset(obs: Any, done: Any, infos: Mapping[str, Any]) -> Any:  # noqa
     for i in np.flatnonzero(done):
         next_obs[i] = infos["final_obs"][i]
     return next_obs
-
-
-def _blend(slow: Iterable[Tensor], fast: Iterable[Tensor], weight: Tensor) -> None:
-    """Slow = (1 - weight) slow + weight fast, in place."""
-    slow, fast = list(slow), list(fast)
-    torch._foreach_lerp_(slow, fast, [weight] * len(slow))  # torch's own fused form
 
 
 def _cpu_copy(value: Any) -> Any:  # noqa: ANN401

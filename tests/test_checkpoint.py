@@ -113,7 +113,7 @@ def test_another_state_schema_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "STATE_SCHEMA", 99)
     save(tmp_path, 1)
     monkeypatch.undo()
-    with pytest.raises(CheckpointError, match=r"schema 1 is required, found 99"):
+    with pytest.raises(CheckpointError, match=r"schema 2 is required, found 99"):
         checkpoint.load_state(tmp_path)
 
 

@@ -151,13 +151,13 @@ def test_the_entropy_target_goes_from_minus_one_to_minus_two_and_a_half_an_actio
 def test_each_update_gets_the_target_entropy_of_its_own_number(monkeypatch):
     agent = make_agent(target_entropy=-1.0, final_target_entropy=-3.0, schedule_updates=4)
     agent.learn(Drift(), 39)
-    seen, update = [], agent.optimisers.update
+    seen, update = [], agent.learner.update
 
-    def recorded(nets, batch, noise, schedule):
+    def recorded(batch, noise, schedule):
         seen.append(float(schedule.target_entropy))
-        return update(nets, batch, noise, schedule)
+        return update(batch, noise, schedule)
 
-    monkeypatch.setattr(agent.optimisers, "update", recorded)
+    monkeypatch.setattr(agent.learner, "update", recorded)
     for _ in range(6):
         agent.update()
     assert seen == [-1.0, -1.5, -2.0, -2.5, -3.0, -3.0]

@@ -8,19 +8,12 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sac_kernel.networks import Networks
 from sac_kernel.replay_buffer import Batch
-from sac_kernel.sac_agent import (
-    Networks,
-    Noise,
-    Optimisers,
-    SACAgent,
-    SACConfig,
-    Schedule,
-    actor_loss,
-    alpha_loss,
-    critic_loss,
-)
+from sac_kernel.sac_agent import SACAgent, SACConfig
+from sac_kernel.sac_update import Learner, Schedule
 from sac_kernel.synthetic_markets import BanditVectorEnv
+from tests.sac_oracle import AutogradLearner, actor_loss, alpha_loss, critic_loss
 
 STATES = torch.eye(2)  # one-hot
 
@@ -30,25 +23,25 @@ def schedule(gamma=0.9, tau=0.005, target_entropy=-1.0, reward_scale=1.0, averag
     return Schedule(*(torch.tensor(v) for v in values))
 
 
-def make_nets(seed=0, **fields):
+def make_nets(seed=0, action_dim=1, hidden_dims=(16, 16), initial_alpha=0.02):
     torch.manual_seed(seed)
-    return Networks(SACConfig(**{"state_dim": 2, "hidden_dims": (16, 16), **fields}))
+    return Networks(2, action_dim, hidden_dims, initial_alpha)
 
 
-def random_batch(n=64, seed=0, state_dim=2):
+def random_batch(n=64, seed=0, action_dim=1):
     g = torch.Generator().manual_seed(seed)
     return Batch(
-        torch.randn(n, state_dim, generator=g),
-        2 * torch.rand(n, 1, generator=g) - 1,
+        torch.randn(n, 2, generator=g),
+        2 * torch.rand(n, action_dim, generator=g) - 1,
         torch.randn(n, generator=g),
         (torch.rand(n, generator=g) < 0.1).float(),
-        torch.randn(n, state_dim, generator=g),
+        torch.randn(n, 2, generator=g),
     )
 
 
-def random_noise(n=64, seed=1):
-    g = torch.Generator().manual_seed(seed)
-    return Noise(torch.randn(n, 1, generator=g), torch.randn(n, 1, generator=g))
+def random_noise(n=64, seed=1, action_dim=1):
+    """Return the noise of next actions and of actions, (2, n, A)."""
+    return torch.randn(2, n, action_dim, generator=torch.Generator().manual_seed(seed))
 
 
 def set_policy(actor, mean, log_std):
@@ -138,6 +131,68 @@ def test_critic_loss_is_half_the_summed_squared_errors_of_both():
     assert float(q_mean) == pytest.approx(3.0, abs=1e-6)
 
 
+# -- the written-out passes against autograd ------------------------------------------------------
+
+
+def double(values):
+    return type(values)(*(v.double() for v in values))
+
+
+@pytest.mark.parametrize("hidden_dims", [(8,), (16, 8), (8, 16, 8)])
+@pytest.mark.parametrize("action_dim", [1, 6])
+def test_updates_equal_the_autograd_form_in_double_precision(hidden_dims, action_dim):
+    """Metrics, every weight and both of Adam's moments, over several updates, ends of episodes included."""
+    nets = make_nets(action_dim=action_dim, hidden_dims=hidden_dims, initial_alpha=0.2).double()
+    with torch.no_grad():
+        nets.actor.head.weight.normal_()  # a zero mean head would hide the gradients below it
+    peer_nets = copy.deepcopy(nets)
+    learner, peer = Learner(nets, 3e-3), AutogradLearner(peer_nets, 3e-3)
+    settings = double(schedule(tau=0.05, reward_scale=2.0, average_weight=0.1))
+    for k in range(6):
+        batch = double(random_batch(seed=k, action_dim=action_dim))
+        assert set(batch.terminated.tolist()) == {0.0, 1.0}
+        noise = random_noise(seed=100 + k, action_dim=action_dim).double()
+        found, expected = learner.update(batch, noise, settings), peer.update(batch, noise, settings)
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-13)
+    weights = zip(nets.named_parameters(), peer_nets.parameters(), strict=True)
+    for (name, own), other in weights:
+        torch.testing.assert_close(own, other, rtol=1e-9, atol=1e-13, msg=lambda m, n=name: f"{n}: {m}")
+    state = learner.state()
+    for own, other in zip(nets.parameters(), peer_nets.parameters(), strict=True):
+        if other in peer.moments("exp_avg"):  # not the averages
+            part = slice(own.storage_offset(), own.storage_offset() + own.numel())
+            stack = "critic" if any(own is p for p in nets.critic.parameters()) else "actor"
+            for moment, key in (("mean", "exp_avg"), ("square", "exp_avg_sq")):
+                expected = peer.moments(key)[other].flatten()
+                scale = float(expected.abs().max())
+                torch.testing.assert_close(
+                    state[f"{stack}_{moment}"][part], expected, rtol=1e-9, atol=1e-11 * scale
+                )
+    assert float(learner.state()["step"]) == 6.0
+
+
+def test_equal_critics_share_the_actors_gradient():
+    # Where both values are equal, torch.minimum sends half the gradient to each; so does the written form.
+    nets = make_nets(initial_alpha=1e-12).double()
+    nets.critic.q2.load_state_dict(nets.critic.q1.state_dict())
+    peer_nets = copy.deepcopy(nets)
+    batch, noise, settings = double(random_batch()), random_noise().double(), double(schedule())
+    Learner(nets, 1e-3).update(batch, noise, settings)
+    AutogradLearner(peer_nets, 1e-3).update(batch, noise, settings)
+    for own, other in zip(nets.parameters(), peer_nets.parameters(), strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-9, atol=1e-13)
+
+
+def test_weights_stay_the_networks_own():
+    """Loading weights after the learner took the storage over is seen by the next update."""
+    first, second = make_nets(seed=1), make_nets(seed=2)
+    learners = [Learner(nets, 1e-3) for nets in (first, second)]
+    second.load_state_dict(first.state_dict())
+    for learner in learners:
+        learner.update(random_batch(), random_noise(), schedule())
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
 # -- fixed points --------------------------------------------------------------------------------
 
 
@@ -184,12 +239,11 @@ def test_the_whole_update_finds_the_optimal_values_of_a_controlled_chain():
     # Reward a in state 0 and -a in state 1, gamma 0.5, alpha about 0: the best action earns 1 a step, so
     # V = 1 / (1 - 0.5) = 2 and Q*(0, a) = a + 1, Q*(1, a) = -a + 1.
     nets = make_nets(hidden_dims=(32, 32), initial_alpha=1e-6)
-    adam, g = Optimisers(nets, 2e-3), torch.Generator().manual_seed(0)
+    learner, g = Learner(nets, 2e-3), torch.Generator().manual_seed(0)
     settings = schedule(gamma=0.5, tau=0.02, target_entropy=-3.0)
     for _ in range(1500):
         batch = chain_batch(g, 128, lambda s, a: torch.where(s == 0, a, -a))
-        noise = Noise(*torch.randn(2, 128, 1, generator=g))
-        adam.update(nets, batch, noise, settings)
+        learner.update(batch, torch.randn(2, 128, 1, generator=g), settings)
     actions = torch.linspace(-1, 1, 9)
     with torch.no_grad():
         low, high = (nets.critic.minimum(STATES[s].expand(9, 2), actions[:, None]) for s in (0, 1))
@@ -205,7 +259,7 @@ def test_the_whole_update_finds_the_optimal_values_of_a_controlled_chain():
 
 def actor_gradient(nets):
     batch, noise = random_batch(), random_noise()
-    loss, _ = actor_loss(nets, batch.obs, noise.action)
+    loss, _ = actor_loss(nets, batch.obs, noise[1])
     return torch.autograd.grad(loss, list(nets.actor.parameters()))
 
 
@@ -247,27 +301,9 @@ def test_actor_loss_is_alpha_log_pi_minus_q():
     assert float(log_prob) == pytest.approx(ALPHA_LOG_PI / 0.2, abs=1e-5)
 
 
-def test_update_leaves_no_gradient_of_the_actor_loss_in_the_critics():
-    nets, batch, noise = make_nets(), random_batch(), random_noise()
-    before = copy.deepcopy(nets)
-    loss, _ = critic_loss(before, batch, noise.next_action, schedule())
-    own = torch.autograd.grad(loss, list(before.critic.parameters()))
-    Optimisers(nets, 1e-3).update(nets, batch, noise, schedule())
-    for parameter, gradient in zip(nets.critic.parameters(), own, strict=True):
-        torch.testing.assert_close(parameter.grad, gradient)
-
-
-def test_targets_and_averages_take_no_gradient():
-    nets = make_nets()
-    Optimisers(nets, 1e-3).update(nets, random_batch(), random_noise(), schedule())
-    slow = [*nets.target.parameters(), *nets.average.parameters()]
-    assert not any(p.requires_grad for p in slow)
-    assert all(p.grad is None for p in slow)
-
-
 def test_critic_loss_sends_no_gradient_into_actor_or_temperature():
     nets = make_nets()
-    critic_loss(nets, random_batch(), random_noise().next_action, schedule())[0].backward()
+    critic_loss(nets, random_batch(), random_noise()[0], schedule())[0].backward()
     assert all(p.grad is None for p in nets.actor.parameters())
     assert nets.log_alpha.grad is None
 
@@ -281,7 +317,7 @@ def test_alpha_rises_below_the_target_entropy_and_falls_above(target_entropy, di
     # [-1, 1] is at most ln 2, so it is below 5; that of a new actor is far above -50.
     nets = make_nets(initial_alpha=0.05)
     settings = schedule(target_entropy=target_entropy)
-    Optimisers(nets, 0.01).update(nets, random_batch(), random_noise(), settings)
+    Learner(nets, 0.01).update(random_batch(), random_noise(), settings)
     change = float(nets.log_alpha.detach()) - math.log(0.05)
     assert change == pytest.approx(0.01 * direction, rel=1e-3)
 
@@ -296,8 +332,8 @@ def test_target_moves_by_tau_towards_the_new_critic():
     nets = make_nets()
     old = copy.deepcopy(nets.target)
     settings = schedule(tau=0.1, average_weight=0.01)
-    optimisers = Optimisers(nets, 1e-2)
-    optimisers.update(nets, random_batch(), random_noise(), settings)
+    learner = Learner(nets, 1e-2)
+    learner.update(random_batch(), random_noise(), settings)
     for slow, before, fast in zip(
         nets.target.parameters(), old.parameters(), nets.critic.parameters(), strict=True
     ):
@@ -309,7 +345,7 @@ def test_average_actor_moves_by_its_weight_towards_the_new_actor():
     nets = make_nets()
     old = copy.deepcopy(nets.average)
     settings = schedule(average_weight=0.01)
-    Optimisers(nets, 1e-2).update(nets, random_batch(), random_noise(), settings)
+    Learner(nets, 1e-2).update(random_batch(), random_noise(), settings)
     for slow, before, fast in zip(
         nets.average.parameters(), old.parameters(), nets.actor.parameters(), strict=True
     ):
@@ -319,13 +355,13 @@ def test_average_actor_moves_by_its_weight_towards_the_new_actor():
 def test_reported_metrics_are_those_of_the_losses():
     nets, batch, noise = make_nets(initial_alpha=0.3), random_batch(), random_noise()
     before = copy.deepcopy(nets)
-    loss_q, q_mean = critic_loss(before, batch, noise.next_action, schedule())
-    values = Optimisers(nets, 1e-3).update(nets, batch, noise, schedule()).tolist()
+    loss_q, q_mean = critic_loss(before, batch, noise[0], schedule())
+    values = Learner(nets, 1e-3).update(batch, noise, schedule()).tolist()
     assert values[0] == pytest.approx(float(loss_q.detach()))
     assert values[2] == pytest.approx(float(nets.log_alpha.detach().exp()))
-    assert values[4] == pytest.approx(float(q_mean))
+    assert values[4] == pytest.approx(float(q_mean), abs=1e-7)
     with torch.no_grad():
-        log_prob = before.actor.sample(batch.obs, noise.action)[1].mean()
+        log_prob = before.actor.sample(batch.obs, noise[1])[1].mean()
     assert values[3] == pytest.approx(-float(log_prob), rel=1e-5)
 
 
@@ -347,20 +383,20 @@ class OpList(TorchDispatchMode):
 
 def ops_of_updates(count):
     nets = make_nets(seed=4)
-    optimisers, settings = Optimisers(nets, 3e-4), schedule()
+    learner, settings = Learner(nets, 3e-4), schedule()
     recorded = []
     for k in range(count):
         batch, noise = random_batch(seed=k), random_noise(seed=100 + k)
         with OpList() as mode:
-            optimisers.update(nets, batch, noise, settings)
+            learner.update(batch, noise, settings)
         recorded.append(mode.ops)
     return recorded
 
 
-def test_updates_after_the_first_are_one_fixed_list_of_operations():
-    _, second, third = ops_of_updates(3)
-    assert len(second) > 50
-    assert second == third
+def test_updates_are_one_fixed_list_of_operations():
+    first, second, third = ops_of_updates(3)
+    assert 50 < len(first) < 200
+    assert first == second == third
 
 
 @pytest.mark.parametrize(
@@ -375,18 +411,18 @@ def test_update_reads_nothing_on_the_host_and_draws_nothing(forbidden):
 
 def test_update_leaves_the_global_generators_alone():
     nets = make_nets()
-    optimisers = Optimisers(nets, 1e-3)
+    learner = Learner(nets, 1e-3)
     before = torch.random.get_rng_state()
-    optimisers.update(nets, random_batch(), random_noise(), schedule())
+    learner.update(random_batch(), random_noise(), schedule())
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_update_is_a_function_of_networks_batch_and_noise():
     first, second = make_nets(seed=2), make_nets(seed=2)
     for nets in (first, second):
-        optimisers = Optimisers(nets, 1e-3)
+        learner = Learner(nets, 1e-3)
         for k in range(5):
-            optimisers.update(nets, random_batch(seed=k), random_noise(seed=k), schedule())
+            learner.update(random_batch(seed=k), random_noise(seed=k), schedule())
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
