@@ -6,7 +6,7 @@ import logging
 import pytest
 import torch
 
-from sac_kernel import checkpoint, files, job_outputs
+from sac_kernel import checkpoint, files, job_folders, job_outputs
 from sac_kernel.data_pipeline import write_processed
 from sac_kernel.errors import CheckpointError
 from sac_kernel.job_queue import run_jobs
@@ -306,7 +306,7 @@ def test_a_queue_goes_on_from_a_state_dataset_in_another_folder(h5, both, tmp_pa
     first = tmp_path / "first"
     config = two_jobs(h5, first)
     run_two_jobs(config, 27)  # cut in the second job
-    names = [job_outputs.job_name(*job) for job in config.jobs]
+    names = [job_folders.job_name(*job) for job in config.jobs]
     folders = {name: first / "runs" / name / "state" for name in names}
     target = tmp_path / "input" / "datasets" / "someone" / "x-state"
     index = checkpoint.export_states(folders, target)
