@@ -17,6 +17,8 @@ from sac_kernel.trading_env import TradingEnvConfig
 from sac_kernel.train_sac_kaggle import KaggleTrainer
 from tests.conftest import make_data
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 SAC = SACConfig(hidden_dims=(16, 16), batch_size=32, warmup_steps=60, buffer_capacity=200, utd_ratio=0.25)
 ENV = TradingEnvConfig(episode_lengths=(60,), horizon=37)
 
