@@ -1,9 +1,9 @@
 """The client without its second of imports: each call is forked from a process that has made them.
 
-`QuickClient.python` stands in for a Python interpreter in `python -P -m kaggle ARGS`: a process that hands its
-arguments, environment, folder and streams to the server, and ends as the forked client ends; when it is killed,
-so is the client. The client's own modules are imported anew in each fork, so that they read its environment.
-Where a process cannot fork, the interpreter itself does it.
+`QuickClient.python` stands in for a Python interpreter. For `python -P -m kaggle ARGS` it hands arguments,
+environment, folder and streams to the server, and ends as the forked client ends; when it is killed, so is the
+client. Anything else goes to the interpreter itself. The client's own modules are imported anew in each fork, so
+that they read its environment. Where a process cannot fork, the interpreter itself does it all.
 """
 
 import atexit
@@ -46,7 +46,13 @@ class QuickClient:
         (self._folder / "home").mkdir()
         stub = self._folder / "python"
         words = [self._real, "-I", "-S", __file__, "call", str(self._folder / "s")]
-        stub.write_text(f'#!/bin/sh\nexec {shlex.join(map(str, words))} "$@"\n', encoding="utf-8")
+        script = f"""#!/bin/sh
+case "$1 $2 $3" in
+    "-P -m kaggle") exec {shlex.join(map(str, words))} "$@" ;;
+    *) exec {shlex.quote(str(self._real))} "$@" ;;
+esac
+"""
+        stub.write_text(script, encoding="utf-8")
         stub.chmod(0o755)
         env = {k: v for k, v in os.environ.items() if "KAGGLE" not in k and not k.startswith("XDG_")}
         env |= {"KAGGLE_USERNAME": "nobody", "KAGGLE_KEY": "none"}  # on import it wants a login
@@ -139,9 +145,6 @@ def become_the_client(arguments, environment, folder, streams):
         os.environ.clear()
         os.environ.update(environment)
         os.chdir(folder)
-        if arguments[:3] != ["-P", "-m", "kaggle"]:
-            msg = f"the quick client knows -P -m kaggle, got {arguments}"
-            raise ValueError(msg)
         sys.argv = arguments[2:]
         runpy.run_module("kaggle", run_name="__main__", alter_sys=True)
     except SystemExit as end:
