@@ -19,7 +19,7 @@ from sac_kernel import (
     MODULES,
     __version__,
     files,
-    job_outputs,
+    job_folders,
     kernel_notebook,
     probe,
     rehearsal,
@@ -32,8 +32,7 @@ from sac_kernel.errors import ConfigError, SacKernelError
 from sac_kernel.kaggle_client import KaggleClient
 from sac_kernel.kaggle_run import KaggleRun, check_accelerator
 from sac_kernel.run_config import RunConfig
-from sac_kernel.runtime import CODE_MANIFEST, DATA_FILE, LOCAL_DATA
-from sac_kernel.train_sac_kaggle import code_hash
+from sac_kernel.runtime import CODE_MANIFEST, DATA_FILE, LOCAL_DATA, code_hash
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -293,7 +292,7 @@ def _rehearse(
     notebook: Path, datasets: dict[str, Path], parameters: Mapping[str, Any], output: Path, *, fresh: bool
 ) -> int:
     folder = BUILD / "rehearsal"
-    if fresh and job_outputs.move_to_previous(folder / "working"):
+    if fresh and job_folders.move_to_previous(folder / "working"):
         print("--fresh: the earlier rehearsal's outputs moved to previous/")
     print("Rehearsing: this very notebook, in a folder laid out as on Kaggle, without network.\n", flush=True)
     done = rehearsal.rehearse(notebook, folder, datasets)

@@ -16,6 +16,7 @@ MODULES = (
     "significance",
     "verdict",
     "trials",
+    "job_folders",
     # bars
     "instruments",
     "bar_clocks",

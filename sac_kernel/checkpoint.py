@@ -11,7 +11,6 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from sac_kernel import __version__, files
 from sac_kernel.config import difference
@@ -135,6 +134,8 @@ def rng_from_text(text: str) -> np.random.Generator:
 
 def env_to_plain(state: Mapping[str, Any]) -> dict[str, Any]:
     """Return a vector env's state as tensors and plain values."""
+    import torch  # states are staged and their facts read without the framework
+
     return {"accounts": torch.from_numpy(state["accounts"].copy()), "rng": rng_to_text(state["rng"])}
 
 

@@ -1,20 +1,24 @@
-"""The last step of a run: judge on the test split, write report, summary, manifest and models.zip.
-
-A job (one agent, one seed) has the top of the output folder to itself; several live in
-runs/agent_{id}_seed_{s}/ with one report at the top.
-"""
+"""The last step of a run: judge on the test split, write report, summary, manifest and models.zip."""
 
 from __future__ import annotations
 
 import math
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sac_kernel import evaluation, files, plots, report, report_sections, runtime, trials, verdict
-from sac_kernel.errors import ConfigError
+from sac_kernel import (
+    evaluation,
+    files,
+    job_folders,
+    plots,
+    report,
+    report_sections,
+    runtime,
+    trials,
+    verdict,
+)
 from sac_kernel.sac_agent import SACAgent
 
 if TYPE_CHECKING:
@@ -26,17 +30,6 @@ if TYPE_CHECKING:
     from sac_kernel.data_pipeline import ProcessedData
     from sac_kernel.evaluation import Judgement
     from sac_kernel.trading_env import TradingEnvConfig
-
-MAX_FILES = 300
-"""Kaggle lists at most 500 output files; beyond that some never come home."""
-
-PREVIOUS = "previous"
-RUNS = "runs"
-STATS_FILE = "logs/training_stats.json"
-FACTS_FILE = "state/job.json"
-"""Of a job: rates and times, which no two runs share; logs/ holds what they do."""
-REPORT_FILES = ("report.html", "summary.json", "manifest.json", "models.zip")
-_JOB_ENTRIES = ("checkpoints", "logs", "state", "figures", RUNS, *REPORT_FILES)
 
 
 @dataclass(frozen=True)
@@ -64,61 +57,8 @@ class FinishedJob:
             SACAgent.from_checkpoint(folder / f"agent_{agent_id}_{kind}.pt", device="cpu")
             for kind in ("final", "best")
         )
-        stats = files.read_json(folder / STATS_FILE)
-        return cls(folder, final, best, stats, files.read_json(folder / FACTS_FILE))
-
-
-def job_name(agent_id: int, seed: int) -> str:
-    """Return the name of one job: 'agent_1_seed_0'."""
-    return f"agent_{agent_id}_seed_{seed}"
-
-
-def job_folder(top: Path, agent_id: int, seed: int, jobs: int) -> Path:
-    """Return where a job writes: the top if it is alone, else its own folder under runs/."""
-    return top if jobs == 1 else top / RUNS / job_name(agent_id, seed)
-
-
-def top_of(folder: Path) -> Path:
-    """Return the output folder of the run that a job's folder belongs to."""
-    return folder.parent.parent if folder.parent.name == RUNS else folder
-
-
-def is_reported(folder: Path, num_episodes: int) -> bool:
-    """Whether the run of a job is over: every job done, at least `num_episodes` long, and its report written.
-
-    A queue that was cut, or a run killed before its report, is not over: it goes on.
-    """
-    path = top_of(folder) / "manifest.json"
-    manifest = files.read_json(path) if path.is_file() else {}
-    return manifest.get("status") == "complete" and int(manifest["episodes"]) >= num_episodes
-
-
-def check_file_count(jobs: int, num_episodes: int, checkpoint_frequency: int) -> None:
-    """Raise ConfigError if the run would write more than MAX_FILES files."""
-    fixed, per_job = 20, 12
-    room = (MAX_FILES - fixed) // jobs - per_job
-    checkpoints = num_episodes // checkpoint_frequency
-    if 2 * checkpoints > room:
-        least = math.ceil(2 * num_episodes / max(room, 1))
-        msg = (
-            f"job_outputs: at most {MAX_FILES} output files, found {2 * checkpoints} checkpoint files in each of "
-            f"{jobs} job(s); set checkpoint_frequency to {least} or more"
-        )
-        raise ConfigError(msg)
-
-
-def move_to_previous(top: Path) -> bool:
-    """Move the outputs of an earlier run into previous/, replacing what was there; return whether any were."""
-    found = [top / name for name in _JOB_ENTRIES if (top / name).exists()] + sorted(top.glob("agent_*.pt"))
-    if not found:
-        return False
-    previous = top / PREVIOUS
-    if previous.exists():
-        shutil.rmtree(previous)
-    previous.mkdir(parents=True)
-    for path in found:
-        path.rename(previous / path.name)
-    return True
+        stats = files.read_json(folder / job_folders.STATS_FILE)
+        return cls(folder, final, best, stats, files.read_json(folder / job_folders.FACTS_FILE))
 
 
 def bring_ledger(top: Path) -> None:
@@ -138,7 +78,7 @@ def judge_job(
     """Judge a job's final and best agent on the test split; `train` fits the baselines that need it."""
     i = job.final.agent_id
     agents = {f"agent {i} (final)": job.final, f"agent {i} (best)": job.best}
-    counted = trials.count(trials.read(top_of(job.folder) / trials.NAME))
+    counted = trials.count(trials.read(job_folders.top_of(job.folder) / trials.NAME))
     return evaluation.judge(agents, bars, features, config, train=train, counted=counted)
 
 
@@ -254,7 +194,9 @@ def _copy_first_seed(top: Path, jobs: Sequence[FinishedJob]) -> None:
 
 def _output_files(top: Path) -> list[str]:
     """Return the output files below `top`, previous runs, input logs and the manifest aside."""
-    wanted = [p for name in _JOB_ENTRIES for p in [top / name] if p.is_file() and name != "manifest.json"]
-    wanted += [p for name in _JOB_ENTRIES for p in (top / name).rglob("*") if p.is_file()]
+    wanted = [
+        p for name in job_folders.ENTRIES for p in [top / name] if p.is_file() and name != "manifest.json"
+    ]
+    wanted += [p for name in job_folders.ENTRIES for p in (top / name).rglob("*") if p.is_file()]
     wanted += [*top.glob("agent_*.pt"), *top.glob(trials.NAME)]
     return sorted(p.relative_to(top).as_posix() for p in wanted if not p.name.endswith(".tmp"))

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sac_kernel import job_outputs, runtime, trials
+from sac_kernel import job_folders, job_outputs, runtime, trials
 from sac_kernel.errors import SacKernelError
 from sac_kernel.job_outputs import FinishedJob
 from sac_kernel.run_config import RunConfig
@@ -65,7 +65,7 @@ def job_trainer(
     """Return the trainer of one job of a run."""
     return KaggleTrainer(
         h5_path=config.h5_path or None,
-        output_dir=job_outputs.job_folder(config.top_folder, agent_id, seed, len(config.jobs)),
+        output_dir=job_folders.job_folder(config.top_folder, agent_id, seed, len(config.jobs)),
         num_episodes=config.num_episodes,
         eval_frequency=config.eval_frequency,
         checkpoint_frequency=config.checkpoint_frequency,
@@ -115,8 +115,8 @@ def run_jobs(
         why = next(iter(failures.values()))
         msg = f"run_jobs: at least one job that works is required, found {why}"
         raise SacKernelError(msg)
-    finished = [job for job in config.jobs if job_outputs.job_name(*job) not in failures]
-    folders = [job_outputs.job_folder(config.top_folder, *job, len(config.jobs)) for job in finished]
+    finished = [job for job in config.jobs if job_folders.job_name(*job) not in failures]
+    folders = [job_folders.job_folder(config.top_folder, *job, len(config.jobs)) for job in finished]
     job_outputs.bring_ledger(config.top_folder)
     trials.merge(config.top_folder / trials.NAME, [folder / trials.NAME for folder in folders])
     jobs, judgements = [], []
@@ -170,8 +170,8 @@ def _in_turn(config: RunConfig, deadline: Deadline) -> dict[str, str]:
         except Exception as err:
             if len(failures) + 1 == len(config.jobs):
                 raise
-            failures[job_outputs.job_name(*job)] = f"{type(err).__name__}: {err}"
-            logger.exception("%s failed; the queue goes on", job_outputs.job_name(*job))
+            failures[job_folders.job_name(*job)] = f"{type(err).__name__}: {err}"
+            logger.exception("%s failed; the queue goes on", job_folders.job_name(*job))
     return failures
 
 
@@ -182,7 +182,7 @@ class _Worker:
     """One job in a process of its own; closing its input asks it to stop, on every system alike."""
 
     def __init__(self, config: RunConfig, job: _Job, device: str, budget_s: float, threads: int) -> None:
-        self.job, self.name = job, job_outputs.job_name(*job)
+        self.job, self.name = job, job_folders.job_name(*job)
         package = Path(__file__).resolve().parent
         env = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONPATH": str(package.parent)}
         self._process = subprocess.Popen(  # noqa: S603  # this interpreter, arguments as a list

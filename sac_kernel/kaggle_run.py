@@ -12,10 +12,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from sac_kernel import checkpoint, files, job_outputs, trials
+from sac_kernel import checkpoint, files, job_folders, runtime, trials
 from sac_kernel.errors import ConfigError, KaggleError
 from sac_kernel.kaggle_client import ACTIVE, FINGERPRINT, KaggleClient, Published, Pushed
-from sac_kernel.walkthrough import NOT_TRAINED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -199,7 +198,11 @@ class KaggleRun:
 
     def _why_not_trained(self) -> KaggleError | None:
         """Return what a run without outputs said of itself, if it did."""
-        said = [line for line in _lines(self.client.kernel_log(self.kernel)) if line.startswith(NOT_TRAINED)]
+        said = [
+            line
+            for line in _lines(self.client.kernel_log(self.kernel))
+            if line.startswith(runtime.NOT_TRAINED)
+        ]
         text = f"{self.kernel}: a run that trains is required, found {said[-1]}" if said else ""
         return KaggleError(text) if said else None
 
@@ -235,7 +238,7 @@ class KaggleRun:
         if target.exists():
             shutil.rmtree(target)
         folders = {
-            job_outputs.job_name(*job): job_outputs.job_folder(self.outputs, *job, len(jobs))
+            job_folders.job_name(*job): job_folders.job_folder(self.outputs, *job, len(jobs))
             / checkpoint.STATE_FOLDER
             for job in jobs
         }

@@ -458,7 +458,8 @@ def drift_figure(rows: Sequence[Mapping[str, Any]], paths: Mapping[str, ArrayLik
 def _canvas(figure: Figure) -> Any:  # noqa: ANN401  # its methods carry no types
     """Return a canvas of a figure whose layout is settled: a second pass would move it by a pixel."""
     canvas = FigureCanvasAgg(figure)
-    figure.draw_without_rendering()
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
     figure.set_layout_engine("none")
     return canvas
 

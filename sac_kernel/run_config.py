@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sac_kernel import job_outputs, runtime
+from sac_kernel import job_folders, runtime
 from sac_kernel.config import from_flat, require
 from sac_kernel.errors import ConfigError
+from sac_kernel.market import TradingEnvConfig
 from sac_kernel.sac_config import SACConfig
-from sac_kernel.trading_env import TradingEnvConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,7 +105,7 @@ class RunConfig:
             fits, where, f"expect_env_steps must be empty or one for each of {len(pairs)} jobs", list(steps)
         )
         check_divides(self.num_envs, self.env_episode_length)
-        job_outputs.check_file_count(len(pairs), self.num_episodes, self.checkpoint_frequency)
+        job_folders.check_file_count(len(pairs), self.num_episodes, self.checkpoint_frequency)
 
     @property
     def jobs(self) -> list[tuple[int, int]]:

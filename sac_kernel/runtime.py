@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sac_kernel import MODULES, files
 from sac_kernel.errors import ConfigError, DeviceError, InputNotFoundError
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ REHEARSAL_VARIABLE = "SAC_REHEARSAL"
 KAGGLE_INPUT, KAGGLE_WORKING = Path("/kaggle/input"), Path("/kaggle/working")
 DATA_FILE = "processed_data.h5"
 CODE_MANIFEST = "code_manifest.json"
+NOT_TRAINED = "NOT TRAINED:"
+"""Begins the line of a run that ended before training, as COMPLETE and after a minute."""
 LOCAL_DATA = Path("data") / "processed" / DATA_FILE
 
 _SEARCH_DEPTH = 4  # input/datasets/OWNER/SLUG is the deepest known mount; large inputs are slow to walk
@@ -259,6 +262,13 @@ def versions() -> dict[str, str]:
     names = ("torch", "numpy", "pandas", "h5py", "gymnasium", "numba", "matplotlib")
     found = {name: importlib.metadata.version(name) for name in names}
     return {"python": platform.python_version(), "machine": platform.machine(), **found}
+
+
+def code_hash() -> str:
+    """Return the SHA-256 of the package's inlined modules, in order; line ends are a matter of the checkout."""
+    folder = Path(__file__).parent
+    contents = {name: (folder / f"{name}.py").read_bytes().replace(b"\r\n", b"\n") for name in MODULES}
+    return files.content_hash({name: files.sha256(content) for name, content in contents.items()})
 
 
 @dataclass

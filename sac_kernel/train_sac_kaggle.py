@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sac_kernel import MODULES, checkpoint, evaluation, files, job_outputs, runtime, train_market, trials
+from sac_kernel import (
+    checkpoint,
+    evaluation,
+    files,
+    job_folders,
+    job_outputs,
+    runtime,
+    train_market,
+    trials,
+)
 from sac_kernel.config import require, to_flat
 from sac_kernel.data_pipeline import ProcessedData, read_processed
 from sac_kernel.errors import CheckpointError, DataError, SacKernelError
@@ -113,7 +122,7 @@ class KaggleTrainer:
         ):
             require(value > 0, where, f"{name} must be > 0", value)
         check_divides(num_envs, length)
-        job_outputs.check_file_count(1, num_episodes, checkpoint_frequency)
+        job_folders.check_file_count(1, num_episodes, checkpoint_frequency)
         self.h5_path = Path(h5_path) if h5_path else None
         self.folder = Path(output_dir) if output_dir else runtime.paths().working_dir
         self.num_episodes, self.eval_frequency = num_episodes, eval_frequency
@@ -171,13 +180,13 @@ class KaggleTrainer:
 
     def make_room(self) -> None:
         """Move the outputs of a run that is over, or that `resume` forbids to go on with, to previous/."""
-        over = job_outputs.is_reported(self.folder, self.num_episodes)
+        over = job_folders.is_reported(self.folder, self.num_episodes)
         begun = checkpoint.newest_facts(self.folder / checkpoint.STATE_FOLDER) is not None
         if over or (begun and self.resume == "never"):
-            top, reason = job_outputs.top_of(self.folder), "finished" if over else "resume='never'"
-            if job_outputs.move_to_previous(top):
+            top, reason = job_folders.top_of(self.folder), "finished" if over else "resume='never'"
+            if job_folders.move_to_previous(top):
                 logger.info(
-                    "earlier outputs (%s) moved to %s; starting anew", reason, top / job_outputs.PREVIOUS
+                    "earlier outputs (%s) moved to %s; starting anew", reason, top / job_folders.PREVIOUS
                 )
 
     # -- preparation -------------------------------------------------------------------------------
@@ -218,7 +227,7 @@ class KaggleTrainer:
             "observation_names": list(self.train_market.observation_names),
             "env": to_flat(self.env_config),
             "data_hash": self.data.content_hash,
-            "code_hash": code_hash(),
+            "code_hash": runtime.code_hash(),
         }
         self.env = TradingVectorEnv(self.train_market, self.env_config, self.num_envs)
         self.loop = Interaction(self.agent, self.env, self.seed)
@@ -276,7 +285,7 @@ class KaggleTrainer:
 
         A finished job of an unfinished queue is restored too: it trains nothing and is judged with the rest.
         """
-        root, job = runtime.paths().input_root, job_outputs.job_name(self.agent_id, self.seed)
+        root, job = runtime.paths().input_root, job_folders.job_name(self.agent_id, self.seed)
         indexes = runtime.input_files(root, checkpoint.EXPORT_INDEX) if root and self.resume == "auto" else []
         for index in indexes[:1]:
             jobs = checkpoint.exported_facts(index)
@@ -446,7 +455,7 @@ class KaggleTrainer:
                 self._done,
                 self.num_episodes,
             )
-        files.write_json(self.folder / job_outputs.FACTS_FILE, self._facts(finished=finished))
+        files.write_json(self.folder / job_folders.FACTS_FILE, self._facts(finished=finished))
         return FinishedJob.load(self.folder, self.agent_id)
 
     def _agent_path(self, kind: str) -> Path:
@@ -483,17 +492,6 @@ class KaggleTrainer:
             self.agent_id, AGENT_PRESETS[self.agent_id].label, self.seed, self.device, c.state_dim,
             "x".join(map(str, c.hidden_dims)), c.batch_size, c.gamma, c.utd_ratio, self.num_envs,
         )  # fmt: skip
-
-
-def code_hash() -> str:
-    """Return the SHA-256 of the package's inlined modules, in order."""
-    folder = Path(__file__).parent
-    return files.content_hash({name: _source_hash(folder / f"{name}.py") for name in MODULES})
-
-
-def _source_hash(path: Path) -> str:
-    """Line ends are a matter of the checkout, not of the code."""
-    return files.sha256(path.read_bytes().replace(b"\r\n", b"\n"))
 
 
 def main(arguments: list[str] | None = None) -> int:

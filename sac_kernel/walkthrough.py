@@ -14,11 +14,10 @@ import numpy as np
 import pandas as pd
 
 import sac_kernel
-from sac_kernel import bar_engine, evaluation, job_outputs, runtime
+from sac_kernel import bar_engine, evaluation, job_folders, runtime
 from sac_kernel.bar_engine import Acc, Bar
 from sac_kernel.errors import DataError, DeviceError, InputNotFoundError, SacKernelError
 from sac_kernel.run_config import preset_of
-from sac_kernel.train_sac_kaggle import code_hash
 
 if TYPE_CHECKING:
     from sac_kernel.run_config import RunConfig
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
 
 TARGETS = (1.0, 1.0, -1.0, -1.0, 0.0)
 """Long, hold, reverse, hold, flat."""
-
-NOT_TRAINED = "NOT TRAINED:"
-"""Begins the line of a run that ended before training, as COMPLETE and after a minute."""
 
 JOB_COLUMNS = [
     "agent_id",
@@ -58,7 +54,7 @@ def run_header(config: RunConfig, built_code_hash: str, package_dir: Path) -> di
     if found != package_dir.resolve():
         msg = f"notebook: the package written by this notebook ({package_dir}) is required, found {found}"
         raise SacKernelError(msg)
-    digest = code_hash()
+    digest = runtime.code_hash()
     where = runtime.paths()
     inputs = runtime.input_files(where.input_root, runtime.DATA_FILE) if where.input_root else []
     return {
@@ -71,7 +67,7 @@ def run_header(config: RunConfig, built_code_hash: str, package_dir: Path) -> di
         "inputs": ", ".join(str(path) for path in inputs) or "not mounted",
         "output folder": str(config.top_folder),
         "time budget": runtime.duration(config.time_budget_h * 3600.0),
-        "jobs": ", ".join(job_outputs.job_name(*job) for job in config.jobs),
+        "jobs": ", ".join(job_folders.job_name(*job) for job in config.jobs),
     }
 
 

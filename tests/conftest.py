@@ -1,5 +1,6 @@
 """Shared bars and data. Everything is made from seeds; nothing here reads a network or a user's folder."""
 
+import contextlib
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -55,6 +56,26 @@ def shared_data():
     if not folder.is_dir():
         pytest.skip("the shared real data is absent")
     return folder
+
+
+@contextlib.contextmanager
+def figures_left_blank():
+    """Figures are made, but each picture is the same empty one: drawing is most of what a short run costs."""
+    from matplotlib.figure import Figure
+
+    from sac_kernel import plots
+
+    blank = plots.to_png(Figure(figsize=(1, 1)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "to_png", lambda figure: blank)
+        yield
+
+
+@pytest.fixture(scope="module")
+def blank_figures():
+    """The same for every test of a module."""
+    with figures_left_blank():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """The bundler's command, run in a copy of the repository: what it makes, refuses and never touches."""
 
+import functools
 import importlib.util
 import json
 import os
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from sac_kernel import MODULES, files
+from sac_kernel import MODULES, files, wheels
 from sac_kernel.data_pipeline import read_processed, write_processed
+from sac_kernel.kaggle_client import KaggleClient
 from tests.conftest import make_bars, make_data
+from tests.kaggle_standin import client_python
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("build_kernel.py", "kernel-metadata.json", "dataset-metadata.json")
@@ -41,7 +44,7 @@ def build(folder, *flags, **environment):
 
 
 def build_here(folder, monkeypatch, *flags, **environment):
-    """The same in this process, which is quicker: the copy's own build_kernel.main()."""
+    """The same in this process, which is quicker: the copy's own build_kernel.main(), and no wheels."""
     home = folder.parent / "home"
     home.mkdir(exist_ok=True)
     for name in CREDENTIALS:
@@ -53,6 +56,8 @@ def build_here(folder, monkeypatch, *flags, **environment):
     spec = importlib.util.spec_from_file_location("build_kernel_of_a_copy", folder / "build_kernel.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    monkeypatch.setattr(wheels, "WHEELS", {})
+    module.KaggleClient = functools.partial(KaggleClient, python=client_python())
     return module.main([str(flag) for flag in flags])
 
 
@@ -124,11 +129,11 @@ def test_a_build_leaves_the_tracked_files_alone(built):
     ).read_bytes()
 
 
-def test_a_build_in_another_folder_at_another_time_is_byte_identical(built, csv, tmp_path):
+def test_a_build_in_another_folder_at_another_time_is_byte_identical(built, csv, tmp_path, monkeypatch):
     first, _ = built
     second = copy_of_the_repository(tmp_path / "repo")
-    done = build(second, "--data", csv, "--price-side", "bid", "--set", "num_episodes=50")
-    assert done.returncode == 0, done.stderr
+    flags = ("--data", csv, "--price-side", "bid", "--set", "num_episodes=50")
+    assert build_here(second, monkeypatch, *flags) == 0
     assert contents(second / "build") == contents(first / "build")
     assert not [p for p, c in contents(second / "build").items() if str(tmp_path).encode() in c]
 

@@ -1,8 +1,10 @@
 """Back home: the evaluation notebook gives the figures of the run that trained the agent, to the last digit."""
 
+import copy
 import shutil
 from pathlib import Path
 
+import nbformat
 import papermill
 import pytest
 
@@ -18,8 +20,8 @@ SHOW_ALL_DIGITS = "for row in judgement.rows:\n    print(sorted(row.items()))"
 
 @pytest.mark.notebook
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["best", "final"])
-def test_evaluation_notebook_gives_the_training_run_s_figures(tmp_path, kind):
+def test_evaluation_notebook_gives_the_training_run_s_figures(tmp_path, blank_figures):
+    """For both agents of a run, one after the other in one fresh process."""
     h5 = tmp_path / "processed_data.h5"
     write_processed(make_data(1600), h5)
     config = RunConfig(
@@ -35,9 +37,8 @@ def test_evaluation_notebook_gives_the_training_run_s_figures(tmp_path, kind):
         env_horizon=200,
     )
     run = run_jobs(config)
-    label = f"agent 1 ({kind})"
-    wanted = [sorted(row.items()) for row in run.judgements[0].rows if row["policy"] == label]
-    assert len(wanted) == 3
+    kinds = ("best", "final")
+    models = {kind: str(config.top_folder / f"agent_1_{kind}.pt") for kind in kinds}
 
     # The notebook stands in a checkout; one line more prints every digit.
     checkout = tmp_path / "checkout"
@@ -46,16 +47,23 @@ def test_evaluation_notebook_gives_the_training_run_s_figures(tmp_path, kind):
     )
     notebook = papermill.iorw.load_notebook_node(str(ROOT / "notebooks" / "evaluate.ipynb"))
     notebook.cells[-1].source = SHOW_ALL_DIGITS
+    once_more = [cell for cell in copy.deepcopy(notebook.cells) if cell.cell_type == "code"]
+    notebook.cells += [nbformat.v4.new_code_cell(f"model_path = {models['final']!r}"), *once_more[1:]]
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number}"
     papermill.iorw.write_ipynb(notebook, str(checkout / "evaluate.ipynb"))
     done = papermill.execute_notebook(
         str(checkout / "evaluate.ipynb"),
         str(checkout / "done.ipynb"),
-        parameters={"model_path": str(config.top_folder / f"agent_1_{kind}.pt"), "h5_path": str(h5)},
+        parameters={"model_path": models["best"], "h5_path": str(h5)},
         cwd=str(checkout),
         kernel_name="python3",
         progress_bar=False,
     )
-    printed = "".join(out.get("text", "") for out in done.cells[-1].outputs)
-    for row in wanted:
-        assert str(row) in printed
+    shown = [cell for cell in done.cells if cell.source == SHOW_ALL_DIGITS]
+    for kind, cell in zip(kinds, shown, strict=True):
+        rows = [row for row in run.judgements[0].rows if row["policy"] == f"agent 1 ({kind})"]
+        assert len(rows) == 3
+        printed = "".join(out.get("text", "") for out in cell.outputs)
+        assert [row for row in rows if str(sorted(row.items())) not in printed] == []
     assert report.results_table(run.judgements[0].rows).shape[0] == len(run.judgements[0].rows)

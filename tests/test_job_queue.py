@@ -1,11 +1,13 @@
 """The queue of jobs: in turn or one process a device, the same results, and no job costs another its hours."""
 
 import dataclasses
+import json
 import logging
 import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,9 @@ from sac_kernel.job_queue import describe_queue, run_jobs
 from sac_kernel.run_config import RunConfig
 from sac_kernel.runtime import Deadline
 from tests.conftest import make_data
+
+ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.usefixtures("blank_figures")
 
 TINY = {
     "num_episodes": 2,
@@ -162,13 +167,13 @@ def test_a_process_ends_when_the_one_that_started_it_is_gone(h5, tmp_path):
     """kill -9 of the notebook's process closes the pipe: nothing trains on unseen."""
     config = config_of(h5, tmp_path, num_episodes=100_000, checkpoint_frequency=1000, seeds=(0,))
     program = (
-        "import json, sys, time; from sac_kernel import job_queue; from sac_kernel.run_config import RunConfig\n"
-        "w = job_queue._Worker(RunConfig(**json.loads(sys.argv[1])), (1, 0), 'cpu', float('inf'), 1)\n"
-        "print(w._process.pid, flush=True); time.sleep(600)"
+        "import subprocess, sys, time\n"
+        "w = subprocess.Popen([sys.executable, '-u', '-m', 'sac_kernel.job_queue'], stdin=subprocess.PIPE)\n"
+        "w.stdin.write(sys.argv[1].encode() + b'\\n'); w.stdin.flush(); time.sleep(600)"
     )
-    settings = files.strict_json(dataclasses.asdict(config))
-    with subprocess.Popen([sys.executable, "-c", program, settings], stdout=subprocess.PIPE) as parent:
-        int(parent.stdout.readline())
+    request = json.dumps({"config": dataclasses.asdict(config), "job": (1, 0), "budget_s": 1e6})
+    command = [sys.executable, "-c", program, request]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as parent:
         started_s = time.monotonic()
         while not (tmp_path / "agent_1_best.pt").exists() and time.monotonic() - started_s < 120:
             time.sleep(0.1)

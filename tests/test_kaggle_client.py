@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +10,7 @@ import pytest
 from sac_kernel import kaggle_client
 from sac_kernel.errors import KaggleError
 from sac_kernel.kaggle_client import KaggleClient, Published, Quota, Status
-from tests.kaggle_standin import KaggleStandin, kaggle_env
+from tests.kaggle_standin import KaggleStandin, client_python, kaggle_env
 from tests.kaggle_standin.samples import notebook_of, rules, write_dataset, write_kernel
 
 if TYPE_CHECKING:
@@ -41,7 +39,7 @@ def client(kaggle: KaggleStandin, tmp_path: Path) -> KaggleClient:
 
 
 def new_client(env: dict[str, str]) -> KaggleClient:
-    return KaggleClient(env, os.environ.get("KAGGLE_CLIENT_PYTHON") or sys.executable, poll_s=0.01)
+    return KaggleClient(env, client_python(), poll_s=0.01)
 
 
 def write_data(folder: Path, content: str, **more: bytes) -> Path:

@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import json
 import os
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +20,23 @@ import pytest
 from sac_kernel import files
 from sac_kernel.errors import KaggleError
 from sac_kernel.kaggle_client import KaggleClient
-from tests.kaggle_standin import Body, Drop, Expired, KaggleStandin, Partial, Silence, Status, kaggle_env
+from tests.kaggle_standin import (
+    Body,
+    Drop,
+    Expired,
+    KaggleStandin,
+    Partial,
+    Silence,
+    Status,
+    client_python,
+    kaggle_env,
+)
 from tests.kaggle_standin.samples import write_dataset, write_kernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "kaggle-failures.md"
-PYTHON = os.environ.get("KAGGLE_CLIENT_PYTHON") or sys.executable
 KEY = "planted-key-0123456789abcdef01234567"
 TOKEN = "KGAT_planted_token_0123456789"
 BUSY = Body({"status": "BLOBS_RECEIVED"})
@@ -66,7 +74,7 @@ class Scene:
         self.kaggle.requests.clear()
 
     def new_client(self, env: dict[str, str], tries: int = 5, **settings: Any) -> KaggleClient:
-        client = KaggleClient(env, PYTHON, **{"poll_s": 0.001, "say": self.say, **settings})
+        client = KaggleClient(env, client_python(), **{"poll_s": 0.001, "say": self.say, **settings})
         client.tries = tries
         return client
 

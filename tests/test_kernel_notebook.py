@@ -24,7 +24,7 @@ from sac_kernel.kernel_notebook import (
     parse_settings,
 )
 from sac_kernel.run_config import RunConfig, from_parameters
-from sac_kernel.train_sac_kaggle import code_hash
+from sac_kernel.runtime import code_hash
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE, PACKAGE = ROOT / "notebooks" / "train.ipynb", ROOT / "sac_kernel"
@@ -59,7 +59,7 @@ BUILD = """
 import sys
 from pathlib import Path
 from sac_kernel.kernel_notebook import build_notebook, parse_settings
-from sac_kernel.train_sac_kaggle import code_hash
+from sac_kernel.runtime import code_hash
 root = Path.cwd()
 values = parse_settings(["num_episodes=50", "agent_ids=[1, 3]"])
 text = build_notebook(root / "notebooks" / "train.ipynb", root / "sac_kernel", values, code_hash())
@@ -197,7 +197,7 @@ def test_the_written_package_imports_alone_and_has_the_built_hash(text, tmp_path
     for name in FILES:
         (package / f"{name}.py").write_bytes(module_source(PACKAGE, name).encode())
     check = "; ".join(f"import sac_kernel.{name}" for name in MODULES)
-    check += "; from sac_kernel.train_sac_kaggle import code_hash; print(code_hash())"
+    check += "; from sac_kernel.runtime import code_hash; print(code_hash())"
     done = subprocess.run(
         [sys.executable, "-c", check], cwd=tmp_path, capture_output=True, text=True, check=True
     )

@@ -83,8 +83,9 @@ def is_type_check(node):
     return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
 
 
-def test_ground_data_and_env_load_without_the_framework():
-    code = f"import sys; from sac_kernel import {', '.join(WITHOUT_TORCH)}; assert 'torch' not in sys.modules"
+def test_ground_data_env_and_the_build_load_without_the_framework():
+    code = f"import sys, build_kernel; from sac_kernel import {', '.join(WITHOUT_TORCH)}"
+    code += "; assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

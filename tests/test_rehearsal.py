@@ -17,7 +17,7 @@ from sac_kernel.data_pipeline import write_processed
 from sac_kernel.errors import SacKernelError
 from sac_kernel.kernel_notebook import build_notebook, parse_settings
 from sac_kernel.rehearsal import rehearse
-from sac_kernel.train_sac_kaggle import code_hash
+from sac_kernel.runtime import code_hash
 from tests.conftest import make_data
 
 pytestmark = [pytest.mark.notebook, pytest.mark.slow]

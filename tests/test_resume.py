@@ -6,7 +6,7 @@ import logging
 import pytest
 import torch
 
-from sac_kernel import checkpoint, files, job_outputs
+from sac_kernel import checkpoint, files, job_folders, job_outputs
 from sac_kernel.data_pipeline import write_processed
 from sac_kernel.errors import CheckpointError
 from sac_kernel.job_queue import run_jobs
@@ -16,6 +16,8 @@ from sac_kernel.sac_agent import SACConfig
 from sac_kernel.trading_env import TradingEnvConfig
 from sac_kernel.train_sac_kaggle import KaggleTrainer
 from tests.conftest import make_data
+
+pytestmark = pytest.mark.usefixtures("blank_figures")
 
 SAC = SACConfig(hidden_dims=(16, 16), batch_size=32, warmup_steps=60, buffer_capacity=200, utd_ratio=0.25)
 ENV = TradingEnvConfig(episode_lengths=(60,), horizon=37)
@@ -306,7 +308,7 @@ def test_a_queue_goes_on_from_a_state_dataset_in_another_folder(h5, both, tmp_pa
     first = tmp_path / "first"
     config = two_jobs(h5, first)
     run_two_jobs(config, 27)  # cut in the second job
-    names = [job_outputs.job_name(*job) for job in config.jobs]
+    names = [job_folders.job_name(*job) for job in config.jobs]
     folders = {name: first / "runs" / name / "state" for name in names}
     target = tmp_path / "input" / "datasets" / "someone" / "x-state"
     index = checkpoint.export_states(folders, target)

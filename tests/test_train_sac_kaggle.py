@@ -1,7 +1,9 @@
 """The trainer on small data: every promised file, strict figures, and errors that name the cause."""
 
+import dataclasses
 import json
 import math
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -17,10 +19,11 @@ from sac_kernel.data_pipeline import DataConfig, split_table, write_processed
 from sac_kernel.errors import ConfigError, DataError, DeviceError, InputNotFoundError
 from sac_kernel.job_queue import run_jobs
 from sac_kernel.run_config import RUN_PRESETS, RunConfig
+from sac_kernel.runtime import Deadline
 from sac_kernel.sac_agent import SACAgent, SACConfig
 from sac_kernel.trading_env import TradingEnvConfig
 from sac_kernel.train_sac_kaggle import KaggleTrainer, main
-from tests.conftest import make_bars, make_data
+from tests.conftest import figures_left_blank, make_bars, make_data
 
 ROOT = Path(__file__).resolve().parents[1]
 TIERS = ("raw", "base", "spec")
@@ -203,7 +206,8 @@ def test_best_is_the_highest_mean_of_the_last_three_validations(run):
 
 def test_figures_and_pages_are_no_picture_of_time_or_place(h5, run, tmp_path):
     again = make_trainer(h5, tmp_path / "an other place")
-    again.run_training()
+    with figures_left_blank():
+        again.run_training()
     for name in ("agent_1_best.pt", "agent_1_final.pt", "checkpoints/agent_1_ep4.pt", "models.zip"):
         assert (again.folder / name).read_bytes() == (run[0].folder / name).read_bytes(), name
 
@@ -280,7 +284,8 @@ TINY = {
 def two_seeds(h5, tmp_path_factory):
     top = tmp_path_factory.mktemp("two")
     config = RunConfig(h5_path=str(h5), output_dir=str(top), seeds=(7, 3), **TINY)
-    return top, config, run_jobs(config)
+    with figures_left_blank():
+        return top, config, run_jobs(config)
 
 
 def test_several_jobs_live_in_runs_with_the_first_seeds_agents_at_the_top(two_seeds):
@@ -310,20 +315,25 @@ def test_several_jobs_share_one_report_summary_manifest_and_archive(two_seeds):
 
 def test_a_job_among_several_is_bit_equal_to_the_same_job_alone(two_seeds, h5, tmp_path):
     top, _, _ = two_seeds
-    run_jobs(RunConfig(h5_path=str(h5), output_dir=str(tmp_path), seeds=(3,), **TINY))
+    with figures_left_blank():
+        run_jobs(RunConfig(h5_path=str(h5), output_dir=str(tmp_path), seeds=(3,), **TINY))
     alone = tmp_path / "agent_1_final.pt"
     assert alone.read_bytes() == (top / "runs" / "agent_1_seed_3" / alone.name).read_bytes()
 
 
 def test_a_finished_run_of_several_jobs_starts_anew_and_keeps_the_old_in_previous(two_seeds, h5, tmp_path):
-    config = RunConfig(h5_path=str(h5), output_dir=str(tmp_path), seeds=(0, 1), **TINY)
-    run_jobs(config)
+    """The second run's clock is over before its first step."""
+    shutil.copytree(two_seeds[0], tmp_path / "run")
+    tmp_path /= "run"
+    config = dataclasses.replace(two_seeds[1], output_dir=str(tmp_path))
     report = (tmp_path / "report.html").read_bytes()
-    agent = (tmp_path / "runs" / "agent_1_seed_1" / "agent_1_final.pt").read_bytes()
-    run_jobs(config)
+    agent = (tmp_path / "runs" / "agent_1_seed_3" / "agent_1_final.pt").read_bytes()
+    with figures_left_blank():
+        again = run_jobs(config, Deadline(0.0))
+    assert [job["env_steps"] for job in again.summary["jobs"]] == [0, 0]
     previous = tmp_path / "previous"
     assert (previous / "report.html").read_bytes() == report
-    assert (previous / "runs" / "agent_1_seed_1" / "agent_1_final.pt").read_bytes() == agent
+    assert (previous / "runs" / "agent_1_seed_3" / "agent_1_final.pt").read_bytes() == agent
     listed = job_outputs.read_manifest(tmp_path)["files"]
     assert not [name for name in listed if "previous" in name]
 

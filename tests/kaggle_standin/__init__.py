@@ -3,7 +3,7 @@
 Nothing here reaches beyond 127.0.0.1, and nothing here imports the project under test.
 """
 
-from tests.kaggle_standin.client import kaggle_env, run_kaggle
+from tests.kaggle_standin.client import client_python, kaggle_env, run_kaggle
 from tests.kaggle_standin.faults import (
     Body,
     Drop,
@@ -28,6 +28,7 @@ __all__ = [
     "Silence",
     "StaleReady",
     "Status",
+    "client_python",
     "kaggle_env",
     "run_kaggle",
 ]
