@@ -77,7 +77,7 @@ class ReplayBuffer:
             )
             raise CheckpointError(msg)
         size, position = len(state["rows"]["reward"]), int(state["next"])
-        whole = size <= self.capacity and position == size % self.capacity or size == self.capacity
+        whole = size == self.capacity or (size < self.capacity and position == size)
         if not whole or not 0 <= position < self.capacity:
             msg = f"replay_buffer: a ring filled up to its write position is required, found {size} rows, {position}"
             raise CheckpointError(msg)

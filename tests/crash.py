@@ -109,7 +109,6 @@ def work(h5, folder, whole, step, fault, connection):
     try:
         trainer(h5, folder, whole)()
     except StorageError as err:
-        assert "required, found" in str(err)
         connection.send(("refused", str(err)))
         os._exit(REFUSED)
     connection.send(("ended", path.count))
@@ -177,7 +176,7 @@ def digest(folder):
 def attempt(number, h5, folder, uncut):
     """Kill one run once or more and let it end; return how often it was killed, by kind."""
     rng = np.random.default_rng([SEED, number])
-    whole = number % 5 == 4  # judged and reported too
+    whole = number % 8 == 4  # judged and reported too
     seconds, steps, expected = uncut[whole]
     kills = collections.Counter()
     for again in range(1 if rng.random() < 0.7 else 3):
@@ -185,7 +184,7 @@ def attempt(number, h5, folder, uncut):
         if number % 10 == 9 and again == 0:
             fault = FAULTS[rng.integers(2)]
             status, _, said = run(h5, folder, whole, step=int(rng.integers(steps)), fault=fault)
-            assert status in (REFUSED, 0), f"case {number}: a disk that refuses gave {status} {said}"
+            assert status == 0 or (status == REFUSED and "required, found" in said[1]), (number, status, said)
             kills[errno.errorcode[fault]] += status == REFUSED
             continue
         if kind == "time":
