@@ -6,6 +6,7 @@ moment leaves one that is whole. Suffixes avoid .pt and .zip, which a Kaggle dat
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,10 @@ import numpy as np
 
 from sac_kernel import __version__, files
 from sac_kernel.config import difference
-from sac_kernel.errors import CheckpointError
+from sac_kernel.errors import CheckpointError, SacKernelError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def save_state(folder: Path, state: Mapping[str, Any], facts: Mapping[str, Any])
     facts : what a reader may know without loading it: identities, env steps, whether it is finished
     """
     # Never the newest whole one's place: after a fall-back that is not the newest listed.
-    slots = [entry for entry in _read_index(folder).get("slots", []) if _is_whole(folder, entry)]
+    slots = [entry for entry in _slots(folder) if _is_whole(folder, entry)]
     newest = slots[0]["file"] if slots else _SLOTS[1]
     name = _SLOTS[1 - _SLOTS.index(newest)]
     content = files.pt_bytes({"schema": STATE_SCHEMA, **state})
@@ -53,7 +54,7 @@ def save_state(folder: Path, state: Mapping[str, Any], facts: Mapping[str, Any])
 
 def newest_facts(folder: Path) -> dict[str, Any] | None:
     """Return the facts of the newest state, or None where there is no state."""
-    slots = _read_index(folder).get("slots", [])
+    slots = _slots(folder)
     return dict(slots[0]["facts"]) if slots else None
 
 
@@ -65,9 +66,9 @@ def load_state(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     CheckpointError
         If there is none, none is whole, or its schema is another.
     """
-    slots = _read_index(folder).get("slots", [])
+    slots = _slots(folder)
     for entry in slots:
-        path = folder / str(entry["file"])
+        path = folder / entry["file"]
         if _is_whole(folder, entry):
             return _checked_schema(files.read_pt(path), path), dict(entry["facts"])
         logger.warning("%s is absent or damaged; falling back to the state before it", path)
@@ -81,12 +82,12 @@ def export_states(jobs: Mapping[str, Path], target: Path) -> dict[str, Any]:
     """Copy the newest whole state of each job (name -> state folder) flat into `target`; return the index."""
     entries: dict[str, Any] = {}
     for job, folder in jobs.items():
-        whole = [e for e in _read_index(folder).get("slots", []) if _is_whole(folder, e)]
+        whole = [e for e in _slots(folder) if _is_whole(folder, e)]
         if not whole:
             msg = f"{folder}: a whole training state of {job} is required, found none; fetch the run again"
             raise CheckpointError(msg)
         name = f"{job}.state"
-        files.write_bytes(target / name, (folder / str(whole[0]["file"])).read_bytes())
+        files.write_bytes(target / name, (folder / whole[0]["file"]).read_bytes())
         entries[job] = {**whole[0], "file": name}
     index = {"schema": STATE_SCHEMA, "jobs": entries}
     files.write_json(target / EXPORT_INDEX, index)
@@ -95,17 +96,33 @@ def export_states(jobs: Mapping[str, Path], target: Path) -> dict[str, Any]:
 
 def exported_facts(index: Path) -> dict[str, dict[str, Any]]:
     """Return the facts of every exported state by job."""
-    return {job: dict(entry["facts"]) for job, entry in files.read_json(index)["jobs"].items()}
+    return {job: dict(entry["facts"]) for job, entry in _exported(index).items()}
 
 
 def load_exported(index: Path, job: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a job's exported state and its facts after checking its hash."""
-    entry = files.read_json(index)["jobs"][job]
-    path = index.parent / str(entry["file"])
+    entry = _exported(index)[job]
+    path = index.parent / entry["file"]
     if not _is_whole(index.parent, entry):
         msg = f"{path}: the state named by {index.name} is required, found none or another; publish it again"
         raise CheckpointError(msg)
     return _checked_schema(files.read_pt(path), path), dict(entry["facts"])
+
+
+@contextlib.contextmanager
+def restoring(folder: Path) -> Iterator[None]:
+    """Turn whatever a state of another shape makes of its reader into one error; use no half-restored object."""
+    try:
+        yield
+    except SacKernelError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as err:
+        reason = (str(err).splitlines() or [""])[0][:200]
+        msg = (
+            f"{folder}: a training state of this version is required, found {type(err).__name__}: {reason}; "
+            "start anew with resume='never' (--fresh)"
+        )
+        raise CheckpointError(msg) from err
 
 
 def check_identity(saved: Mapping[str, Any], here: Mapping[str, Any], where: str) -> None:
@@ -152,13 +169,46 @@ def _checked_schema(state: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _is_whole(folder: Path, entry: Mapping[str, Any]) -> bool:
-    path = folder / str(entry["file"])
+    path = folder / entry["file"]
     return path.is_file() and files.file_sha256(path) == entry["sha256"]
 
 
-def _read_index(folder: Path) -> dict[str, Any]:
+def _slots(folder: Path) -> list[dict[str, Any]]:
+    """Return the listed states of a folder, the newest first."""
     path = folder / INDEX_FILE
-    return files.read_json(path) if path.is_file() else {}
+    index = files.read_object(path) if path.is_file() else {"slots": []}
+    slots = index.get("slots")
+    if not isinstance(slots, list) or len(slots) > len(_SLOTS):
+        slots = [None]
+    for entry in slots:
+        _check_entry(entry, path)
+        if entry["file"] not in _SLOTS:
+            msg = f"{path}: {' or '.join(_SLOTS)} is required, found {entry['file'][:80]!r}; do not use this state"
+            raise CheckpointError(msg)
+    return list(slots)
+
+
+def _exported(index: Path) -> dict[str, dict[str, Any]]:
+    """Return the entries of a state dataset's index by job."""
+    jobs = files.read_object(index).get("jobs")
+    if not isinstance(jobs, dict):
+        jobs = {"": None}
+    for entry in jobs.values():
+        _check_entry(entry, index)
+        files.inside(index.parent, entry["file"], str(index))
+    return dict(jobs)
+
+
+def _check_entry(entry: object, where: Path) -> None:
+    kinds = {"file": str, "sha256": str, "facts": dict}
+    lacking = [
+        k for k, kind in kinds.items() if not isinstance(entry, dict) or not isinstance(entry.get(k), kind)
+    ]
+    if lacking:
+        msg = (
+            f"{where}: {', '.join(lacking)} of each state required, found {str(entry)[:80]!r}; fetch it again"
+        )
+        raise CheckpointError(msg)
 
 
 def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:

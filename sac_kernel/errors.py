@@ -19,6 +19,10 @@ class InputNotFoundError(SacKernelError, FileNotFoundError):
     """An input file is not where it was looked for."""
 
 
+class StorageError(SacKernelError, OSError):
+    """A file could not be written: the disk is full, the folder read-only or gone."""
+
+
 class DeviceError(SacKernelError, RuntimeError):
     """The requested device is absent or does not work."""
 
@@ -29,6 +33,10 @@ class CheckpointError(SacKernelError, RuntimeError):
 
 class NonFiniteError(SacKernelError, ArithmeticError):
     """A loss, parameter, observation or action stopped being a finite number."""
+
+
+class TimeUpError(SacKernelError):
+    """The run's own clock ran out inside a step that the next session repeats."""
 
 
 class KaggleError(SacKernelError, RuntimeError):

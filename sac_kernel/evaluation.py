@@ -180,9 +180,20 @@ def greedy_batch(agent: SACAgent) -> Callable[[FeatureArray], FloatArray]:
     return lambda obs: np.asarray(acting.select_action(obs, evaluate=True), np.float64)[:, 0]
 
 
-def validate(agent: SACAgent, market: Market, start_equity: float) -> EpisodeResult:
-    """Return one greedy pass over a split: what model selection looks at."""
-    return run_policy(market, greedy_policy(agent), start_equity, f"agent {agent.agent_id}", "base")
+def validate(
+    agent: SACAgent, market: Market, start_equity: float, check_time: Callable[[], None] = lambda: None
+) -> EpisodeResult:
+    """Return one greedy pass over a split: what model selection looks at.
+
+    `check_time` is called before every decision; what it raises ends the pass.
+    """
+    act = greedy_policy(agent)
+
+    def policy(obs: FeatureArray) -> float:
+        check_time()
+        return act(obs)
+
+    return run_policy(market, policy, start_equity, f"agent {agent.agent_id}", "base")
 
 
 def trial_of(result: EpisodeResult, **identity: Any) -> Trial:  # noqa: ANN401  # the fields of Trial

@@ -20,6 +20,7 @@ MAX_FILES = 300
 """Kaggle lists at most 500 output files; beyond that some never come home."""
 
 PREVIOUS = "previous"
+_MOVING = "previous.moving"
 RUNS = "runs"
 STATS_FILE = "logs/training_stats.json"
 FACTS_FILE = "state/job.json"
@@ -49,8 +50,9 @@ def is_reported(folder: Path, num_episodes: int) -> bool:
     A queue that was cut, or a run killed before its report, is not over: it goes on.
     """
     path = top_of(folder) / "manifest.json"
-    manifest = files.read_json(path) if path.is_file() else {}
-    return manifest.get("status") == "complete" and int(manifest["episodes"]) >= num_episodes
+    manifest = files.read_object(path) if path.is_file() else {}
+    episodes = manifest.get("episodes")
+    return manifest.get("status") == "complete" and isinstance(episodes, int) and episodes >= num_episodes
 
 
 def check_file_count(jobs: int, num_episodes: int, checkpoint_frequency: int) -> None:
@@ -68,14 +70,24 @@ def check_file_count(jobs: int, num_episodes: int, checkpoint_frequency: int) ->
 
 
 def move_to_previous(top: Path) -> bool:
-    """Move the outputs of an earlier run into previous/, replacing what was there; return whether any were."""
+    """Move the outputs of an earlier run into previous/, replacing what was there; return whether any were.
+
+    Files gather in a folder of their own that takes the place of previous/ when all are there: a kill between
+    two of them loses neither run, and the next start goes on with the move.
+    """
     found = [top / name for name in ENTRIES if (top / name).exists()] + sorted(top.glob("agent_*.pt"))
-    if not found:
+    if not found and not is_moving(top):
         return False
-    previous = top / PREVIOUS
+    moving, previous = top / _MOVING, top / PREVIOUS
+    moving.mkdir(parents=True, exist_ok=True)
+    for path in found:
+        path.rename(moving / path.name)
     if previous.exists():
         shutil.rmtree(previous)
-    previous.mkdir(parents=True)
-    for path in found:
-        path.rename(previous / path.name)
+    moving.rename(previous)
     return True
+
+
+def is_moving(top: Path) -> bool:
+    """Whether a move to previous/ was begun and not ended."""
+    return (top / _MOVING).is_dir()

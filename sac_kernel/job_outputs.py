@@ -94,6 +94,7 @@ def finish_outputs(
     With several jobs the first seed's agents are copied to the top: by order, never by result. `failures` (job
     name -> why) are jobs that ended in an error; a run with any is not complete.
     """
+    files.sweep_temporaries(top)
     headline, judgement = jobs[0], judgements[0]
     failures = dict(failures or {})
     whole = not failures and all(job.facts["status"] == "complete" for job in jobs)

@@ -39,6 +39,9 @@ _MAX_INSTRUMENTS = 64
 _MAX_CHUNK_BYTES = 1 << 26
 _MAX_ATTRIBUTE_BYTES = 1 << 20
 _MAX_GROWTH = 1200  # deflate cannot do better than 1032
+_MAX_TOTAL_BYTES = (
+    1 << 31
+)  # ten instruments of minute bars over fourteen years; a name may stand for another's data
 _MAX_NOTES = 40
 
 
@@ -226,7 +229,8 @@ def _read_file(file: h5py.File, path: Path, price_side: str | None, clock: str |
             "build the file again"
         )
         raise DataError(msg)
-    splits = {split: _read_split(file, split, path) for split in SPLITS}
+    room = [_MAX_TOTAL_BYTES]
+    splits = {split: _read_split(file, split, path, room) for split in SPLITS}
     side = str(attrs.get("price_side", price_side))
     if side not in PRICE_SIDES:
         msg = (
@@ -290,7 +294,7 @@ def _refuse_normalised(file: h5py.File, path: Path) -> None:
         raise DataError(msg)
 
 
-def _read_split(file: h5py.File, split: str, path: Path) -> Bars:
+def _read_split(file: h5py.File, split: str, path: Path, room: list[int]) -> Bars:
     group = _child(file, split, f"{path}:/{split}")
     names = [] if not isinstance(group, h5py.Group) else sorted(group)
     # combined_data.h5 of the first attempt keeps its features beside the instruments
@@ -305,7 +309,7 @@ def _read_split(file: h5py.File, split: str, path: Path) -> Bars:
         msg = f"{path}:/{split}: at most {_MAX_INSTRUMENTS} instruments are required, found {len(names)}"
         raise DataError(msg)
     return {
-        name: _read_bars(_child(group, name, f"{path}:/{split}/{name}"), f"{path}:/{split}/{name}")
+        name: _read_bars(_child(group, name, f"{path}:/{split}/{name}"), f"{path}:/{split}/{name}", room)
         for name in names
     }
 
@@ -321,7 +325,7 @@ def _child(parent: h5py.Group, name: str, where: str) -> Any:  # noqa: ANN401  #
     return parent[name]
 
 
-def _read_bars(group: Any, where: str) -> pd.DataFrame:  # noqa: ANN401  # group or dataset
+def _read_bars(group: Any, where: str, room: list[int]) -> pd.DataFrame:  # noqa: ANN401  # group or dataset
     children = {}
     if isinstance(group, h5py.Group):
         children = {c: _child(group, c, f"{where}/{c}") for c in COLUMNS}
@@ -339,6 +343,10 @@ def _read_bars(group: Any, where: str) -> pd.DataFrame:  # noqa: ANN401  # group
         raise DataError(msg)
     for name, dataset in children.items():
         _check_storage(dataset, f"{where}/{name}")
+        room[0] -= dataset.size * dataset.dtype.itemsize
+    if room[0] < 0:
+        msg = f"{where}: at most {_MAX_TOTAL_BYTES:,} bytes of bars in a file are required, found more; split it"
+        raise DataError(msg)
     seconds = children["timestamp"][:].astype(np.int64)
     if seconds.size and (
         seconds[-1] < _FIRST_PLAUSIBLE_S or seconds.min() < 0 or seconds.max() > _LAST_PLAUSIBLE_S

@@ -73,14 +73,26 @@ class ReplayBuffer:
                 f"replay_buffer: capacity {self.capacity} is required, found {state['capacity']} in the state"
             )
             raise CheckpointError(msg)
+        size, position = len(state["rows"]["reward"]), int(state["next"])
+        whole = size == self.capacity or (size < self.capacity and position == size)
+        if not whole or not 0 <= position < self.capacity:
+            msg = f"replay_buffer: a ring filled up to its write position is required, found {size} rows, {position}"
+            raise CheckpointError(msg)
         for name, ring in self._ring._asdict().items():
             rows = state["rows"][name]
-            if rows.shape[1:] != ring.shape[1:]:
-                msg = f"replay_buffer: {name} of width {tuple(ring.shape[1:])} required, found {tuple(rows.shape[1:])}"
+            if rows.shape != (size, *ring.shape[1:]) or rows.dtype != ring.dtype:
+                msg = (
+                    f"replay_buffer: {size} rows of {name}, width {tuple(ring.shape[1:])}, are required, found "
+                    f"{tuple(rows.shape)} {rows.dtype}"
+                )
                 raise CheckpointError(msg)
-            ring[: len(rows)] = rows.to(ring.device)
-            self._size = len(rows)
-        self._next = int(state["next"])
+            if not torch.isfinite(rows).all():
+                msg = (
+                    f"replay_buffer: finite values are required, found NaN or infinity in {name} of the state"
+                )
+                raise CheckpointError(msg)
+            ring[:size] = rows.to(ring.device)
+        self._size, self._next = size, position
 
     def _fields(self, rows: Tensor) -> Batch:
         """Return views of packed rows."""

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sac_kernel import MODULES, files
-from sac_kernel.errors import ConfigError, DeviceError, InputNotFoundError
+from sac_kernel.errors import ConfigError, DeviceError, InputNotFoundError, TimeUpError
 
 if TYPE_CHECKING:
     import logging
@@ -296,6 +296,12 @@ class Deadline:
     def passed(self, reserve_s: float = 0.0) -> bool:
         """Whether less than `reserve_s` is left, or a stop was requested."""
         return self._stop.is_set() or self.left_s() <= reserve_s
+
+    def check(self) -> None:
+        """Raise TimeUpError if the time is over or a stop was requested: for long steps that can be repeated."""
+        if self._stop.is_set() or self.left_s() <= 0.0:
+            msg = f"Deadline: time left is required, found {self.elapsed_s():.0f} s of {self.budget_s:.0f} s used"
+            raise TimeUpError(msg)
 
     def request_stop(self) -> None:
         """Make `passed` true from now on; safe in a signal handler."""

@@ -17,7 +17,7 @@ from gymnasium.vector.utils import batch_space
 from sac_kernel import bar_engine, plots
 from sac_kernel.bar_engine import Acc, Bar, Info
 from sac_kernel.config import require
-from sac_kernel.errors import NonFiniteError
+from sac_kernel.errors import CheckpointError, NonFiniteError
 from sac_kernel.feature_engineering import CLIP
 from sac_kernel.market import Market, TradingEnvConfig, check_horizon, prepare_market
 
@@ -274,14 +274,43 @@ class TradingVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         return {"accounts": self._states.copy(), "rng": self.np_random.bit_generator.state}
 
     def restore(self, state: dict[str, Any]) -> FeatureArray:
-        """Continue from `state` and return the observations that belong to it."""
-        self._states[:] = state["accounts"]
+        """Continue from `state` and return the observations that belong to it.
+
+        Raises
+        ------
+        CheckpointError
+            If the accounts are not those of this market: compiled code reads bars at the places they name.
+        """
+        self._states[:] = self._checked_accounts(np.asarray(state["accounts"], np.float64))
         self._np_random = np.random.default_rng()
         self._np_random.bit_generator.state = state["rng"]
         obs, m = self._empty_obs(), self.market
         for i in range(self.num_envs):
             bar_engine.observe(self._states[i], m.bars, m.par, m.observed, obs[i])
         return obs
+
+    def _checked_accounts(self, accounts: FloatArray) -> FloatArray:
+        last = len(self.market.bars) - 1
+        fits = accounts.shape == self._states.shape
+        if fits:
+            t, left, held = accounts[:, Acc.T], accounts[:, Acc.LEFT], accounts[:, Acc.HELD]
+            fits = bool(
+                np.isfinite(
+                    np.delete(accounts, Acc.HALTED_UNTIL, axis=1)
+                ).all()  # a kill switch halts for ever
+                and (t >= self.market.first_bar).all()
+                and (left >= 1).all()
+                and (t + left <= last).all()
+                and ((held >= 0) & (held <= last)).all()
+                and (accounts[:, Acc.EQUITY] > 0).all()
+            )
+        if not fits:
+            msg = (
+                f"TradingVectorEnv.restore: {self.num_envs} accounts within the bars "
+                f"{self.market.first_bar}..{last} are required, found others; the state belongs to another market"
+            )
+            raise CheckpointError(msg)
+        return accounts
 
     def _reset_one(self, i: int, left: int, obs: FeatureArray) -> None:
         m, c = self.market, self.config

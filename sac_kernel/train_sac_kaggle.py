@@ -28,7 +28,7 @@ from sac_kernel import (
 )
 from sac_kernel.config import require, to_flat
 from sac_kernel.data_pipeline import ProcessedData, read_processed
-from sac_kernel.errors import CheckpointError, DataError, SacKernelError
+from sac_kernel.errors import CheckpointError, DataError, SacKernelError, TimeUpError
 from sac_kernel.feature_engineering import FeaturePipeline
 from sac_kernel.job_outputs import FinishedJob
 from sac_kernel.run_config import (
@@ -152,11 +152,12 @@ class KaggleTrainer:
         restore_signals = self._deadline.stop_on_signals()
         try:
             self._start_or_resume()
+            files.sweep_temporaries(self.folder)
             self._log_header()
             self._run_episodes()
+            return self._finish_training()
         finally:
             restore_signals()
-        return self._finish_training()
 
     def judge(self, job: FinishedJob) -> evaluation.Judgement:
         """Judge the job on the test split, with the trials that the ledger lists (`job_outputs.judge_job`)."""
@@ -180,10 +181,11 @@ class KaggleTrainer:
 
     def make_room(self) -> None:
         """Move the outputs of a run that is over, or that `resume` forbids to go on with, to previous/."""
-        over = job_folders.is_reported(self.folder, self.num_episodes)
+        top = job_folders.top_of(self.folder)
+        over = job_folders.is_reported(self.folder, self.num_episodes) or job_folders.is_moving(top)
         begun = checkpoint.newest_facts(self.folder / checkpoint.STATE_FOLDER) is not None
         if over or (begun and self.resume == "never"):
-            top, reason = job_folders.top_of(self.folder), "finished" if over else "resume='never'"
+            reason = "finished" if over else "resume='never'"
             if job_folders.move_to_previous(top):
                 logger.info(
                     "earlier outputs (%s) moved to %s; starting anew", reason, top / job_folders.PREVIOUS
@@ -289,25 +291,29 @@ class KaggleTrainer:
         indexes = runtime.input_files(root, checkpoint.EXPORT_INDEX) if root and self.resume == "auto" else []
         for index in indexes[:1]:
             jobs = checkpoint.exported_facts(index)
-            over = all(f["finished"] and f["episodes"] >= self.num_episodes for f in jobs.values())
+            with checkpoint.restoring(index):
+                over = all(f["finished"] and f["episodes"] >= self.num_episodes for f in jobs.values())
             if job in jobs and not over:
                 self._restore(index.parent, *checkpoint.load_exported(index, job))
 
     def _restore(self, folder: Path, state: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-        checkpoint.check_identity(facts["learning"], self.learning_identity, f"{folder}: resume")
-        if facts["environment"] != _environment():
-            logger.warning("resumed on other versions, processor or threads: not bit-equal to an uncut run")
-        if facts["code_hash"] != self.agent.context["code_hash"]:
-            logger.warning("resumed with other code than the state was written by")
-        self.agent.restore(state["agent"])
-        self.loop.obs = self.env.restore(checkpoint.env_from_plain(state["env"]))
-        self.loop.env_steps, self.loop.owed = int(state["env_steps"]), float(state["owed"])
-        self.loop.rng = checkpoint.rng_from_text(state["loop_rng"])
-        self.stats = {key: list(values) for key, values in state["stats"].items()}
-        self._partial = dict(state["partial"])
-        self._scores, self._best_score = list(state["scores"]), state["best_score"]
-        self._best, self._train_s = state["best"], float(state["train_s"])
-        self._schedule_episodes = int(state["schedule_episodes"])
+        with checkpoint.restoring(folder):
+            checkpoint.check_identity(facts["learning"], self.learning_identity, f"{folder}: resume")
+            if facts["environment"] != _environment():
+                logger.warning(
+                    "resumed on other versions, processor or threads: not bit-equal to an uncut run"
+                )
+            if facts["code_hash"] != self.agent.context["code_hash"]:
+                logger.warning("resumed with other code than the state was written by")
+            self.agent.restore(state["agent"])
+            self.loop.obs = self.env.restore(checkpoint.env_from_plain(state["env"]))
+            self.loop.env_steps, self.loop.owed = int(state["env_steps"]), float(state["owed"])
+            self.loop.rng = checkpoint.rng_from_text(state["loop_rng"])
+            self.stats = {key: list(values) for key, values in state["stats"].items()}
+            self._partial = dict(state["partial"])
+            self._scores, self._best_score = list(state["scores"]), state["best_score"]
+            self._best, self._train_s = state["best"], float(state["train_s"])
+            self._schedule_episodes = int(state["schedule_episodes"])
         logger.info("resumed from %s at episode %d, step %d", folder, self._done, self.loop.env_steps)
 
     def _save_state(self, *, finished: bool) -> None:
@@ -350,14 +356,14 @@ class KaggleTrainer:
         progress = Progress(logger, "training steps", total, self.loop.env_steps)
         saved_s = time.monotonic()
         while self._done < self.num_episodes and not self._deadline.passed():
-            started_s = time.monotonic()
-            rewards = self.loop.advance()
-            self._train_s += time.monotonic() - started_s
-            self._partial["steps"] += self.num_envs
-            self._partial["reward"] += float(rewards.sum())
-            self._partial["abs_action"] += self.loop.abs_action
+            if self._partial["steps"] < length:
+                self._advance()
             if self._partial["steps"] >= length:
-                self._end_episode()
+                try:
+                    self._end_episode()
+                except TimeUpError:
+                    logger.info("stopped in a validation pass; the next run repeats it")
+                    break
             elif time.monotonic() - saved_s > STATE_INTERVAL_S:
                 self._save_state(finished=False)
                 saved_s = time.monotonic()
@@ -365,14 +371,24 @@ class KaggleTrainer:
             progress.update(self.loop.env_steps, note)
         progress.close()
 
+    def _advance(self) -> None:
+        """Do one vector step and count it."""
+        started_s = time.monotonic()
+        rewards = self.loop.advance()
+        self._train_s += time.monotonic() - started_s
+        self._partial["steps"] += self.num_envs
+        self._partial["reward"] += float(rewards.sum())
+        self._partial["abs_action"] += self.loop.abs_action
+
     def _end_episode(self) -> None:
+        """Validate if it is time to, and enter the episode; nothing has changed if the clock runs out in it."""
         p, length = self._partial, self.env_config.episode_length
-        updates = self.agent.updates - p["updates"]
-        means = self.agent.take_metrics(updates)
         evaluated: evaluation.EpisodeResult | None = None
         episode = self._done + 1
         if episode % self.eval_frequency == 0 or episode == self.num_episodes:
             evaluated = self._evaluate()
+        updates = self.agent.updates - p["updates"]
+        means = self.agent.take_metrics(updates)
         row = evaluated.row() if evaluated else {}
         values = {
             "episode_rewards": p["reward"],
@@ -399,7 +415,8 @@ class KaggleTrainer:
             self._write_checkpoint(episode, values)
 
     def _evaluate(self) -> evaluation.EpisodeResult:
-        return evaluation.validate(self.agent, self.val_market, self.env_config.initial_equity)
+        equity = self.env_config.initial_equity
+        return evaluation.validate(self.agent, self.val_market, equity, self._deadline.check)
 
     def _enter_trial(self, result: evaluation.EpisodeResult, episode: int) -> None:
         """Whatever was looked at counts: each validated checkpoint goes into the ledger."""

@@ -98,11 +98,19 @@ def read(path: Path) -> list[Trial] | None:
     """
     if not path.is_file():
         return None
-    lines = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
-    if tuple(lines.fieldnames or ()) != _COLUMNS:
-        msg = f"{path}: a ledger with columns {', '.join(_COLUMNS)} is required, found {lines.fieldnames}"
-        raise DataError(msg + "; restore the file from an earlier run, or move it away to start a new one")
-    return [_trial(row, f"{path}, line {i}") for i, row in enumerate(lines, 2)]
+    # A byte that is no text becomes a character that no ledger has: its line is named like any damaged one.
+    text = path.read_text(encoding="utf-8", errors="replace")
+    lines = csv.DictReader(io.StringIO(text))
+    try:
+        if tuple(lines.fieldnames or ()) != _COLUMNS:
+            msg = f"{path}: a ledger with columns {', '.join(_COLUMNS)} is required, found {lines.fieldnames}"
+            raise DataError(
+                msg + "; restore the file from an earlier run, or move it away to start a new one"
+            )
+        return [_trial(row, f"{path}, line {i}") for i, row in enumerate(lines, 2)]
+    except csv.Error as err:
+        msg = f"{path}: a ledger of comma-separated lines is required, found: {err}"
+        raise DataError(msg + "; restore the file from an earlier run") from err
 
 
 def append(path: Path, trials: Iterable[Trial]) -> int:
@@ -188,8 +196,9 @@ def _trial(row: dict[str, Any], where: str) -> Trial:
             day=np.cumsum([int(x) for x in row["days"].split()], dtype=np.int64),
             daily=np.array([float(x) for x in row["daily_bps"].split()]) * 1e-4,
         )
-        whole = trial.day.size == trial.daily.size and trial.trial_id == row["trial_id"]
-    except (TypeError, ValueError, AttributeError):
+        whole = trial.day.size == trial.daily.size and bool(np.isfinite(trial.daily).all())
+        whole = whole and trial.trial_id == row["trial_id"]
+    except (TypeError, ValueError, AttributeError, OverflowError):
         whole = False
     if not whole:
         msg = f"{where}: a whole trial is required, found a damaged one; restore the file from an earlier run"

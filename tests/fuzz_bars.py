@@ -308,8 +308,8 @@ def work(connection):
                 connection.send((path.suffix, f"FAILED {type(err).__name__}: {str(err)[:200]}"))
 
 
-def fuzz(first, count):
-    """Run cases; return (suffix -> outcome -> count, failures as (case, outcome))."""
+def fuzz(first, count, work=work):
+    """Run cases in a process `work`; return (kind -> outcome -> count, failures as (case, outcome))."""
     context = multiprocessing.get_context("spawn")
     outcomes, failures = collections.defaultdict(collections.Counter), []
     process = None
@@ -339,17 +339,17 @@ def fuzz(first, count):
     return {suffix: dict(found) for suffix, found in sorted(outcomes.items())}, failures
 
 
-def main():
+def main(work=work, description=__doc__):
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--first", type=int, default=0)
     args = parser.parse_args()
     began = time.perf_counter()
-    outcomes, failures = fuzz(args.first, args.count)
+    outcomes, failures = fuzz(args.first, args.count, work)
     for suffix, found in outcomes.items():
-        sys.stdout.write(f"{suffix:9} " + ", ".join(f"{k} {v:,}" for k, v in sorted(found.items())) + "\n")
+        sys.stdout.write(f"{suffix:12} " + ", ".join(f"{k} {v:,}" for k, v in sorted(found.items())) + "\n")
     sys.stdout.write(
         f"{args.count:,} cases in {time.perf_counter() - began:.0f} s, {len(failures)} failed" + "\n"
     )

@@ -165,3 +165,43 @@ def test_generator_text_brings_back_the_same_draws():
     second = checkpoint.rng_from_text(checkpoint.rng_to_text(first.bit_generator.state))
     np.testing.assert_array_equal(first.normal(size=100), second.normal(size=100))
     np.testing.assert_array_equal(first.integers(10, size=9), second.integers(10, size=9))
+
+
+# -- an index from elsewhere
+
+
+ENTRY = {"file": "trainer_a.state", "sha256": "0" * 64, "facts": {}}
+
+
+@pytest.mark.parametrize(
+    ("index", "required"),
+    [
+        ([], "a JSON object is required"),
+        ({"slots": None}, "file, sha256, facts of each state required"),
+        ({"slots": [{}]}, "file, sha256, facts of each state required"),
+        ({"slots": [ENTRY] * 3}, "of each state required"),
+        ({"slots": [{**ENTRY, "facts": 3}]}, "facts of each state required"),
+        ({"slots": [{**ENTRY, "file": "../secret.state"}]}, "trainer_a.state or trainer_b.state is required"),
+        ({"slots": [{**ENTRY, "file": "/etc/passwd"}]}, "trainer_a.state or trainer_b.state is required"),
+    ],
+)
+def test_an_index_of_another_form_or_that_leads_elsewhere_is_refused(tmp_path, index, required):
+    write_json(tmp_path / "state.json", index)
+    with pytest.raises(CheckpointError, match=rf"state\.json: .*{required}"):
+        checkpoint.load_state(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../a.state", "/etc/passwd", "C:a.state"])
+def test_an_exported_index_cannot_point_out_of_its_folder(tmp_path, name):
+    write_json(tmp_path / "state_index.json", {"jobs": {"agent_1_seed_0": {**ENTRY, "file": name}}})
+    with pytest.raises(CheckpointError, match="a file name inside"):
+        checkpoint.exported_facts(tmp_path / "state_index.json")
+
+
+def test_whatever_a_state_of_another_shape_raises_is_one_error():
+    for error in (KeyError("agent"), TypeError("x"), RuntimeError("sizes"), AttributeError("y")):
+        with (
+            pytest.raises(CheckpointError, match=rf"here: .*found {type(error).__name__}"),
+            checkpoint.restoring("here"),
+        ):
+            raise error

@@ -2,15 +2,17 @@
 
 import dataclasses
 import logging
+import signal
+from pathlib import Path
 
 import pytest
 import torch
 
 from sac_kernel import checkpoint, files, job_folders, job_outputs
 from sac_kernel.data_pipeline import write_processed
-from sac_kernel.errors import CheckpointError
+from sac_kernel.errors import CheckpointError, InputNotFoundError
 from sac_kernel.job_queue import run_jobs
-from sac_kernel.run_config import RunConfig
+from sac_kernel.run_config import AGENT_PRESETS, RunConfig
 from sac_kernel.runtime import Deadline
 from sac_kernel.sac_agent import SACConfig
 from sac_kernel.trading_env import TradingEnvConfig
@@ -117,6 +119,93 @@ def test_a_cut_and_resumed_run_equals_an_uncut_one_bit_for_bit(h5, uncut, tmp_pa
     assert not (tmp_path / "previous").exists()
 
 
+# One account makes 60 vector steps an episode, sixty make one: the cut falls inside the first or on an end.
+@pytest.mark.slow
+@pytest.mark.parametrize(("num_envs", "cut"), [(1, 77), (60, 1)])
+@pytest.mark.parametrize("agent_id", AGENT_PRESETS)
+def test_every_agent_with_one_and_sixty_accounts_goes_on_bit_for_bit(h5, tmp_path, agent_id, num_envs, cut):
+    env = dataclasses.replace(ENV, decision_interval_min=AGENT_PRESETS[agent_id].decision_interval_min)
+    settings = {"agent_id": agent_id, "num_envs": num_envs, "num_episodes": 2, "env_config": env}
+    whole = make_trainer(h5, tmp_path / "whole", **settings)
+    whole.train()
+    first = make_trainer(h5, tmp_path / "parts", **settings, deadline=StopAfter(cut)).train()
+    assert (first.facts["status"], first.facts["env_steps"]) == ("cut", cut * num_envs)
+    resumed = make_trainer(h5, tmp_path / "parts", **settings)
+    resumed.train()
+    assert whole.agent.updates > 0
+    assert_same_run(whole, resumed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_well_with_its_state_saved(h5, uncut, tmp_path, number):
+    class Signalled(StopAfter):
+        def request_stop(self):
+            if self.left == -1:
+                self.left = -2
+                signal.raise_signal(number)  # the handler, which calls this again
+            else:
+                self._stop.set()
+
+    cut = make_trainer(h5, tmp_path, deadline=Signalled(17)).train()
+    assert (cut.facts["status"], cut.facts["env_steps"]) == ("cut", 17 * 6)
+    resumed = make_trainer(h5, tmp_path)
+    resumed.train()
+    assert_same_run(uncut, resumed)
+
+
+class OutInValidation(Deadline):
+    """A clock that runs out at the n-th decision of all validation passes."""
+
+    def __init__(self, decisions):
+        super().__init__()
+        self.left = decisions
+
+    def check(self):
+        self.left -= 1
+        if self.left < 0:
+            self.request_stop()
+        super().check()
+
+
+# In the first pass, before any result is known, and in the second.
+@pytest.mark.parametrize(("decisions", "episodes"), [(100, 0), (300, 1)])
+def test_a_validation_that_would_overrun_is_left_and_repeated(
+    h5, uncut, tmp_path, caplog, decisions, episodes
+):
+    with caplog.at_level(logging.INFO):
+        cut = make_trainer(h5, tmp_path, deadline=OutInValidation(decisions)).train()
+    assert "stopped in a validation pass" in caplog.text
+    assert (cut.facts["status"], cut.facts["episodes"]) == ("cut", episodes)
+    assert cut.facts["env_steps"] == 60 * (
+        episodes + 1
+    )  # the episode's steps are kept, its end is not entered
+    resumed = make_trainer(h5, tmp_path)
+    resumed.train()
+    assert_same_run(uncut, resumed)
+
+
+def test_an_input_that_vanished_after_training_costs_nothing_but_the_report(h5, tmp_path, monkeypatch):
+    moved = tmp_path / "processed_data.h5"
+    moved.write_bytes(h5.read_bytes())
+    config = dataclasses.replace(two_jobs(moved, tmp_path / "out"), seeds=(0,))
+    train = KaggleTrainer.train
+
+    def then_gone(self):
+        job = train(self)
+        moved.unlink()
+        return job
+
+    with monkeypatch.context() as patch:
+        patch.setattr(KaggleTrainer, "train", then_gone)
+        with pytest.raises(InputNotFoundError, match=r"processed_data\.h5: .* is required, found no file"):
+            run_jobs(config)
+    trained = outputs(tmp_path / "out")
+    assert "agent_1_final.pt" in trained
+    moved.write_bytes(h5.read_bytes())
+    assert run_jobs(config).summary["status"] == "complete"
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in trained} == trained
+
+
 @pytest.mark.parametrize("vector_steps", [13, 30])
 def test_a_killed_run_goes_on_from_its_last_state_and_equals_an_uncut_one(h5, uncut, tmp_path, vector_steps):
     with pytest.raises(KeyboardInterrupt):
@@ -221,6 +310,38 @@ def test_a_finished_run_starts_anew_and_keeps_the_old_outputs_in_previous(h5, un
     assert (tmp_path / "previous" / "report.html").is_file()
     assert (tmp_path / "previous" / "state" / "state.json").is_file()
     assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert_same_run(uncut, again)
+
+
+@pytest.mark.parametrize("survivor", ["manifest.json", "state", "agent_1_final.pt", "nothing", "renamed"])
+def test_a_move_to_previous_that_was_killed_is_gone_on_with_and_loses_no_file(
+    h5, uncut, tmp_path, monkeypatch, survivor
+):
+    make_trainer(h5, tmp_path).run_training()
+    before = {p.relative_to(tmp_path): p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    rename, calls = type(tmp_path).rename, []
+
+    def killed(self, target):
+        if self.name == survivor or (survivor == "renamed" and self.name.endswith(".moving")):
+            raise KeyboardInterrupt
+        calls.append(self.name)
+        return rename(self, target)
+
+    if survivor != "nothing":
+        with monkeypatch.context() as patch:
+            patch.setattr(type(tmp_path), "rename", killed)
+            with pytest.raises(KeyboardInterrupt):
+                make_trainer(h5, tmp_path).train()
+        assert calls
+    again = make_trainer(h5, tmp_path)
+    again.train()
+    kept = {
+        p.relative_to(tmp_path / "previous"): p.read_bytes()
+        for p in (tmp_path / "previous").rglob("*")
+        if p.is_file()
+    }
+    before.pop(Path("trials.csv"))  # it outlives every run
+    assert kept == before
     assert_same_run(uncut, again)
 
 

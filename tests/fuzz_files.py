@@ -1,0 +1,273 @@
+"""Mutated agents, states, manifests, ledgers, bars and parameters: each gives the package's own error or works.
+
+python -m tests.fuzz_files --count 20000       # part of `make fuzz`; the suite runs a short form
+
+Bytes are changed blindly, and values through the format itself, with every hash made right again, so that what
+lies behind the hashes is reached too. A state that is taken must train on. A process that takes 2 GB has failed.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import logging
+import sys
+import tempfile
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sac_kernel import checkpoint, files, job_outputs, kernel_notebook, run_config, trials
+from sac_kernel.data_pipeline import write_processed
+from sac_kernel.errors import SacKernelError
+from sac_kernel.processed_file import read_processed
+from sac_kernel.run_config import RunConfig
+from sac_kernel.sac_agent import SACAgent
+from sac_kernel.trading_env import TradingEnvConfig
+from sac_kernel.train_sac_kaggle import KaggleTrainer
+from tests import fuzz_bars
+from tests.conftest import make_data
+from tests.crash import ENV, SAC
+
+MAX_MEMORY_BYTES = 2 << 30
+KINDS = ("agent", "state", "state index", "manifest", "ledger", "h5", "parameters", "settings")
+
+
+def deep(levels=200_000):
+    """JSON text nested far deeper than any reader's stack."""
+    return "[" * levels + "]" * levels
+
+
+def values(rng):
+    """Return a value that nobody expects."""
+    return (
+        None, True, -1, 0, 2**31, 2**70, 1e308, float("nan"), float("-inf"), "", "x" * 5000, "../../x", [], {},
+        [[[[]]]], {"a": 1}, [1] * 1000, "\0", -0.5,
+        torch.zeros(()), torch.full((3,), float("nan")), torch.zeros(1, 2, 3), torch.arange(4),
+        torch.zeros(2, dtype=torch.float64), torch.zeros(0), torch.zeros(1).expand(10**12),
+    )[rng.integers(26)]  # fmt: skip
+
+
+def places(content):
+    """Yield (container, key) of every value in nested dictionaries and lists."""
+    for key in list(content if isinstance(content, dict) else range(len(content))):
+        yield content, key
+        if isinstance(content[key], dict | list):
+            yield from places(content[key])
+
+
+def disturbed(content, rng, plain=False):
+    """Return a copy with one to three values replaced, removed, added, or with a number changed in a tensor."""
+    content = copy.deepcopy(content)
+    for _ in range(int(rng.integers(1, 4))):
+        spots = list(places(content))
+        if not spots:
+            break
+        # Near the top as often as deep in a list of numbers.
+        container, key = spots[int(len(spots) * rng.random() ** 3)]
+        old, new, action = container[key], values(rng), rng.integers(5)
+        new = 7 if plain and isinstance(new, torch.Tensor) else new
+        if action == 0 and isinstance(container, dict):
+            del container[key]
+        elif action == 1 and isinstance(container, dict):
+            container[str(rng.integers(99))] = new
+        elif isinstance(old, torch.Tensor) and old.numel() and rng.random() < 0.5:
+            container[key] = numbers_changed(old, rng)
+        else:
+            container[key] = new
+    return content
+
+
+def numbers_changed(tensor, rng):
+    """Return a copy of a tensor with one number made extreme."""
+    tensor = tensor.clone()
+    extremes = (np.nan, np.inf, 1e30, -1e9, 1e9) if tensor.dtype.is_floating_point else (0, 1, 100)
+    tensor.view(-1)[int(rng.integers(tensor.numel()))] = extremes[rng.integers(len(extremes))]
+    return tensor
+
+
+def pt_changed(content, rng):
+    """Return the bytes of a `.pt`, changed blindly, inside its archive, or as a value."""
+    kind = rng.integers(4)
+    if kind == 0:
+        return fuzz_bars.mutated(files.pt_bytes(content), rng)
+    if kind == 1:
+        buffer = io.BytesIO()
+        torch.save(disturbed(content, rng), buffer)
+        return buffer.getvalue()
+    with zipfile.ZipFile(io.BytesIO(files.pt_bytes(content))) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    names = list(members)
+    name = next(n for n in names if n.endswith("data.pkl")) if kind == 2 else names[rng.integers(len(names))]
+    members[name] = fuzz_bars.mutated(members[name], rng)
+    if rng.random() < 0.1:
+        members[name] += bytes(1 << 24)
+    buffer = io.BytesIO()
+    packing = zipfile.ZIP_DEFLATED if rng.random() < 0.1 else zipfile.ZIP_STORED
+    with zipfile.ZipFile(buffer, "w", packing) as archive:
+        for member, data in members.items():
+            archive.writestr(member, data)
+    return buffer.getvalue()
+
+
+def json_changed(value, rng):
+    """Return JSON text, changed blindly or as a value."""
+    kind = rng.integers(12)
+    if kind == 0:
+        return deep().encode()
+    if kind == 1:
+        return (json.dumps(value)[:-1] + ', "x": ' + "9" * 5000 + "}").encode()
+    if kind < 6:
+        return fuzz_bars.mutated(json.dumps(value).encode(), rng)
+    return json.dumps(disturbed(value, rng, plain=True)).encode()
+
+
+class Bench:
+    """One trained second: an agent, its state, its folder; every case starts from copies of their content."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.h5 = self.folder / "processed_data.h5"
+        write_processed(make_data(1600), self.h5)
+        self.out = self.folder / "out"
+        self.trainer = self.make_trainer()
+        self.trainer.train()
+        self.agent = files.read_pt(self.out / "agent_1_best.pt")
+        self.state, _ = checkpoint.load_state(self.out / "state")
+        self.index = files.read_json(self.out / "state" / "state.json")
+        exported = self.folder / "exported"
+        self.exported = checkpoint.export_states({"agent_1_seed_0": self.out / "state"}, exported)
+        names = ["agent_1_best.pt", "logs/training_stats.json"]
+        files.write_manifest(self.out, names, {"status": "complete", "episodes": 2})
+        self.manifest = files.read_json(self.out / "manifest.json")
+        self.ledger = (self.out / trials.NAME).read_bytes()
+        self.h5_bytes = self.h5.read_bytes()
+        self.spare = self.make_trainer()
+        self.spare.prepare()
+        self.settled = self.spare.agent.training_state()
+        self.parameters = {f: getattr(RunConfig(), f) for f in RunConfig.__dataclass_fields__}
+
+    def make_trainer(self):
+        return KaggleTrainer(
+            self.h5, self.out, num_episodes=2, eval_frequency=1, checkpoint_frequency=1, device="cpu",
+            num_envs=6, sac_config=SAC, env_config=ENV,
+        )  # fmt: skip
+
+    # -- one method a kind: write the changed file and read it as the package would
+
+    def try_agent(self, rng):
+        path = self.folder / "changed.pt"
+        path.write_bytes(pt_changed(self.agent, rng))
+        agent = SACAgent.from_checkpoint(path, device="cpu")
+        assert np.isfinite(agent.select_action(np.zeros(agent.config.state_dim), evaluate=True)).all()
+
+    def try_state(self, rng):
+        target = self.folder / "state"
+        content = pt_changed(self.state, rng)
+        files.write_bytes(target / "trainer_a.state", content)
+        entry = {**self.index["slots"][0], "file": "trainer_a.state", "sha256": files.sha256(content)}
+        files.write_json(target / "state.json", {**self.index, "slots": [entry]})
+        self.train_on(target)
+
+    def try_state_index(self, rng):
+        target = self.folder / "index"
+        if rng.random() < 0.5:
+            files.write_bytes(target / checkpoint.EXPORT_INDEX, json_changed(self.exported, rng))
+            facts = checkpoint.exported_facts(target / checkpoint.EXPORT_INDEX)
+            for job in facts:
+                checkpoint.load_exported(target / checkpoint.EXPORT_INDEX, job)
+            return
+        for name in ("trainer_a.state", "trainer_b.state"):
+            files.write_bytes(target / name, (self.out / "state" / name).read_bytes())
+        files.write_bytes(target / "state.json", json_changed(self.index, rng))
+        self.train_on(target)
+
+    def train_on(self, folder):
+        trainer = self.spare
+        trainer._restore(folder, *checkpoint.load_state(folder))
+        for _ in range(2):
+            trainer.loop.advance()
+        trainer._save_state(finished=False)
+
+    def try_manifest(self, rng):
+        files.write_bytes(self.out / "manifest.json", json_changed(self.manifest, rng))
+        job_outputs.is_reported(self.out, 1)
+        job_outputs.read_manifest(self.out)
+
+    def try_ledger(self, rng):
+        path = self.folder / trials.NAME
+        path.write_bytes(fuzz_bars.mutated(self.ledger, rng))
+        trials.count(trials.read(path))
+
+    def try_h5(self, rng):
+        path = self.folder / "changed.h5"
+        path.write_bytes(self.h5_bytes)
+        if rng.random() < 0.5:
+            fuzz_bars.mutate_h5(path, rng)
+        else:
+            path.write_bytes(fuzz_bars.mutated(self.h5_bytes, rng))
+        read_processed(path)
+
+    def try_parameters(self, rng):
+        namespace = dict(self.parameters)
+        names = list(namespace)
+        for _ in range(int(rng.integers(1, 4))):
+            namespace[names[rng.integers(len(names))]] = values(rng)
+        config = run_config.from_parameters(namespace)
+        assert isinstance(config.env_config(config.agent_ids[0]), TradingEnvConfig)
+
+    def try_settings(self, rng):
+        names = list(self.parameters)
+        settings = []
+        for _ in range(int(rng.integers(1, 4))):
+            name = names[rng.integers(len(names))]
+            value = values(rng)
+            text = f"{name}={value if not isinstance(value, torch.Tensor) else '[' * 3000}"
+            settings.append(fuzz_bars.mutated(text.encode(), rng).decode("utf-8", "replace"))
+        kernel_notebook.parse_settings(settings)
+
+    def judge(self, number):
+        """Return the kind of a case and 'worked' or 'refused'; anything else is an exception."""
+        rng = np.random.default_rng([20261125, number])
+        kind = KINDS[number % len(KINDS)]
+        try:
+            getattr(self, "try_" + kind.replace(" ", "_"))(rng)
+        except SacKernelError as err:
+            return kind, "refused" if len(str(err)) > 20 else f"FAILED a message that says nothing: {err}"
+        return kind, "worked"
+
+
+def memory_bytes():
+    """Return the highest memory of this process so far; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024)
+
+
+def work(connection):
+    """Judge case after case until told to stop."""
+    logging.disable(logging.CRITICAL)
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(folder)
+        warnings.simplefilter("error")
+        while (number := connection.recv()) is not None:
+            kind = KINDS[number % len(KINDS)]
+            try:
+                outcome = bench.judge(number)[1]
+                if memory_bytes() > MAX_MEMORY_BYTES:
+                    outcome = f"FAILED {memory_bytes():,} bytes of memory"
+            except BaseException as err:  # noqa: BLE001  # this is what the fuzzing looks for
+                outcome = f"FAILED {type(err).__name__}: {str(err)[:200]}"
+            connection.send((kind, outcome))
+
+
+if __name__ == "__main__":
+    raise SystemExit(fuzz_bars.main(work, __doc__))
