@@ -73,5 +73,6 @@ BUNDLER_MODULES = (
     "wheels",
     "audit",
     "random_walk",
+    "job_pool",
 )
 """Modules of the build and of audits at home; the kernel notebook does not carry them."""
