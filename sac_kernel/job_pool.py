@@ -32,7 +32,7 @@ from sac_kernel.errors import ConfigError
 from sac_kernel.runtime import Deadline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
     Job = Mapping[str, Any]
 
@@ -133,12 +133,7 @@ def run(  # noqa: PLR0913  # where, on what and how many belong to the caller
         with contextlib.closing(answers):
             for answer in answers if waiting else ():
                 name = answer["name"]
-                if answer["result"] is not None:
-                    facts = {"job": named[name], "result": answer["result"], "seconds": answer["seconds"]}
-                    files.write_json(folder / name / RESULT, facts)
-                    outcomes[name] = _finished(folder, name, named[name])
-                else:
-                    outcomes[name] = Outcome(name, named[name], None, answer["failure"], float("nan"))
+                outcomes[name] = _record(folder, named[name], answer)
                 logger.info("%d/%d %s %s", len(outcomes), len(named), name, answer["failure"] or "finished")
     finally:
         restore_signals()
@@ -194,6 +189,15 @@ def _path_of(function: Callable[..., Any]) -> str:
         )
         raise ConfigError(msg)
     return f"{module}:{function.__qualname__}"
+
+
+def _record(folder: Path, job: Job, answer: Mapping[str, Any]) -> Outcome:
+    """Write the result of a job, which finishes it, if there is one."""
+    name, result = answer["name"], answer["result"]
+    if result is not None:
+        facts = {"job": job, "result": result, "seconds": answer["seconds"]}
+        files.write_json(folder / name / RESULT, facts)
+    return Outcome(name, job, result, answer["failure"], answer["seconds"])
 
 
 def _finished(folder: Path, name: str, job: Job) -> Outcome | None:
@@ -297,49 +301,81 @@ def _places(devices: Sequence[str], workers: int, jobs: int) -> list[str]:
 
 def _on_processes(
     waiting: Mapping[str, Job], setup: _Setup, places: Sequence[str], deadline: Deadline
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any]]:
     """Give the answer to every job that ended."""
-    answers: queue.SimpleQueue[tuple[_Process, str]] = queue.SimpleQueue()
-    threads = max(1, min(4, (os.cpu_count() or 1) // max(len(places), 1)))
-    names, begun = collections.deque(waiting), collections.Counter[str]()
-    processes = {_Process(device, threads, answers) for device in places}
-    kill_by_s = float("inf")
+    pool = _Pool(waiting, setup, places)
     try:
-        while names or any(process.name for process in processes):
-            for process in [p for p in processes if not p.name][: len(names)]:
-                begun[names[0]] += 1
-                process.begin(names[0], waiting[names[0]], setup)
-                names.popleft()
-            if deadline.passed() and kill_by_s == float("inf"):
-                names.clear()
-                kill_by_s = time.monotonic() + _GRACE_S
-                for process in processes:
-                    process.stop()
-            try:
-                process, line = answers.get(timeout=_POLL_S)
-            except queue.Empty:
-                if time.monotonic() > kill_by_s:
-                    return
-                continue
-            if line:
-                process.name = ""
-                yield json.loads(line)
-                continue
-            processes.discard(process)
-            status, name = process.end(kill=False), process.name
-            if names or name:
-                logger.warning("a worker ended with status %d at %s", status, name or "no job")
-            if name and begun[name] < ATTEMPTS and not deadline.passed():
-                names.append(name)
-            elif name:
-                yield _lost(name, f"its process ended with status {status} in attempt {begun[name]}")
-            if names:
-                processes.add(_Process(process.device, threads, answers))
+        while pool.begin_next():
+            if deadline.passed():
+                pool.stop()
+            yield from pool.answers()
     finally:
-        busy = [process for process in processes if process.name]
-        for process in processes:
+        pool.end()
+
+
+class _Pool:
+    """Processes, the jobs that wait for them, and how often each was begun."""
+
+    def __init__(self, jobs: Mapping[str, Job], setup: _Setup, places: Sequence[str]) -> None:
+        self._jobs, self._setup = jobs, setup
+        self._names, self._begun = collections.deque(jobs), collections.Counter[str]()
+        self._threads = max(1, min(4, (os.cpu_count() or 1) // max(len(places), 1)))
+        self._answers: queue.SimpleQueue[tuple[_Process, str]] = queue.SimpleQueue()
+        self._processes = {_Process(device, self._threads, self._answers) for device in places}
+        self._kill_by_s: float | None = None  # None until a stop was asked for
+
+    @property
+    def _busy(self) -> list[_Process]:
+        return [process for process in self._processes if process.name]
+
+    def begin_next(self) -> bool:
+        """Give every idle process a job; return whether there is something to wait for."""
+        for process in [p for p in self._processes if not p.name][: len(self._names)]:
+            name = self._names.popleft()
+            self._begun[name] += 1
+            process.begin(name, self._jobs[name], self._setup)
+        in_time = self._kill_by_s is None or time.monotonic() < self._kill_by_s
+        return bool(self._busy) and in_time
+
+    def stop(self) -> None:
+        """Begin no more jobs, and ask those that run to save what they have."""
+        if self._kill_by_s is None:
+            self._kill_by_s = time.monotonic() + _GRACE_S
+            self._names.clear()
+            for process in self._processes:
+                process.stop()
+
+    def answers(self) -> Iterator[dict[str, Any]]:
+        """Wait a moment; give the answer that came, if one did."""
+        try:
+            process, line = self._answers.get(timeout=_POLL_S)
+        except queue.Empty:
+            return
+        if line:
+            process.name = ""
+            yield json.loads(line)
+        else:
+            yield from self._replace(process)
+
+    def _replace(self, process: _Process) -> Iterator[dict[str, Any]]:
+        """Put another process where one has ended, and its job back in the queue."""
+        self._processes.discard(process)
+        status, name = process.end(kill=False), process.name
+        if name:
+            logger.warning("%s: its process ended with status %d", name, status)
+        if name and self._begun[name] < ATTEMPTS and self._kill_by_s is None:
+            self._names.append(name)
+        elif name:
+            yield _lost(name, f"its process ended with status {status} in attempt {self._begun[name]}")
+        if self._names:
+            self._processes.add(_Process(process.device, self._threads, self._answers))
+
+    def end(self) -> None:
+        """End every process: the idle ones by closing their input, the busy ones at once."""
+        busy = self._busy
+        for process in self._processes:
             process.stop()
-        for process in processes:
+        for process in self._processes:
             process.end(kill=process in busy)
 
 
@@ -352,7 +388,7 @@ def _lost(name: str, failure: str) -> dict[str, Any]:
 
 def _on_ray(
     waiting: Mapping[str, Job], setup: _Setup, device: str, address: str, deadline: Deadline
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any]]:
     """Give the answer to every job that ended. Ray itself begins a task again whose worker or node is lost."""
     ray = _import_ray()
     packages = {__package__, setup.function.partition(".")[0]}
@@ -399,7 +435,7 @@ def _import_ray() -> Any:  # noqa: ANN401  # an optional package
     try:
         return importlib.import_module("ray")
     except ImportError as err:
-        msg = "job_pool: ray is required for an address, found none; pip install -r requirements/ray.txt, or leave it out"
+        msg = "job_pool: ray is required for an address, found none; pip install -r requirements/ray.txt"
         raise ConfigError(msg) from err
 
 

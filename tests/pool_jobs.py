@@ -1,7 +1,9 @@
 """Functions that the tests of the job pool run in other processes."""
 
 import os
+import sys
 import time
+from pathlib import Path
 
 from sac_kernel.errors import DataError
 
@@ -9,7 +11,7 @@ from sac_kernel.errors import DataError
 def square(job, place):
     """The square of x; notes that it ran, prints, and reads an input if there is one."""
     note(job, "begun")
-    print("nobody takes this for an answer")
+    sys.stdout.write("nobody takes this for an answer\n")
     time.sleep(job.get("sleep_s", 0.0))
     (place.folder / "seen.txt").write_text(place.device)
     note(job, "ended")
@@ -27,7 +29,8 @@ def dies(job, place):
 
 def fails(job, place):
     if job["x"] == 1:
-        raise DataError("bars are required, found none")
+        msg = "bars are required, found none"
+        raise DataError(msg)
     return {"square": job["x"] ** 2}
 
 
@@ -42,10 +45,9 @@ def waits(job, place):
 def note(job, word):
     """Append a line; small appends are whole on every system."""
     if "diary" in job:
-        with open(job["diary"], "a") as diary:
+        with Path(job["diary"]).open("a") as diary:
             diary.write(f"{word} {job['x']}\n")
 
 
 def lines(job):
-    with open(job["diary"]) as diary:
-        return diary.read().splitlines()
+    return Path(job["diary"]).read_text().splitlines()

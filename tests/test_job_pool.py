@@ -128,7 +128,7 @@ def test_a_function_that_other_processes_cannot_find_is_refused(tmp_path):
     def inner(job, place):
         return {}
 
-    with pytest.raises(ConfigError, match="found test_a_function_that.*inner of tests"):
+    with pytest.raises(ConfigError, match=r"found test_a_function_that.*inner of tests"):
         job_pool.run([{"x": 0}], inner, tmp_path)
 
 
