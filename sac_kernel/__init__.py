@@ -74,5 +74,6 @@ BUNDLER_MODULES = (
     "audit",
     "random_walk",
     "job_pool",
+    "sweep",
 )
 """Modules of the build and of audits at home; the kernel notebook does not carry them."""
