@@ -76,5 +76,7 @@ BUNDLER_MODULES = (
     "wheels",
     "audit",
     "random_walk",
+    "job_pool",
+    "sweep",
 )
 """Modules of the build and of audits at home; the kernel notebook does not carry them."""

@@ -1,5 +1,6 @@
 """The pages say what the code does: feature lists, README snippets, links."""
 
+import ast
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import pytest
 
 from sac_kernel.data_pipeline import write_processed
 from sac_kernel.feature_engineering import compute_features
+from sac_kernel.run_config import RunConfig
 from tests.conftest import make_bars, make_data
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,10 +53,96 @@ def test_readme_snippets_run_as_they_stand(tmp_path):
     assert (tmp_path / "outputs/curves.png").stat().st_size > 1000
 
 
-def test_relative_links_of_the_pages_exist():
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FRENCH = sorted((ROOT / "docs/fr").glob("*.md"))
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+EXTERNAL = {"pytorch.org", "pypi.org"}
+"""Hosts that the pages link to; everything else is in the repository."""
+
+
+def anchors_of(page):
+    """The anchors that GitHub gives the headings of a page."""
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    heads = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_and_anchors_lead_somewhere(page):
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"<(https?:[^>]+)>", text):
+        if target.startswith("http"):
+            assert target.split("/")[2] in EXTERNAL, target
+            continue
+        path, _, anchor = target.partition("#")
+        linked = page.parent / path if path else page
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors_of(linked), target
+
+
+def test_a_lost_anchor_is_seen():
+    assert "in-python" in anchors_of(ROOT / "README.md")
+    assert "nowhere" not in anchors_of(ROOT / "README.md")
+
+
+def test_every_page_is_reached_from_the_index():
+    text = (ROOT / "docs/README.md").read_text(encoding="utf-8") + (ROOT / "docs/fr/README.md").read_text(
+        "utf-8"
+    )
+    assert [page.name for page in PAGES if page.name != "README.md" and f"{page.name})" not in text] == []
+
+
+def statements(text):
+    """Top-level statements of the Python fences, comments and layout aside."""
+    blocks = [block for kind, block in FENCE.findall(text) if kind == "python"]
+    return {ast.dump(node) for block in blocks for node in ast.parse(block).body}
+
+
+@pytest.mark.parametrize("page", [ROOT / "docs/tutorial.md", *FRENCH], ids=lambda page: page.name)
+def test_snippets_of_the_guides_are_those_that_the_readme_test_runs(page):
+    assert statements(page.read_text(encoding="utf-8")) <= statements(README)
+
+
+def test_the_snippet_of_the_verdict_page_runs(capsys):
+    page = (ROOT / "docs/verdict.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^    (.+)$", page, re.MULTILINE)
+    exec("\n".join(line for line in lines if not line.startswith(("make", "python"))), {})
+    assert capsys.readouterr().out == "4 15 (5, 6)\n"  # C(6, 2) = 15 splits, 15 x 2 / 6 = 5 paths
+
+
+def commands(pages):
+    """Shell lines of the pages, comments aside."""
+    blocks = [
+        block for page in pages for kind, block in FENCE.findall(page.read_text("utf-8")) if kind == "bash"
+    ]
+    return {re.split(r"\s+#", line)[0] for block in blocks for line in block.splitlines()}
+
+
+def test_the_french_commands_are_english_ones():
+    english = "\n".join(page.read_text(encoding="utf-8") for page in PAGES if page not in FRENCH)
+    own = {line for line in commands(FRENCH) if line not in english}
+    assert own == {
+        # In the English page its parts stand in a sentence.
+        'python build_kernel.py --set "agent_ids=[1, 2]" --set "seeds=[0, 1, 2]" --set checkpoint_frequency=10'
+    }
+    assert len(commands(FRENCH)) > 10
+
+
+@pytest.mark.parametrize("name", ["parameters.md", "fr/parametres.md"])
+def test_the_parameter_pages_give_the_names_and_defaults_that_are(name):
+    page = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| `(\w+)` \| (\S+|\[.*?\]) \|", page, re.MULTILINE))
+    assert len(listed) == 22
+    for parameter, default in listed.items():
+        value = getattr(RunConfig(), parameter)
+        value = list(value) if isinstance(value, tuple) else value
+        assert str(value) == default, parameter
+
+
+def test_the_french_parameter_page_lists_what_the_english_one_does():
+    pages = [(ROOT / "docs" / name).read_text("utf-8") for name in ("parameters.md", "fr/parametres.md")]
+    first, second = (re.findall(r"^\| `(\w+)` \| (.+?) \|", page, re.MULTILINE) for page in pages)
+    assert first == second
 
 
 def test_readme_test_command_is_the_one_that_ci_runs():

@@ -170,6 +170,10 @@ def test_plain_kaggle_commands_push_and_fetch_and_the_next_build_knows(checkout,
         plain("kernels output tester/sac-trading-train -p outputs/", checkout, env)
         assert files.verify_manifest(checkout / "outputs")["status"] == "complete"
 
+        fetched = build_kernel(checkout, env, "--fetch")
+        assert fetched.returncode == 0, fetched.stderr
+        assert fetched.stdout.rstrip().endswith(f"report    {Path('outputs/report.html')}")
+
         done = build_kernel(checkout, env, "--set", "num_episodes=2")
         assert done.returncode == 0, done.stderr
         assert "resuming  tester/sac-trading-train at step 600" in done.stdout

@@ -1,0 +1,137 @@
+"""What a job costs beside its own work: `python -m benchmarks.sweep`.
+
+No-op jobs on the pool (1 and 2 processes) and, where ray is installed, on local clusters of 1, 2 and 4 nodes of one
+CPU each; the rounds are interleaved, so that a busy moment hits all alike. Start is what the first job waits for;
+overhead is the slope between few and many jobs. Then real jobs, tiny trainings, on 1 and 2 workers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import logging
+import platform
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sac_kernel import job_pool, sweep
+from sac_kernel.data_pipeline import DataConfig, DataPipeline, write_processed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from sac_kernel.job_pool import Place
+
+FEW, MANY = 10, 110
+POOLS, NODES = (1, 2), (1, 2, 4)
+TINY = (
+    "num_episodes=2", "eval_frequency=2", "checkpoint_frequency=2", "num_envs=10", "env_episode_length=600",
+    "sac_warmup_steps=600",
+)  # fmt: skip
+
+
+def nothing(job: Mapping[str, Any], place: Place) -> dict[str, Any]:  # noqa: ARG001  # the pool passes both
+    """Return at once."""
+    return {"x": job["x"]}
+
+
+@contextlib.contextmanager
+def cluster(nodes: int) -> Iterator[str]:
+    """Start a Ray cluster of so many nodes of one CPU on this machine; give its address."""
+    from ray.cluster_utils import Cluster
+
+    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    for _ in range(nodes - 1):
+        started.add_node(num_cpus=1)
+    started.wait_for_nodes()
+    try:
+        yield started.address
+    finally:
+        started.shutdown()
+
+
+def seconds_of(jobs: int, **where: Any) -> float:
+    """Return the wall time of so many no-op jobs."""
+    with tempfile.TemporaryDirectory() as folder:
+        started_s = time.perf_counter()
+        outcomes = job_pool.run([{"x": x} for x in range(jobs)], nothing, Path(folder), **where)
+        assert [o.result for o in outcomes] == [{"x": x} for x in range(jobs)]
+        return time.perf_counter() - started_s
+
+
+def places() -> list[tuple[str, int, int]]:
+    """Return label, processes of the pool and nodes of the cluster to compare."""
+    found = [(f"pool, {n} process{'es' if n > 1 else ''}", n, 0) for n in POOLS]
+    if importlib.util.find_spec("ray"):
+        found += [(f"ray, {n} node{'s' if n > 1 else ''}", 0, n) for n in NODES]
+    return found
+
+
+@contextlib.contextmanager
+def where(workers: int, nodes: int) -> Iterator[dict[str, Any]]:
+    """Give what `job_pool.run` needs to know of a place."""
+    if not nodes:
+        yield {"workers": workers}
+        return
+    with cluster(nodes) as address:
+        yield {"address": address}
+
+
+def overhead(rounds: int) -> None:
+    """Print start and overhead a job of every place."""
+    taken: dict[str, list[tuple[float, float]]] = {}
+    for _ in range(rounds):
+        for label, workers, nodes in places():
+            with where(workers, nodes) as place:
+                taken.setdefault(label, []).append((seconds_of(FEW, **place), seconds_of(MANY, **place)))
+    print(
+        f"| no-op jobs | start, {FEW} jobs done [s] | overhead a job [ms] | rounds [ms] |\n|---|---|---|---|"
+    )
+    for label, pairs in taken.items():
+        slopes = [1e3 * (many - few) / (MANY - FEW) for few, many in pairs]
+        start = statistics.median(few for few, _ in pairs)
+        shown = " ".join(f"{slope:.1f}" for slope in slopes)
+        print(f"| {label} | {start:.2f} | {statistics.median(slopes):.1f} | {shown} |", flush=True)
+
+
+def throughput(rounds: int, jobs: int) -> None:
+    """Print how many real jobs a minute one and two workers do."""
+    shown = [place for place in places() if place[1] in (0, 1, 2) and place[2] in (0, 1, 2)]
+    taken: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        bars = Path(folder) / "bars.h5"
+        write_processed(DataPipeline(DataConfig(output_path=str(bars))).build(), bars)
+        for i in range(rounds):
+            for label, workers, nodes in shown:
+                with where(workers, nodes) as place:
+                    output = Path(folder) / f"{i} {label}"
+                    runs = sweep.grid([1], range(jobs), TINY)
+                    started_s = time.perf_counter()
+                    outcomes = sweep.run_sweep(runs, {"all": bars}, output, **place)
+                    taken.setdefault(label, []).append(60.0 * jobs / (time.perf_counter() - started_s))
+                    assert all(o.result for o in outcomes), [o.failure for o in outcomes]
+    print(f"\n| {jobs} tiny trainings | jobs a minute | rounds |\n|---|---|---|")
+    for label, rates in taken.items():
+        print(f"| {label} | {statistics.median(rates):.1f} | {' '.join(f'{r:.1f}' for r in rates)} |")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=8, help="real ones")
+    args = parser.parse_args()
+    logging.getLogger().setLevel(logging.ERROR)
+    print(f"Python {platform.python_version()}, {', '.join(label for label, _, _ in places())}\n", flush=True)
+    overhead(args.rounds)
+    throughput(max(1, args.rounds - 1), args.jobs)
+
+
+if __name__ == "__main__":
+    main()
