@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import gymnasium as gym
 
-from sac_kernel.sac_agent import Interaction, SACAgent, SACConfig, as_vector_env
+from sac_kernel.sac_agent import Interaction, SACAgent, as_vector_env
+from sac_kernel.sac_config import SACConfig
 
 if TYPE_CHECKING:
     import random

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from benchmarks import jobs, learners, public_tasks, time_to_mark, tune_peers
-from sac_kernel.sac_agent import SACAgent, SACConfig
+from sac_kernel.sac_agent import SACAgent
+from sac_kernel.sac_config import SACConfig
 from sac_kernel.synthetic_markets import MARKETS, MarketVectorEnv
 
 
@@ -33,10 +34,11 @@ def test_the_third_evaluation_must_lie_within_the_cap():
     assert time_to_mark.time_to_mark(curve(0.9, 0.9, 0.9), 0.85, cap_s=2.5) == 2.5
 
 
-def test_a_score_is_the_mean_share_over_the_budget():
-    # 0 to 1 in a straight line over the first half, 1 in the second: 1/4 + 1/2. A share of -5 counts as 0.
-    assert tune_peers.score([(12.0, 1.0), (24.0, 1.0)], 24.0) == pytest.approx(0.75, abs=1e-6)
-    assert tune_peers.score([(12.0, -5.0), (24.0, 1.0)], 24.0) == pytest.approx(0.25, abs=1e-6)
+def test_a_score_is_the_mean_share_over_the_second_half_of_the_budget():
+    # From 0 at second 12 in a straight line to 1 at second 24: the mean of the second half is 1/2.
+    assert tune_peers.score([(12.0, 0.0), (24.0, 1.0)], 24.0) == pytest.approx(0.5)
+    # A share of -5 counts as 0, what was reached before the half does not count.
+    assert tune_peers.score([(6.0, 1.0), (12.0, -5.0), (24.0, 1.0)], 24.0) == pytest.approx(0.5)
 
 
 def test_every_learner_is_tuned_on_the_same_trials_the_first_as_shipped():
