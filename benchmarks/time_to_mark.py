@@ -38,6 +38,7 @@ class Limits(NamedTuple):
     mark: float | None  # captured share at which it may end; None goes on to the cap
     cap_s: float = CAP_S  # processor seconds of training
     every_s: float = EVERY_S  # of training between two evaluations
+    free_steps: int = 0  # transitions before the clock starts; for a search, so that compilation is not in it
 
 
 Curve = list[tuple[float, float]]  # (processor seconds of training, captured share)
@@ -67,8 +68,10 @@ def train_curve(
     def policy(obs: Any) -> Any:
         return trained.act(obs.astype(np.float32))
 
-    def on_step(_env_steps: int) -> bool:
-        nonlocal due_s
+    def on_step(env_steps: int) -> bool:
+        nonlocal clock, due_s
+        if env_steps <= limits.free_steps:
+            clock = jobs.Clock()
         if clock.cpu_s() < due_s:
             return True
         cpu_s, _ = clock.pause()

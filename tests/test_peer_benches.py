@@ -41,6 +41,31 @@ def test_a_score_is_the_mean_share_over_the_second_half_of_the_budget():
     assert tune_peers.score([(6.0, 1.0), (12.0, -5.0), (24.0, 1.0)], 24.0) == pytest.approx(0.5)
 
 
+def test_a_search_counts_neither_compilation_nor_evaluation(monkeypatch):
+    # A clock that stands still but for the learner: 1 s a vector step, 50 s of compilation in the first two.
+    now = [0.0]
+    monkeypatch.setattr(jobs.time, "process_time", lambda: now[0])
+    monkeypatch.setattr(time_to_mark.Judge, "capture", lambda _self, _result: now.__setitem__(0, now[0] + 7) or 0.5)
+
+    class Steady:
+        act = staticmethod(lambda obs: np.zeros((len(obs), 1)))
+
+        def learn(self, _env_steps, on_step):
+            steps, go_on = 0, True
+            while go_on:
+                now[0] += 25.0 if steps < 128 else 1.0
+                steps += 64
+                go_on = on_step(steps)
+
+    monkeypatch.setattr(learners, "build", lambda *_: Steady())
+    limits = time_to_mark.Limits(mark=None, cap_s=4.0, every_s=2.0, free_steps=128)
+    assert time_to_mark.train_curve("sb3", "M4", 0, {}, limits)[0] == [(2.0, 0.5), (4.0, 0.5)]
+    limits = limits._replace(cap_s=56.0, every_s=25.0, free_steps=0)
+    assert time_to_mark.train_curve("sb3", "M4", 0, {}, limits)[0] == [(25.0, 0.5), (50.0, 0.5), (75.0, 0.5)][:2] + [
+        (75.0, 0.5)
+    ]
+
+
 def test_every_learner_is_tuned_on_the_same_trials_the_first_as_shipped():
     first, *drawn = tune_peers.trials(20)
     assert first == {}
