@@ -189,14 +189,24 @@ def test_the_table_of_public_tasks_takes_means_of_returns_and_medians_of_seconds
     assert row == "| Hopper-v5 | Stable-Baselines3 | 50 | 3.0 (1.0, 2.0, 6.0) | 4 | 9 |"
 
 
-def test_the_settings_file_names_the_best_trial():
-    rows = [
-        {"learner": "sb3", "trial": 0, "settings": {}, "score": 0.1},
-        {"learner": "sb3", "trial": 1, "settings": {"tau": 0.01, "width": 64}, "score": 0.5},
-    ]
-    found = tomllib.loads(tune_peers.toml(rows, "a test"))["sb3"]
-    assert (found["score"], found["trial"], found["settings"]) == (0.5, 1, {"tau": 0.01, "width": 64})
-    assert [trial["score"] for trial in found["trials"]] == [0.1, 0.5]
+def test_the_best_of_the_longer_trials_is_chosen_from_the_best_of_the_short_ones(tmp_path, monkeypatch):
+    short = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, *[0.0] * 14]  # trials 5, 4, 3, 2 go on
+    long = {5: 0.70, 4: 0.65, 3: 0.80, 2: 0.75}
+
+    def run_alone(_module, job):
+        for trial in job["trials"]:
+            score = short[trial["trial"]] if trial["budget_s"] == 5.0 else long[trial["trial"]]
+            yield {**trial, "score": score, "curve": []}
+
+    monkeypatch.setattr(jobs, "run_alone", run_alone)
+    journal = jobs.Journal(tmp_path / "trials.jsonl")
+    assert [row["trial"] for row in tune_peers.search("sb3", journal)] == [3, 2, 5, 4]
+    found = tomllib.loads(tune_peers.toml(journal.rows, "a test"))["sb3"]
+    assert (found["score"], found["trial"]) == (0.80, 3)
+    assert found["settings"] == tune_peers.trials(20)[3]
+    assert len(found["trials"]) == 24
+    monkeypatch.setattr(jobs, "run_alone", None)  # a second search finds all of it done
+    assert tune_peers.search("sb3", journal)[0]["trial"] == 3
 
 
 def test_sb3_gets_the_market_as_its_own_kind_of_env():
