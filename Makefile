@@ -13,7 +13,7 @@ EPISODES ?= 8
 export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_PROGRESS_BAR ?= on
 
-.PHONY: kaggle-rehearsal test-client run test lint type bench prove calibrate audit fuzz build clean check-wheels fmt
+.PHONY: kaggle-rehearsal test-client run test lint type bench prove calibrate audit fuzz build clean check-wheels fmt tune-peers
 
 run: $(READY)
 	$(BIN)/python build_kernel.py --set num_episodes=$(EPISODES) --set eval_frequency=2 \
@@ -50,8 +50,16 @@ fmt: $(READY)-dev
 type: $(READY)-dev
 	for v in 3.11 3.12 3.13; do $(BIN)/mypy --python-version $$v || exit 1; done
 
+# Beside the peers: speed in a minute, then learning, which takes hours and goes on where it was stopped.
 bench: $(READY)-bench
 	$(BIN)/python -m benchmarks.compare
+	$(BIN)/python -m benchmarks.time_to_mark
+	$(BIN)/python -m benchmarks.time_to_mark --shipped
+	$(BIN)/python -m benchmarks.public_tasks
+
+# The search that wrote benchmarks/peers.toml: how this project and its peers are set for `bench`.
+tune-peers: $(READY)-bench
+	$(BIN)/python -m benchmarks.tune_peers
 
 # The default agent on markets whose optimum is known; PROVE=--short for about a minute.
 prove: $(READY)
