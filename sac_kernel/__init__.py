@@ -74,5 +74,9 @@ BUNDLER_MODULES = (
     "wheels",
     "audit",
     "random_walk",
+    "fold_training",
+    "fold_jobs",
+    "walk_forward_report",
+    "walk_forward",
 )
-"""Modules of the build and of audits at home; the kernel notebook does not carry them."""
+"""Modules of the build, of audits and of walk-forwards at home; the kernel notebook does not carry them."""
