@@ -76,7 +76,11 @@ BUNDLER_MODULES = (
     "wheels",
     "audit",
     "random_walk",
+    "fold_training",
+    "fold_jobs",
+    "walk_forward_report",
+    "walk_forward",
     "job_pool",
     "sweep",
 )
-"""Modules of the build and of audits at home; the kernel notebook does not carry them."""
+"""Modules of the build, of audits, walk-forwards and sweeps at home; the kernel notebook does not carry them."""

@@ -130,22 +130,27 @@ class FeaturePipeline:
     def run_full_pipeline(
         self, train: Bars, val: Bars, test: Bars
     ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-        """Return the features of each split on the instrument's index, in feature order.
+        """Return the features of each split on the instrument's index, in feature order (`run_splits`)."""
+        frames = self.run_splits({"train": train, "val": val, "test": test})
+        return frames["train"], frames["val"], frames["test"]
+
+    def run_splits(self, splits: Mapping[str, Bars]) -> dict[str, pd.DataFrame]:
+        """Return the features of each of some stretches of bars, which follow each other in time.
 
         The features are computed once over all bars in time order, which is safe because they are causal,
         so a bar has the same features whichever split it is in. The scaler, the choice of instruments and
-        the regime model are fitted on train rows, unless this pipeline came from a checkpoint. Rows of the
-        warm-up (train only) are NaN.
+        the regime model are fitted on the rows of the first, unless this pipeline is fitted already. Rows of
+        the warm-up (of the first) are NaN.
         """
-        splits = {"train": train, "val": val, "test": test}
+        first = next(iter(splits))
         own = [self._bars_of(part, name) for name, part in splits.items()]
         bars = pd.concat(own)
-        _check(bars, "feature_engineering: train, val and test together")
-        bar_seconds = infer_bar_seconds(own[0], "feature_engineering: train")
+        _check(bars, f"feature_engineering: {', '.join(splits)} together")
+        bar_seconds = infer_bar_seconds(own[0], f"feature_engineering: {first}")
         warmup, n_train = warmup_bars(bar_seconds), len(own[0])
         if warmup >= n_train:
             msg = (
-                f"feature_engineering: more train bars than the warm-up of {warmup} are required, "
+                f"feature_engineering: more {first} bars than the warm-up of {warmup} are required, "
                 f"found {n_train}; give more bars"
             )
             raise DataError(msg)
@@ -166,7 +171,9 @@ class FeaturePipeline:
         scaled = self._scale(self._columns(bars, bar_seconds, read), len(bars), warmup, n_train)
         frame = pd.DataFrame(scaled.T, index=bars.index, columns=self.feature_names, copy=False)
         ends = np.cumsum([len(part) for part in own])
-        return frame.iloc[: ends[0]], frame.iloc[ends[0] : ends[1]], frame.iloc[ends[1] :]
+        return {
+            name: frame.iloc[end - len(part) : end] for name, part, end in zip(splits, own, ends, strict=True)
+        }
 
     def compute(self, bars: pd.DataFrame | Bars) -> pd.DataFrame:
         """Return the unscaled features of one stretch of bars, warm-up rows included.

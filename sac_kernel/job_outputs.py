@@ -102,7 +102,8 @@ def finish_outputs(
         _copy_first_seed(top, jobs)
     names = _output_files(top)
     rows = judgement.rows
-    shown = report_sections.sections(judgement, headline.final)
+    ledger = trials.read(top / trials.NAME) or []
+    shown = report_sections.sections(judgement, headline.final, ledger)
     for job, other in zip(jobs[1:], judgements[1:], strict=True):
         label = f"{job.folder.name}: "
         rows += [

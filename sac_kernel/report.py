@@ -54,6 +54,8 @@ _TITLES = {
     "equity": "Equity over the test period",
     "exposure": "What the agent held",
     "seeds": "Over the seeds",
+    **{f"seeds-agent-{i}": f"Over the seeds: agent {i}" for i in (1, 2, 3)},
+    "folds": "Folds",
     "random": "Against random policies",
     "costs": "Costs",
     "inputs": "What moves the agent",
@@ -148,7 +150,7 @@ def write_report(folder: Path, summary: Mapping[str, Any], figures: Mapping[str,
     folder : where to write; made if absent
     summary : plain values, None where there is no value. `verdict` (word, sentence, notes) is
         required; `table` (see `results_table`), `data`, `run`, `random` (percentile in [0, 1],
-        draws), `months`, `stress`, `drift` (see `report_sections`), `files`, `jobs`, `next_command`,
+        draws), `months`, `tables`, `stress`, `drift` (see `report_sections`), `files`, `jobs`, `next_command`,
         `title`, `captions` (by figure) may be absent; the verdict may have `marks`
     figures : by name, in the page's order, but for those in `DATA_FIGURES`
 
@@ -265,10 +267,14 @@ def _page(summary: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
         "drift": _drift(summary.get("drift") or {}),
     }
     sections = [_results(summary.get("table") or ())]
+    tables = {table["title"]: _table(table) for table in summary.get("tables") or ()}
+    sections += [_section(name, tables.pop(name)) for name in ("Agents",) if name in tables]
     for name, picture in shown.items():
         if name not in DATA_FIGURES:
-            sections.append(_section(_TITLES.get(name, name), picture + texts.pop(name, "")))
+            body = picture + texts.pop(name, "") + tables.pop(_TITLES.get(name, name), "")
+            sections.append(_section(_TITLES.get(name, name), body))
     sections += [_section(_TITLES[name], text) for name, text in texts.items()]
+    sections += [_section(title, text) for title, text in tables.items()]
     parts = (f"<h3>{_text(_TITLES[n])}</h3>{shown[n]}" for n in DATA_FIGURES if n in shown)
     sections.append(_section("Data", _data(summary.get("data") or {}) + "".join(parts)))
     sections.append(_section("Run", _facts(summary.get("run") or {}) + _jobs(summary.get("jobs"))))
@@ -413,6 +419,25 @@ def _months(months: Mapping[str, Sequence[float | None]]) -> str:
         body += f'<tr><th scope="row">{_text(year)}</th>{cells}</tr>\n'
     head = _head(["Net return [%]"], [*_MONTHS, "Year"])
     return f"<h3>Month by month</h3>{_box(f'{head}<tbody>{body}</tbody>')}" if body else ""
+
+
+def _table(table: Mapping[str, Any]) -> str:
+    """Return a table of any kind: `note`, `columns` with units, `rows` of text, numbers and None."""
+    numeric = [
+        any(_finite(row[i]) is not None for row in table["rows"]) for i in range(len(table["columns"]))
+    ]
+    head, body = "", ""
+    for title, number in zip(table["columns"], numeric, strict=True):
+        kind = ' class="n"' if number else ""
+        head += f'<th scope="col"{kind}>{_text(title)}</th>'
+    for row in table["rows"]:
+        cells = ""
+        for value, number in zip(row, numeric, strict=True):
+            shown = _number(value, 1.0, 0 if isinstance(value, int) else 2) if number else value
+            cells += _number_cell(shown) if number else f"<td>{_signed(str(shown)) if shown else _DASH}</td>"
+        body += f"<tr>{cells}</tr>\n"
+    note = f'<p class="soft">{_text(table["note"])}</p>' if table.get("note") else ""
+    return note + _box(f"<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody>")
 
 
 _STRESS = (

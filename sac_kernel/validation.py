@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
@@ -20,14 +20,14 @@ from sac_kernel.config import require
 from sac_kernel.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from sac_kernel.data_pipeline import Bars
     from sac_kernel.evaluation import EpisodeResult
-    from sac_kernel.trading_env import TradingEnvConfig
+    from sac_kernel.trading_env import Market, TradingEnvConfig
 
     FloatArray = NDArray[np.float64]
     IntArray = NDArray[np.int64]
@@ -144,6 +144,14 @@ class Fitted(Protocol):
         """Return the target for one observation."""
 
 
+class Pass(NamedTuple):
+    """A policy over one test block: what it did, where, and what was fitted for it."""
+
+    result: EpisodeResult
+    market: Market
+    fitted: Fitted
+
+
 def run_folds(  # noqa: PLR0913  # a fold is all of these
     bars: Bars,
     instrument: str,
@@ -153,7 +161,21 @@ def run_folds(  # noqa: PLR0913  # a fold is all of these
     tier: str = "base",
     warmup_days: int = 0,
 ) -> list[EpisodeResult]:
-    """Return the pass over each fold's test days of a policy refitted on its train days.
+    """Return the pass over each fold's test days of a policy refitted on its train days (`fold_passes`)."""
+    passes = fold_passes(bars, instrument, folds, fit, config, tier, warmup_days)
+    return [one.result for one in passes]
+
+
+def fold_passes(  # noqa: PLR0913  # a fold is all of these
+    bars: Bars,
+    instrument: str,
+    folds: Iterable[Fold],
+    fit: Callable[[list[Bars], Bars], Fitted],
+    config: TradingEnvConfig,
+    tier: str = "base",
+    warmup_days: int = 0,
+) -> Iterator[Pass]:
+    """Yield the pass over each block of test days of a policy refitted on the fold's train days.
 
     Parameters
     ----------
@@ -164,7 +186,6 @@ def run_folds(  # noqa: PLR0913  # a fold is all of these
     """
     day = trading_days(bars[instrument])
     listed = np.unique(day)
-    results = []
     for i, fold in enumerate(folds):
         train = [_cut(bars, listed[block]) for block in fold.train_blocks]
         fitted = fit(train, _cut(bars, listed[fold.val]))
@@ -175,8 +196,8 @@ def run_folds(  # noqa: PLR0913  # a fold is all of these
             inside = np.isin(trading_days(frame), listed[block])
             market = evaluation.market_of(frame[inside], features[inside], config, tier)
             name = f"fold {i + 1}"
-            results.append(evaluation.run_policy(market, fitted.act, config.initial_equity, name, tier))
-    return results
+            result = evaluation.run_policy(market, fitted.act, config.initial_equity, name, tier)
+            yield Pass(result, market, fitted)
 
 
 def joined_daily_returns(results: Sequence[EpisodeResult]) -> tuple[IntArray, FloatArray]:

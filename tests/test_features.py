@@ -493,7 +493,7 @@ def test_fewer_train_bars_than_the_warm_up_are_refused(data):
 
 
 def test_splits_out_of_order_are_refused(data):
-    with pytest.raises(DataError, match="train, val and test together: increasing open times required"):
+    with pytest.raises(DataError, match="train, val, test together: increasing open times required"):
         FeaturePipeline().run_full_pipeline(data.val, data.train, data.test)
 
 
