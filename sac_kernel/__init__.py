@@ -31,11 +31,13 @@ MODULES = (
     # what the agent sees
     "indicators",
     "hmm_detector",
+    "stump_boosting",
+    "expected_return",
+    "market_costs",
+    "auxiliary_task",
     "feature_engineering",
     "causality",
-    "expected_return",
     # the market and the account
-    "market_costs",
     "risk_manager",
     "plots",
     "bar_engine",

@@ -87,13 +87,15 @@ def prepare(market: Market, seed: int, setting: Setting, judge: Judge | None) ->
     bars = REPLAYED_BARS if market.name == "M7" else PATH_BARS
     path = market.simulate(bars, 1, np.random.default_rng(1_000 + seed))
     returns = path.returns[:, 0]
-    linear = market.kind == "predictor"
-    fitted = fit_expected_return(path.features[:-1, 0], returns, boosting=not linear)
+    fitted = fit_expected_return(path.features[:-1, 0], returns)
+    bound = float("nan")
+    if judge and market.ic and market.kind == "predictor":
+        bound = reference(market, fit_expected_return(path.features[:-1, 0], returns, boosting=False), judge)
     if setting.rewards == "denoised":
         returns = fitted.train if fitted.head != "flat" else np.zeros_like(returns)
     env = MarketVectorEnv(market, PATH_ENVS, path=path, returns=returns)
     spread = reward_spread(returns, market.cost)
-    return env, spread, reference(market, fitted, judge) if market.ic and linear else float("nan")
+    return env, spread, bound
 
 
 def train(market: Market, seed: int, setting: Setting, judge: Judge | None) -> Row:

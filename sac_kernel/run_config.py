@@ -23,17 +23,18 @@ UTD_RATIO = 0.25
 
 @dataclass(frozen=True)
 class Preset:
-    """What makes an agent short-term, medium or swing; `regimes` adds the probability of high volatility."""
+    """What makes an agent short-term, medium or swing; `regimes` and `auxiliary` add a feature each."""
 
     label: str
     decision_interval_min: int
     gamma: float
     regimes: bool = False
+    auxiliary: bool = False
 
 
 AGENT_PRESETS = {
     1: Preset("short-term", 0, 0.99),
-    2: Preset("medium", 60, 0.99),
+    2: Preset("medium", 60, 0.99, auxiliary=True),
     3: Preset("swing", 240, 0.99, regimes=True),
 }
 RUN_PRESETS = {"quick": (50, 5, 10), "full": (500, 10, 20), "long": (1000, 20, 50)}

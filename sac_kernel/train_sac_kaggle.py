@@ -202,11 +202,12 @@ class KaggleTrainer:
             raise DataError(msg)
         names = sorted(self.data.train)
         self.instrument = "EURUSD" if "EURUSD" in names else names[0]
-        self.pipeline = FeaturePipeline(self.instrument, regimes=AGENT_PRESETS[self.agent_id].regimes)
+        preset = AGENT_PRESETS[self.agent_id]
+        self.pipeline = FeaturePipeline(self.instrument, regimes=preset.regimes, auxiliary=preset.auxiliary)
         frames = self.pipeline.run_full_pipeline(self.data.train, self.data.val, self.data.test)
         self.features: dict[str, pd.DataFrame] = dict(zip(("train", "val", "test"), frames, strict=True))
         bars, features = self.data.train[self.instrument], self.features["train"]
-        self.train_market = train_market.lay_out(bars, features, self.env_config, self.seed)
+        self.train_market = train_market.lay_out(bars, features, self.env_config)
         self.val_market = self._val_market()
         logger.info("data %s: %s", path, _data_line(self.data, self.instrument))
 
