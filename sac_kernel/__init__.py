@@ -50,6 +50,7 @@ MODULES = (
     "sac_update",
     "sac_agent",
     "checkpoint",
+    "ensemble",
     # training and judgement
     "baselines",
     "evaluation",
@@ -58,6 +59,7 @@ MODULES = (
     "validation",
     "report_sections",
     "report",
+    "training_health",
     "job_outputs",
     "run_config",
     "train_market",

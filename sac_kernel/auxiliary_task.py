@@ -63,8 +63,9 @@ class AuxiliaryTask:
             estimate, unit or 1.0, seconds[block_starts(len(seconds), estimate.folds)], int(seconds[-1])
         )
 
-    def column(self, features: NDArray[np.float32], seconds: IntArray) -> FloatArray:
+    def column(self, features: ArrayLike, seconds: IntArray) -> FloatArray:
         """Return the feature (rows,) of features (rows, columns) at `seconds` (rows,); 0 where a row has NaN."""
+        features = np.asarray(features)
         fold = np.searchsorted(self.starts, seconds, side="right") - 1  # -1 before the first
         fold[seconds > self.end] = -1
         out = np.empty(len(seconds))

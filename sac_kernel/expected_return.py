@@ -296,4 +296,4 @@ def _slope(y: Array, raw: Array, usable: NDArray[np.bool_]) -> float:
 def _t_stat(values: Array) -> float:
     """Return the mean in standard errors; returns are as good as uncorrelated, so rows count in full."""
     error = float(values.std()) / np.sqrt(len(values))
-    return float(values.mean()) / error if error > 0 else 0.0
+    return float(values.mean() / error) if error > 0 else 0.0

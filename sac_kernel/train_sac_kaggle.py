@@ -28,6 +28,7 @@ from sac_kernel import (
 )
 from sac_kernel.config import require, to_flat
 from sac_kernel.data_pipeline import ProcessedData, read_processed
+from sac_kernel.ensemble import Ensemble
 from sac_kernel.errors import CheckpointError, DataError, SacKernelError
 from sac_kernel.feature_engineering import FeaturePipeline
 from sac_kernel.job_outputs import FinishedJob
@@ -44,7 +45,7 @@ from sac_kernel.sac_agent import Interaction, SACAgent, SACConfig
 from sac_kernel.trading_env import Market, TradingEnvConfig, TradingVectorEnv, prepare_market
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
@@ -163,6 +164,13 @@ class KaggleTrainer:
         bars, config = self.data.splits, self.env_config
         train, test = ((bars[s][self.instrument], self.features[s]) for s in ("train", "test"))
         return job_outputs.judge_job(job, *test, config, train)
+
+    def judge_ensemble(self, jobs: Sequence[FinishedJob]) -> list[evaluation.EpisodeResult]:
+        """Return the passes over the test split of the mean of several seeds' final agents, at every tier."""
+        members = Ensemble([job.final for job in jobs], [job.folder.name for job in jobs])
+        label = f"agent {self.agent_id} (mean of {len(jobs)} seeds)"
+        test = self.data.splits["test"][self.instrument], self.features["test"]
+        return evaluation.passes({label: members}, *test, self.env_config)
 
     def prepare(self) -> None:
         """Load the data, build env and agent; training does it if nobody did."""
