@@ -34,7 +34,7 @@ from sac_kernel.synthetic_markets import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from matplotlib.figure import Figure
 
@@ -202,7 +202,7 @@ def trained(market: Market, seed: int, setting: Setting, judge: Judge | None) ->
     return policy, Row(captures[-1], max(captures), turnover, task.reference, -captures[-1])
 
 
-def verdict(market: Market, rows: list[Row], mark: float) -> tuple[str, bool]:
+def verdict(market: Market, rows: Sequence[Row], mark: float) -> tuple[str, bool]:
     """Return one table row and whether the mark is met."""
     finals = sorted(row.final for row in rows)
     drop = max(row.best - row.final for row in rows)
@@ -232,11 +232,12 @@ def verdict(market: Market, rows: list[Row], mark: float) -> tuple[str, bool]:
 
 
 class Proven(NamedTuple):
-    """One market: its table row, whether the mark is met, and the greedy policy of the first seed."""
+    """One market: its table row, whether the mark is met, the greedy policy of the first seed, each seed's row."""
 
     line: str
     passed: bool
     policy: Policy
+    rows: list[Row]
 
 
 def prove(name: str, seeds: range, setting: Setting, mark: float | None = None) -> Proven:
@@ -245,9 +246,8 @@ def prove(name: str, seeds: range, setting: Setting, mark: float | None = None) 
     judge = None if name == "M0" else Judge(market, bars=300, n=256)
     if name == "M0":
         setting = setting._replace(updates=min(setting.updates, BANDIT_UPDATES))
-    done = [trained(market, seed, setting, judge) for seed in seeds]
-    mark = market.mark if mark is None else mark
-    return Proven(*verdict(market, [row for _, row in done], mark), done[0][0])
+    policies, rows = zip(*(trained(market, seed, setting, judge) for seed in seeds), strict=True)
+    return Proven(*verdict(market, rows, market.mark if mark is None else mark), policies[0], list(rows))
 
 
 def prove_short(log: Callable[[str], None]) -> dict[str, Proven]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sac_kernel import job_folders, runtime
+from sac_kernel import job_folders, market_costs, runtime
 from sac_kernel.config import from_flat, require
 from sac_kernel.errors import ConfigError
 from sac_kernel.market import TradingEnvConfig
@@ -150,6 +150,36 @@ def preset_of(agent_id: int) -> Preset:
         msg = f"KaggleTrainer: agent_id must be one of {known}; got {agent_id!r}"
         raise ConfigError(msg)
     return AGENT_PRESETS[agent_id]
+
+
+def horizons(bar_minutes: int = 5) -> list[str]:
+    """Return a Markdown table: what each preset must know to earn its costs back (`market_costs.break_even_ic`).
+
+    A bet is held for the discount's horizon, 1 / (1 - gamma) decisions; the last columns are the least
+    information coefficient that pays for it at each cost tier.
+    """
+    tiers = list(market_costs.COST_TIERS)
+    head = [
+        "agent",
+        "decides every [min]",
+        "gamma",
+        "looks ahead [h]",
+        *(f"IC at {tier} costs" for tier in tiers),
+    ]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for agent_id, preset in AGENT_PRESETS.items():
+        interval = preset.decision_interval_min or bar_minutes
+        ahead = interval / (1.0 - preset.gamma)
+        needed = (f"{market_costs.break_even_ic(ahead, tier):.3f}" for tier in tiers)
+        cells = [
+            f"{agent_id} {preset.label}",
+            str(interval),
+            f"{preset.gamma:g}",
+            f"{ahead / 60:.1f}",
+            *needed,
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def check_divides(num_envs: int, episode_length: int) -> None:

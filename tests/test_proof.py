@@ -20,7 +20,7 @@ def rows(finals, best=None, turnover=1.0, bound=NAN):
 def test_the_default_agent_finds_the_band_of_a_linear_cost_market():
     # Measured at this length: about .90. A flat policy captures 0, the sign of the predictor about .6.
     lines = []
-    line, passed, _ = prove("M2", range(1), Setting(1_500, "denoised", {}, lines.append), mark=0.70)
+    line, passed, *_ = prove("M2", range(1), Setting(1_500, "denoised", {}, lines.append), mark=0.70)
     assert passed, line
     assert "M2 seed 0" in lines[0]
     judge = Judge(MARKETS["M2"], bars=100, n=64)
