@@ -15,12 +15,13 @@ import os
 import time
 import typing
 import warnings
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from sac_kernel import runtime
+from sac_kernel import files, plots, runtime
 from sac_kernel.config import check_names, typed
-from sac_kernel.proof import TABLE_HEAD, Setting, prove, prove_short
+from sac_kernel.proof import TABLE_HEAD, WITH_BAND, Setting, policy_figure, prove, prove_short
 from sac_kernel.sac_agent import SACConfig
 from sac_kernel.synthetic_markets import MARKETS
 
@@ -42,25 +43,34 @@ def main() -> int:
     parser.add_argument("--updates", type=int, default=10_000)
     parser.add_argument("--rewards", choices=("denoised", "raw"), default="denoised")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="of SACConfig")
+    parser.add_argument("--auxiliary", action="store_true", help="the agent sees what agent 2 sees")
     parser.add_argument("--short", action="store_true", help="three markets, one seed, looser marks")
+    parser.add_argument(
+        "--output", type=Path, default=Path("build/prove"), help="folder of the policy figures"
+    )
     args = parser.parse_args()
     warnings.simplefilter("error")
     runtime.set_threads(1)
     check_names("--markets", args.markets.split(","), MARKETS)
     changes = changes_of(args.set)
-    setting = Setting(args.updates, args.rewards, changes, lambda line: print(line, flush=True))
+    setting = Setting(
+        args.updates, args.rewards, changes, lambda line: print(line, flush=True), args.auxiliary
+    )
     facts = ", ".join(f"{k} {v}" for k, v in runtime.versions().items())
     print(f"{time.strftime('%Y-%m-%d', time.gmtime())}, one thread; {facts}")
     seeds = range(args.first_seed, args.first_seed + args.seeds)
-    changed = changes or "nothing"
+    changed = {**changes, **({"auxiliary": True} if args.auxiliary else {})} or "nothing"
     print(f"seeds {seeds[0]}-{seeds[-1]}, {args.updates} updates, rewards {args.rewards}, changed: {changed}")
     if args.short:
-        lines, passed = prove_short(setting.log)
+        proven = prove_short(setting.log)
     else:
-        done = [prove(name, seeds, setting) for name in args.markets.split(",")]
-        lines, passed = [line for line, _ in done], all(ok for _, ok in done)
-    print("\n".join(("", TABLE_HEAD, *lines)))
-    return 0 if passed else 1
+        proven = {name: prove(name, seeds, setting) for name in args.markets.split(",")}
+    print("\n".join(("", TABLE_HEAD, *(each.line for each in proven.values()))))
+    for name in [name for name in proven if name in WITH_BAND]:
+        path = args.output / f"policy_{name}.png"
+        files.write_bytes(path, plots.to_png(policy_figure(name, proven[name].policy)))
+        print(f"policy of seed {seeds[0]}: {path}")
+    return 0 if all(each.passed for each in proven.values()) else 1
 
 
 if __name__ == "__main__":

@@ -31,11 +31,13 @@ MODULES = (
     # what the agent sees
     "indicators",
     "hmm_detector",
+    "stump_boosting",
+    "expected_return",
+    "market_costs",
+    "auxiliary_task",
     "feature_engineering",
     "causality",
-    "expected_return",
     # the market and the account
-    "market_costs",
     "risk_manager",
     "plots",
     "bar_engine",
@@ -48,6 +50,7 @@ MODULES = (
     "sac_update",
     "sac_agent",
     "checkpoint",
+    "ensemble",
     # training and judgement
     "baselines",
     "evaluation",
@@ -56,6 +59,7 @@ MODULES = (
     "validation",
     "report_sections",
     "report",
+    "training_health",
     "job_outputs",
     "run_config",
     "train_market",

@@ -9,6 +9,7 @@ import copy
 import dataclasses
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from sac_kernel import bar_engine, baselines, metrics, significance, trials, verdict
 from sac_kernel.bar_engine import Acc, Bar
 from sac_kernel.data_pipeline import read_processed
+from sac_kernel.ensemble import Ensemble
 from sac_kernel.feature_engineering import FeaturePipeline
 from sac_kernel.market_costs import COST_TIERS
 from sac_kernel.sac_agent import SACAgent
@@ -23,8 +25,7 @@ from sac_kernel.trading_env import Market, TradingEnvConfig, prepare_market
 from sac_kernel.trials import Trial
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Mapping, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
     FeatureArray = NDArray[np.float32]
+    Agent = SACAgent | Ensemble
     Policy = Callable[[FeatureArray], float]
     """Observation (width,) -> action in [-1, 1]."""
 
@@ -168,13 +170,13 @@ def random_same_turnover(
     return growth
 
 
-def greedy_policy(agent: SACAgent) -> Policy:
+def greedy_policy(agent: Agent) -> Policy:
     """Return the agent's deterministic policy, always computed on the CPU, so a GPU changes no figure."""
     acting = _on_cpu(agent)
     return lambda obs: float(acting.select_action(obs, evaluate=True)[0])
 
 
-def greedy_batch(agent: SACAgent) -> Callable[[FeatureArray], FloatArray]:
+def greedy_batch(agent: Agent) -> Callable[[FeatureArray], FloatArray]:
     """Return the same policy for many observations at once: (n, width) -> (n,)."""
     acting = _on_cpu(agent)
     return lambda obs: np.asarray(acting.select_action(obs, evaluate=True), np.float64)[:, 0]
@@ -206,8 +208,21 @@ def trial_of(result: EpisodeResult, **identity: Any) -> Trial:  # noqa: ANN401  
     return Trial(**identity, day=np.unique(result.day), daily=result.daily_returns)
 
 
+def passes(
+    agents: Mapping[str, Agent], data: pd.DataFrame, features: pd.DataFrame, config: TradingEnvConfig
+) -> list[EpisodeResult]:
+    """Return one greedy pass of each agent over a split at every cost tier."""
+    return [
+        run_policy(
+            market_of(data, features, config, tier), greedy_policy(agent), config.initial_equity, label, tier
+        )
+        for tier in COST_TIERS
+        for label, agent in agents.items()
+    ]
+
+
 def judge(  # noqa: PLR0913  # the last two are what the verdict needs beside the split
-    agents: dict[str, SACAgent],
+    agents: Mapping[str, Agent],
     data: pd.DataFrame,
     features: pd.DataFrame,
     config: TradingEnvConfig,
@@ -262,40 +277,44 @@ def decide_verdict(
 
 
 def evaluate_checkpoint(
-    path: Path,
+    path: Path | Sequence[Path],
     data: ProcessedData,
     split: str = "test",
     draws: int = RANDOM_DRAWS,
     trials_path: Path | None = None,
-) -> tuple[SACAgent, Judgement]:
+) -> tuple[Agent, Judgement]:
     """Load a saved agent in a fresh process and judge it on a split, with its own features and account.
 
     The figures are those of the notebook that trained it: same bars, same scaler, same engine, same trials.
 
     Parameters
     ----------
-    path : a `.pt`
-    trials_path : the ledger of trials; None looks for `trials.csv` beside the file
+    path : a `.pt`, or several of one agent's seeds: their ensemble is judged
+    trials_path : the ledger of trials; None looks for `trials.csv` beside the (first) file
     """
-    agent = SACAgent.from_checkpoint(path, device="cpu")
+    agent: Agent
+    if isinstance(path, Path):
+        agent, kind = SACAgent.from_checkpoint(path, device="cpu"), path.stem.rsplit("_", 1)[-1]
+    else:
+        agent, kind, path = Ensemble.from_checkpoints(path), f"mean of {len(path)} seeds", path[0]
     features = FeaturePipeline.from_checkpoint(path).run_full_pipeline(data.train, data.val, data.test)
     frames = dict(zip(("train", "val", "test"), features, strict=True))
     config = TradingEnvConfig(**agent.context["env"])
     instrument = agent.context["features"]["instrument"]
-    label = f"agent {agent.agent_id} ({path.stem.rsplit('_', 1)[-1]})"
+    label = f"agent {agent.agent_id} ({kind})"
     train = (data.train[instrument], frames["train"])
     count = trials.count(trials.read(trials_path or path.parent / trials.NAME))
     bars = data.splits[split][instrument]
     return agent, judge({label: agent}, bars, frames[split], config, draws, train=train, counted=count)
 
 
-def evaluate_file(path: Path, h5_path: Path, split: str = "test") -> tuple[SACAgent, Judgement]:
+def evaluate_file(path: Path | Sequence[Path], h5_path: Path, split: str = "test") -> tuple[Agent, Judgement]:
     """Judge a saved agent on a split of a processed file."""
     return evaluate_checkpoint(path, read_processed(h5_path), split)
 
 
-def _on_cpu(agent: SACAgent) -> SACAgent:
-    if agent.device.type == "cpu":
+def _on_cpu(agent: Agent) -> Agent:
+    if isinstance(agent, Ensemble) or agent.device.type == "cpu":
         return agent
     acting = SACAgent(agent.config, agent.agent_id, "cpu")
     acting.nets.load_state_dict(agent.nets.state_dict())

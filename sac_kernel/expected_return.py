@@ -9,12 +9,12 @@ The expectation is estimated here, on train rows alone.
 rows on either side of it, so that no row's own noise returns as signal. *Shrunk*: a ridge whose penalty is
 chosen by the same folds, then one slope towards the conditional expectation, measured out of fold; if zero
 predicts better, the estimate is zero and an agent trained on it has nothing to trade on. A non-linear head
-(gradient boosting) stands beside the ridge and is kept only if it wins out of fold.
+(`stump_boosting`) stands beside the ridge and is kept only if it wins out of fold.
 
 *Bias.* The estimate is not the truth: what the features say beyond these two models is lost, and a coefficient
 that is noise is traded as if it were signal, though less than in sample. Rows of one fold share a model, so
-the estimate jumps a little between folds. Penalty, head and slope are chosen on the rows they are reported
-on, a handful of choices: the out-of-fold share of variance is slightly optimistic. Costs, stops and margin
+the estimate jumps a little between folds. Penalty, rounds, head and slope are chosen on the rows they are
+reported on, a handful of choices: the out-of-fold share of variance is slightly optimistic. Costs, stops and margin
 are not touched: only the return is replaced. Evaluation must use realised prices.
 """
 
@@ -25,16 +25,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sac_kernel import stump_boosting
 from sac_kernel.config import require
 from sac_kernel.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from numpy.typing import ArrayLike, NDArray
 
+    from sac_kernel.stump_boosting import BinArray
+
     Array = NDArray[np.float64]
+    Splits = list[tuple[NDArray[np.int64], NDArray[np.int64]]]
 
 PENALTIES = np.logspace(-4.0, 2.0, 13)
 """Ridge penalties, as shares of the number of rows: at 1 a standardised, uncorrelated input is halved."""
+
+ROUNDS = (25, 50, 100, 200, 400)
+"""Rounds of boosting that compete out of fold."""
 
 SIGNIFICANCE = 2.5
 """Standard errors by which an estimate must agree with the returns out of fold, or it is zero; and by which
@@ -52,6 +61,7 @@ class ExpectedReturn:
     t_stat : standard errors by which mean(return x estimate) exceeds zero out of fold
     head : 'flat', 'ridge' or 'boosting'
     penalty : of the ridge, as a share of the rows
+    rounds : of the boosting; 0 where it did not compete
     slope : multiplier of the raw prediction that makes it right on average; 0 for 'flat'
     """
 
@@ -60,27 +70,63 @@ class ExpectedReturn:
     t_stat: float
     head: str
     penalty: float
+    rounds: int
     slope: float
     _mean: Array
     _scale: Array
-    _weights: Array
-    _trees: Any = None
+    _weights: Array  # (folds + 1, columns)
+    _edges: Array | None = None
+    _steps: Array | None = None  # (folds + 1, columns, BINS)
 
-    def predict(self, features: ArrayLike) -> Array:
-        """Return estimates (rows,) for new features (rows, columns), 0 where a row has NaN."""
+    @property
+    def folds(self) -> int:
+        """Return the number of blocks in time."""
+        return len(self._weights) - 1
+
+    def predict(self, features: ArrayLike, fold: int = -1) -> Array:
+        """Return estimates (rows,) of features (rows, columns), 0 where a row has NaN.
+
+        Parameters
+        ----------
+        features : new rows, or with `fold` any
+        fold : the block whose rows the model never saw; -1 is the model of all train rows. A row's estimate is
+            the same bit for bit whatever the other rows are
+        """
         x, ok = _finite_rows(features)
         out = np.zeros(len(x))
-        if self.head != "flat" and ok.any():
-            z = (x[ok] - self._mean) / self._scale
-            raw = self._trees.predict(z) if self._trees is not None else z @ self._weights
-            out[ok] = self.slope * raw
+        if self.head == "flat" or not ok.any():
+            return out
+        z = (x[ok] - self._mean) / self._scale
+        if self._steps is not None and self._edges is not None:
+            raw = stump_boosting.added(self._steps[fold], stump_boosting.to_bins(z, self._edges))
+        else:  # column by column: a matrix product's last bits depend on the number of rows
+            raw = sum(w * column for w, column in zip(self._weights[fold], z.T, strict=True))
+        out[ok] = self.slope * raw
         return out
+
+    def state(self) -> dict[str, Any]:
+        """Return what `predict` needs, as plain values."""
+        arrays = {"mean": self._mean, "scale": self._scale, "weights": self._weights}
+        if self._steps is not None and self._edges is not None:
+            arrays |= {"edges": self._edges, "steps": self._steps}
+        return {**self.summary(), **{name: np.asarray(value).tolist() for name, value in arrays.items()}}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> ExpectedReturn:
+        """Return the estimate that `state` describes; its train rows stay where they were fitted."""
+        arrays = {k: np.asarray(v, np.float64) for k, v in state.items() if isinstance(v, list)}
+        return cls(
+            np.zeros(0), state["out_of_fold_share"], state["t_stat"], state["head"], state["penalty"],
+            state["rounds"], state["slope"], arrays["mean"], arrays["scale"], arrays["weights"],
+            arrays.get("edges"), arrays.get("steps"),
+        )  # fmt: skip
 
     def summary(self) -> dict[str, float | str]:
         """Return the plain facts for a log or a report."""
         return {
             "head": self.head,
             "penalty": self.penalty,
+            "rounds": self.rounds,
             "slope": self.slope,
             "out_of_fold_share": self.share,
             "t_stat": self.t_stat,
@@ -93,7 +139,6 @@ def fit_expected_return(
     folds: int = 5,
     purge: int = 100,
     boosting: bool = True,
-    seed: int = 0,
 ) -> ExpectedReturn:
     """Fit E[next return | features] on train rows.
 
@@ -105,7 +150,6 @@ def fit_expected_return(
     folds : blocks in time; each is predicted by models of the others
     purge : rows left out on either side of the predicted block: longer than a feature remembers
     boosting : whether the non-linear head may compete
-    seed : of the boosting; the result is deterministic
 
     Raises
     ------
@@ -127,30 +171,34 @@ def fit_expected_return(
     scale = np.where(scale > 0, scale, 1.0)
     z = np.zeros_like(x)
     z[known] = (x[known] - mean) / scale
-    splits = list(_splits(len(x), folds, purge, usable))
+    splits = _splits(len(x), folds, purge, usable)
 
-    by_penalty = _ridge_out_of_fold(z, y, splits, known)
-    losses = [float(np.square(y - raw)[usable].mean()) for raw in by_penalty]
-    best = int(np.argmin(losses))
-    head, raw, trees = "ridge", by_penalty[best], None
+    by_penalty, ridges = _ridge_out_of_fold(z, y, splits, known)
+    best = int(np.argmin([_loss(y, raw, usable).mean() for raw in by_penalty]))
+    weights = _ridge(z[usable], y[usable], PENALTIES[best : best + 1])[:, 0]
+    weights = np.stack([*(fold[:, best] for fold in ridges), weights])
+    head, raw, rounds, edges, steps = "ridge", by_penalty[best], 0, None, None
     if boosting:
-        grown = _boosting_out_of_fold(z, y, splits, known, seed)
-        # Each calibrated first: trees as grown are too bold for so little signal.
-        loss_ridge, loss_trees = (
-            np.square(y - _slope(y, each, usable) * each)[usable] for each in (raw, grown)
-        )
-        if _t_stat(loss_ridge - loss_trees) > SIGNIFICANCE:  # Diebold & Mariano 1995
-            head, raw = "boosting", grown
-            trees = _grow(z[usable], y[usable], seed)
+        edges = stump_boosting.bin_edges(z[usable])
+        bins = stump_boosting.to_bins(z, edges)
+        by_rounds, grown = _boosting_out_of_fold(bins, y, splits, known)
+        # Each calibrated first: a few rounds at a small rate fall short of the truth.
+        losses = [_loss(y, _slope(y, each, usable) * each, usable) for each in by_rounds]
+        least = int(np.argmin([loss.mean() for loss in losses]))
+        rounds, ridge = ROUNDS[least], _slope(y, raw, usable) * raw
+        if _t_stat(_loss(y, ridge, usable) - losses[least]) > SIGNIFICANCE:  # Diebold & Mariano 1995
+            head, raw = "boosting", by_rounds[least]
+            whole = _grow(bins[usable], y[usable], ROUNDS[: least + 1])
+            steps = np.stack([*(fold[least] for fold in grown), whole[least]])
     slope = _slope(y, raw, usable)
     t_stat = _t_stat((y * raw)[usable])
-    share = 1.0 - float(np.square(y - slope * raw)[usable].sum() / np.square(y)[usable].sum())
+    share = 1.0 - float(_loss(y, slope * raw, usable).sum() / np.square(y)[usable].sum())
     if t_stat < SIGNIFICANCE:
-        head, slope, trees = "flat", 0.0, None
-    weights = _ridge(z[usable], y[usable], PENALTIES[best : best + 1])[:, 0]
+        head, slope, steps = "flat", 0.0, None
     return ExpectedReturn(
-        slope * raw, share, t_stat, head, float(PENALTIES[best]), slope, mean, scale, weights, trees
-    )
+        slope * raw, share, t_stat, head, float(PENALTIES[best]), rounds, slope, mean, scale, weights,
+        None if steps is None else edges, steps,
+    )  # fmt: skip
 
 
 def reward_spread(returns: ArrayLike, cost: float) -> float:
@@ -176,19 +224,25 @@ def _finite_rows(features: ArrayLike) -> tuple[Array, NDArray[np.bool_]]:
     return x, np.isfinite(x).all(axis=1)
 
 
+def block_starts(rows: int, folds: int) -> NDArray[np.int64]:
+    """Return the first row of each block in time."""
+    return np.searchsorted(_blocks(rows, folds), np.arange(folds))
+
+
 def _blocks(rows: int, folds: int) -> NDArray[np.int64]:
     return np.minimum(np.arange(rows) * folds // max(rows, 1), folds - 1)
 
 
-def _splits(rows: int, folds: int, purge: int, usable: NDArray[np.bool_]) -> Any:  # noqa: ANN401  # an iterator
-    """Yield (rows to fit on, rows to predict): a block in time, and all usable rows `purge` away from it."""
-    block = _blocks(rows, folds)
+def _splits(rows: int, folds: int, purge: int, usable: NDArray[np.bool_]) -> Splits:
+    """Return (rows to fit on, rows to predict): all usable rows `purge` away from a block in time, and the block."""
+    block, out = _blocks(rows, folds), []
     for fold in range(folds):
         held = np.flatnonzero(block == fold)
         near = slice(max(held[0] - purge, 0), held[-1] + purge + 1)
         fit = usable.copy()
         fit[near] = False
-        yield np.flatnonzero(fit), held
+        out.append((np.flatnonzero(fit), held))
+    return out
 
 
 def _ridge(z: Array, y: Array, penalties: Array) -> Array:
@@ -201,36 +255,36 @@ def _ridge(z: Array, y: Array, penalties: Array) -> Array:
     return np.asarray(vectors @ (projected[:, None] / (np.maximum(values, 0.0)[:, None] + penalties)))
 
 
-def _ridge_out_of_fold(z: Array, y: Array, splits: Any, known: NDArray[np.bool_]) -> Array:  # noqa: ANN401
-    raw = np.zeros((len(PENALTIES), len(y)))
+def _ridge_out_of_fold(
+    z: Array, y: Array, splits: Splits, known: NDArray[np.bool_]
+) -> tuple[Array, list[Array]]:
+    """Return raw predictions for each of `PENALTIES`, shape (penalties, rows), and the weights of each fold."""
+    raw, models = np.zeros((len(PENALTIES), len(y))), []
     for fit, held in splits:
-        raw[:, held] = (z[held] @ _ridge(z[fit], y[fit], PENALTIES)).T
-    return raw * known
-
-
-def _grow(z: Array, y: Array, seed: int) -> Any:  # noqa: ANN401
-    try:
-        from sklearn.ensemble import HistGradientBoostingRegressor
-    except ImportError as err:
-        msg = "expected_return: scikit-learn is required for boosting=True; install it or pass boosting=False"
-        raise DataError(msg) from err
-    return HistGradientBoostingRegressor(
-        learning_rate=0.03, max_iter=150, max_leaf_nodes=8, min_samples_leaf=max(20, len(y) // 200),
-        l2_regularization=10.0, early_stopping=False, random_state=seed,
-    ).fit(z, y - y.mean())  # fmt: skip
+        models.append(_ridge(z[fit], y[fit], PENALTIES))
+        raw[:, held] = (z[held] @ models[-1]).T
+    return raw * known, models
 
 
 def _boosting_out_of_fold(
-    z: Array,
-    y: Array,
-    splits: Any,  # noqa: ANN401
-    known: NDArray[np.bool_],
-    seed: int,
-) -> Array:
-    raw = np.zeros(len(y))
+    bins: BinArray, y: Array, splits: Splits, known: NDArray[np.bool_]
+) -> tuple[Array, list[Array]]:
+    """Return raw predictions after each of `ROUNDS`, shape (len(ROUNDS), rows), and the steps of each fold."""
+    raw, models = np.zeros((len(ROUNDS), len(y))), []
     for fit, held in splits:
-        raw[held] = _grow(z[fit], y[fit], seed).predict(z[held])
-    return raw * known
+        models.append(_grow(bins[fit], y[fit], ROUNDS))
+        for i, steps in enumerate(models[-1]):
+            raw[i, held] = stump_boosting.added(steps, bins[held])
+    return raw * known, models
+
+
+def _grow(bins: BinArray, y: Array, rounds: Sequence[int]) -> Array:
+    return stump_boosting.grow(bins, y - y.mean(), rounds)  # a drift is no signal here either
+
+
+def _loss(y: Array, raw: Array, usable: NDArray[np.bool_]) -> Array:
+    """Return the squared error of each usable row."""
+    return np.asarray(np.square(y - raw)[usable])
 
 
 def _slope(y: Array, raw: Array, usable: NDArray[np.bool_]) -> float:
@@ -242,4 +296,4 @@ def _slope(y: Array, raw: Array, usable: NDArray[np.bool_]) -> float:
 def _t_stat(values: Array) -> float:
     """Return the mean in standard errors; returns are as good as uncorrelated, so rows count in full."""
     error = float(values.std()) / np.sqrt(len(values))
-    return float(values.mean()) / error if error > 0 else 0.0
+    return float(values.mean() / error) if error > 0 else 0.0

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from sac_kernel import files, indicators
+from sac_kernel import auxiliary_task, files, indicators
+from sac_kernel.auxiliary_task import AuxiliaryTask
 from sac_kernel.bar_formats import PRICE_COLUMNS, check_bars, infer_bar_seconds
 from sac_kernel.config import difference
 from sac_kernel.errors import CheckpointError, DataError
@@ -56,6 +57,9 @@ CROSSES = ("EURGBP", "EURJPY", "USDJPY", "USDCHF", "USDCAD", "USDSEK")
 RISKS = ("SPXUSD", "XAUUSD")
 INSTRUMENTS = tuple(dict.fromkeys((*DOLLAR_WEIGHTS, *CROSSES, *RISKS)))
 """All that features are made of: ten."""
+
+MEMORY_S = 7 * 86_400
+"""No feature remembers more than this: the gap between rows that must share nothing."""
 
 REGIME_FEATURE = "regime_high_vol_prob"
 
@@ -110,19 +114,22 @@ class FeaturePipeline:
     ----------
     instrument : the traded instrument; its bars give the index
     regimes : append `regime_high_vol_prob`, the filtered probability of the state of high volatility
+    auxiliary : append `expected_return`, what the other features let expect of the next return, in standard
+        deviations of it (`auxiliary_task`)
     feature_names : column order, known after the first run
     panel : the other instruments that give features, known after the first run
     left_out : instrument -> why it gives none, of the last run
     """
 
-    def __init__(self, instrument: str = "EURUSD", regimes: bool = False) -> None:
+    def __init__(self, instrument: str = "EURUSD", regimes: bool = False, auxiliary: bool = False) -> None:
         self.instrument = instrument
-        self.regimes = regimes
+        self.regimes, self.auxiliary = regimes, auxiliary
         self.bar_seconds = 0
         self.feature_names: list[str] = []
         self.panel = Panel()
         self.left_out: dict[str, str] = {}
         self.detector: RegimeDetector | None = None
+        self.task: AuxiliaryTask | None = None
         self._mean = np.zeros(0)
         self._std = np.zeros(0)
         self._fitted = False
@@ -168,7 +175,18 @@ class FeaturePipeline:
         def read(name: str) -> tuple[IntArray, FloatArray, FloatArray]:
             return _joined([part[name] for part in splits.values()], name)
 
-        scaled = self._scale(self._columns(bars, bar_seconds, read), len(bars), warmup, n_train)
+        fit_rows = None if self._fitted else slice(warmup, n_train)
+        scaled = self._scale(self._columns(bars, bar_seconds, read), len(bars), fit_rows)
+        scaled[:, :warmup] = np.nan
+        if self.auxiliary:
+            if not self._fitted:
+                self.task = AuxiliaryTask.fit(
+                    scaled[:-1, fit_rows].T,
+                    auxiliary_task.next_returns(own[0], bar_seconds)[fit_rows],
+                    open_seconds(own[0])[fit_rows],
+                    purge=MEMORY_S // bar_seconds,
+                )
+            self._predict(scaled, bars, warmup)
         frame = pd.DataFrame(scaled.T, index=bars.index, columns=self.feature_names, copy=False)
         ends = np.cumsum([len(part) for part in own])
         return {
@@ -194,7 +212,12 @@ class FeaturePipeline:
             )
             raise DataError(msg)
         columns = self._columns(own, seconds, lambda name: _joined([given[name]], name))
-        return pd.DataFrame(dict(columns), index=own.index)
+        frame = pd.DataFrame(dict(columns), index=own.index)
+        if self.task is not None:
+            scaled = self._scale(((str(k), frame[k].to_numpy()) for k in frame), len(frame), None)
+            self._predict(scaled, own, 0)
+            frame[auxiliary_task.FEATURE] = scaled[-1]
+        return frame
 
     def state(self) -> dict[str, Any]:
         """Return what inference needs to make the same features again, as plain values."""
@@ -207,17 +230,19 @@ class FeaturePipeline:
             "clip": CLIP,
             "panel": {name: list(value) for name, value in asdict(self.panel).items()},
             "regimes": self.detector.state() if self.detector else None,
+            "auxiliary": self.task.state() if self.task else None,
         }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> FeaturePipeline:
         """Return a fitted pipeline that never refits."""
-        regimes = state.get("regimes")
-        pipeline = cls(str(state["instrument"]), regimes=regimes is not None)
+        regimes, task = state.get("regimes"), state.get("auxiliary")
+        pipeline = cls(str(state["instrument"]), regimes=regimes is not None, auxiliary=task is not None)
         pipeline.bar_seconds = int(state["bar_seconds"])
         pipeline.feature_names = [str(name) for name in state["names"]]
         pipeline.panel = Panel(**{k: tuple(v) for k, v in state.get("panel", {}).items()})
         pipeline.detector = RegimeDetector.from_state(regimes) if regimes is not None else None
+        pipeline.task = AuxiliaryTask.from_state(task) if task is not None else None
         pipeline._mean = np.asarray(state["mean"], np.float64)
         pipeline._std = np.asarray(state["std"], np.float64)
         pipeline._fitted = True
@@ -246,25 +271,36 @@ class FeaturePipeline:
         if self.detector is not None:
             yield REGIME_FEATURE, self.detector.high_vol_prob(bars, bar_seconds)
 
-    def _scale(self, columns: Columns, n: int, warmup: int, n_train: int) -> NDArray[np.float32]:
-        """Return the scaled features, shape (n_features, n); the scaler is fitted on the way if it is not."""
+    def _predict(self, scaled: NDArray[np.float32], bars: pd.DataFrame, warmup: int) -> None:
+        """Write the auxiliary task's column, clipped as the others are, into the last row of `scaled`."""
+        assert self.task is not None
+        column = self.task.column(scaled[:-1, warmup:].T, open_seconds(bars)[warmup:])
+        np.clip(column, -CLIP, CLIP, out=scaled[-1, warmup:], casting="same_kind")
+
+    def _scale(self, columns: Columns, n: int, fit_rows: slice | None) -> NDArray[np.float32]:
+        """Return the scaled features, shape (n_features, n), the last row free for the auxiliary task's, if any.
+
+        The scaler is fitted on `fit_rows` on the way; None takes the one that is there.
+        """
         out = np.empty((_MAX_FEATURES, n), np.float32)
         means, stds, names = [], [], []
         for i, (name, values) in enumerate(columns):
-            if self._fitted and i < len(self._mean):
+            if fit_rows is None and i < len(self._mean):
                 mean, std = float(self._mean[i]), float(self._std[i])
             else:
-                mean, std = float(values[warmup:n_train].mean()), float(values[warmup:n_train].std())
+                part = values[fit_rows] if fit_rows else values
+                mean, std = float(part.mean()), float(part.std())
                 std = std if std > _LOG_FLOOR else 1.0  # a constant feature stays, as zero
-            indicators.scale_into(values, mean, std, CLIP, warmup, out[i])
+            indicators.scale_into(values, mean, std, CLIP, out[i])
             means.append(mean)
             stds.append(std)
             names.append(name)
-        if self._fitted:
-            self._check_same({"features": names}, {"features": self.feature_names})
+        if fit_rows is None:
+            self._check_same({"features": names}, {"features": self.feature_names[: len(self._mean)]})
         else:
-            self.feature_names, self._mean, self._std = names, np.asarray(means), np.asarray(stds)
-        return out[: len(names)]
+            self._mean, self._std = np.asarray(means), np.asarray(stds)
+            self.feature_names = [*names, auxiliary_task.FEATURE] if self.auxiliary else names
+        return out[: len(names) + self.auxiliary]
 
     def _check_same_instruments(self, splits: Mapping[str, Bars], bar_seconds: int) -> None:
         have = [name for name in self.panel.instruments if all(name in part for part in splits.values())]

@@ -126,7 +126,9 @@ class Refit(Features):
         return float(self.agent.select_action(obs, evaluate=True)[0])
 
 
-def fit_features(train: Sequence[Bars], val: Bars, instrument: str, *, regimes: bool = False) -> Features:
+def fit_features(
+    train: Sequence[Bars], val: Bars, instrument: str, *, regimes: bool = False, auxiliary: bool = False
+) -> Features:
     """Return scaler, choice of instruments and regime model fitted on the train days alone.
 
     Parameters
@@ -141,7 +143,7 @@ def fit_features(train: Sequence[Bars], val: Bars, instrument: str, *, regimes: 
     splits = {"train": _together(blocks)}
     if len(val[instrument]):
         splits["val"] = val
-    pipeline = FeaturePipeline(instrument, regimes=regimes)
+    pipeline = FeaturePipeline(instrument, regimes=regimes, auxiliary=auxiliary)
     frames = pipeline.run_splits(splits)
     pairs = {name: (part[instrument], frames[name]) for name, part in splits.items()}
     return Features(pipeline, pairs["train"], pairs.get("val"))
@@ -153,8 +155,8 @@ def fit_agent(train: Sequence[Bars], val: Bars, recipe: Recipe, instrument: str)
     The rule is the trainer's: the highest mean of the last `SELECTION_WINDOW` evaluations.
     """
     preset, env = preset_of(recipe.agent_id), recipe.env_config
-    fitted = fit_features(train, val, instrument, regimes=preset.regimes)
-    market = train_market.lay_out(*fitted.train, env, recipe.seed)
+    fitted = fit_features(train, val, instrument, regimes=preset.regimes, auxiliary=preset.auxiliary)
+    market = train_market.lay_out(*fitted.train, env)
     scale = recipe.sac_config.reward_scale or train_market.reward_scale(market)
     width = len(market.observation_names)
     sac = dataclasses.replace(recipe.sac_config, state_dim=width, action_dim=1, reward_scale=scale)
@@ -207,7 +209,9 @@ def _report(refit: Refit, loop: Interaction, until: int, episode_length: int) ->
 # -- stretches of bars ---------------------------------------------------------------------------------
 
 
-def block_env(market: Market, config: TradingEnvConfig, num_envs: int | None = None) -> gym.vector.VectorEnv[Any, Any, Any]:
+def block_env(
+    market: Market, config: TradingEnvConfig, num_envs: int | None = None
+) -> gym.vector.VectorEnv[Any, Any, Any]:
     """Return the vector env over a market with holes: accounts are shared out, and no episode crosses a hole.
 
     Stretches shorter than the horizon are not trained on.

@@ -288,14 +288,13 @@ def clock_of(  # pragma: no cover  # compiled
 
 @_jit
 def scale_into(  # pragma: no cover  # compiled
-    values: FloatArray, mean: float, std: float, limit: float, warmup: int, out: NDArray[np.float32]
+    values: FloatArray, mean: float, std: float, limit: float, out: NDArray[np.float32]
 ) -> None:
-    """Write (values - mean) / std, clipped at +-limit, NaN in the warm-up, into `out`."""
+    """Write (values - mean) / std, clipped at +-limit, into `out`."""
     factor = 1.0 / std
     for i in range(values.size):
         value = (values[i] - mean) * factor
         out[i] = limit if value > limit else (-limit if value < -limit else value)
-    out[:warmup] = np.nan
 
 
 @_jit

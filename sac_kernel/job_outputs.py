@@ -16,6 +16,7 @@ from sac_kernel import (
     report,
     report_sections,
     runtime,
+    training_health,
     trials,
     verdict,
 )
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sac_kernel.data_pipeline import ProcessedData
-    from sac_kernel.evaluation import Judgement
+    from sac_kernel.evaluation import EpisodeResult, Judgement
     from sac_kernel.trading_env import TradingEnvConfig
+    from sac_kernel.training_health import Finding
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,13 @@ def finish_outputs(
     data: ProcessedData,
     judgements: Sequence[Judgement],
     failures: Mapping[str, str] | None = None,
+    ensembles: Sequence[EpisodeResult] = (),
 ) -> dict[str, Any]:
     """Write report.html, figures/, summary.json, models.zip and, last, manifest.json; return the summary.
 
     With several jobs the first seed's agents are copied to the top: by order, never by result. `failures` (job
-    name -> why) are jobs that ended in an error; a run with any is not complete.
+    name -> why) are jobs that ended in an error; a run with any is not complete. `ensembles` are passes of
+    several seeds' mean action, rows of the results table.
     """
     files.sweep_temporaries(top)
     headline, judgement = jobs[0], judgements[0]
@@ -111,6 +115,7 @@ def finish_outputs(
             for row in other.rows
             if row["policy"].startswith("agent")
         ]
+    rows += [result.row() for result in ensembles]
     summary = {
         "verdict": _with_failures(_verdict(jobs, judgements), failures),
         "table": rows,
@@ -121,6 +126,7 @@ def finish_outputs(
         "failures": failures,
         "random": {"percentile": judgement.percentile, "draws": int(judgement.random_log_growth.size)},
         "files": [{"name": n, "bytes": (top / n).stat().st_size} for n in names if n.endswith(".pt")],
+        "training": {job.folder.name: [finding._asdict() for finding in health(job)] for job in jobs},
         **shown,
         "next_command": "kaggle kernels output OWNER/sac-trading-train -p outputs/",
     }
@@ -166,6 +172,12 @@ def stats_for_plot(job: FinishedJob) -> dict[str, Any]:
     evaluations = {name: [job.stats[name][k] for k in done] for name in ("eval_rewards", "eval_sharpes")}
     target = job.final.config.entropy_target(job.final.updates)
     return {**job.stats, **evaluations, "eval_episodes": [k + 1 for k in done], "target_entropy": target}
+
+
+def health(job: FinishedJob) -> list[Finding]:
+    """Return what a job's training curves say (`training_health.examine`)."""
+    updates = np.cumsum(job.stats["updates"])
+    return training_health.examine(job.stats, [job.final.config.entropy_target(int(n)) for n in updates])
 
 
 def read_manifest(top: Path) -> dict[str, Any]:

@@ -119,13 +119,18 @@ def run_jobs(
     folders = [job_folders.job_folder(config.top_folder, *job, len(config.jobs)) for job in finished]
     job_outputs.bring_ledger(config.top_folder)
     trials.merge(config.top_folder / trials.NAME, [folder / trials.NAME for folder in folders])
-    jobs, judgements = [], []
+    jobs, judgements, ensembles = [], [], []
     for agent_id, seed in finished:
         trainer = job_trainer(config, agent_id, seed)
         trainer.load_data()
         jobs.append(FinishedJob.load(trainer.folder, agent_id))
         judgements.append(trainer.judge(jobs[-1]))
-    summary = job_outputs.finish_outputs(config.top_folder, jobs, trainer.data, judgements, failures)
+        of_agent = [job for job in jobs if job.final.agent_id == agent_id]
+        if len(of_agent) > 1 and (agent_id, seed) == [job for job in finished if job[0] == agent_id][-1]:
+            ensembles += trainer.judge_ensemble(of_agent)
+    summary = job_outputs.finish_outputs(
+        config.top_folder, jobs, trainer.data, judgements, failures, ensembles
+    )
     return FinishedRun(summary, jobs, judgements, failures)
 
 

@@ -69,6 +69,9 @@ _HOLE: dict[str, Any] = {"facecolor": "#D5D9DD", "edgecolor": GREY, "hatch": "//
 _MAX_POINTS = 4000  # far above the pixels of a figure; Agg fails on paths of many 100,000 points
 _MAX_SHADES = 1200
 _FEW_POINTS = 30  # below this, points are marked: a line through two of them hides where they are
+_NO_TRADE = (
+    0.05  # change of position, of the cap, below which nothing is traded: half a step of the optimum's grid
+)
 _LOG_PANELS = ("critic_losses", "alpha_values")
 _LOG_FROM = 30.0  # ratio of largest to smallest value
 _CUSUM_BOUND = 2.807  # |Brownian motion| on [0, 1] exceeds it once in 100
@@ -247,6 +250,67 @@ def training_figure(stats: Mapping[str, Any]) -> Figure:
         ax.legend()
     episodes = len(stats.get("episode_rewards") or ())
     figure.suptitle(f"Training: episodes {episodes:,}, evaluations {evaluated.size:,}", **_LEFT)
+    return figure
+
+
+@_styled
+def policy_figure(
+    values: ArrayLike, positions: ArrayLike, action: ArrayLike, feature: str, optimal: ArrayLike | None = None
+) -> Figure:
+    """Return the greedy action over one input and the position held.
+
+    Parameters
+    ----------
+    values : shape (n,), ascending, of the input named `feature`
+    positions : shape (m,), ascending, held, in [-1, 1] of the cap
+    action : shape (m, n), the next position asked for, in [-1, 1]
+    optimal : shape (m, n), that of the best policy, where it is known: drawn beside it, and the edge of its
+        no-trade region, where it asks for the position that is held, in both
+    """
+    x, p = np.asarray(values, np.float64), np.asarray(positions, np.float64)
+    maps = {"The agent": np.asarray(action, np.float64)}
+    if optimal is not None:
+        maps["The optimum"] = np.asarray(optimal, np.float64)
+    for name, field in maps.items():
+        if field.shape != (p.size, x.size):
+            _refuse("plots.policy_figure", f"shape {(p.size, x.size)}", f"{field.shape} for {name.lower()}")
+    figure = Figure(figsize=(WIDTH_IN, 4.0), layout="constrained")
+    axes = figure.subplots(1, len(maps), sharey=True, squeeze=False)[0]
+    for ax, (name, field) in zip(axes, maps.items(), strict=True):
+        look: dict[str, Any] = {"cmap": _EXPOSURE_MAP, "vmin": -1, "vmax": 1, "shading": "nearest"}
+        mesh = ax.pcolormesh(x, p, field, **look)
+        traded = np.abs(maps.get("The optimum", field) - p[:, None])
+        if optimal is not None and 0.0 < (traded < _NO_TRADE).mean() < 1.0:
+            ax.contour(x, p, traded, levels=[_NO_TRADE], colors=[INK], linewidths=1.4)
+        ax.set(title=name, xlabel=feature)
+        ax.grid(visible=False)
+    axes[0].set_ylabel("Position held [of the cap]")
+    figure.colorbar(mesh, ax=list(axes), label="Position asked for [of the cap]")
+    if optimal is not None:
+        figure.suptitle("Inside the line the best policy does not trade", **_LEFT)
+    return figure
+
+
+@_styled
+def capture_figure(
+    bars: Sequence[int], agent: Mapping[float, Sequence[float]], ridge: Mapping[float, Sequence[float]]
+) -> Figure:
+    """Return captured shares of the optimum against bars: agent solid, ridge + band dashed, a colour a signal.
+
+    Parameters
+    ----------
+    bars : ascending
+    agent, ridge : information coefficient -> one share for each of `bars`
+    """
+    figure = Figure(figsize=(WIDTH_IN, 4.0), layout="constrained")
+    ax = figure.subplots()
+    for (ic, shares), color in zip(agent.items(), (BLUE, ORANGE, GREEN), strict=False):
+        ax.plot(bars, shares, color=color, marker="o", label=f"agent, IC {ic:g}")
+        ax.plot(bars, ridge[ic], color=color, linestyle="--", label=f"ridge + band, IC {ic:g}")
+    ax.set(xscale="log", xlabel="Bars of the one path", ylabel="Captured share of the optimum")
+    ax.set_ylim(min(0.0, ax.get_ylim()[0]), 1.02)
+    ax.set_title("What so many bars let learn")
+    ax.legend(ncols=len(agent))
     return figure
 
 

@@ -18,15 +18,30 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from sac_kernel import plots
+from sac_kernel.auxiliary_task import AuxiliaryTask
 from sac_kernel.expected_return import ExpectedReturn, fit_expected_return, reward_spread
 from sac_kernel.run_config import UTD_RATIO
 from sac_kernel.sac_agent import Interaction, SACAgent, SACConfig
-from sac_kernel.synthetic_markets import MARKETS, BanditVectorEnv, Judge, Market, MarketVectorEnv, Optimum
+from sac_kernel.synthetic_markets import (
+    MARKETS,
+    POSITIONS,
+    BanditVectorEnv,
+    Judge,
+    Market,
+    MarketVectorEnv,
+    Optimum,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from matplotlib.figure import Figure
 
     from sac_kernel.synthetic_markets import Array
+
+    Policy = Callable[[Array], Array]
+    """Observations (n, S) of the market -> actions (n, 1) in [-1, 1]."""
 
 SIMULATED_ENVS, PATH_ENVS = 64, 60
 PATH_BARS = 150_000
@@ -35,6 +50,11 @@ FINITE = ("M7", "M11", "M11-02", "M12")
 """Markets that are one path whatever the rewards."""
 EVALUATIONS = 10
 BANDIT_UPDATES = 1_000
+WITH_BAND = tuple(
+    name for name, m in MARKETS.items() if m.kind in ("predictor", "square") and m.cost and m.ic
+)
+"""Markets whose policy can be drawn over predictor and position."""
+
 SHORT = {"M0": (1_000, 0.95), "M2": (2_500, 0.60), "M11": (2_500, 0.40)}
 """Updates and loose marks of the short form."""
 TABLE_HEAD = "| market | captured, median (range) | turnover | mark | |\n|---|---|---|---|---|"
@@ -51,12 +71,45 @@ class Row(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """What a run may change."""
+    """What a run may change.
+
+    Attributes
+    ----------
+    updates : gradient updates
+    rewards : 'denoised' or 'raw'
+    changes : fields of `SACConfig`
+    log : takes a line an agent
+    auxiliary : whether the agent sees the expected return as agent 2 does (`auxiliary_task`), on a path
+    bars : of the one path
+    agent : class of the agent
+    path_seed : of the one path; None takes one for each agent's seed
+    """
 
     updates: int
     rewards: str
     changes: dict[str, Any]
     log: Callable[[str], None]
+    auxiliary: bool = False
+    bars: int = PATH_BARS
+    agent: type[SACAgent] = SACAgent
+    path_seed: int | None = None
+
+
+class Task(NamedTuple):
+    """What an agent is trained on.
+
+    Attributes
+    ----------
+    env : the market as a vector env
+    spread : standard deviation of a unit position's reward
+    reference : what ridge + band captures on the same path; NaN without a path or a linear predictor
+    see : market's observations (n, S) -> what the agent sees of them
+    """
+
+    env: Any
+    spread: float
+    reference: float
+    see: Callable[[Array], Array]
 
 
 def reference(market: Market, fitted: ExpectedReturn, judge: Judge) -> float:
@@ -77,42 +130,65 @@ def on_path(market: Market, rewards: str) -> bool:
     return market.name in FINITE or (market.noise > 0 and rewards == "denoised")
 
 
-def prepare(market: Market, seed: int, setting: Setting, judge: Judge | None) -> tuple[Any, float, float]:
-    """Return (env, standard deviation of a unit position's reward, what the reference captures)."""
+def prepare(market: Market, seed: int, setting: Setting, judge: Judge | None) -> Task:
+    """Return the env of one market, and what is known of it."""
+    unseen = float("nan")
     if judge is None:
-        return BanditVectorEnv(SIMULATED_ENVS), 1.0, float("nan")
+        return Task(BanditVectorEnv(SIMULATED_ENVS), 1.0, unseen, _as_is)
     if not on_path(market, setting.rewards):
         spread = float(np.hypot(market.ic, market.noise))
-        return MarketVectorEnv(market, SIMULATED_ENVS), spread, float("nan")
-    bars = REPLAYED_BARS if market.name == "M7" else PATH_BARS
-    path = market.simulate(bars, 1, np.random.default_rng(1_000 + seed))
-    returns = path.returns[:, 0]
-    linear = market.kind == "predictor"
-    fitted = fit_expected_return(path.features[:-1, 0], returns, boosting=not linear)
-    if setting.rewards == "denoised":
-        returns = fitted.train if fitted.head != "flat" else np.zeros_like(returns)
-    env = MarketVectorEnv(market, PATH_ENVS, path=path, returns=returns)
-    spread = reward_spread(returns, market.cost)
-    return env, spread, reference(market, fitted, judge) if market.ic and linear else float("nan")
+        return Task(MarketVectorEnv(market, SIMULATED_ENVS), spread, unseen, _as_is)
+    bars = REPLAYED_BARS if market.name == "M7" else setting.bars
+    path_seed = seed if setting.path_seed is None else setting.path_seed
+    path = market.simulate(bars, 1, np.random.default_rng(1_000 + path_seed))
+    features, returns, see = path.features[:-1, 0], path.returns[:, 0], _as_is
+    bound = unseen
+    if market.ic and market.kind == "predictor":
+        bound = reference(market, fit_expected_return(features, returns, boosting=False), judge)
+    task = AuxiliaryTask.fit(features, returns, np.arange(bars), purge=100)
+    earned = returns if setting.rewards == "raw" else task.estimate.train
+    seen_market = market
+    if setting.auxiliary:
+        # One input more: the env takes its width from the market.
+        seen_market = dataclasses.replace(market, distractors=market.distractors + 1)
+        column = task.column(path.features[:, 0], np.arange(bars + 1))
+        path = path._replace(features=np.concatenate((path.features, column[:, None, None]), axis=-1))
+
+        def see(obs: Array) -> Array:
+            predicted = task.column(obs[:, :-1], np.full(len(obs), bars))
+            return np.concatenate((obs[:, :-1], predicted[:, None], obs[:, -1:]), axis=1)
+
+    env = MarketVectorEnv(seen_market, PATH_ENVS, path=path, returns=earned)
+    return Task(env, reward_spread(earned, market.cost), bound, see)
 
 
-def train(market: Market, seed: int, setting: Setting, judge: Judge | None) -> Row:
-    """Train the default agent on one market and judge it."""
-    env, spread, bound = prepare(market, seed, setting, judge)
+def _as_is(obs: Array) -> Array:
+    return obs
+
+
+def trained(market: Market, seed: int, setting: Setting, judge: Judge | None) -> tuple[Policy, Row]:
+    """Train the default agent on one market and judge it; return its greedy policy too."""
+    task = prepare(market, seed, setting, judge)
     utd_ratio = UTD_RATIO if on_path(market, setting.rewards) else 1.0 / SIMULATED_ENVS
-    fields = {"gamma": market.gamma, "utd_ratio": utd_ratio, "reward_scale": 1.0 / spread, **setting.changes}
-    width = env.single_observation_space.shape[0]
-    agent = SACAgent(SACConfig(state_dim=width, **fields), device="cpu", seed=seed)
-    loop, captures, result = Interaction(agent, env, seed), [], None
+    fields = {
+        "gamma": market.gamma, "utd_ratio": utd_ratio, "reward_scale": 1.0 / task.spread, **setting.changes,
+    }  # fmt: skip
+    width = task.env.single_observation_space.shape[0]
+    agent = setting.agent(SACConfig(state_dim=width, **fields), device="cpu", seed=seed)
+    loop, captures, result = Interaction(agent, task.env, seed), [], None
+
+    def policy(obs: Array) -> Array:
+        return np.asarray(agent.select_action(task.see(obs), evaluate=True), np.float64)
+
     started = time.process_time()
     for part in range(1, EVALUATIONS + 1):
         while agent.updates < setting.updates * part // EVALUATIONS:
             loop.advance()
         if judge is None:
-            signs = np.array([[-1.0], [1.0]], np.float32)
-            captures.append(float((agent.select_action(signs, evaluate=True) * signs).mean()))
+            signs = np.array([[-1.0], [1.0]])
+            captures.append(float((policy(signs) * signs).mean()))
             continue
-        result = judge.result(lambda obs: agent.select_action(obs, evaluate=True))
+        result = judge.result(policy)
         captures.append(judge.capture(result) if market.ic else result.reward)
     metrics = agent.take_metrics(agent.updates)
     turnover = (
@@ -120,13 +196,13 @@ def train(market: Market, seed: int, setting: Setting, judge: Judge | None) -> R
     )
     setting.log(
         f"  {market.name} seed {seed}: {' '.join(f'{c:.4g}' for c in captures)}; turnover {turnover:.3f}, "
-        f"reference {bound:.3f}, mean entropy {metrics['entropy']:.2f}, alpha {metrics['alpha']:.4f}, "
+        f"reference {task.reference:.3f}, mean entropy {metrics['entropy']:.2f}, alpha {metrics['alpha']:.4f}, "
         f"{time.process_time() - started:.0f} s"
     )
-    return Row(captures[-1], max(captures), turnover, bound, -captures[-1])
+    return policy, Row(captures[-1], max(captures), turnover, task.reference, -captures[-1])
 
 
-def verdict(market: Market, rows: list[Row], mark: float) -> tuple[str, bool]:
+def verdict(market: Market, rows: Sequence[Row], mark: float) -> tuple[str, bool]:
     """Return one table row and whether the mark is met."""
     finals = sorted(row.final for row in rows)
     drop = max(row.best - row.final for row in rows)
@@ -155,20 +231,42 @@ def verdict(market: Market, rows: list[Row], mark: float) -> tuple[str, bool]:
     ), passed
 
 
-def prove(name: str, seeds: range, setting: Setting, mark: float | None = None) -> tuple[str, bool]:
-    """Train and judge one market, every seed; return its table row and whether the mark is met."""
+class Proven(NamedTuple):
+    """One market: its table row, whether the mark is met, the greedy policy of the first seed, each seed's row."""
+
+    line: str
+    passed: bool
+    policy: Policy
+    rows: list[Row]
+
+
+def prove(name: str, seeds: range, setting: Setting, mark: float | None = None) -> Proven:
+    """Train and judge one market, every seed."""
     market = MARKETS[name]
     judge = None if name == "M0" else Judge(market, bars=300, n=256)
     if name == "M0":
         setting = setting._replace(updates=min(setting.updates, BANDIT_UPDATES))
-    rows = [train(market, seed, setting, judge) for seed in seeds]
-    return verdict(market, rows, market.mark if mark is None else mark)
+    policies, rows = zip(*(trained(market, seed, setting, judge) for seed in seeds), strict=True)
+    return Proven(*verdict(market, rows, market.mark if mark is None else mark), policies[0], list(rows))
 
 
-def prove_short(log: Callable[[str], None]) -> tuple[list[str], bool]:
-    """Return the table rows of the short form, one seed each, and whether its looser marks are met."""
-    done = [
-        prove(name, range(1), Setting(updates, "denoised", {}, log), mark)
+def prove_short(log: Callable[[str], None]) -> dict[str, Proven]:
+    """Return the markets of the short form, one seed each, with looser marks."""
+    return {
+        name: prove(name, range(1), Setting(updates, "denoised", {}, log), mark)
         for name, (updates, mark) in SHORT.items()
-    ]
-    return [line for line, _ in done], all(passed for _, passed in done)
+    }
+
+
+def policy_figure(name: str, policy: Policy) -> Figure:
+    """Return a policy's actions over predictor and position beside the optimum's; distractors are at zero."""
+    market = MARKETS[name]
+    optimum, predictor = Optimum(market), np.linspace(-3.0, 3.0, 61)
+    x, p = (grid.ravel() for grid in np.meshgrid(predictor, POSITIONS))
+    obs = np.zeros((x.size, market.state_dim))
+    obs[:, 0], obs[:, -1] = x, p
+    shape = (POSITIONS.size, predictor.size)
+    action, best = np.reshape(policy(obs), shape), optimum.act(x, p).reshape(shape)
+    return plots.policy_figure(
+        predictor, POSITIONS, action, f"{name}: predictor [its standard deviation]", best
+    )

@@ -59,6 +59,7 @@ _TITLES = {
     "random": "Against random policies",
     "costs": "Costs",
     "inputs": "What moves the agent",
+    "policy": "What it does",
     "drift": "Drift since training",
     "training": "Training",
     "bars": "The bars",
@@ -150,7 +151,8 @@ def write_report(folder: Path, summary: Mapping[str, Any], figures: Mapping[str,
     folder : where to write; made if absent
     summary : plain values, None where there is no value. `verdict` (word, sentence, notes) is
         required; `table` (see `results_table`), `data`, `run`, `random` (percentile in [0, 1],
-        draws), `months`, `tables`, `stress`, `drift` (see `report_sections`), `files`, `jobs`, `next_command`,
+        draws), `months`, `tables`, `stress`, `drift` (see `report_sections`), `training` (job -> findings of
+        `training_health`), `files`, `jobs`, `next_command`,
         `title`, `captions` (by figure) may be absent; the verdict may have `marks`
     figures : by name, in the page's order, but for those in `DATA_FIGURES`
 
@@ -265,6 +267,7 @@ def _page(summary: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
         "equity": _months(summary.get("months") or {}),
         "costs": _stress(summary.get("stress") or ()),
         "drift": _drift(summary.get("drift") or {}),
+        "training": _training(summary.get("training")),
     }
     sections = [_results(summary.get("table") or ())]
     tables = {table["title"]: _table(table) for table in summary.get("tables") or ()}
@@ -472,6 +475,19 @@ def _drift(found: Mapping[str, Any], most: int = 8) -> str:
         "</tr>", '<th scope="col">Alarm</th></tr>'
     )
     return f"<p><strong>{_text(found['sentence'])}</strong></p>{_box(f'{head}<tbody>{body}</tbody>')}"
+
+
+def _training(found: Mapping[str, Sequence[Row]] | None) -> str:
+    """Return what the training curves of each job say; None is a summary that was not asked."""
+    if found is None:
+        return ""
+    items = "".join(
+        f"<li>{_text(f'{job}: ') if len(found) > 1 else ''}<strong>{_text(finding['sign'])}</strong> "
+        f"{_text(finding['cause'])} {_text(finding['remedy'])}</li>\n"
+        for job, findings in found.items()
+        for finding in findings
+    )
+    return f"<ul>\n{items}</ul>\n" if items else "<p>No sign of trouble in the training curves.</p>\n"
 
 
 def _data(data: Mapping[str, Any]) -> str:

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from sac_kernel.evaluation import EpisodeResult, Judgement
-    from sac_kernel.sac_agent import SACAgent
+    from sac_kernel.evaluation import Agent, EpisodeResult, Judgement
     from sac_kernel.trading_env import Market
     from sac_kernel.trials import Trial
 
@@ -38,14 +37,14 @@ PBO_BLOCKS = 16
 
 
 def sections(
-    judgement: Judgement, agent: SACAgent | None = None, ledger: Sequence[Trial] = ()
+    judgement: Judgement, agent: Agent | None = None, ledger: Sequence[Trial] = ()
 ) -> dict[str, Any]:
-    """Return months, tables, stress, costs, break_even_multiple, inputs (with an agent), drift (with train rows).
+    """Return months, tables, stress, costs, break_even_multiple, inputs and policy (with an agent), drift.
 
     Parameters
     ----------
     judgement : as `evaluation.judge` gives it; the first agent is the one looked at
-    agent : that agent, for the importance of its inputs
+    agent : that agent, for the importance of its inputs and a map of its actions
     ledger : the trials that were looked at
     """
     base, market = judgement.results["base"][0], judgement.market
@@ -66,6 +65,8 @@ def sections(
     if agent is not None and base.turnover > 0.0:
         seen, act = stress.observations(market, base), evaluation.greedy_batch(agent)
         out["inputs"] = stress.permutation_importance(act, seen, market.observation_names)
+        first = next(name for name in out["inputs"] if name in market.feature_names)
+        out["policy"] = stress.policy_map(act, seen, market.observation_names, first)
     if judgement.train is not None:
         watched = watched_series(judgement.train, market)
         if min(series.now.size for series in watched.values()) >= drift.MIN_DAYS:
@@ -74,10 +75,12 @@ def sections(
 
 
 def figures(judgement: Judgement, shown: Mapping[str, Any]) -> dict[str, Figure]:
-    """Return the figures of what `sections` returned: costs, inputs, drift; those that are there."""
+    """Return the figures of what `sections` returned: costs, inputs, policy, drift; those that are there."""
     out = {"costs": plots.costs_figure(shown["costs"], shown["break_even_multiple"])}
     if shown.get("inputs"):
         out["inputs"] = plots.inputs_figure(shown["inputs"])
+    if shown.get("policy"):
+        out["policy"] = plots.policy_figure(**shown["policy"])
     if shown.get("drift"):
         watched = watched_series(judgement.train, judgement.market)  # type: ignore[arg-type]  # drift needs it
         first = list(dict.fromkeys(row["name"] for row in shown["drift"]["rows"]))[:4]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sac_kernel import job_folders, runtime
+from sac_kernel import job_folders, market_costs, runtime
 from sac_kernel.config import from_flat, require
 from sac_kernel.errors import ConfigError
 from sac_kernel.market import TradingEnvConfig
@@ -23,17 +23,18 @@ UTD_RATIO = 0.25
 
 @dataclass(frozen=True)
 class Preset:
-    """What makes an agent short-term, medium or swing; `regimes` adds the probability of high volatility."""
+    """What makes an agent short-term, medium or swing; `regimes` and `auxiliary` add a feature each."""
 
     label: str
     decision_interval_min: int
     gamma: float
     regimes: bool = False
+    auxiliary: bool = False
 
 
 AGENT_PRESETS = {
     1: Preset("short-term", 0, 0.99),
-    2: Preset("medium", 60, 0.99),
+    2: Preset("medium", 60, 0.99, auxiliary=True),
     3: Preset("swing", 240, 0.99, regimes=True),
 }
 RUN_PRESETS = {"quick": (50, 5, 10), "full": (500, 10, 20), "long": (1000, 20, 50)}
@@ -149,6 +150,36 @@ def preset_of(agent_id: int) -> Preset:
         msg = f"KaggleTrainer: agent_id must be one of {known}; got {agent_id!r}"
         raise ConfigError(msg)
     return AGENT_PRESETS[agent_id]
+
+
+def horizons(bar_minutes: int = 5) -> list[str]:
+    """Return a Markdown table: what each preset must know to earn its costs back (`market_costs.break_even_ic`).
+
+    A bet is held for the discount's horizon, 1 / (1 - gamma) decisions; the last columns are the least
+    information coefficient that pays for it at each cost tier.
+    """
+    tiers = list(market_costs.COST_TIERS)
+    head = [
+        "agent",
+        "decides every [min]",
+        "gamma",
+        "looks ahead [h]",
+        *(f"IC at {tier} costs" for tier in tiers),
+    ]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for agent_id, preset in AGENT_PRESETS.items():
+        interval = preset.decision_interval_min or bar_minutes
+        ahead = interval / (1.0 - preset.gamma)
+        needed = (f"{market_costs.break_even_ic(ahead, tier):.3f}" for tier in tiers)
+        cells = [
+            f"{agent_id} {preset.label}",
+            str(interval),
+            f"{preset.gamma:g}",
+            f"{ahead / 60:.1f}",
+            *needed,
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def check_divides(num_envs: int, episode_length: int) -> None:

@@ -186,6 +186,33 @@ def permutation_importance(
     return dict(sorted(moved.items(), key=lambda item: -item[1]))
 
 
+def policy_map(
+    act: Callable[[FeatureArray], FloatArray], seen: FeatureArray, names: Sequence[str], feature: str
+) -> dict[str, Any]:
+    """Return the target over one feature and the position held, all other inputs at their medians.
+
+    Parameters
+    ----------
+    act, seen, names : as of `permutation_importance`; 'position' is one of the names
+    feature : another of them
+
+    Returns
+    -------
+    dict
+        feature; values, from its 1 % to its 99 % quantile; positions, from -1 to 1; action, one row a position
+    """
+    place, held = names.index(feature), names.index("position")
+    low, high = np.quantile(seen[:, place], (0.01, 0.99))
+    values = np.linspace(float(low), float(high), 31)
+    positions = np.linspace(-1.0, 1.0, 21)
+    rows = np.tile(np.median(seen, axis=0), (positions.size * values.size, 1)).astype(np.float32)
+    rows[:, place] = np.tile(values, positions.size)
+    rows[:, held] = np.repeat(positions, values.size)
+    action = np.reshape(act(rows), (positions.size, values.size))
+    numbers = {"values": values, "positions": positions, "action": action}
+    return {"feature": feature, **{name: array.round(4).tolist() for name, array in numbers.items()}}
+
+
 def _row(name: str, market: Market, targets: FloatArray, start: float) -> dict[str, Any]:
     result = run_targets(market, targets, start, name, "base")
     curve = np.concatenate(([start], result.equity))

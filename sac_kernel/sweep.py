@@ -42,7 +42,6 @@ from sac_kernel.errors import ConfigError, SacKernelError
 from sac_kernel.market_costs import COST_TIERS
 from sac_kernel.processed_file import ProcessedData, hash_splits, read_processed, write_processed
 from sac_kernel.run_config import RunConfig
-from sac_kernel.train_sac_kaggle import code_hash
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -184,7 +183,7 @@ def run_sweep(
     output : jobs/, results.csv, trials.csv
     where : of `job_pool.run`: devices, workers, address, deadline
     """
-    code = code_hash()
+    code = runtime.code_hash()
     hashes = {label: read_processed(path).content_hash for label, path in data.items()}
     jobs = [
         {"run": dict(run), "data": label, "data_hash": hashes[label], "code_hash": code}

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sac_kernel import auxiliary_task
 from sac_kernel.bar_engine import Bar, Par
 from sac_kernel.errors import DataError
 from sac_kernel.expected_return import fit_expected_return, reward_spread
+from sac_kernel.feature_engineering import MEMORY_S
 from sac_kernel.market import Market, TradingEnvConfig, prepare_market
 
 if TYPE_CHECKING:
@@ -19,14 +21,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_MEMORY_S = 7 * 86_400  # what a feature remembers, so that the folds of the estimate do not touch
 
-
-def lay_out(bars: pd.DataFrame, features: pd.DataFrame, config: TradingEnvConfig, seed: int) -> Market:
+def lay_out(bars: pd.DataFrame, features: pd.DataFrame, config: TradingEnvConfig) -> Market:
     """Return the train rows as the engine reads them.
 
     With reward 'expected' each bar's return is replaced by what the features let expect of it, cross-fitted on
-    these rows alone (`expected_return`); `seed` is that of its non-linear head.
+    these rows alone (`expected_return`).
 
     Raises
     ------
@@ -38,8 +38,9 @@ def lay_out(bars: pd.DataFrame, features: pd.DataFrame, config: TradingEnvConfig
     _check_moves(market)
     if config.reward != "expected":
         return market
-    purge = _MEMORY_S // market.bar_seconds
-    fit = fit_expected_return(features, market.mid_return, purge=purge, seed=seed)
+    # Without the auxiliary task's column: it is a fit to these returns already.
+    own = features.drop(columns=auxiliary_task.FEATURE, errors="ignore")
+    fit = fit_expected_return(own, market.mid_return, purge=MEMORY_S // market.bar_seconds)
     facts = (f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in fit.summary().items())
     logger.info("expected return of the train rows: %s", ", ".join(facts))
     return prepare_market(bars, features, config, close_at_end=False, expected_return=fit.train)

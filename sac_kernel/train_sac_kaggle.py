@@ -28,6 +28,7 @@ from sac_kernel import (
 )
 from sac_kernel.config import require, to_flat
 from sac_kernel.data_pipeline import ProcessedData, read_processed
+from sac_kernel.ensemble import Ensemble
 from sac_kernel.errors import CheckpointError, DataError, SacKernelError, TimeUpError
 from sac_kernel.feature_engineering import FeaturePipeline
 from sac_kernel.job_outputs import FinishedJob
@@ -44,7 +45,7 @@ from sac_kernel.sac_agent import Interaction, SACAgent, SACConfig
 from sac_kernel.trading_env import Market, TradingEnvConfig, TradingVectorEnv, prepare_market
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
@@ -165,6 +166,13 @@ class KaggleTrainer:
         train, test = ((bars[s][self.instrument], self.features[s]) for s in ("train", "test"))
         return job_outputs.judge_job(job, *test, config, train)
 
+    def judge_ensemble(self, jobs: Sequence[FinishedJob]) -> list[evaluation.EpisodeResult]:
+        """Return the passes over the test split of the mean of several seeds' final agents, at every tier."""
+        members = Ensemble([job.final for job in jobs], [job.folder.name for job in jobs])
+        label = f"agent {self.agent_id} (mean of {len(jobs)} seeds)"
+        test = self.data.splits["test"][self.instrument], self.features["test"]
+        return evaluation.passes({label: members}, *test, self.env_config)
+
     def prepare(self) -> None:
         """Load the data, build env and agent; training does it if nobody did."""
         if not self._prepared:
@@ -204,11 +212,12 @@ class KaggleTrainer:
             raise DataError(msg)
         names = sorted(self.data.train)
         self.instrument = "EURUSD" if "EURUSD" in names else names[0]
-        self.pipeline = FeaturePipeline(self.instrument, regimes=AGENT_PRESETS[self.agent_id].regimes)
+        preset = AGENT_PRESETS[self.agent_id]
+        self.pipeline = FeaturePipeline(self.instrument, regimes=preset.regimes, auxiliary=preset.auxiliary)
         frames = self.pipeline.run_full_pipeline(self.data.train, self.data.val, self.data.test)
         self.features: dict[str, pd.DataFrame] = dict(zip(("train", "val", "test"), frames, strict=True))
         bars, features = self.data.train[self.instrument], self.features["train"]
-        self.train_market = train_market.lay_out(bars, features, self.env_config, self.seed)
+        self.train_market = train_market.lay_out(bars, features, self.env_config)
         self.val_market = self._val_market()
         logger.info("data %s: %s", path, _data_line(self.data, self.instrument))
 

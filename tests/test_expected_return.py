@@ -1,7 +1,5 @@
 """Expected returns: cross-fitted without their own noise, true to scale, and zero where nothing is predicted."""
 
-import sys
-
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
@@ -169,11 +167,3 @@ def test_what_cannot_be_fitted_is_refused():
         fit_expected_return(x, y, folds=1)
     with pytest.raises(ConfigError, match="purge"):
         fit_expected_return(x, y, purge=-1)
-
-
-def test_without_scikit_learn_the_error_says_what_to_do(monkeypatch):
-    x, y, _ = planted(rows=400)
-    monkeypatch.setitem(sys.modules, "sklearn.ensemble", None)
-    with pytest.raises(DataError, match="boosting=False"):
-        fit_expected_return(x, y)
-    assert fit_expected_return(x, y, boosting=False).head in ("flat", "ridge")

@@ -179,3 +179,13 @@ def test_the_rollover_rule_earns_nothing_on_real_bids(shared_data, name, artefac
     market.bars[:, [Bar.SPREAD_OPEN, Bar.SPREAD_CLOSE]] = 0.48 * market_costs.NORMAL_SPREAD_BPS * 1e-4
     market.bars[:, Bar.TRADABLE] = 1.0
     assert held_in(market, *EVENING)[1] > artefact
+
+
+@pytest.mark.parametrize(
+    ("bars", "tier", "ic"),
+    [(12, "base", 0.18), (48, "base", 0.091), (288, "base", 0.037), (1440, "base", 0.017), (14, "raw", 0.081),
+     (288, "raw", 0.018)],
+)  # fmt: skip
+def test_break_even_coefficients_of_five_minute_bars(bars, tier, ic):
+    # By hand: 1.5 bps a round trip / (.798 x 2.97 bps a bar x sqrt(bars)); raw 0.72 bps.
+    assert market_costs.break_even_ic(5 * bars, tier) == pytest.approx(ic, abs=0.0015 if ic > 0.1 else 6e-4)

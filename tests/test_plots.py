@@ -11,6 +11,7 @@ import sac_kernel.plots
 from sac_kernel.errors import DataError
 from sac_kernel.plots import (
     bars_figure,
+    capture_figure,
     costs_figure,
     drift_figure,
     episode_figure,
@@ -18,6 +19,7 @@ from sac_kernel.plots import (
     exposure_figure,
     features_figure,
     inputs_figure,
+    policy_figure,
     random_figure,
     seeds_figure,
     to_png,
@@ -510,3 +512,27 @@ def test_module_imports_only_the_ground_layer():
     tree = ast.parse(Path(sac_kernel.plots.__file__).read_text(encoding="utf-8"))
     found = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
     assert {name for name in found if name.startswith("sac_kernel")} == {"sac_kernel.errors"}
+
+
+def test_policy_figure_draws_both_maps_and_the_edge_of_the_no_trade_region():
+    x, p = np.linspace(-3, 3, 13), np.linspace(-1, 1, 21)
+    band = np.where(x > 1, 1.0, np.where(x < -1, -1.0, 0.0))
+    optimal = np.where(np.abs(x) > 1, band, p[:, None])
+    figure = policy_figure(x, p, np.tile(np.tanh(x), (21, 1)), "predictor", optimal)
+    assert [ax.get_title(loc="left") for ax in figure.axes[:2]] == ["The agent", "The optimum"]
+    for ax in figure.axes[:2]:
+        edges = np.concatenate([path.vertices for path in ax.collections[-1].get_paths()])
+        middle = np.abs(edges[np.abs(edges[:, 1]) < 0.8, 0])
+        np.testing.assert_allclose(middle, 1.25, atol=0.26)  # between the cells at 1 and at 1.5
+    alone = policy_figure(x, p, optimal, "predictor")
+    assert len(alone.axes) == 2  # one map and its scale
+    with pytest.raises(DataError, match=r"shape \(21, 13\), found \(13, 21\) for the agent"):
+        policy_figure(x, p, optimal.T, "predictor")
+
+
+def test_capture_figure_has_a_line_for_each_signal_and_method():
+    figure = capture_figure(
+        [100, 1_000], {0.02: [0.1, 0.5], 0.1: [0.6, 0.9]}, {0.02: [0.2, 0.6], 0.1: [0.7, 0.95]}
+    )
+    lines = drawn(figure.axes[0])
+    assert [line.tolist() for line in lines] == [[0.1, 0.5], [0.2, 0.6], [0.6, 0.9], [0.7, 0.95]]

@@ -20,7 +20,7 @@ def rows(finals, best=None, turnover=1.0, bound=NAN):
 def test_the_default_agent_finds_the_band_of_a_linear_cost_market():
     # Measured at this length: about .90. A flat policy captures 0, the sign of the predictor about .6.
     lines = []
-    line, passed = prove("M2", range(1), Setting(1_500, "denoised", {}, lines.append), mark=0.70)
+    line, passed, *_ = prove("M2", range(1), Setting(1_500, "denoised", {}, lines.append), mark=0.70)
     assert passed, line
     assert "M2 seed 0" in lines[0]
     judge = Judge(MARKETS["M2"], bars=100, n=64)
@@ -30,7 +30,7 @@ def test_the_default_agent_finds_the_band_of_a_linear_cost_market():
 @pytest.mark.learns
 @pytest.mark.slow
 def test_the_default_agent_learns_from_one_path_with_denoised_rewards():
-    line, _passed = prove("M11", range(1), Setting(1_200, "denoised", {}, lambda _line: None), mark=-10.0)
+    line, *_ = prove("M11", range(1), Setting(1_200, "denoised", {}, lambda _line: None), mark=-10.0)
     captured = float(line.split("|")[2].split("(")[0])
     assert captured > 0.2, line  # raw rewards are below 0 at this length
 
@@ -44,7 +44,7 @@ def test_noisy_markets_are_one_path_with_denoised_rewards_and_a_simulator_with_r
 
 def test_where_nothing_is_predicted_an_account_earns_nothing_and_pays_its_costs():
     market = MARKETS["M6"]
-    env, spread, bound = prepare(market, 0, Setting(1, "denoised", {}, print), Judge(market, bars=2, n=2))
+    env, spread, bound, _ = prepare(market, 0, Setting(1, "denoised", {}, print), Judge(market, bars=2, n=2))
     env.reset(seed=0)
     _, reward, *_ = env.step(np.ones((60, 1)))
     np.testing.assert_allclose(reward, -market.cost)

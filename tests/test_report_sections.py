@@ -53,9 +53,9 @@ def test_months_of_two_years_multiply_to_the_whole_return(judged):
 
 
 def test_sections_of_a_judgement_and_the_figures_that_go_with_them(judged, shown):
-    assert list(shown) == ["months", "stress", "costs", "break_even_multiple", "inputs", "drift"]
+    assert list(shown) == ["months", "stress", "costs", "break_even_multiple", "inputs", "policy", "drift"]
     assert set(shown["inputs"]) == set(judged[1].market.observation_names)
-    assert list(report_sections.figures(judged[1], shown)) == ["costs", "inputs", "drift"]
+    assert list(report_sections.figures(judged[1], shown)) == ["costs", "inputs", "policy", "drift"]
 
 
 def test_clock_features_are_not_watched_for_drift(judged):

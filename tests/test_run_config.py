@@ -11,7 +11,7 @@ import pytest
 
 from sac_kernel.errors import ConfigError
 from sac_kernel.kernel_notebook import parse_settings
-from sac_kernel.run_config import RunConfig, check_divides, from_parameters
+from sac_kernel.run_config import RunConfig, check_divides, from_parameters, horizons
 from sac_kernel.sac_agent import SACConfig
 from sac_kernel.trading_env import TradingEnvConfig
 
@@ -217,3 +217,16 @@ def test_nearest_divisors(num_envs, length, below, above):
 @pytest.mark.parametrize(("num_envs", "length"), [(1, 7), (60, 3000), (3000, 3000), (6, 60)])
 def test_divisors_pass(num_envs, length):
     check_divides(num_envs, length)
+
+
+def test_horizons_by_hand_and_as_the_page_has_them():
+    # 100 decisions at gamma .99; 1.5 bps / (.798 x 2.97 bps x sqrt(100, 1,200 and 4,800 bars of five minutes)).
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in horizons()[2:]]
+    assert [row[:4] for row in rows] == [
+        ["1 short-term", "5", "0.99", "8.3"],
+        ["2 medium", "60", "0.99", "100.0"],
+        ["3 swing", "240", "0.99", "400.0"],
+    ]
+    assert [float(row[5]) for row in rows] == pytest.approx([0.0633, 0.0183, 0.0091], abs=5e-4)
+    page = (Path(__file__).resolve().parents[1] / "docs/learning.md").read_text(encoding="utf-8")
+    assert "\n".join(horizons()) in page

@@ -134,3 +134,18 @@ def test_importance_ranks_inputs_by_their_weight():
     assert found["c"] == pytest.approx(0.3 * 2 / math.sqrt(math.pi), rel=0.05)
     assert found["a"] == pytest.approx(0.1 * 2 / math.sqrt(math.pi), rel=0.05)
     assert found["b"] == 0.0
+
+
+def test_a_policy_map_is_the_policy_at_the_medians_of_all_else():
+    rng = np.random.default_rng(0)
+    seen = rng.normal(size=(500, 4)).astype(np.float32)
+    names = ("a", "b", "position", "c")
+    act = lambda obs: 0.5 * obs[:, 1] + 0.25 * obs[:, 2] + obs[:, 3]  # noqa: E731
+    found = stress.policy_map(act, seen, names, "b")
+    assert found["feature"] == "b"
+    assert found["values"][0] == pytest.approx(np.quantile(seen[:, 1], 0.01), abs=1e-3)
+    assert (found["positions"][0], found["positions"][-1]) == (-1.0, 1.0)
+    expected = (
+        0.5 * np.array(found["values"]) + 0.25 * np.array(found["positions"])[:, None] + np.median(seen[:, 3])
+    )
+    np.testing.assert_allclose(found["action"], expected, atol=2e-4)

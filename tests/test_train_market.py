@@ -47,7 +47,7 @@ def features_of(bars):
 
 def laid_out(bars, config=EXPECTED):
     train, features = features_of(bars)
-    return train_market.lay_out(train, features, config, seed=0), features
+    return train_market.lay_out(train, features, config), features
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_noise_lets_expect_nothing():
 
 def test_the_scale_is_that_of_what_is_expected(predictable):
     market, features = predictable
-    plain = train_market.lay_out(reverting_bars()[:-600], features, TradingEnvConfig(horizon=50), seed=0)
+    plain = train_market.lay_out(reverting_bars()[:-600], features, TradingEnvConfig(horizon=50))
     spread = float(np.std(market.bars[market.first_bar : -1, Bar.EXPECTED]))
     assert train_market.reward_scale(market) == pytest.approx(1.0 / spread, rel=1e-4)
     assert train_market.reward_scale(plain) == pytest.approx(1.0 / plain.reward_sd, rel=1e-5)
@@ -85,7 +85,7 @@ def test_prices_that_never_move_are_refused_by_name():
     flat.attrs = attrs
     train, features = features_of(bars)
     with pytest.raises(DataError, match="the price never moves: all"):
-        train_market.lay_out(flat[: len(train)], features, EXPECTED, seed=0)
+        train_market.lay_out(flat[: len(train)], features, EXPECTED)
 
 
 def test_a_run_with_denoised_rewards_is_judged_on_realised_prices(tmp_path):

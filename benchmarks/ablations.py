@@ -1,0 +1,95 @@
+"""What each ingredient that is not in plain SAC brings, and levers that were tried and left out, on M11.
+
+python -m benchmarks.ablations --seeds 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+
+from benchmarks.levers import ClampedLogStd, RandomMeanHead, WeightDecay, relabelled
+from sac_kernel import runtime
+from sac_kernel.proof import PATH_BARS, Setting, prove
+from sac_kernel.synthetic_markets import MARKETS, Judge
+
+MARKET = MARKETS["M11"]
+MEMBERS = 3
+
+
+def settings(updates: int) -> dict[str, Setting]:
+    """Return what is changed, by name."""
+    plain = Setting(updates, "denoised", {}, lambda line: print(line, flush=True))
+
+    def changed(**fields: object) -> Setting:
+        return plain._replace(changes=fields)
+
+    return {
+        "default": plain,
+        "raw rewards": plain._replace(rewards="raw"),
+        "reward scale 1 / sd(return)": changed(reward_scale=1.0),
+        "initial alpha 1": changed(initial_alpha=1.0),
+        "initial alpha .1": changed(initial_alpha=0.1),
+        "target entropy -1 throughout": changed(final_target_entropy=-1.0),
+        "target entropy -2.5 throughout": changed(target_entropy=-2.5),
+        "last actor, no average": changed(average_decay=0.0),
+        "mean head not at zero": plain._replace(agent=RandomMeanHead),
+        "log std clamped": plain._replace(agent=ClampedLogStd),
+        "half of a batch relabelled": plain._replace(agent=relabelled(MARKET.cost)),
+        "weight decay 1e-2": plain._replace(agent=WeightDecay),
+        "width 256": changed(hidden_dims=(256, 256)),
+        "width 32": changed(hidden_dims=(32, 32)),
+        "learning rate 1e-3": changed(learning_rate=1e-3),
+    }
+
+
+def ensemble(updates: int) -> tuple[list[float], float]:
+    """Return the captures of `MEMBERS` agents of the first path, and that of their mean action."""
+    judge, rows, policies = Judge(MARKET, bars=300, n=256), [], []
+    for seed in range(MEMBERS):
+        setting = settings(updates)["default"]._replace(path_seed=0)
+        proven = prove("M11", range(seed, seed + 1), setting)
+        policies.append(proven.policy)
+        rows.append(proven.rows[0].final)
+    mean = judge.result(lambda obs: np.mean([policy(obs) for policy in policies], axis=0))
+    return rows, judge.capture(mean)
+
+
+def main() -> None:
+    """Print one row a change."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.ablations", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--updates", type=int, default=10_000)
+    parser.add_argument("--only", default="", help="rows whose name contains this")
+    args = parser.parse_args()
+    runtime.set_threads(1)
+    print(
+        f"{time.strftime('%Y-%m-%d', time.gmtime())}, one thread; {runtime.versions()}; {args}; {PATH_BARS} bars"
+    )
+    lines = ["| change | captured, each seed | turnover | best on the way |", "|---|---|---|---|"]
+    for name, setting in settings(args.updates).items():
+        if args.only in name:
+            print(name, flush=True)
+            rows = prove("M11", range(args.seeds), setting).rows
+            finals = ", ".join(f"{row.final:.3f}" for row in rows)
+            turnover, best = (
+                statistics.median(getattr(row, key) for row in rows) for key in ("turnover", "best")
+            )
+            lines.append(f"| {name} | {finals} | {turnover:.2f} x | {best:.3f} |")
+    if args.only in "ensemble":
+        finals, mean = ensemble(args.updates)
+        each = ", ".join(f"{final:.3f}" for final in finals)
+        lines.append(f"| mean action of {MEMBERS} seeds on one path ({each}) | {mean:.3f} | | |")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""How much of the optimum is captured from so many bars at such a signal: denoised SAC beside ridge + band.
+
+python -m benchmarks.capture_curve --seeds 2          prints docs/learning.md's table
+python -m benchmarks.capture_curve --figure build/capture_curve.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import statistics
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from sac_kernel import files, plots, proof, runtime
+from sac_kernel.proof import Setting
+from sac_kernel.synthetic_markets import MARKETS, Judge, Market
+
+BARS = (30_000, 100_000, 300_000, 1_000_000)
+SIGNALS = (0.02, 0.05, 0.1)
+
+
+def market_of(ic: float) -> Market:
+    """Return M11 at another information coefficient, its cost two of them, its name kept."""
+    noise = (1.0 - ic * ic) ** 0.5
+    return dataclasses.replace(MARKETS["M11"], ic=ic, cost=2.0 * ic, noise=noise)
+
+
+def main() -> None:
+    """Print one row a length, SAC / ridge at each signal."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.capture_curve", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--updates", type=int, default=10_000)
+    parser.add_argument("--bars", default=",".join(map(str, BARS)))
+    parser.add_argument("--ic", default=",".join(map(str, SIGNALS)))
+    parser.add_argument("--figure", type=Path, default=Path("build/capture_curve.png"))
+    args = parser.parse_args()
+    runtime.set_threads(1)
+    print(f"{time.strftime('%Y-%m-%d', time.gmtime())}, one thread; {runtime.versions()}; {args}")
+    bars, signals = (
+        tuple(kind(v) for v in text.split(",")) for kind, text in ((int, args.bars), (float, args.ic))
+    )
+    agent: dict[float, list[float]] = {ic: [] for ic in signals}
+    ridge: dict[float, list[float]] = {ic: [] for ic in signals}
+    lines = [
+        "| bars | " + " | ".join(f"IC {ic:g}: SAC / ridge + band" for ic in signals) + " |",
+        "|---" * (1 + len(signals)) + "|",
+    ]
+    for n in bars:
+        cells = []
+        for ic in signals:
+            market = market_of(ic)
+            setting = Setting(args.updates, "denoised", {}, lambda line: print(line, flush=True), bars=n)
+            print(f"IC {ic:g}, {n:,} bars", flush=True)
+            judge = Judge(market, bars=300, n=256)
+            rows = [proof.trained(market, seed, setting, judge)[1] for seed in range(args.seeds)]
+            agent[ic].append(statistics.median(row.final for row in rows))
+            ridge[ic].append(statistics.median(row.reference for row in rows))
+            cells.append(f"{agent[ic][-1]:.2f} / {ridge[ic][-1]:.2f}")
+        lines.append(f"| {n:,} | {' | '.join(cells)} |")
+    print("\n".join(lines))
+    files.write_bytes(args.figure, plots.to_png(plots.capture_figure(bars, agent, ridge)))
+
+
+if __name__ == "__main__":
+    main()

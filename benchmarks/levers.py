@@ -1,0 +1,151 @@
+"""Agents that differ from the default in one thing that no setting can change: for ablation rows.
+
+Each is the package's agent with one method replaced, so that a row measures that method and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from sac_kernel.networks import LOG_STD_MAX, LOG_STD_MIN, Actor
+from sac_kernel.sac_agent import SACAgent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from sac_kernel.replay_buffer import Batch
+    from sac_kernel.sac_config import SACConfig
+
+HEAD_RATE = 3e-4
+"""Learning rate of an auxiliary head and of the bodies under it."""
+
+
+class RandomMeanHead(SACAgent):
+    """The mean head starts as torch's linear layers do, not at zero."""
+
+    def __init__(self, config: SACConfig, agent_id: int = 1, device: str = "auto", seed: int = 0) -> None:
+        super().__init__(config, agent_id, device, seed)
+        head = nn.Linear(config.hidden_dims[-1], 2 * config.action_dim)
+        with torch.no_grad():
+            for actor in (self.nets.actor, self.nets.average):
+                actor.head.load_state_dict(head.state_dict())
+
+
+class ClampedActor(Actor):
+    """The log standard deviation is clamped to its range, not squashed into it."""
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean and log standard deviation before the tanh."""
+        mean, raw = self.head(self.body(obs)).chunk(2, dim=-1)
+        return mean, raw.clamp(LOG_STD_MIN, LOG_STD_MAX)
+
+
+class ClampedLogStd(SACAgent):
+    """An agent with `ClampedActor`, started at the same spread."""
+
+    def __init__(self, config: SACConfig, agent_id: int = 1, device: str = "auto", seed: int = 0) -> None:
+        super().__init__(config, agent_id, device, seed)
+        with torch.no_grad():
+            for actor in (self.nets.actor, self.nets.average):
+                actor.__class__ = ClampedActor
+                actor.head.bias[config.action_dim :] = 0.5 * (LOG_STD_MIN + LOG_STD_MAX)
+
+
+class WeightDecay(SACAgent):
+    """Decoupled weight decay of 1e-2 on the matrices of actor and critics (AdamW)."""
+
+    def update(self) -> None:
+        """Do the default's update, then shrink."""
+        super().update()
+        shrink = 1.0 - 1e-2 * self.config.learning_rate
+        with torch.no_grad():
+            for name, parameter in self.nets.named_parameters():
+                if parameter.ndim > 1 and name.startswith(("actor.", "critic.")):
+                    parameter.mul_(shrink)
+
+
+def relabelled(cost: float) -> type[SACAgent]:
+    """Return an agent that sees half of each batch with another previous position and action.
+
+    Exact for a price taker: reward(p, a) = a y - c |a - p| and the next state has position a, where the last
+    number of an observation is the position. y is recovered from the stored reward; rows of |a| < .01 stay.
+    """
+
+    class Relabelled(SACAgent):
+        @property
+        def buffer(self) -> Any:
+            ring = super().buffer
+            if not hasattr(ring, "plain_sample"):
+                ring.plain_sample = ring.sample
+                ring.sample = lambda size, generator: _relabel(
+                    ring.plain_sample(size, generator), cost, generator
+                )
+            return ring
+
+    return Relabelled
+
+
+def _relabel(batch: Batch, cost: float, generator: torch.Generator) -> Batch:
+    action = batch.action[:, 0]
+    earned = batch.reward + cost * (action - batch.obs[:, -1]).abs()
+    drawn = 2.0 * torch.rand((2, len(action)), generator=generator) - 1.0
+    half = torch.arange(len(action)) % 2 == 0
+    changed = half & (action.abs() > 0.01)
+    position = torch.where(changed, drawn[0], batch.obs[:, -1])
+    target = torch.where(changed, drawn[1], action)
+    reward = torch.where(changed, target * earned / action - cost * (target - position).abs(), batch.reward)
+    obs, next_obs = batch.obs.clone(), batch.next_obs.clone()
+    obs[:, -1], next_obs[:, -1] = position, target
+    return batch._replace(obs=obs, action=target[:, None], reward=reward, next_obs=next_obs)
+
+
+def with_head(width: int, loss: Callable[[Tensor, Batch], Tensor]) -> type[SACAgent]:
+    """Return an agent whose actor's and critics' bodies also learn a task, one head on each.
+
+    Parameters
+    ----------
+    width : of a head
+    loss : (output of a head (B, width), batch) -> scalar
+    """
+
+    class WithHead(SACAgent):
+        def __init__(self, config: SACConfig, agent_id: int = 1, device: str = "auto", seed: int = 0) -> None:
+            super().__init__(config, agent_id, device, seed)
+            critic = self.nets.critic
+            self._bodies = [self.nets.actor.body, critic.q1.body, critic.q2.body]
+            self._heads = [nn.Linear(config.hidden_dims[-1], width) for _ in self._bodies]
+            modules = nn.ModuleList([*self._bodies, *self._heads])
+            self._adam = torch.optim.Adam(modules.parameters(), lr=HEAD_RATE, fused=True)
+
+        def update(self) -> None:
+            """Do the default's update, then one of the heads and the bodies under them."""
+            super().update()
+            batch = self.buffer.sample(self.config.batch_size, self.generator)
+            inputs = [batch.obs, *[torch.cat((batch.obs, batch.action), dim=-1)] * 2]
+            outputs = (head(body(x)) for head, body, x in zip(self._heads, self._bodies, inputs, strict=True))
+            self._adam.zero_grad(set_to_none=True)
+            sum(loss(output, batch) for output in outputs).backward()  # type: ignore[union-attr]  # not empty
+            self._adam.step()
+
+    return WithHead
+
+
+def next_return_head(cost: float, spread: float) -> type[SACAgent]:
+    """Return an agent that also predicts the next return y: (a h(s) - (r + c |a - p|))^2, in rewards' spread."""
+
+    def loss(output: Tensor, batch: Batch) -> Tensor:
+        action = batch.action[:, 0]
+        earned = batch.reward + cost * (action - batch.obs[:, -1]).abs()
+        return (action * output[:, 0] - earned / spread).square().mean()
+
+    return with_head(1, loss)
+
+
+def next_features_head(columns: int) -> type[SACAgent]:
+    """Return an agent that also predicts the next bar's features."""
+    return with_head(columns, lambda output, batch: (output - batch.next_obs[:, :columns]).square().mean())
