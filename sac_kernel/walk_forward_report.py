@@ -243,7 +243,8 @@ def budget(collected: Collected) -> str:
     env = s.recipe(fold_jobs.Job(s.agents[0], 0, 1, "base")).env_config
     return (
         f"The verdict belongs to this learner at this budget: SAC {'x'.join(map(str, sac.hidden_dims))}, batch "
-        f"{sac.batch_size}, {s.updates:,} updates a training at {sac.utd_ratio:g} a step, reward '{env.reward}', {s.seeds} seeds, "
+        f"{sac.batch_size}, {s.updates:,} updates a training at {sac.utd_ratio:g} a step, reward '{env.reward}', "
+        f"{s.seeds} seeds, "
         f"{s.folds} folds of {s.test_days} days. Longer training may say something else."
     )
 
