@@ -34,8 +34,7 @@ from sac_kernel.errors import DataError
 from sac_kernel.evaluation import EpisodeResult
 from sac_kernel.fold_training import Features, Recipe, Refit
 from sac_kernel.market_costs import COST_TIERS
-from sac_kernel.run_config import UTD_RATIO, preset_of
-from sac_kernel.sac_agent import SACConfig
+from sac_kernel.run_config import preset_of
 from sac_kernel.trading_env import Market, TradingEnvConfig
 from sac_kernel.trials import Trial
 
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sac_kernel.data_pipeline import Bars
+    from sac_kernel.sac_config import SACConfig
     from sac_kernel.validation import Fold, Pass
 
     FloatArray = NDArray[np.float64]
@@ -98,10 +98,10 @@ class Settings:
 
     @property
     def jobs(self) -> list[Job]:
-        """Return every job, fold by fold, the baselines of a fold first."""
+        """Return every job: the base tier first, fold by fold, the baselines of a fold first."""
         out = []
-        for fold in range(1, self.folds + 1):
-            for tier in self.tiers:
+        for tier in sorted(self.tiers, key=lambda name: name != "base"):
+            for fold in range(1, self.folds + 1):
                 out.append(Job(BASELINES, 0, fold, tier))
                 out += [Job(a, s, fold, tier) for a in self.agents for s in range(self.seeds)]
         return out
@@ -109,7 +109,7 @@ class Settings:
     def recipe(self, job: Job) -> Recipe:
         """Return how the agent of a job is trained."""
         preset = preset_of(job.agent_id or 1)
-        sac = dataclasses.replace(self.sac or SACConfig(utd_ratio=UTD_RATIO), gamma=preset.gamma)
+        sac = self.sac and dataclasses.replace(self.sac, gamma=preset.gamma)
         interval = preset.decision_interval_min if job.agent_id else 0
         env = dataclasses.replace(self.env or TradingEnvConfig(), decision_interval_min=interval)
         return Recipe(job.agent_id or 1, job.seed, job.tier, self.updates, self.evaluations, sac, env)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 import pandas as pd
+import torch
 
 from sac_kernel import evaluation, train_market
 from sac_kernel.config import require
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sac_kernel.data_pipeline import Bars
-    from sac_kernel.evaluation import EpisodeResult
+    from sac_kernel.evaluation import EpisodeResult, Policy
 
     FeatureArray = NDArray[np.float32]
 
@@ -71,8 +72,19 @@ class Recipe:
 
     @property
     def sac_config(self) -> SACConfig:
-        """Return the agent's settings: the trainer's own where none are given."""
-        return self.sac or SACConfig(gamma=preset_of(self.agent_id).gamma, utd_ratio=UTD_RATIO)
+        """Return the agent's settings: the trainer's own, warm-up and schedule inside a short training.
+
+        The warm-up takes at most a tenth of the steps, and the entropy schedule ends with the training at the
+        latest: else a few thousand updates would be spent on a policy that only explores.
+        """
+        if self.sac is not None:
+            return self.sac
+        plain = SACConfig(gamma=preset_of(self.agent_id).gamma, utd_ratio=UTD_RATIO)
+        return dataclasses.replace(
+            plain,
+            warmup_steps=min(plain.warmup_steps, int(0.1 * self.updates / UTD_RATIO)),
+            schedule_updates=min(plain.schedule_updates, self.updates),
+        )
 
     @property
     def env_config(self) -> TradingEnvConfig:
@@ -118,12 +130,13 @@ class Refit(Features):
     """
 
     agent: SACAgent
+    policy: Policy
     trials: list[tuple[int, EpisodeResult]] = field(default_factory=list)
     stats: dict[str, list[float | None]] = field(default_factory=dict)
 
     def act(self, obs: FeatureArray) -> float:
         """Return the greedy target."""
-        return float(self.agent.select_action(obs, evaluate=True)[0])
+        return self.policy(obs)
 
 
 def fit_features(
@@ -162,7 +175,7 @@ def fit_agent(train: Sequence[Bars], val: Bars, recipe: Recipe, instrument: str)
     sac = dataclasses.replace(recipe.sac_config, state_dim=width, action_dim=1, reward_scale=scale)
     agent = SACAgent(sac, recipe.agent_id, "cpu", recipe.seed)
     loop = Interaction(agent, block_env(market, env), recipe.seed)
-    refit = Refit(fitted.pipeline, fitted.train, fitted.val, agent)
+    refit = Refit(fitted.pipeline, fitted.train, fitted.val, agent, plain_policy(agent))
     checked = evaluation.market_of(*fitted.val, env, recipe.tier) if fitted.val else None
     best, best_score, scores = None, -math.inf, list[float]()
     keys = ("episode_rewards", "episode_lengths", "critic_losses", "actor_losses", "alpha_values")
@@ -171,8 +184,8 @@ def fit_agent(train: Sequence[Bars], val: Bars, recipe: Recipe, instrument: str)
         _report(refit, loop, math.ceil(recipe.updates * report / REPORTS), env.episode_length)
         if checked is None or report % (REPORTS // recipe.evaluations):
             continue
-        result = evaluation.validate(agent, checked, env.initial_equity)
-        result = dataclasses.replace(result, tier=recipe.tier)
+        policy, name = plain_policy(agent), f"agent {recipe.agent_id}"
+        result = evaluation.run_policy(checked, policy, env.initial_equity, name, recipe.tier)
         refit.trials.append((agent.updates, result))
         growth = result.log_growth / len(result.equity)
         refit.stats["eval_episodes"].append(report)
@@ -183,7 +196,29 @@ def fit_agent(train: Sequence[Bars], val: Bars, recipe: Recipe, instrument: str)
             best, best_score = copy.deepcopy(agent.nets.state_dict()), float(np.mean(scores))
     if best is not None:
         agent.nets.load_state_dict(best)
+    refit.policy = plain_policy(agent)
     return refit
+
+
+def plain_policy(agent: SACAgent) -> Policy:
+    """Return the agent's greedy policy as it is now, in NumPy.
+
+    A pass asks for one action at a time: the framework's overhead is six times the arithmetic, and a
+    walk-forward has hundreds of passes.
+    """
+    layers = [m for m in agent.nets.average.modules() if isinstance(m, torch.nn.Linear)]
+    *hidden, (weight, bias) = [
+        (m.weight.detach().numpy().copy(), m.bias.detach().numpy().copy()) for m in layers
+    ]
+    weight, bias = weight[0], float(bias[0])  # the mean; the other half is the log deviation
+
+    def act(obs: FeatureArray) -> float:
+        x = obs
+        for w, b in hidden:
+            x = np.maximum(w @ x + b, 0.0)
+        return math.tanh(float(weight @ x) + bias)
+
+    return act
 
 
 def _report(refit: Refit, loop: Interaction, until: int, episode_length: int) -> None:

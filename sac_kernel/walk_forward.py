@@ -22,9 +22,7 @@ from sac_kernel import files, fold_jobs, report, runtime, trials, walk_forward_r
 from sac_kernel.config import difference
 from sac_kernel.errors import DataError, SacKernelError
 from sac_kernel.fold_jobs import Settings
-from sac_kernel.run_config import UTD_RATIO
 from sac_kernel.runtime import Progress
-from sac_kernel.sac_agent import SACConfig
 from sac_kernel.trading_env import TradingEnvConfig
 
 if TYPE_CHECKING:
@@ -130,6 +128,7 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a walk-forward from the command line; return the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    logging.getLogger("sac_kernel.feature_engineering").setLevel(logging.WARNING)  # once a job is too often
     args = _parser().parse_args(arguments)
     given = sys.argv[1:] if arguments is None else arguments
     try:
@@ -144,7 +143,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             test_days=args.test_days,
             val_days=args.val_days,
             purge_days=args.purge_days,
-            sac=SACConfig(utd_ratio=UTD_RATIO),
             env=TradingEnvConfig(reward=args.reward),
         )
         command = " ".join(("python -m sac_kernel.walk_forward", *given))
