@@ -382,3 +382,45 @@ def test_the_page_lists_the_features_of_ten_instruments():
         stem = name.split("_", 1)[1] if name.split("_")[0] in {n.lower() for n in INSTRUMENTS} else name
         known = stem in table or stem.rsplit("_", 1)[0] in table
         assert known, name
+
+
+# -- none is a near constant: the dollar's range was once its close times 1.001 and 0.999
+
+
+def test_no_feature_is_a_near_constant_before_it_is_scaled(panel):
+    """After scaling the noise of a constant looks like a feature, so that only the unscaled one tells."""
+    frame = features_of(panel).iloc[576:].drop(columns=TIME)
+    assert frame.std().min() > 0.03  # all are dimensionless, of the order of one
+    assert [name for name in frame if frame[name].nunique() < len(frame) // 2] == []
+    # The defect, put back by hand: a range that is a share of the close is seen as what it is.
+    made_up = panel["EURUSD"].copy()
+    made_up["open"] = made_up["close"]
+    made_up["high"], made_up["low"] = made_up["close"] * 1.001, made_up["close"] * 0.999
+    name = "eurusd_parkinson_1h"
+    defect = compute_features(made_up, M5, "EURUSD", without(panel, "EURUSD"))[name].iloc[576:]
+    assert defect.std() < 0.015
+
+
+@pytest.mark.parametrize(
+    ("name", "least"), [("eurusd_atr_ratio_4h_1d", 0.5), ("dollar_volatility_ratio_4h_1d", 0.5)]
+)
+def test_a_volatility_feature_follows_the_volatility(panel, name, least):
+    """Four hours after every move became four times as large.
+
+    Wilder's ATR over 48 bars has then taken in 1 - (47/48)^48 = 64 % of the change, that over 288 bars 15 %:
+    log(1 + 3 x 0.64) - log(1 + 3 x 0.15) = 0.70. Standard deviations over 48 and 288 bars: log(4) -
+    log(sqrt(1 + 15 / 6)) = 0.76.
+    """
+    start = 1000
+    wild = {pair: wilder(bars, start, 4.0) for pair, bars in panel.items()}
+    before, after = (features_of(bars)[name].iloc[start + 47] for bars in (panel, wild))
+    assert after - before > least
+    assert features_of(wild)[name].iloc[start - 1] == features_of(panel)[name].iloc[start - 1]
+
+
+def wilder(bars, start, factor):
+    """Bars whose logs move `factor` times as far from the close before row `start` on."""
+    origin = np.log(bars["close"].iloc[start - 1])
+    out = bars.copy()
+    out.iloc[start:] = np.exp(origin + factor * (np.log(bars.iloc[start:]) - origin))
+    return out

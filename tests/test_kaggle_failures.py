@@ -31,6 +31,7 @@ from tests.kaggle_standin import (
     client_python,
     kaggle_env,
 )
+from tests.kaggle_standin.client import PLAIN
 from tests.kaggle_standin.samples import write_dataset, write_kernel
 
 if TYPE_CHECKING:
@@ -74,17 +75,20 @@ class Scene:
         self.kaggle.requests.clear()
 
     def new_client(self, env: dict[str, str], tries: int = 5, **settings: Any) -> KaggleClient:
-        client = KaggleClient(env, client_python(), **{"poll_s": 0.001, "say": self.say, **settings})
+        client = KaggleClient(
+            env, **{"python": client_python(), "poll_s": 0.001, "say": self.say, **settings}
+        )
         client.tries = tries
         return client
 
     def say(self, line: str) -> None:
         self.seen.append(line)
 
-    def login(self, name: str, auth: str = "none", **variables: str) -> KaggleClient:
+    def login(self, name: str, auth: str = "none", python: str = "", **variables: str) -> KaggleClient:
         """Return a client with a home of its own and these variables."""
         home = self.root / f"home-{name}-{self.number}"
-        return self.new_client({**kaggle_env(self.kaggle, home, auth=auth), **variables})
+        env = {**kaggle_env(self.kaggle, home, auth=auth), **variables}
+        return self.new_client(env, python=python or client_python())
 
     @contextlib.contextmanager
     def refused(self, kind: str) -> Iterator[None]:
@@ -283,7 +287,7 @@ def _(s: Scene) -> None:
     stub.mkdir(parents=True)
     (stub / "__init__.py").write_text("import six_is_absent")
     with s.refused("client"):
-        s.login("stub", auth="legacy", PYTHONPATH=str(stub.parent)).owner()
+        s.login("stub", auth="legacy", python=PLAIN, PYTHONPATH=str(stub.parent)).owner()
 
 
 # -- answers that may be asked for again
