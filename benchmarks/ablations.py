@@ -14,7 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from benchmarks.levers import ClampedLogStd, RandomMeanHead, WeightDecay, relabelled
+from benchmarks.levers import RandomMeanHead, WeightDecay, relabelled
 from sac_kernel import runtime
 from sac_kernel.proof import PATH_BARS, Setting, prove
 from sac_kernel.synthetic_markets import MARKETS, Judge
@@ -40,7 +40,6 @@ def settings(updates: int) -> dict[str, Setting]:
         "target entropy -2.5 throughout": changed(target_entropy=-2.5),
         "last actor, no average": changed(average_decay=0.0),
         "mean head not at zero": plain._replace(agent=RandomMeanHead),
-        "log std clamped": plain._replace(agent=ClampedLogStd),
         "half of a batch relabelled": plain._replace(agent=relabelled(MARKET.cost)),
         "weight decay 1e-2": plain._replace(agent=WeightDecay),
         "width 256": changed(hidden_dims=(256, 256)),

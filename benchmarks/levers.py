@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from sac_kernel.networks import LOG_STD_MAX, LOG_STD_MIN, Actor
 from sac_kernel.sac_agent import SACAgent
 
 if TYPE_CHECKING:
@@ -34,26 +33,6 @@ class RandomMeanHead(SACAgent):
         with torch.no_grad():
             for actor in (self.nets.actor, self.nets.average):
                 actor.head.load_state_dict(head.state_dict())
-
-
-class ClampedActor(Actor):
-    """The log standard deviation is clamped to its range, not squashed into it."""
-
-    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean and log standard deviation before the tanh."""
-        mean, raw = self.head(self.body(obs)).chunk(2, dim=-1)
-        return mean, raw.clamp(LOG_STD_MIN, LOG_STD_MAX)
-
-
-class ClampedLogStd(SACAgent):
-    """An agent with `ClampedActor`, started at the same spread."""
-
-    def __init__(self, config: SACConfig, agent_id: int = 1, device: str = "auto", seed: int = 0) -> None:
-        super().__init__(config, agent_id, device, seed)
-        with torch.no_grad():
-            for actor in (self.nets.actor, self.nets.average):
-                actor.__class__ = ClampedActor
-                actor.head.bias[config.action_dim :] = 0.5 * (LOG_STD_MIN + LOG_STD_MAX)
 
 
 class WeightDecay(SACAgent):
