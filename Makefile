@@ -68,7 +68,7 @@ prove: $(READY)
 # How often the verdict says "edge" where there is none, and how often where there is one: about 50 minutes.
 calibrate: $(READY)-dev
 	$(BIN)/python -m benchmarks.calibrate
-	$(BIN)/python -m benchmarks.null_markets --episodes 2
+	$(BIN)/python -m benchmarks.null_markets --episodes 2 --workers 2
 
 audit: $(READY)-dev
 	$(BIN)/python -m benchmarks.random_walk

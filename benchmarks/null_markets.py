@@ -1,6 +1,6 @@
 """The whole pipeline where there is nothing to find: train, judge, count how often it says edge.
 
-    python -m benchmarks.null_markets [--markets 60] [--episodes 4] [--seed 0]
+    python -m benchmarks.null_markets [--markets 60] [--episodes 4] [--seed 0] [--workers 1]
 
 Each market is a random walk of hourly bid bars with EURUSD's volatility; features, training, selection and
 verdict are those of a real run at base cost. The rate belongs to this learner at this budget, both printed.
@@ -11,15 +11,17 @@ from __future__ import annotations
 import argparse
 import collections
 import logging
+import multiprocessing
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from sac_kernel import evaluation, trials, verdict
+from sac_kernel import evaluation, runtime, trials, verdict
 from sac_kernel.bar_formats import BarTable
 from sac_kernel.data_pipeline import DataConfig, ProcessedData, split_table, write_processed
 from sac_kernel.sac_agent import SACConfig
@@ -63,26 +65,29 @@ def judged(seed: int, episodes: int) -> evaluation.Judgement:
     return evaluation.judge({"agent 1 (final)": job.final}, *test, env, 300, counted=counted)
 
 
+def outcome(seed: int, episodes: int) -> tuple[str, evaluation.EpisodeResult]:
+    """Return the verdict's word and the agent's pass at base cost, in a process of one thread."""
+    logging.disable(logging.INFO)
+    runtime.set_threads(1)
+    judgement = judged(seed, episodes)
+    return judgement.verdict["word"], judgement.results["base"][0]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--markets", type=int, default=60)
     parser.add_argument("--episodes", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=1, help="processes, of one thread each")
     args = parser.parse_args()
-    logging.disable(logging.INFO)
     started, words, traded, gross = time.monotonic(), collections.Counter[str](), 0, []
-    for i in range(args.markets):
-        judgement = judged(1000 * args.seed + i, args.episodes)
-        base = judgement.results["base"][0]
-        words[judgement.verdict["word"]] += 1
-        traded += base.turnover > 0
-        gross.append(base.log_growth + base.cost_paid[-1] / base.start_equity)
-        print(
-            i,
-            judgement.verdict["word"],
-            f"net {base.log_growth:+.4f}, turnover {base.turnover:.1f}",
-            flush=True,
-        )
+    seeds = [1000 * args.seed + i for i in range(args.markets)]
+    with ProcessPoolExecutor(args.workers, multiprocessing.get_context("spawn")) as pool:
+        for i, (word, base) in enumerate(pool.map(outcome, seeds, [args.episodes] * args.markets)):
+            words[word] += 1
+            traded += base.turnover > 0
+            gross.append(base.log_growth + base.cost_paid[-1] / base.start_equity)
+            print(i, word, f"net {base.log_growth:+.4f}, turnover {base.turnover:.1f}", flush=True)
     edges = words[verdict.EDGE]
     mean, error = np.mean(gross), np.std(gross, ddof=1) / np.sqrt(len(gross))
     print(

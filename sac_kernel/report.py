@@ -315,9 +315,15 @@ def _verdict(summary: Mapping[str, Any]) -> str:
     means, not_means = VERDICTS[word].replace("\n", " ").split("|")
     tone = word.replace(" ", "-")
     notes = "".join(f"<li>{_text(note)}</li>" for note in verdict.get("notes") or ())
+    said, part, rest = str(verdict.get("sentence") or "").partition("Not passed:")
+    said, rest = (
+        said.strip(),
+        f"{part}{rest}" if part and not verdict.get("marks") else "",
+    )  # the marks say it
     return (
         f'<div class="verdict {tone}">\n<p class="word">Verdict: {_text(word)}</p>\n'
-        f'<p class="said">{_text(verdict.get("sentence") or "")}</p>\n'
+        f'<p class="said">{_text(said)}</p>\n'
+        f"{f'<p>{_text(rest)}</p>' if rest else ''}"
         f"{_headline(summary.get('table') or ())}"
         f"{_marks(verdict.get('marks') or ())}"
         f"<p><strong>What it means.</strong> {_text(means)}</p>\n"

@@ -142,7 +142,7 @@ def collect(settings: Settings, jobs: Iterable[JobResult]) -> Collected:
             out.headline[key] = averaged(out.seeds[key], f"{label}, mean of {settings.seeds} seeds")
             out.ensemble[key] = joined(
                 [_mean_target(settings, same) for same in zip(*of_seeds, strict=True)],
-                f"{label}, one account on the seeds' mean target",
+                f"{label}, seeds' mean target",
             )
     return out
 
@@ -209,9 +209,11 @@ def summary(collected: Collected, ledger: Sequence[Trial], command: str) -> dict
         policies = [which[a, tier] for a in order for which in (collected.headline, collected.ensemble)]
         rows += [one.row() for one in (*policies, *collected.baselines[tier])]
     name = f"agent {top} ({preset_of(top).label})"
-    others = f" It stands for all {len(found)}: its p value is the smallest." if len(found) > 1 else ""
-    told = {**found[top], "sentence": f"{name}: {found[top]['sentence']}{others}"}
-    told["notes"] = [*told["notes"], budget(collected)]
+    told = {**found[top], "sentence": f"{name}: {found[top]['sentence']}"}
+    others = [
+        f"It stands for all {len(found)} agents: its p value is the smallest, and Holm's correction pays for that."
+    ]
+    told["notes"] = [*(others if len(found) > 1 else []), *told["notes"], budget(collected)]
     source = fold_jobs.opened(settings.h5_path)
     return {
         "title": "Does any of these agents have an edge after costs? A walk-forward",

@@ -18,6 +18,7 @@ from sac_kernel.plots import (
     equity_figure,
     exposure_figure,
     features_figure,
+    folds_figure,
     inputs_figure,
     policy_figure,
     random_figure,
@@ -448,6 +449,19 @@ def test_seeds_figure_has_every_seed_their_median_and_the_extremes():
     assert len(axes.get_lines()) == 1 + 3 + 1  # 100 %, the seeds, the median
     with pytest.raises(DataError, match="at least two seeds required, found 1"):
         seeds_figure(seeds[:1])
+
+
+def test_folds_figure_has_a_dot_a_seed_beside_each_fold():
+    figure = folds_figure({"agent 1": [[0.01, 0.03], [-0.02, 0.01]], "buy and hold": [[0.02], [-0.01]]})
+    axes = figure.axes[0]
+    assert axes.get_title(loc="left") == "agent 1 gains in 1 of 2 folds; a dot is a seed"
+    dots = {
+        line.get_label(): line.get_xydata().tolist() for line in axes.get_lines() if line.get_marker() == "o"
+    }
+    assert dots["agent 1"] == [[0.8, 1.0], [0.8, 3.0], [1.8, -2.0], [1.8, 1.0]]
+    assert dots["buy and hold"] == [[1.2, 2.0], [2.2, -1.0]]
+    with pytest.raises(DataError, match="at least one fold required, found none"):
+        folds_figure({})
 
 
 COST_ROWS = [{"multiple": k, "net_return_frac": 0.03 - 0.02 * k} for k in (0.5, 1.0, 2.0)]

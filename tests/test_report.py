@@ -491,3 +491,31 @@ def test_text_table_stays_within_100_columns():
 
 def test_text_table_is_plain_ascii():
     assert text_table([row(), row("flat", **EMPTY)]).isascii()
+
+
+def source_of(folder, drawn, **more):
+    return write_report(folder, summary(**more), drawn).read_text(encoding="utf-8")
+
+
+def test_tables_of_any_kind_stand_under_their_figure_or_by_themselves(tmp_path):
+    tables = [
+        {"title": "Costs", "note": "why <so>", "columns": ["Name", "Days", "Net [%]"], "rows": [["a", 3, -1.234], ["b", 4, None]]},
+        {"title": "Folds", "columns": ["Word"], "rows": [["-0.5 to 1.0"], [None]]},
+    ]  # fmt: skip
+    found = source_of(tmp_path, figures("costs"), tables=tables)
+    assert "why &lt;so&gt;" in found
+    assert found.index("<img") < found.index('<td>a</td><td class="n">3</td><td class="n">\u22121.23</td>')
+    assert '<td class="n">4</td><td class="n"><span class="absent"' in found
+    assert "<td>\u22120.5 to 1.0</td>" in found
+    assert found.count("<h2>Folds</h2>") == 1
+
+
+def test_what_was_not_passed_is_said_once(tmp_path):
+    verdict = {"word": "not shown", "sentence": "Not there: -1 %. Not passed: the mark.", "notes": []}
+    bare = source_of(tmp_path, {}, verdict=verdict)
+    assert "<p>Not passed: the mark.</p>" in bare
+    marked = source_of(
+        tmp_path, {}, verdict={**verdict, "marks": [{"name": "the mark", "passed": False, "found": "0"}]}
+    )
+    assert "Not passed" not in marked
+    assert '<p class="said">Not there: -1 %.</p>' in marked

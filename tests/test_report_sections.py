@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sac_kernel import evaluation, job_outputs, report, report_sections
+from sac_kernel import evaluation, job_outputs, report, report_sections, significance
 from sac_kernel.bar_engine import Bar
 from sac_kernel.feature_engineering import FeaturePipeline
 from sac_kernel.sac_agent import SACAgent, SACConfig
 from sac_kernel.trading_env import TradingEnvConfig
+from sac_kernel.trials import Trial
 from sac_kernel.verdict import TrialCount
 from tests.conftest import make_data
 from tests.test_evaluation import random_agent, result_of
@@ -53,9 +54,45 @@ def test_months_of_two_years_multiply_to_the_whole_return(judged):
 
 
 def test_sections_of_a_judgement_and_the_figures_that_go_with_them(judged, shown):
-    assert list(shown) == ["months", "stress", "costs", "break_even_multiple", "inputs", "policy", "drift"]
+    keys = ["months", "tables", "stress", "costs", "break_even_multiple", "inputs", "policy", "drift"]
+    assert list(shown) == keys
     assert set(shown["inputs"]) == set(judged[1].market.observation_names)
     assert list(report_sections.figures(judged[1], shown)) == ["costs", "inputs", "policy", "drift"]
+
+
+def test_days_are_sorted_by_what_the_market_did_on_them():
+    # Three days of two bars: moves of 1 + 1, -2 + 1 and 6 - 3 (in %): sizes 1.41, 2.24, 6.71, moves +2, -1, +3.
+    day = np.array([1, 1, 2, 2, 3, 3, 9])
+    change = np.array([0.01, 0.01, -0.02, 0.01, 0.06, -0.03, 0.5])  # day 9 was not traded
+    result = dataclasses.replace(result_of([0.01, -0.02, 0.04]), day=np.array([1, 2, 3]))
+    rows = {row[0]: row[1:] for row in report_sections.regimes_table(result, day, change)["rows"]}
+    assert [rows[name][0] for name in rows] == [1, 1, 1, 2, 1]
+    assert rows["calm third (realised volatility)"][1] == pytest.approx(100 * 0.01 * 260)
+    assert rows["middle third"][1] == pytest.approx(100 * -0.02 * 260)
+    assert rows["wild third"][1] == pytest.approx(100 * 0.04 * 260)
+    assert rows["market rose"][1] == pytest.approx(100 * 0.025 * 260)
+    assert rows["market fell"][2] is None  # one day has no interval
+
+
+def trial_of(i, daily):
+    return Trial(1, 0, "val", i, "c", "d", np.arange(len(daily)), daily)
+
+
+def test_the_search_is_told_with_spa_stepm_and_pbo(monkeypatch):
+    rng = np.random.default_rng(0)
+    models = {"agent 1": rng.normal(0.002, 0.005, 200), "agent 2": rng.normal(0, 0.005, 200)}
+    ledger = [trial_of(i, rng.normal(0, 0.005, 64)) for i in range(12)]
+    rows = report_sections.search_table(models, {"flat": np.zeros(200)}, ledger)["rows"]
+    stacked = np.stack(list(models.values()), axis=1)
+    assert rows[0][1] == significance.spa_p_value(stacked, np.zeros(200)) < 0.05
+    assert rows[1][1:] == [1, "agent 1, at 5 %"]
+    assert rows[2][1] == significance.pbo(np.stack([t.daily for t in ledger], axis=1))
+    assert "12 checkpoints that trade, on 64 days" in rows[2][2]
+    monkeypatch.setattr(significance.importlib.util, "find_spec", lambda name: None)
+    bare = report_sections.search_table(models, {"flat": np.zeros(200)}, ledger[:4])["rows"]
+    assert bare[0][1] is None
+    assert "arch, which is not installed" in bare[0][2]
+    assert bare[1][1:] == [None, "needs 10 on 32 days, found 4 checkpoints that trade, on 64 days"]
 
 
 def test_clock_features_are_not_watched_for_drift(judged):
@@ -93,7 +130,7 @@ def test_without_train_rows_or_a_trade_the_section_is_left_out(judged):
     _, judgement = judged
     bare = dataclasses.replace(judgement, train=None)
     found = report_sections.sections(bare)
-    assert list(found) == ["months", "stress", "costs", "break_even_multiple"]
+    assert list(found) == ["months", "tables", "stress", "costs", "break_even_multiple"]
     assert list(report_sections.figures(bare, found)) == ["costs"]
     width = len(judgement.market.observation_names)
     flat = SACAgent(SACConfig(state_dim=width, hidden_dims=(16,)), device="cpu")
