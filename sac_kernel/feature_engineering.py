@@ -167,8 +167,12 @@ class FeaturePipeline:
             self.bar_seconds, self.detector = bar_seconds, None
             coverage, self.left_out = _coverage(splits, self.instrument)
             self.panel = Panel.choose(coverage, self.instrument)
+            reasons: dict[str, list[str]] = {}
             for name, why in self.left_out.items():
-                logger.info("features: %s gives none: %s", name, why)
+                reasons.setdefault(why, []).append(name)
+            if reasons:
+                shown = "; ".join(f"{', '.join(names)} ({why})" for why, names in reasons.items())
+                logger.info("features: none of %s", shown)
             if self.regimes:
                 self.detector = RegimeDetector.fit(bars.iloc[warmup:n_train], bar_seconds)
 

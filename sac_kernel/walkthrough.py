@@ -35,6 +35,7 @@ JOB_COLUMNS = [
     "env_steps",
     "updates",
     "updates_per_s",
+    "env_steps_per_s",
     "train_s",
 ]
 """Of the facts of a job, what the notebook shows."""
@@ -64,6 +65,7 @@ def run_header(config: RunConfig, built_code_hash: str, package_dir: Path) -> di
         **{f"version {name}": value for name, value in runtime.versions().items()},
         "code": f"{digest[:12]} ({'as built' if digest == built_code_hash else 'edited here'})",
         **{f"extra {name}": found for name, found in runtime.add_wheels().items()},
+        "data hash": config.expect_data_hash[:12] or "none expected",
         "inputs": ", ".join(str(path) for path in inputs) or "not mounted",
         "output folder": str(config.top_folder),
         "time budget": runtime.duration(config.time_budget_h * 3600.0),

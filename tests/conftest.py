@@ -88,6 +88,24 @@ def data():
     return make_data()
 
 
+SHARED_NOTHING = ("test_kaggle_story",)  # long tests, each with a platform of its own
+LONG = (
+    "test_kaggle_story",
+    "test_rehearsal",
+    "test_job_queue",
+    "test_kaggle_failures",
+    "test_train_sac_kaggle",
+    "test_evaluate_notebook",
+    "test_resume",
+    "test_audit",
+    "test_build_kernel",
+)
+
+
 def pytest_collection_modifyitems(items):
-    """Put the long tests first, so that two workers end together."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Keep the tests of a file on one worker, where its fixtures are made once; the long files come first."""
+    for item in items:
+        file, own = item.path.stem, item.path.stem in SHARED_NOTHING
+        item.add_marker(pytest.mark.xdist_group(item.name if own else file))
+    rank = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(LONG)))
