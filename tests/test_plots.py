@@ -525,5 +525,5 @@ def test_policy_figure_draws_both_maps_and_the_edge_of_the_no_trade_region():
         np.testing.assert_allclose(middle, 1.25, atol=0.26)  # between the cells at 1 and at 1.5
     alone = policy_figure(x, p, optimal, "predictor")
     assert len(alone.axes) == 2  # one map and its scale
-    with pytest.raises(DataError, match=r"shape \(21, 13\), found \(13, 21\) for the agent"):
+    with pytest.raises(DataError, match=r"shape \(21, 13\) required, found \(13, 21\) for the agent"):
         policy_figure(x, p, optimal.T, "predictor")
