@@ -15,9 +15,14 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from matplotlib.figure import Figure
+
 from sac_kernel import files, plots, proof, runtime
 from sac_kernel.proof import Setting
 from sac_kernel.synthetic_markets import MARKETS, Judge, Market
+
+Shares = dict[float, list[float]]
+"""Information coefficient -> one share for each length."""
 
 BARS = (30_000, 100_000, 300_000, 1_000_000)
 SIGNALS = (0.02, 0.05, 0.1)
@@ -27,6 +32,19 @@ def market_of(ic: float) -> Market:
     """Return M11 at another information coefficient, its cost two of them, its name kept."""
     noise = (1.0 - ic * ic) ** 0.5
     return dataclasses.replace(MARKETS["M11"], ic=ic, cost=2.0 * ic, noise=noise)
+
+
+def figure(bars: tuple[int, ...], agent: Shares, ridge: Shares) -> Figure:
+    """Return captured shares of the optimum against bars: agent solid, ridge + band dashed, a colour a signal."""
+    drawn = Figure(figsize=(9.0, 4.0), layout="constrained")
+    ax = drawn.subplots()
+    for (ic, shares), color in zip(agent.items(), (plots.BLUE, plots.ORANGE, plots.GREEN), strict=False):
+        ax.plot(bars, shares, color=color, marker="o", label=f"agent, IC {ic:g}")
+        ax.plot(bars, ridge[ic], color=color, linestyle="--", label=f"ridge + band, IC {ic:g}")
+    ax.set(xscale="log", xlabel="Bars of the one path", ylabel="Captured share of the optimum")
+    ax.set_ylim(min(0.0, ax.get_ylim()[0]), 1.02)
+    ax.legend(ncols=len(agent))
+    return drawn
 
 
 def main() -> None:
@@ -45,8 +63,7 @@ def main() -> None:
     bars, signals = (
         tuple(kind(v) for v in text.split(",")) for kind, text in ((int, args.bars), (float, args.ic))
     )
-    agent: dict[float, list[float]] = {ic: [] for ic in signals}
-    ridge: dict[float, list[float]] = {ic: [] for ic in signals}
+    agent, ridge = ({ic: list[float]() for ic in signals} for _ in range(2))
     lines = [
         "| bars | " + " | ".join(f"IC {ic:g}: SAC / ridge + band" for ic in signals) + " |",
         "|---" * (1 + len(signals)) + "|",
@@ -64,7 +81,7 @@ def main() -> None:
             cells.append(f"{agent[ic][-1]:.2f} / {ridge[ic][-1]:.2f}")
         lines.append(f"| {n:,} | {' | '.join(cells)} |")
     print("\n".join(lines))
-    files.write_bytes(args.figure, plots.to_png(plots.capture_figure(bars, agent, ridge)))
+    files.write_bytes(args.figure, plots.to_png(figure(bars, agent, ridge)))
 
 
 if __name__ == "__main__":

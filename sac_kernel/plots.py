@@ -292,29 +292,6 @@ def policy_figure(
 
 
 @_styled
-def capture_figure(
-    bars: Sequence[int], agent: Mapping[float, Sequence[float]], ridge: Mapping[float, Sequence[float]]
-) -> Figure:
-    """Return captured shares of the optimum against bars: agent solid, ridge + band dashed, a colour a signal.
-
-    Parameters
-    ----------
-    bars : ascending
-    agent, ridge : information coefficient -> one share for each of `bars`
-    """
-    figure = Figure(figsize=(WIDTH_IN, 4.0), layout="constrained")
-    ax = figure.subplots()
-    for (ic, shares), color in zip(agent.items(), (BLUE, ORANGE, GREEN), strict=False):
-        ax.plot(bars, shares, color=color, marker="o", label=f"agent, IC {ic:g}")
-        ax.plot(bars, ridge[ic], color=color, linestyle="--", label=f"ridge + band, IC {ic:g}")
-    ax.set(xscale="log", xlabel="Bars of the one path", ylabel="Captured share of the optimum")
-    ax.set_ylim(min(0.0, ax.get_ylim()[0]), 1.02)
-    ax.set_title("What so many bars let learn")
-    ax.legend(ncols=len(agent))
-    return figure
-
-
-@_styled
 def equity_figure(results: Sequence[Any]) -> Figure:
     """Return equity in % of start of several results, and the drawdown of the first, the agent."""
     if not results:

@@ -183,7 +183,7 @@ def test_the_rollover_rule_earns_nothing_on_real_bids(shared_data, name, artefac
 
 @pytest.mark.parametrize(
     ("bars", "tier", "ic"),
-    [(12, "base", 0.18), (48, "base", 0.091), (288, "base", 0.037), (1440, "base", 0.017), (14, "raw", 0.081),
+    [(12, "base", 0.183), (48, "base", 0.091), (288, "base", 0.037), (1440, "base", 0.017), (14, "raw", 0.081),
      (288, "raw", 0.018)],
 )  # fmt: skip
 def test_break_even_coefficients_of_five_minute_bars(bars, tier, ic):

@@ -11,7 +11,6 @@ import sac_kernel.plots
 from sac_kernel.errors import DataError
 from sac_kernel.plots import (
     bars_figure,
-    capture_figure,
     costs_figure,
     drift_figure,
     episode_figure,
@@ -540,13 +539,5 @@ def test_policy_figure_draws_both_maps_and_the_edge_of_the_no_trade_region():
         np.testing.assert_allclose(middle, 1.25, atol=0.26)  # between the cells at 1 and at 1.5
     alone = policy_figure(x, p, optimal, "predictor")
     assert len(alone.axes) == 2  # one map and its scale
-    with pytest.raises(DataError, match=r"shape \(21, 13\), found \(13, 21\) for the agent"):
+    with pytest.raises(DataError, match=r"shape \(21, 13\) required, found \(13, 21\) for the agent"):
         policy_figure(x, p, optimal.T, "predictor")
-
-
-def test_capture_figure_has_a_line_for_each_signal_and_method():
-    figure = capture_figure(
-        [100, 1_000], {0.02: [0.1, 0.5], 0.1: [0.6, 0.9]}, {0.02: [0.2, 0.6], 0.1: [0.7, 0.95]}
-    )
-    lines = drawn(figure.axes[0])
-    assert [line.tolist() for line in lines] == [[0.1, 0.5], [0.2, 0.6], [0.6, 0.9], [0.7, 0.95]]
