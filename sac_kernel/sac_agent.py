@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sac_kernel import __version__, files, runtime
 from sac_kernel.config import difference, from_flat, require, to_flat
@@ -23,7 +23,7 @@ from sac_kernel.sac_config import SACConfig as SACConfig  # the guide's users im
 from sac_kernel.sac_update import UPDATE_METRICS, Learner, Schedule
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -59,10 +59,9 @@ class SACAgent:
         self.updates = 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            c = self.config
-            nets = Networks(c.state_dim, c.action_dim, c.hidden_dims, c.initial_alpha)
+            nets = _networks(self.config)
         self.nets = nets.to(self.device)
-        self.learner = Learner(self.nets, c.learning_rate)
+        self.learner = Learner(self.nets, self.config.learning_rate)
         self.generator = torch.Generator(self.device).manual_seed(seed + 1)
         self.metrics_sum = torch.zeros(len(UPDATE_METRICS), device=self.device)
         self._buffer: ReplayBuffer | None = None
@@ -144,7 +143,23 @@ class SACAgent:
         while loop.env_steps < env_steps:
             loop.advance()
         self.take_metrics(self.updates)
+        self.check_finite()
         return self
+
+    def check_finite(self) -> None:
+        """Raise NonFiniteError if a learnt number, a moment or a metric is not finite, naming the first.
+
+        It reads the device, so it stands before everything that is saved or judged, and in no update: a loss or
+        a gradient that is not finite makes its weights so, and they stay so.
+        """
+        for name, tensor in _named(self._learnt()):
+            if not torch.isfinite(tensor).all():
+                msg = (
+                    f"SACAgent: finite numbers are required, found NaN or infinity in {name} at update "
+                    f"{self.updates}: the update diverged; lower learning_rate or reward_scale; nothing was saved "
+                    "since, the last good state is intact"
+                )
+                raise NonFiniteError(msg)
 
     def save(self, path: str | Path) -> None:
         """Write the agent atomically: weights, config and context, without optimisers or replay.
@@ -154,7 +169,8 @@ class SACAgent:
         files.write_bytes(Path(path), files.pt_bytes(self.content()))
 
     def content(self) -> dict[str, Any]:
-        """Return what `save` writes: tensors and plain values only."""
+        """Return what `save` writes: tensors and plain values only, every number finite."""
+        self.check_finite()
         return {
             "schema": AGENT_SCHEMA,
             "agent_id": self.agent_id,
@@ -189,23 +205,30 @@ class SACAgent:
         except ConfigError as err:
             msg = f"{path}: a config of this version is required, found: {err}"
             raise CheckpointError(msg) from err
+        # Before memory is taken for it: a config may claim any width, the file holds what it holds.
+        with torch.device("meta"):
+            layers = len(config.hidden_dims)
+            nets = _networks(config) if layers <= len(content["weights"]) else nn.Module()
+        _check_like(content["weights"], nets.state_dict(), f"{path}: weights")
         agent = cls(config, int(content["agent_id"]), device)
         agent._fill(content, path)
         return agent
 
     def training_state(self) -> dict[str, Any]:
         """Return everything that learning depends on: what continues this agent bit for bit."""
-        return {
-            "weights": _cpu_copy(self.nets.state_dict()),
-            "learner": _cpu_copy(self.learner.state()),
-            "generator": self.generator.get_state(),
-            "metrics_sum": self.metrics_sum.cpu().clone(),
-            "updates": self.updates,
-            "buffer": self.buffer.state(),
-        }
+        self.check_finite()
+        return {**self._learnt(), "updates": self.updates, "buffer": self.buffer.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from `training_state`."""
+        """Continue from `training_state`.
+
+        Raises
+        ------
+        CheckpointError
+            If a part is of another shape or not finite; it is named, and this agent is of no use any more.
+        """
+        for name, own in self._learnt().items():
+            _check_like(state[name], own, f"SACAgent.restore: {name}")
         self.nets.load_state_dict(state["weights"])
         self.learner.restore(state["learner"])
         self.generator.set_state(state["generator"])
@@ -213,16 +236,18 @@ class SACAgent:
         self.updates = int(state["updates"])
         self.buffer.restore(state["buffer"])
 
+    def _learnt(self) -> dict[str, Any]:
+        return {
+            "weights": _cpu_copy(self.nets.state_dict()),
+            "learner": _cpu_copy(self.learner.state()),
+            "generator": self.generator.get_state(),
+            "metrics_sum": self.metrics_sum.cpu().clone(),
+        }
+
     def _fill(self, content: Mapping[str, Any], path: Path) -> None:
         weights = content["weights"]
-        if not all(torch.isfinite(value).all() for value in weights.values()):
-            msg = f"{path}: finite weights are required, found NaN or infinity; use an earlier checkpoint"
-            raise CheckpointError(msg)
-        try:
-            self.nets.load_state_dict(weights)
-        except RuntimeError as err:
-            msg = f"{path}: weights of this architecture are required, found: {err}"
-            raise CheckpointError(msg) from err
+        _check_like(weights, self.nets.state_dict(), f"{path}: weights")
+        self.nets.load_state_dict(weights)
         fixed = {"schema", "agent_id", "code_version", "updates", "config", "weights"}
         self.context = {k: v for k, v in content.items() if k not in fixed}
         self.updates = int(content["updates"])
@@ -270,10 +295,16 @@ class Interaction:
         else:
             action = agent.select_action(self.obs)
         self.abs_action = float(np.abs(action).mean())
+        if not math.isfinite(self.abs_action):
+            name = "action"
+            raise self._not_finite(name)
         obs, reward, terminated, truncated, infos = env.step(self._low + (action + 1.0) * self._span)
         next_obs = _before_reset(obs, terminated | truncated, infos)
         values = (self.obs, action, reward, terminated, next_obs)
-        agent.buffer.add(Batch(*(torch.as_tensor(np.asarray(v, np.float32)) for v in values)))
+        try:
+            agent.buffer.add(Batch(*(torch.as_tensor(np.asarray(v, np.float32)) for v in values)))
+        except NonFiniteError as err:
+            raise self._not_finite(str(err).rsplit(" ", 1)[-1]) from err
         self.obs = obs
         self.env_steps += n
         self.owed += n * c.utd_ratio
@@ -281,6 +312,23 @@ class Interaction:
             agent.update()
             self.owed -= 1.0
         return np.asarray(reward, np.float64)
+
+    def _not_finite(self, name: str) -> NonFiniteError:
+        """Return the error for a step that was stopped: with its number, the tensor and the likely cause."""
+        cause = "the env made it: look at its prices and features there"
+        if name == "action" and np.isfinite(self.obs).all():
+            cause = "the policy's weights are too large: lower learning_rate or reward_scale"
+            try:
+                self.agent.check_finite()
+            except NonFiniteError as err:
+                cause = str(err)
+        elif name == "action":
+            name = "obs"
+        msg = (
+            f"Interaction.advance: finite numbers are required, found NaN or infinity in {name} at environment "
+            f"step {self.env_steps}; {cause}; nothing of this step was stored, the last good state is intact"
+        )
+        return NonFiniteError(msg)
 
 
 def as_vector_env(env: Any) -> Any:  # noqa: ANN401
@@ -323,6 +371,40 @@ def _cpu_copy(value: Any) -> Any:  # noqa: ANN401
     if isinstance(value, list | tuple):
         return type(value)(_cpu_copy(v) for v in value)
     return value
+
+
+def _networks(config: SACConfig) -> Networks:
+    return Networks(config.state_dim, config.action_dim, config.hidden_dims, config.initial_alpha)
+
+
+def _named(value: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:  # noqa: ANN401
+    """Yield the path and tensor of every floating-point tensor in nested dictionaries."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _named(inner, f"{prefix}.{name}" if prefix else name)
+    elif value.is_floating_point():
+        yield prefix, value
+
+
+def _check_like(saved: Any, own: Any, where: str) -> None:  # noqa: ANN401
+    """Raise CheckpointError unless `saved` has the names, shapes and types of `own`, every number finite."""
+    found = required = ""
+    if isinstance(own, dict):
+        names = set(saved) if isinstance(saved, dict) else set()
+        if names == own.keys():
+            for name, inner in own.items():
+                _check_like(saved[name], inner, f"{where}.{name}")
+        else:
+            lacking, extra = (sorted(map(str, s))[:3] for s in (own.keys() - names, names - own.keys()))
+            required, found = f"{len(own)} names", f"without {lacking}, with {extra}"
+    elif not isinstance(saved, Tensor) or (saved.shape, saved.dtype) != (own.shape, own.dtype):
+        required = f"{tuple(own.shape)} {own.dtype}"
+        found = f"{tuple(saved.shape)} {saved.dtype}" if isinstance(saved, Tensor) else type(saved).__name__
+    elif not torch.isfinite(saved).all():
+        required, found = "finite numbers", "NaN or infinity"
+    if required:
+        msg = f"{where}: {required} required, found {found}; use an earlier file, or the config it was made with"
+        raise CheckpointError(msg)
 
 
 _CONTENT_TYPES = {"schema": int, "agent_id": int, "updates": int, "config": dict, "weights": dict}

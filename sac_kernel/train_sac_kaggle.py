@@ -62,6 +62,9 @@ STATS_KEYS = (
 )  # fmt: skip
 
 
+_PARTIAL_TYPES = {"steps": int, "reward": float, "abs_action": float, "updates": int}
+
+
 class KaggleTrainer:
     """Train one agent on the EURUSD bars of a processed file; write everything a user fetches.
 
@@ -323,6 +326,10 @@ class KaggleTrainer:
             self._scores, self._best_score = list(state["scores"]), state["best_score"]
             self._best, self._train_s = state["best"], float(state["train_s"])
             self._schedule_episodes = int(state["schedule_episodes"])
+            if self.stats.keys() != set(STATS_KEYS) or len({len(v) for v in self.stats.values()}) != 1:
+                raise KeyError(*self.stats)
+            if {name: type(value) for name, value in self._partial.items()} != _PARTIAL_TYPES:
+                raise KeyError(*self._partial)
         logger.info("resumed from %s at episode %d, step %d", folder, self._done, self.loop.env_steps)
 
     def _save_state(self, *, finished: bool) -> None:
@@ -394,6 +401,7 @@ class KaggleTrainer:
         p, length = self._partial, self.env_config.episode_length
         evaluated: evaluation.EpisodeResult | None = None
         episode = self._done + 1
+        self.agent.check_finite()
         if episode % self.eval_frequency == 0 or episode == self.num_episodes:
             evaluated = self._evaluate()
         updates = self.agent.updates - p["updates"]

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sac_kernel import checkpoint, files, job_outputs, kernel_notebook, run_config, trials
+from sac_kernel import checkpoint, files, job_folders, job_outputs, kernel_notebook, run_config, trials
 from sac_kernel.data_pipeline import write_processed
 from sac_kernel.errors import SacKernelError
 from sac_kernel.processed_file import read_processed
@@ -195,7 +195,7 @@ class Bench:
 
     def try_manifest(self, rng):
         files.write_bytes(self.out / "manifest.json", json_changed(self.manifest, rng))
-        job_outputs.is_reported(self.out, 1)
+        job_folders.is_reported(self.out, 1)
         job_outputs.read_manifest(self.out)
 
     def try_ledger(self, rng):
