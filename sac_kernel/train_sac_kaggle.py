@@ -83,6 +83,8 @@ class KaggleTrainer:
     deadline : an own clock that started earlier; overrides time_budget_s
     expect_data_hash, expect_env_steps : what must be found, the data's content hash and at least this step of a
         resumed run; empty and 0 expect nothing
+    warm_start : SHA-256 of the saved agent, found as `runtime.WARM_START`, whose weights a new run starts from;
+        '' starts from random weights
 
     Raises
     ------
@@ -108,6 +110,7 @@ class KaggleTrainer:
         deadline: Deadline | None = None,
         expect_data_hash: str = "",
         expect_env_steps: int = 0,
+        warm_start: str = "",
     ) -> None:
         preset = preset_of(agent_id)
         self.env_config = env_config or TradingEnvConfig(decision_interval_min=preset.decision_interval_min)
@@ -133,6 +136,7 @@ class KaggleTrainer:
         self._sac_config = sac_config or SACConfig(gamma=preset.gamma, utd_ratio=UTD_RATIO)
         self._deadline = deadline or Deadline(time_budget_s)
         self._expected_data_hash, self._expected_env_steps = expect_data_hash, expect_env_steps
+        self._warm_start = warm_start
         self.stats: dict[str, list[Any]] = {key: [] for key in STATS_KEYS}
         self._loaded = self._prepared = False
         self.job: FinishedJob | None = None
@@ -253,6 +257,7 @@ class KaggleTrainer:
     def learning_identity(self) -> dict[str, Any]:
         """Return what a resumed state must share: data, features, env, agent, seed."""
         return {
+            **({"warm_start": self._warm_start} if self._warm_start else {}),
             "data_hash": self.data.content_hash,
             "features": self.pipeline.state()["names"],
             "env": to_flat(self.env_config),
@@ -284,12 +289,26 @@ class KaggleTrainer:
                 self._restore(own, *checkpoint.load_state(own))
             else:
                 self._resume_mounted()
+        if self._warm_start and self.loop.env_steps == 0:
+            self._start_warm()
         if self.loop.env_steps < self._expected_env_steps:
             msg = (
                 f"KaggleTrainer: the state at step {self._expected_env_steps:,} is required, found a run at step "
                 f"{self.loop.env_steps:,}; attach the newest version of the state dataset; nothing was trained"
             )
             raise CheckpointError(msg)
+
+    def _start_warm(self) -> None:
+        """Take over the weights of a saved agent that observes the same; its optimisers and replay start anew."""
+        path = runtime.find_input(runtime.WARM_START)
+        if (found := files.file_sha256(path)) != self._warm_start:
+            msg = (
+                f"{path}: the agent to start from (hash {self._warm_start[:12]}) is required, found {found[:12]}: an "
+                "older version is mounted; push again once it is ready"
+            )
+            raise CheckpointError(msg)
+        self.agent.take_weights(path)
+        logger.info("started from the weights of %s", path)
 
     def _resume_mounted(self) -> None:
         """Go on from the state dataset of an earlier session, unless every job in it is done.
