@@ -290,25 +290,13 @@ class KaggleTrainer:
             else:
                 self._resume_mounted()
         if self._warm_start and self.loop.env_steps == 0:
-            self._start_warm()
+            self.agent.take_weights(job_folders.warm_start_file(self._warm_start))
         if self.loop.env_steps < self._expected_env_steps:
             msg = (
                 f"KaggleTrainer: the state at step {self._expected_env_steps:,} is required, found a run at step "
                 f"{self.loop.env_steps:,}; attach the newest version of the state dataset; nothing was trained"
             )
             raise CheckpointError(msg)
-
-    def _start_warm(self) -> None:
-        """Take over the weights of a saved agent that observes the same; its optimisers and replay start anew."""
-        path = runtime.find_input(runtime.WARM_START)
-        if (found := files.file_sha256(path)) != self._warm_start:
-            msg = (
-                f"{path}: the agent to start from (hash {self._warm_start[:12]}) is required, found {found[:12]}: an "
-                "older version is mounted; push again once it is ready"
-            )
-            raise CheckpointError(msg)
-        self.agent.take_weights(path)
-        logger.info("started from the weights of %s", path)
 
     def _resume_mounted(self) -> None:
         """Go on from the state dataset of an earlier session, unless every job in it is done.
