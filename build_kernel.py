@@ -24,6 +24,7 @@ from sac_kernel import (
     probe,
     rehearsal,
     report,
+    runtime,
     trials,
     wheels,
 )
@@ -46,6 +47,7 @@ DATASET_METADATA = ROOT / "dataset-metadata.json"
 BUILD = ROOT / "build"
 LEDGER = ROOT / "data" / trials.NAME
 LEDGER_AT_START = BUILD / trials.NAME
+WARM_START = BUILD / runtime.WARM_START
 DATASETS = ("data", "code")
 DEFAULT_NAME = "sac-trading"
 _RETRY_S = 3.0  # first pause before a failed call is tried again
@@ -273,6 +275,8 @@ def _stage_code(folder: Path) -> None:
         files.write_text(folder / f"{name}.py", text)
         hashes[f"{name}.py"] = files.sha256(text.encode())
     trials.merge(folder / trials.NAME, [LEDGER_AT_START])  # empty at first: then nothing was tried before
+    if WARM_START.is_file():
+        shutil.copyfile(WARM_START, folder / WARM_START.name)
     found, missing = wheels.fetch_wheels(BUILD / "wheels")
     for line in wheels.switched_off(missing):
         print(f"wheels    {line}")

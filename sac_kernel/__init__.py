@@ -86,5 +86,13 @@ BUNDLER_MODULES = (
     "walk_forward",
     "job_pool",
     "sweep",
+    "journal",
+    "model_store",
+    "decide",
+    "bar_feed",
+    "paper",
+    "export",
+    "promotion",
+    "retrain",
 )
-"""Modules of the build, of audits, walk-forwards and sweeps at home; the kernel notebook does not carry them."""
+"""Modules of the build, of audits, walk-forwards, sweeps and use at home; the kernel notebook does not carry them."""

@@ -6,6 +6,8 @@ labels are New York civil time until 2018-12-16, then London minus five hours.
 
 from __future__ import annotations
 
+import functools
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -59,6 +61,23 @@ def to_utc(labels: pd.DatetimeIndex, clock: str, where: str) -> pd.DatetimeIndex
     else:
         values = _localised(labels, clock, clock, where)
     return pd.DatetimeIndex(values.view("datetime64[ns]"), tz="UTC")
+
+
+def utc_offsets(utc_s: np.ndarray[Any, np.dtype[np.int64]], zone: str) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return the zone's offset from UTC in seconds, for each hour from the first to the last of sorted moments.
+
+    Zones of this package change on the hour. The last answers are kept, read-only.
+    """
+    return _hour_offsets(int(utc_s[0]) // 3600, int(utc_s[-1]) // 3600, zone)
+
+
+@functools.lru_cache(maxsize=32)
+def _hour_offsets(first: int, last: int, zone: str) -> np.ndarray[Any, np.dtype[np.int64]]:
+    hours = np.arange(first, last + 1) * 3600
+    local: Any = pd.DatetimeIndex(hours.astype("datetime64[s]"), tz="UTC").tz_convert(zone)
+    offsets = np.asarray(local.tz_localize(None).as_unit("s").asi8) - hours
+    offsets.setflags(write=False)
+    return offsets
 
 
 def _localised(

@@ -76,7 +76,11 @@ def read_sample() -> BarTable:
 
 
 def read_bars(
-    path: Path, price_side: str | None = None, clock: str | None = None, instrument: str = ""
+    path: Path,
+    price_side: str | None = None,
+    clock: str | None = None,
+    instrument: str = "",
+    content: bytes | None = None,
 ) -> BarTable:
     """Read one file of bars, or of ticks, which become one-minute bars.
 
@@ -87,6 +91,7 @@ def read_bars(
         bid and ask the one that is asked for is read, else the bid
     clock : 'UTC', an IANA zone, 'histdata' or 'mt-eet' (New York + 7 h); needed unless the file proves it
     instrument : what the file must be of; '' takes what the file or its name says
+    content : whole lines of the file, its first among them, to read in place of all of it
 
     Raises
     ------
@@ -99,7 +104,7 @@ def read_bars(
         raise DataError(msg)
     if clock is not None:
         bar_clocks.check_clock(clock, where)
-    raw = _read_raw(path, where)
+    raw = _read_raw(path, where, content)
     told = raw.instrument or guess_instrument(path.name)
     if instrument and told and instrument != told:
         msg = f"{where}: bars of {instrument} are required, found {told}; pass --instrument {told}"
@@ -167,14 +172,14 @@ def find_files(folder: Path) -> dict[str, list[Path]]:
     return dict(sorted(found.items()))
 
 
-def _read_raw(path: Path, where: str) -> Raw:
+def _read_raw(path: Path, where: str, content: bytes | None) -> Raw:
     if not path.is_file():
         msg = f"{where}: a file of bars is required, found no file; check the path given with --data"
         raise InputNotFoundError(msg)
     if path.stat().st_size > bar_binary.MAX_BYTES:
         msg = f"{where}: at most {bar_binary.MAX_BYTES:,} bytes are required, found {path.stat().st_size:,}; split it"
         raise DataError(msg)
-    content, name = path.read_bytes(), path.name
+    content, name = path.read_bytes() if content is None else content, path.name
     if content[:4] == b"PK\x03\x04" or path.suffix.lower() == ".zip":
         name, content = bar_binary.unzip(content, where)
         where = f"{where}:{name}"

@@ -48,6 +48,7 @@ __all__ = [
     "read_processed",
     "split_table",
     "write_processed",
+    "write_tables",
 ]
 
 SOURCES = ("sample", "files", "h5", "download")
@@ -166,7 +167,7 @@ class DataPipeline:
             write_processed(read_processed(Path(c.path), c.price_side, c.clock), target)
         else:
             tables = self._downloaded() if download or c.source == "download" else self._tables()
-            _write_tables(tables, c, target)
+            write_tables(tables, c, target)
         return target
 
     def get_processed_data(self) -> tuple[Bars, Bars, Bars]:
@@ -257,8 +258,8 @@ def split_times(bars: pd.DataFrame, config: DataConfig) -> SplitTimes:
     return times
 
 
-def _write_tables(tables: Iterator[tuple[str, BarTable]], config: DataConfig, target: Path) -> None:
-    """Write instruments as they come; the first is the traded one and sets the splits."""
+def write_tables(tables: Iterator[tuple[str, BarTable]], config: DataConfig, target: Path) -> None:
+    """Write the processed file of instruments as they come; the first is the traded one and sets the splits."""
     _, traded = first = next(tables)
     times = split_times(traded.bars, config)
     lengths = {name: len(part) for name, part in times.parts(traded.bars).items()}

@@ -18,11 +18,12 @@ import pandas as pd
 
 from sac_kernel import auxiliary_task, files, indicators
 from sac_kernel.auxiliary_task import AuxiliaryTask
+from sac_kernel.bar_clocks import utc_offsets
 from sac_kernel.bar_formats import PRICE_COLUMNS, check_bars, infer_bar_seconds
 from sac_kernel.config import difference
 from sac_kernel.errors import CheckpointError, DataError
 from sac_kernel.hmm_detector import RegimeDetector
-from sac_kernel.indicators import LogPath, ewma_volatility, log_path, open_seconds
+from sac_kernel.indicators import LogPath, Memory, ewma_volatility, log_path, open_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -69,6 +70,8 @@ _MAX_FEATURES = 40
 _MINUTES_PER_DAY = 1440
 _LOG_FLOOR = 1e-9
 _HOUR_S = 3600
+_HOUR = 2 * np.pi * np.arange(_MINUTES_PER_DAY) / _MINUTES_PER_DAY
+_WEEK = 2 * np.pi * np.minimum(np.arange(7), 4) / 5
 _SESSIONS = {  # local trading hours, in minutes of the local day
     "tokyo_open": ("Asia/Tokyo", 9 * 60, 18 * 60),
     "london_open": ("Europe/London", 8 * 60, 16 * 60 + 30),
@@ -223,6 +226,39 @@ class FeaturePipeline:
             frame[auxiliary_task.FEATURE] = scaled[-1]
         return frame
 
+    def extend(self, bars: Bars, memory: Memory) -> NDArray[np.float32]:
+        """Return the scaled features of bars that follow those of earlier calls, shape (n_bars, n_features).
+
+        Bit for bit the rows of one `run_full_pipeline` over all of these bars, whatever the stretches, but
+        that the warm-up is not blanked. Bars of the other instruments may come with their own times; those
+        after the last bar of the traded one wait for the next call.
+
+        Parameters
+        ----------
+        bars : of the traded instrument (at least one) and of those of the panel (any number)
+        memory : the same for all calls, new for the first; a call that raises leaves it unusable
+        """
+        if not self._fitted:
+            msg = "feature_engineering.extend: a fitted pipeline is required, found a new one; use from_checkpoint"
+            raise CheckpointError(msg)
+        memory.rewind()
+        own = self._bars_of(bars, "bars")
+        _check(own, "feature_engineering.extend")
+        columns = self._columns(own, self.bar_seconds, lambda name: _joined([bars[name]], name), memory)
+        scaled = self._scale(columns, len(own), None)
+        if self.auxiliary:
+            self._predict(scaled, own, 0)
+        return np.ascontiguousarray(scaled.T)
+
+    @property
+    def scaler(self) -> tuple[FloatArray, FloatArray]:
+        """Return mean and standard deviation of each feature in training, shape (n_features,)."""
+        return self._mean.copy(), self._std.copy()
+
+    def unscaled(self, column: int, value: float) -> float:
+        """Return what a scaled feature was before; one at the clip was at least that far out."""
+        return float(value * self._std[column] + self._mean[column])
+
     def state(self) -> dict[str, Any]:
         """Return what inference needs to make the same features again, as plain values."""
         return {
@@ -270,10 +306,13 @@ class FeaturePipeline:
             raise DataError(msg)
         return split[self.instrument]
 
-    def _columns(self, bars: pd.DataFrame, bar_seconds: int, read: Reader) -> Columns:
-        yield from _columns(bars, bar_seconds, self.instrument, self.panel, read)
+    def _columns(
+        self, bars: pd.DataFrame, bar_seconds: int, read: Reader, memory: Memory | None = None
+    ) -> Columns:
+        memory = memory or Memory()
+        yield from _columns(bars, bar_seconds, self.instrument, self.panel, read, memory)
         if self.detector is not None:
-            yield REGIME_FEATURE, self.detector.high_vol_prob(bars, bar_seconds)
+            yield REGIME_FEATURE, self.detector.high_vol_prob(bars, bar_seconds, memory)
 
     def _predict(self, scaled: NDArray[np.float32], bars: pd.DataFrame, warmup: int) -> None:
         """Write the auxiliary task's column, clipped as the others are, into the last row of `scaled`."""
@@ -338,14 +377,18 @@ def compute_features(
     """
     given = {**(others or {}), instrument: bars}
     panel = Panel.choose(_coverage({"bars": given}, instrument)[0], instrument)
-    columns = _columns(bars, bar_seconds, instrument, panel, lambda name: _joined([given[name]], name))
+    columns = _columns(
+        bars, bar_seconds, instrument, panel, lambda name: _joined([given[name]], name), Memory()
+    )
     return pd.DataFrame(dict(columns), index=bars.index)
 
 
-def _columns(bars: pd.DataFrame, bar_seconds: int, instrument: str, panel: Panel, read: Reader) -> Columns:
+def _columns(
+    bars: pd.DataFrame, bar_seconds: int, instrument: str, panel: Panel, read: Reader, memory: Memory
+) -> Columns:
     """Yield name and values of each feature in order; one at a time, so that memory stays bounded."""
-    path = log_path(bars, bar_seconds)
-    for name, values in direct_features(path, bar_seconds):
+    path = log_path(bars, bar_seconds, memory)
+    for name, values in direct_features(path, bar_seconds, memory):
         yield f"{instrument.lower()}_{name}", values
     close = path.close
     del path
@@ -353,60 +396,62 @@ def _columns(bars: pd.DataFrame, bar_seconds: int, instrument: str, panel: Panel
     paths: dict[str, FloatArray] = {}
     ages: dict[str, IntArray] = {}
     for name in panel.instruments:
-        paths[name], age = indicators.carried_path(*read(name), bar_seconds, at)
+        paths[name], age = indicators.carried_path(*read(name), bar_seconds, at, memory)
         if name in panel.with_age:
             ages[name] = age
     if panel.dollar_members:
         index = sum(weight * paths[name] for name, weight in panel.dollar_weights().items())
-        yield from dollar_features(index, close, bar_seconds)  # type: ignore[arg-type]  # an array
+        yield from dollar_features(index, close, bar_seconds, memory)  # type: ignore[arg-type]  # an array
     hour, hours4, day = (_bars_in(minutes, bar_seconds) for minutes in (60, 240, 1440))
     for name in CROSSES:
         if name in paths:
-            residual = indicators.scaled_residual(close, paths[name], hour, day)
+            residual = indicators.scaled_residual(close, paths[name], hour, day, memory)
             yield f"{name.lower()}_residual_1h", residual
     for name in RISKS:
         if name in paths:
-            sigma = ewma_volatility(np.diff(paths[name], prepend=0.0), day)
-            yield f"{name.lower()}_return_4h", indicators.scaled_change(paths[name], sigma, hours4)
+            sigma = ewma_volatility(indicators.steps(paths[name], memory), day, memory)
+            yield f"{name.lower()}_return_4h", indicators.scaled_change(paths[name], sigma, hours4, memory)
     yield from time_features(bars.index, bar_seconds).items()  # type: ignore[arg-type]  # a DatetimeIndex
     for name, age in ages.items():
         yield f"{name.lower()}_age", np.log1p(age / _HOUR_S)
 
 
-def direct_features(path: LogPath, bar_seconds: int) -> Columns:
+def direct_features(path: LogPath, bar_seconds: int, memory: Memory | None = None) -> Columns:
     """Yield up to ten features of the traded instrument's log path, each dimensionless; shape (n,) each.
 
     sigma is the EWMA volatility of one-bar returns with a half-life of one day.
     """
     hour, hours4, day = (_bars_in(minutes, bar_seconds) for minutes in (60, 240, 1440))
-    sigma = ewma_volatility(path.bar_return, day)
+    sigma = ewma_volatility(path.bar_return, day, memory)
     for name, minutes in RETURN_HORIZONS_MIN.items():
         if minutes * 60 >= bar_seconds:
             n = _bars_in(minutes, bar_seconds)
-            yield f"return_{name}", indicators.scaled_change(path.close, sigma, n)
-    yield "rsi_4h", indicators.rsi(path.close, hours4) / 50.0 - 1.0
-    yield "macd_4h", indicators.macd_histogram(path.close, hours4) / (sigma * np.sqrt(hours4))
-    short, long = (indicators.atr(path, n) for n in (hours4, day))
+            yield f"return_{name}", indicators.scaled_change(path.close, sigma, n, memory)
+    yield "rsi_4h", indicators.rsi(path.close, hours4, memory) / 50.0 - 1.0
+    yield "macd_4h", indicators.macd_histogram(path.close, hours4, memory) / (sigma * np.sqrt(hours4))
+    short, long = (indicators.atr(path, n, memory) for n in (hours4, day))
     yield "atr_ratio_4h_1d", np.log((short + _LOG_FLOOR) / (long + _LOG_FLOOR))
-    parkinson = indicators.parkinson_volatility(path, hour)
+    parkinson = indicators.parkinson_volatility(path, hour, memory)
     yield "parkinson_1h", np.log((parkinson + _LOG_FLOOR) / (sigma + _LOG_FLOOR))
-    yield "bollinger_4h", indicators.bollinger_position(path.close, hours4)
-    yield "adx_4h", indicators.adx(path, hours4) / 50.0 - 1.0
+    yield "bollinger_4h", indicators.bollinger_position(path.close, hours4, memory)
+    yield "adx_4h", indicators.adx(path, hours4, memory) / 50.0 - 1.0
 
 
-def dollar_features(index: FloatArray, close: FloatArray, bar_seconds: int) -> Columns:
+def dollar_features(
+    index: FloatArray, close: FloatArray, bar_seconds: int, memory: Memory | None = None
+) -> Columns:
     """Yield five features of the log dollar index without the traded pair, whose log path is `close`.
 
     `dollar_residual_1h` is what the dollar did beyond its usual share in the traded pair's move: a lead.
     """
     hour, hours4, day = (_bars_in(minutes, bar_seconds) for minutes in (60, 240, 1440))
-    step = np.diff(index, prepend=0.0)
-    short, sigma = ewma_volatility(step, hours4), ewma_volatility(step, day)
-    yield "dollar_return_1h", indicators.scaled_change(index, sigma, hour)
-    yield "dollar_return_1d", indicators.scaled_change(index, sigma, day)
-    yield "dollar_rsi_4h", indicators.rsi(index, hours4) / 50.0 - 1.0
+    step = indicators.steps(index, memory)
+    short, sigma = (ewma_volatility(step, n, memory) for n in (hours4, day))
+    yield "dollar_return_1h", indicators.scaled_change(index, sigma, hour, memory)
+    yield "dollar_return_1d", indicators.scaled_change(index, sigma, day, memory)
+    yield "dollar_rsi_4h", indicators.rsi(index, hours4, memory) / 50.0 - 1.0
     yield "dollar_volatility_ratio_4h_1d", np.log(short / sigma)
-    yield "dollar_residual_1h", indicators.scaled_residual(close, index, hour, day)
+    yield "dollar_residual_1h", indicators.scaled_residual(close, index, hour, day, memory)
 
 
 def time_features(open_time: pd.DatetimeIndex, bar_seconds: int) -> dict[str, FloatArray]:
@@ -417,27 +462,20 @@ def time_features(open_time: pd.DatetimeIndex, bar_seconds: int) -> dict[str, Fl
     """
     closed = indicators.seconds_of(open_time) + bar_seconds
     # One second earlier, Friday 17:00 still is Friday; seven hours later, 17:00 is midnight.
-    minute, trading_day = indicators.clock_of(closed, _offsets(closed, "America/New_York"), 7 * _HOUR_S - 1)
-    hour = 2 * np.pi * np.arange(_MINUTES_PER_DAY) / _MINUTES_PER_DAY
-    week = 2 * np.pi * np.minimum(np.arange(7), 4) / 5
+    minute, trading_day = indicators.clock_of(
+        closed, utc_offsets(closed, "America/New_York"), 7 * _HOUR_S - 1
+    )
     features = {
-        "hour_sin": np.sin(hour)[minute],
-        "hour_cos": np.cos(hour)[minute],
-        "weekday_sin": np.sin(week)[trading_day],
-        "weekday_cos": np.cos(week)[trading_day],
+        "hour_sin": np.sin(_HOUR)[minute],
+        "hour_cos": np.cos(_HOUR)[minute],
+        "weekday_sin": np.sin(_WEEK)[trading_day],
+        "weekday_cos": np.cos(_WEEK)[trading_day],
     }
     for name, (zone, start, end) in _SESSIONS.items():
-        minute, weekday = indicators.clock_of(closed, _offsets(closed, zone), 0)
+        minute, weekday = indicators.clock_of(closed, utc_offsets(closed, zone), 0)
         is_open = (minute >= start) & (minute < end) & (weekday < 5)
         features[name] = is_open.astype(np.float64)
     return features
-
-
-def _offsets(utc: IntArray, zone: str) -> IntArray:
-    """Return the zone's offset from UTC in seconds, for each hour from the first to the last moment."""
-    hours = np.arange(int(utc[0]) // _HOUR_S, int(utc[-1]) // _HOUR_S + 1) * _HOUR_S
-    local: Any = pd.DatetimeIndex(hours.astype("datetime64[s]"), tz="UTC").tz_convert(zone)
-    return np.asarray(local.tz_localize(None).as_unit("s").asi8) - hours
 
 
 def _bars_in(minutes: int, bar_seconds: int) -> int:
@@ -481,7 +519,8 @@ def _share(bars: pd.DataFrame, traded: pd.DataFrame) -> float:
 def _joined(parts: Sequence[pd.DataFrame], name: str) -> tuple[IntArray, FloatArray, FloatArray]:
     """Return seconds, open and close of one instrument over all splits, checked."""
     seconds = np.concatenate([open_seconds(part) for part in parts])
-    prices = [np.concatenate([part[k].to_numpy(np.float64) for part in parts]) for k in PRICE_COLUMNS]
+    each = [indicators.price_columns(part) for part in parts]
+    prices = each[0] if len(each) == 1 else [np.concatenate(column) for column in zip(*each, strict=True)]
     if not indicators.bars_are_sound(seconds, *prices):
         check_bars(pd.concat(parts), f"feature_engineering: {name}")
     return seconds, prices[0], prices[3]
@@ -493,9 +532,7 @@ def _check(bars: pd.DataFrame, where: str) -> None:
     sound = (
         plain
         and {*PRICE_COLUMNS} <= {*bars.columns}
-        and indicators.bars_are_sound(
-            open_seconds(bars), *(bars[k].to_numpy(np.float64) for k in PRICE_COLUMNS)
-        )
+        and indicators.bars_are_sound(open_seconds(bars), *indicators.price_columns(bars))
     )
     if not sound:
         check_bars(bars, where)

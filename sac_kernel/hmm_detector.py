@@ -6,8 +6,9 @@ libraries return by default uses the future, so only the fit is hmmlearn's; the 
 
 from __future__ import annotations
 
+import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numba
@@ -16,6 +17,7 @@ import numpy as np
 from sac_kernel import indicators
 from sac_kernel.config import require
 from sac_kernel.errors import DataError, InputNotFoundError
+from sac_kernel.indicators import Memory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -93,23 +95,29 @@ class RegimeDetector:
             np.stack([_floored(best.covars_[i]) for i in order]),
         )
 
-    def filter(self, x: FloatArray) -> FloatArray:
+    def filter(self, x: FloatArray, memory: Memory | None = None) -> FloatArray:
         """Return P(state_t | x_0 .. x_t), shape (n, 2), of raw observations, shape (n, 3).
 
         The forward recursion, normalised at every bar: alpha_t(j) = b_j(x_t) sum_i alpha_{t-1}(i) A_ij.
         """
-        precision = np.linalg.inv(self.covariances)
-        log_norm = -0.5 * (np.linalg.slogdet(self.covariances)[1] + x.shape[1] * math.log(2.0 * math.pi))
+        last = (memory or Memory()).state(2)
+        precision, log_norm = self._density
         z = (x - self.center) / self.scale
-        return np.asarray(_forward(z, self.start, self.transition, self.means, precision, log_norm))
+        return np.asarray(_forward(z, self.start, self.transition, self.means, precision, log_norm, last))
 
-    def high_vol_prob(self, bars: pd.DataFrame, bar_seconds: int) -> FloatArray:
+    @functools.cached_property
+    def _density(self) -> tuple[FloatArray, FloatArray]:
+        """Inverse covariance of each state, and the log of its density's factor."""
+        log_norm = np.linalg.slogdet(self.covariances)[1] + len(self.center) * math.log(2.0 * math.pi)
+        return np.linalg.inv(self.covariances), -0.5 * log_norm
+
+    def high_vol_prob(self, bars: pd.DataFrame, bar_seconds: int, memory: Memory | None = None) -> FloatArray:
         """Return the filtered probability of the volatile state at the close of each bar, shape (n,)."""
-        return self.filter(observations(bars, bar_seconds))[:, 1].copy()
+        return self.filter(observations(bars, bar_seconds, memory), memory)[:, 1].copy()
 
     def state(self) -> dict[str, Any]:
         """Return the model as plain values."""
-        return {name: np.asarray(value).tolist() for name, value in vars(self).items()}
+        return {field.name: np.asarray(getattr(self, field.name)).tolist() for field in fields(self)}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> RegimeDetector:
@@ -117,13 +125,14 @@ class RegimeDetector:
         return cls(**{name: np.asarray(value, np.float64) for name, value in state.items()})
 
 
-def observations(bars: pd.DataFrame, bar_seconds: int) -> FloatArray:
+def observations(bars: pd.DataFrame, bar_seconds: int, memory: Memory | None = None) -> FloatArray:
     """Return what the model sees at the close of each bar, shape (n, 3): see `OBSERVATIONS`."""
-    path = indicators.log_path(bars, bar_seconds)
+    path = indicators.log_path(bars, bar_seconds, memory)
     hour, hours4 = (max(1, round(s / bar_seconds)) for s in (3600, 4 * 3600))
-    change = path.close - np.concatenate((np.full(hour, path.close[0]), path.close[:-hour]))[: len(bars)]
-    volatility = np.sqrt(np.maximum(indicators.rolling_mean(path.bar_return**2, hours4), 0.0))
-    bar_range = np.maximum(indicators.rolling_mean(path.high - path.low, hour), 0.0)
+    change = indicators.change(path.close, hour, memory)
+    mean_square = indicators.rolling_mean(path.bar_return**2, hours4, memory)
+    volatility = np.sqrt(np.maximum(mean_square, 0.0))
+    bar_range = np.maximum(indicators.rolling_mean(path.high - path.low, hour, memory), 0.0)
     return np.stack((change, np.log(volatility + _LOG_FLOOR), np.log(bar_range + _LOG_FLOOR)), axis=1)
 
 
@@ -160,15 +169,17 @@ def _floored(covariance: FloatArray) -> FloatArray:
 
 
 @numba.njit(cache=True, fastmath=False)
-def _forward(  # pragma: no cover  # compiled
+def _forward(  # pragma: no cover  # noqa: PLR0913  # compiled
     z: FloatArray,
     start: FloatArray,
     transition: FloatArray,
     means: FloatArray,
     precision: FloatArray,
     log_norm: FloatArray,
+    last: FloatArray,
 ) -> FloatArray:
     n, states, width = z.shape[0], means.shape[0], z.shape[1]
+    begun = last.sum() > 0.0
     out = np.empty((n, states))
     log_density = np.empty(states)
     for t in range(n):
@@ -181,12 +192,13 @@ def _forward(  # pragma: no cover  # compiled
         top, total = log_density.max(), 0.0
         for j in range(states):
             prior = start[j]
-            if t > 0:
+            if begun or t > 0:
                 prior = 0.0
                 for i in range(states):
-                    prior += out[t - 1, i] * transition[i, j]
+                    prior += last[i] * transition[i, j]
             out[t, j] = max(prior, 1e-300) * math.exp(log_density[j] - top)
             total += out[t, j]
         for j in range(states):
             out[t, j] /= total
+        last[:] = out[t]
     return out

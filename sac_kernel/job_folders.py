@@ -10,8 +10,8 @@ import math
 import shutil
 from typing import TYPE_CHECKING
 
-from sac_kernel import files
-from sac_kernel.errors import ConfigError
+from sac_kernel import files, runtime
+from sac_kernel.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,3 +91,15 @@ def move_to_previous(top: Path) -> bool:
 def is_moving(top: Path) -> bool:
     """Whether a move to previous/ was begun and not ended."""
     return (top / _MOVING).is_dir()
+
+
+def warm_start_file(digest: str) -> Path:
+    """Return the mounted agent that a run starts from, after checking its SHA-256."""
+    path = runtime.find_input(runtime.WARM_START)
+    if (found := files.file_sha256(path)) != digest:
+        msg = (
+            f"{path}: the agent to start from (hash {digest[:12]}) is required, found {found[:12]}: an older version "
+            "is mounted; push again once it is ready"
+        )
+        raise CheckpointError(msg)
+    return path

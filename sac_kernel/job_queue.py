@@ -78,6 +78,7 @@ def job_trainer(
         time_budget_s=config.time_budget_h * 3600.0,
         resume=config.resume,
         deadline=deadline,
+        warm_start=config.warm_start,
         expect_data_hash=config.expect_data_hash,
         expect_env_steps=dict(zip(config.jobs, config.expect_env_steps, strict=False)).get(
             (agent_id, seed), 0

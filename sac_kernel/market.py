@@ -19,7 +19,7 @@ from sac_kernel.bar_formats import PRICE_SIDES, check_bars, infer_bar_seconds
 from sac_kernel.config import require
 from sac_kernel.errors import DataError
 from sac_kernel.feature_engineering import CLIP
-from sac_kernel.indicators import atr, ewma_volatility, log_path
+from sac_kernel.indicators import Memory, atr, ewma_volatility, log_path, price_columns, seconds_of
 from sac_kernel.metrics import TRADING_DAYS_PER_YEAR
 
 if TYPE_CHECKING:
@@ -277,8 +277,8 @@ def prepare_market(
     bar_seconds = int(data.attrs.get("bar_seconds", 0)) or infer_bar_seconds(data, where)
     open_time: pd.DatetimeIndex = data.index  # type: ignore[assignment]  # checked above
     close_time = open_time + pd.Timedelta(seconds=bar_seconds)
-    clock = _clock_features(close_time, config.cost_tier)
-    table = _bar_table(data, bar_seconds, config)
+    clock = clock_features(close_time, config.cost_tier)
+    table = bar_table(data, bar_seconds, config)
     if expected_return is not None:
         table[first:-1, Bar.EXPECTED] = _checked_expectation(expected_return, first, data.index)
     elif config.reward == "expected" and not close_at_end:
@@ -289,7 +289,7 @@ def prepare_market(
     return Market(
         bars=table,
         observed=np.ascontiguousarray(np.concatenate((values, clock), axis=1), np.float32),
-        par=_parameters(config, side, bar_seconds, close_at_end=close_at_end),
+        par=parameters(config, side, bar_seconds, close_at_end=close_at_end),
         first_bar=first,
         feature_names=(*map(str, features.columns), *CLOCK_FEATURES),
         open_time=open_time,
@@ -323,23 +323,33 @@ def check_horizon(market: Market, config: TradingEnvConfig) -> None:
         raise DataError(msg)
 
 
-def _bar_table(data: pd.DataFrame, bar_seconds: int, config: TradingEnvConfig) -> FloatArray:
+def bar_table(
+    data: pd.DataFrame, bar_seconds: int, config: TradingEnvConfig, memory: Memory | None = None
+) -> FloatArray:
+    """Return the rows that the engine reads of bars, shape (n_bars, len(Bar)), without an expected return.
+
+    Volatility and size begin with the account's first bar. With a `memory` bars may come in stretches; the
+    rows are bit for bit those of one call.
+    """
+    memory = memory or Memory()
     tier, length = config.cost_tier, pd.Timedelta(seconds=bar_seconds)
     opened: pd.DatetimeIndex = data.index  # type: ignore[assignment]  # checked: a DatetimeIndex
     closed = opened + length
     inside = closed - pd.Timedelta(seconds=1)  # the bar's last second belongs to the bar
-    previous = closed[:-1].insert(0, opened[0])
+    last_close_s = memory.state(1)
+    before = pd.Timestamp(last_close_s[0], unit="s", tz="UTC") if last_close_s[0] else opened[0]
+    previous = closed[:-1].insert(0, before)
+    last_close_s[0] = seconds_of(closed)[-1]
     table = np.empty((len(data), len(Bar)))
-    for column, name in ((Bar.OPEN, "open"), (Bar.HIGH, "high"), (Bar.LOW, "low"), (Bar.CLOSE, "close")):
-        table[:, column] = data[name].to_numpy()
+    table[:, Bar.OPEN : Bar.CLOSE + 1] = np.stack(price_columns(data), axis=1)
     table[:, Bar.SPREAD_OPEN] = market_costs.spread_bps(opened, tier) * 1e-4
     table[:, Bar.SPREAD_CLOSE] = market_costs.spread_bps(inside, tier) * 1e-4
     table[:, Bar.NIGHTS_GAP] = market_costs.swap_nights(previous, opened)
     table[:, Bar.NIGHTS_BAR] = market_costs.swap_nights(opened, closed)
     table[:, Bar.TRADABLE] = market_costs.is_tradable(opened)
     table[:, Bar.DAY] = market_costs.trading_day(inside)
-    path, day_bars = log_path(data, bar_seconds), max(1, 86_400 // bar_seconds)
-    table[:, Bar.SIGMA] = ewma_volatility(path.bar_return, day_bars)
+    path, day_bars = log_path(data, bar_seconds, memory), max(1, 86_400 // bar_seconds)
+    table[:, Bar.SIGMA] = ewma_volatility(path.bar_return, day_bars, memory)
     table[:, Bar.SIZE], table[:, Bar.EXPECTED] = 1.0, 0.0
     cap = config.exposure_cap
     if config.volatility_target > 0:
@@ -348,7 +358,9 @@ def _bar_table(data: pd.DataFrame, bar_seconds: int, config: TradingEnvConfig) -
         table[:, Bar.SIZE] = np.minimum(table[:, Bar.SIZE], wanted / cap)
     if config.atr_risk > 0:
         window = max(1, config.atr_window_min * 60 // bar_seconds)
-        range_frac = np.maximum(atr(path, window), _ATR_FLOOR)  # log price: a fraction, to first order
+        range_frac = np.maximum(
+            atr(path, window, memory), _ATR_FLOOR
+        )  # log price: a fraction, to first order
         wanted = risk_manager.atr_exposure(range_frac, config.atr_risk, config.atr_multiple)
         table[:, Bar.SIZE] = np.minimum(table[:, Bar.SIZE], wanted / cap)
     return table
@@ -393,18 +405,18 @@ def _minute_columns(data: pd.DataFrame, minute_bars: pd.DataFrame, bar_seconds: 
     return table[:, :, :3].reshape(len(data), -1)
 
 
-def _clock_features(close_time: pd.DatetimeIndex, tier: str) -> FeatureArray:
-    cost = market_costs.one_way_bps(close_time, tier)
-    normal = cost.min()
+def clock_features(close_time: pd.DatetimeIndex, tier: str) -> FeatureArray:
+    """Return `CLOCK_FEATURES` at each bar's close, shape (n_bars, 3)."""
     columns = (
-        np.log(cost / normal),
+        np.log(market_costs.one_way_bps(close_time, tier) / market_costs.normal_one_way_bps(tier)),
         market_costs.hours_to_rollover(close_time) / 24.0,
         market_costs.is_tradable(close_time).astype(np.float64),
     )
     return np.clip(np.stack(columns, axis=1), -CLIP, CLIP).astype(np.float32)
 
 
-def _parameters(config: TradingEnvConfig, side: str, bar_seconds: int, *, close_at_end: bool) -> FloatArray:
+def parameters(config: TradingEnvConfig, side: str, bar_seconds: int, *, close_at_end: bool) -> FloatArray:
+    """Return the engine's parameters, shape (len(Par),); `side` is that of the bars."""
     interval_s = config.decision_interval_min * 60 or bar_seconds
     if interval_s % bar_seconds:
         msg = (

@@ -7,9 +7,12 @@ known before the price is: no look-ahead can hide in it.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from sac_kernel.bar_clocks import utc_offsets
+from sac_kernel.indicators import seconds_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,6 +77,12 @@ def break_even_ic(minutes: float, tier: str, annual_volatility: float = 0.08) ->
     return round_trip / (math.sqrt(2.0 / math.pi) * move)
 
 
+def normal_one_way_bps(tier: str) -> float:
+    """Return half spread + commission + slippage in bps outside the widened half hours."""
+    normal = NORMAL_SPREAD_BPS * COST_TIERS[tier] * SPREAD_PROFILE.min()
+    return float(normal / 2.0 + (COMMISSION_BPS + SLIPPAGE_BPS) * COST_TIERS[tier])
+
+
 def is_tradable(moment: pd.DatetimeIndex) -> NDArray[np.bool_]:
     """Return whether exposure may change at each UTC moment: not from 16:45 to 19:00 New York."""
     minute = new_york_minute(moment)
@@ -101,8 +110,11 @@ def new_york_minute(moment: pd.DatetimeIndex) -> IntArray:
 
 
 def _local_seconds(moment: pd.DatetimeIndex) -> IntArray:
-    local: Any = moment.tz_convert(NEW_YORK).tz_localize(None)
-    return np.asarray(local.as_unit("s").asi8)
+    if len(moment) == 0:
+        return np.zeros(0, np.int64)
+    utc = seconds_of(moment)
+    first, last = int(utc.min()), int(utc.max())
+    return utc + utc_offsets(np.array([first, last]), NEW_YORK)[utc // 3600 - first // 3600]
 
 
 def _nights_until(moment: pd.DatetimeIndex) -> IntArray:

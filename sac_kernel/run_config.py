@@ -46,7 +46,8 @@ class RunConfig:
     """All parameters of a run, flat: the notebook's parameters cell has these names, types and defaults.
 
     `h5_path` and `output_dir` empty are found by `runtime`; `sac_gamma` 0 and `env_decision_interval_min` -1
-    take the agent's preset; `env_horizon` 0 is the episode length. `expect_data_hash` and `expect_env_steps`
+    take the agent's preset; `env_horizon` 0 is the episode length. `warm_start` is the SHA-256 of a saved agent,
+    mounted as `runtime.WARM_START`, whose weights a new run starts from. `expect_data_hash` and `expect_env_steps`
     (one a job, or empty) are filled in by the build: what must be mounted, so that a dataset's old version or
     a missing state stops the run at once instead of training on, or from, something else.
     """
@@ -64,6 +65,7 @@ class RunConfig:
     resume: str = "auto"
     allow_cpu: bool = False
     self_test: bool = False
+    warm_start: str = ""
     expect_data_hash: str = ""
     expect_env_steps: tuple[int, ...] = ()
     sac_hidden_dims: tuple[int, ...] = (64, 64)

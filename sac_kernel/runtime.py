@@ -44,6 +44,8 @@ DATA_FILE = "processed_data.h5"
 CODE_MANIFEST = "code_manifest.json"
 NOT_TRAINED = "NOT TRAINED:"
 """Begins the line of a run that ended before training, as COMPLETE and after a minute."""
+WARM_START = "warm_start.agent"
+"""A saved agent whose weights a run starts from; Kaggle may unpack a `.pt`."""
 LOCAL_DATA = Path("data") / "processed" / DATA_FILE
 
 _SEARCH_DEPTH = 4  # input/datasets/OWNER/SLUG is the deepest known mount; large inputs are slow to walk

@@ -195,6 +195,12 @@ class SACAgent:
             raise CheckpointError(msg)
         self._fill(content, path)
 
+    def take_weights(self, path: str | Path) -> None:
+        """Take over a saved agent's weights, as `load` does; context, updates, optimisers and replay stay."""
+        context, updates = self.context, self.updates
+        self.load(path)
+        self.context, self.updates = context, updates
+
     @classmethod
     def from_checkpoint(cls, path: str | Path, device: str = "auto") -> SACAgent:
         """Return the saved agent with its own config, ready to act."""

@@ -86,6 +86,8 @@ class KaggleTrainer:
     deadline : an own clock that started earlier; overrides time_budget_s
     expect_data_hash, expect_env_steps : what must be found, the data's content hash and at least this step of a
         resumed run; empty and 0 expect nothing
+    warm_start : SHA-256 of the saved agent, found as `runtime.WARM_START`, whose weights a new run starts from;
+        '' starts from random weights
 
     Raises
     ------
@@ -111,6 +113,7 @@ class KaggleTrainer:
         deadline: Deadline | None = None,
         expect_data_hash: str = "",
         expect_env_steps: int = 0,
+        warm_start: str = "",
     ) -> None:
         preset = preset_of(agent_id)
         self.env_config = env_config or TradingEnvConfig(decision_interval_min=preset.decision_interval_min)
@@ -136,6 +139,7 @@ class KaggleTrainer:
         self._sac_config = sac_config or SACConfig(gamma=preset.gamma, utd_ratio=UTD_RATIO)
         self._deadline = deadline or Deadline(time_budget_s)
         self._expected_data_hash, self._expected_env_steps = expect_data_hash, expect_env_steps
+        self._warm_start = warm_start
         self.stats: dict[str, list[Any]] = {key: [] for key in STATS_KEYS}
         self._loaded = self._prepared = False
         self.job: FinishedJob | None = None
@@ -256,6 +260,7 @@ class KaggleTrainer:
     def learning_identity(self) -> dict[str, Any]:
         """Return what a resumed state must share: data, features, env, agent, seed."""
         return {
+            **({"warm_start": self._warm_start} if self._warm_start else {}),
             "data_hash": self.data.content_hash,
             "features": self.pipeline.state()["names"],
             "env": to_flat(self.env_config),
@@ -287,6 +292,8 @@ class KaggleTrainer:
                 self._restore(own, *checkpoint.load_state(own))
             else:
                 self._resume_mounted()
+        if self._warm_start and self.loop.env_steps == 0:
+            self.agent.take_weights(job_folders.warm_start_file(self._warm_start))
         if self.loop.env_steps < self._expected_env_steps:
             msg = (
                 f"KaggleTrainer: the state at step {self._expected_env_steps:,} is required, found a run at step "

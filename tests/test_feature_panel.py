@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.rollover_artefact import read_bars
-from sac_kernel import feature_engineering, files, indicators
+from sac_kernel import bar_clocks, files, indicators
 from sac_kernel.causality import assert_causal
 from sac_kernel.data_pipeline import read_processed, write_processed
 from sac_kernel.errors import CheckpointError, DataError
@@ -265,7 +265,7 @@ def test_seconds_are_seconds_whatever_the_unit_of_the_index(unit):
 def test_local_time_is_the_zones_over_three_years(zone):
     times = pd.date_range("2017-01-01", "2019-12-31", freq="7min", tz="UTC")
     seconds = indicators.seconds_of(times)
-    minute, weekday = indicators.clock_of(seconds, feature_engineering._offsets(seconds, zone), 0)
+    minute, weekday = indicators.clock_of(seconds, bar_clocks.utc_offsets(seconds, zone), 0)
     local = times.tz_convert(zone)
     assert np.array_equal(minute, local.hour * 60 + local.minute)
     assert np.array_equal(weekday, local.dayofweek)

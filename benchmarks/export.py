@@ -1,0 +1,66 @@
+"""ONNX against torch on random states, scaler included: python -m benchmarks.export MODEL [--states 1000000]."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+
+from sac_kernel import export, runtime
+from sac_kernel.feature_engineering import CLIP, FeaturePipeline
+from sac_kernel.sac_agent import SACAgent
+
+BLOCK = 10_000
+
+
+def differences(model: Path, states: int, seed: int = 0) -> np.ndarray:
+    """Return |ONNX - torch| of each state, shape (states,).
+
+    Raw features are drawn around the train mean with 2.5 times the train deviation, so that 5 % lie beyond the
+    clip; account and clock from [-5, 5]. Torch gets them scaled as `indicators.scale_into` scales.
+    """
+    runtime.set_threads(1)
+    agent, pipeline = SACAgent.from_checkpoint(model, device="cpu"), FeaturePipeline.from_checkpoint(model)
+    center, scale = pipeline.scaler
+    with tempfile.TemporaryDirectory() as folder:
+        export.export(model, Path(folder) / "agent.onnx")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        session = onnxruntime.InferenceSession(
+            Path(folder) / "agent.onnx", options, providers=["CPUExecutionProvider"]
+        )
+    rng, out = np.random.default_rng(seed), []
+    for first in range(0, states, BLOCK):
+        n = min(BLOCK, states - first)
+        raw = (center + 2.5 * scale * rng.standard_normal((n, center.size))).astype(np.float32)
+        rest = rng.uniform(-5, 5, (n, agent.config.state_dim - center.size)).astype(np.float32)
+        scaled = np.clip((raw.astype(np.float64) - center) * (1.0 / scale), -CLIP, CLIP).astype(np.float32)
+        wanted = agent.select_action(np.concatenate((scaled, rest), axis=1), evaluate=True)
+        (found,) = session.run(None, {export.INPUT: np.concatenate((raw, rest), axis=1)})
+        out.append(np.abs(found - wanted)[:, 0])
+    return np.concatenate(out)
+
+
+def main() -> int:
+    """Print the distribution of the differences."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.export", description=__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--states", type=int, default=1_000_000)
+    args = parser.parse_args()
+    found = differences(args.model, args.states)
+    median, high = np.quantile(found, [0.5, 0.999])
+    print(
+        f"{time.strftime('%Y-%m-%d', time.gmtime())}, seed 0, torch {torch.__version__}, onnxruntime "
+        f"{onnxruntime.__version__}, numpy {np.__version__}\n{len(found):,} states of {args.model.name}: largest "
+        f"difference {found.max():.2e}, 99.9 % below {high:.2e}, median {median:.2e}; {np.mean(found == 0):.1%} equal"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
