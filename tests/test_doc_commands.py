@@ -51,7 +51,7 @@ COMMANDS = sorted(
 
 
 def cut_comment(command):
-    return re.split(r"\s#\s", command)[0]
+    return re.split(r"\s#\s", command)[0].removesuffix(" ...")
 
 
 def accepted(command, monkeypatch):
