@@ -13,7 +13,7 @@ EPISODES ?= 8
 export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_PROGRESS_BAR ?= on
 
-.PHONY: kaggle-rehearsal test-client run test lint type bench prove calibrate audit fuzz build clean check-wheels fmt tune-peers
+.PHONY: kaggle-rehearsal test-client run test lint type bench prove calibrate audit docs fuzz build clean check-wheels fmt tune-peers
 
 run: $(READY)
 	$(BIN)/python build_kernel.py --set num_episodes=$(EPISODES) --set eval_frequency=2 \
@@ -73,6 +73,10 @@ calibrate: $(READY)-dev
 audit: $(READY)-dev
 	$(BIN)/python -m benchmarks.random_walk
 
+# The modules as pages, from their docstrings: build/docs/sac_kernel.html
+docs: $(READY)-docs
+	$(BIN)/python -W ignore -m pdoc --docformat numpy -o build/docs sac_kernel
+
 fuzz: $(READY)-dev
 	$(BIN)/python -m tests.fuzz_bars --count 10000
 
@@ -95,4 +99,8 @@ $(READY)-dev: $(READY) requirements/dev.txt
 
 $(READY)-bench: $(READY) requirements/bench.txt
 	$(PIP) install -r requirements/bench.txt -c requirements/$(IMAGE).txt
+	touch $@
+
+$(READY)-docs: $(READY) requirements/docs.txt
+	$(PIP) install -r requirements/docs.txt -c requirements/$(IMAGE).txt
 	touch $@

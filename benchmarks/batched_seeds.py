@@ -81,7 +81,12 @@ def main() -> None:
     print(
         "| | stacked | each alone | ratio (range) | unit |\n|---|---|---|---|---|\n"
         + "\n".join(
-            compare(f"{k} seeds", Stacked(k).update, Alone().update, "updates of a seed/CPU s")
+            compare(
+                f"{k} seed{'s' if k > 1 else ''}",
+                Stacked(k).update,
+                Alone().update,
+                "updates of a seed/CPU s",
+            )
             for k in (1, 2, 4, 8, 16)
         )
     )

@@ -51,7 +51,8 @@ COMMANDS = sorted(
 
 
 def cut_comment(command):
-    return re.split(r"\s#\s", command)[0]
+    """The command without its comment, a trailing `...` and the brackets of an optional part."""
+    return re.sub(r"\[(--.*?)\]", r"\1", re.split(r"\s#\s", command)[0].removesuffix(" ..."))
 
 
 def accepted(command, monkeypatch):
@@ -150,21 +151,14 @@ def test_the_kaggle_client_accepts_its_commands(tmp_path):
     assert done.stdout.count("accepted") == len(lines), done.stdout + done.stderr
 
 
-MEASURED = {
-    "benchmarks.data", "benchmarks.features", "benchmarks.market", "benchmarks.prove", "benchmarks.random_walk",
-    "benchmarks.regimes",
-}  # fmt: skip
-"""Programs that only measure; their short forms, where there are any, are tests of what they call."""
-
-
 def test_every_program_and_every_option_of_the_pages_is_run_by_some_test():
+    """Benchmarks only measure; their short forms, where there are any, are tests of what they call."""
     told = [cut_comment(c).split() for _, c in COMMANDS if c.startswith("python ")]
-    modules = {words[2] for words in told if words[1] == "-m"} - {"venv", "pip", "pytest"} - MEASURED
-    assert [
-        m for m in sorted(modules) if m not in TESTS and f"import {m.rpartition('.')[2]}" not in TESTS
-    ] == []
+    modules = {
+        words[2] for words in told if words[1] == "-m" and words[2].startswith(("sac_kernel", "tests"))
+    }
+    names = {module.rpartition(".")[2] for module in modules}
+    assert [name for name in sorted(names) if not re.search(rf"\b{name}\b", TESTS)] == []
     options = {w for words in told if words[1] == "build_kernel.py" for w in words if w.startswith("--")}
     options -= {"--rehearse"}  # `make run`; each of its steps is tested in test_rehearsal.py
-    assert [
-        option for option in sorted(options) if f'"{option}' not in TESTS and f" {option}" not in TESTS
-    ] == []
+    assert [o for o in sorted(options) if f'"{o}' not in TESTS and f" {o}" not in TESTS] == []
