@@ -39,6 +39,7 @@ MODULES = (
     "causality",
     # the market and the account
     "risk_manager",
+    "plot_style",
     "plots",
     "bar_engine",
     "market",

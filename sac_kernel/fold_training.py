@@ -207,10 +207,8 @@ def plain_policy(agent: SACAgent) -> Policy:
     walk-forward has hundreds of passes.
     """
     layers = [m for m in agent.nets.average.modules() if isinstance(m, torch.nn.Linear)]
-    *hidden, (weight, bias) = [
-        (m.weight.detach().numpy().copy(), m.bias.detach().numpy().copy()) for m in layers
-    ]
-    weight, bias = weight[0], float(bias[0])  # the mean; the other half is the log deviation
+    *hidden, head = [(m.weight.detach().numpy().copy(), m.bias.detach().numpy().copy()) for m in layers]
+    weight, bias = head[0][0], float(head[1][0])  # the mean; the other half is the log deviation
 
     def act(obs: FeatureArray) -> float:
         x = obs

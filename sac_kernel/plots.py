@@ -10,19 +10,37 @@ equity, long positive), `cost_paid` (so far; account currency), and `start_equit
 
 from __future__ import annotations
 
-import io
 import itertools
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
-from matplotlib import dates, style
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from sac_kernel.errors import DataError
+from sac_kernel.plot_style import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    WIDTH_IN,
+    aligned,
+    line,
+    numbers,
+    percent,
+    refuse,
+    styled,
+    thin,
+    time_axis,
+    utc_times,
+)
+from sac_kernel.plot_style import to_png as to_png
+from sac_kernel.plot_style import to_rgb as to_rgb
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -33,68 +51,30 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
     TimeArray = NDArray[np.datetime64]
 
-WIDTH_IN = 9.0
 CLIP = 5.0
 """Scaled features end at +-5."""
 STUCK_SHARE = 0.99
 """Above this share of bars at one exposure the agent does not trade, and the figure says so."""
 
-# Okabe & Ito 2008: told apart with every common form of colour blindness.
-BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
-PURPLE, SKY, INK, GREY = "#CC79A7", "#56B4E9", "#24292F", "#6A737B"
 _OTHERS = ((ORANGE, "-"), (GREEN, "--"), (PURPLE, "-."), (SKY, "-"), (VERMILION, ":"), (GREY, "--"))
 _SPLIT_COLORS = {"train": BLUE, "val": ORANGE, "test": GREEN}
 _EXPOSURE_MAP = LinearSegmentedColormap.from_list("exposure", ("#F4B183", "#FFFFFF", "#92C5E8"))
 
-_STYLE: dict[str, Any] = {
-    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
-    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), "#9AA1A7"),
-    **dict.fromkeys(("axes.titleweight", "figure.titleweight"), "bold"),
-    **dict.fromkeys(("axes.titlesize", "figure.titlesize"), 10.5),
-    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 8.5),
-    **dict.fromkeys(("font.size", "axes.labelsize"), 9.0),
-    **dict.fromkeys(("axes.linewidth", "grid.linewidth"), 0.7),
-    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
-    **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
-    **dict.fromkeys((f"figure.constrained_layout.{side}_pad" for side in "hw"), 0.08),
-    "axes.titlelocation": "left",
-    "grid.color": "#E2E5E8",
-    "figure.dpi": 144,
-}
-_styled = style.context(["default", _STYLE])  # also a decorator
 _LEFT: dict[str, Any] = {"x": 0.01, "ha": "left"}
 _UNDER_WATER: dict[str, Any] = {"color": VERMILION, "alpha": 0.22, "linewidth": 0}
 _HOLE: dict[str, Any] = {"facecolor": "#D5D9DD", "edgecolor": GREY, "hatch": "////", "lw": 0}
 
-_MAX_POINTS = 4000  # far above the pixels of a figure; Agg fails on paths of many 100,000 points
 _MAX_SHADES = 1200
 _FEW_POINTS = 30  # below this, points are marked: a line through two of them hides where they are
-_NO_TRADE = (
-    0.05  # change of position, of the cap, below which nothing is traded: half a step of the optimum's grid
-)
+_NO_TRADE = 0.05
+"""Change of position, of the cap, below which nothing is traded: half a step of the optimum's grid."""
 _LOG_PANELS = ("critic_losses", "alpha_values")
 _LOG_FROM = 30.0  # ratio of largest to smallest value
 _CUSUM_BOUND = 2.807  # |Brownian motion| on [0, 1] exceeds it once in 100
 _SMOOTH_FROM = 20  # episodes; a running mean of fewer says nothing
 
 
-@_styled
-def to_rgb(figure: Figure) -> NDArray[np.uint8]:
-    """Return the drawn figure as pixels, shape (height, width, 3)."""
-    canvas = _canvas(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba(), np.uint8)[:, :, :3].copy()
-
-
-@_styled
-def to_png(figure: Figure) -> bytes:
-    """Return the drawn figure as PNG bytes without date or version: equal figures, equal bytes."""
-    stream = io.BytesIO()
-    _canvas(figure).print_png(stream, metadata={"Software": None})
-    return stream.getvalue()
-
-
-@_styled
+@styled
 def episode_figure(
     open_time: pd.DatetimeIndex,
     close: ArrayLike,
@@ -112,31 +92,31 @@ def episode_figure(
     exposure : notional over equity, long positive
     cost : costs paid so far, account currency
     """
-    time = _utc(open_time)
+    time = utc_times(open_time)
     arrays = {"close": close, "equity": equity, "exposure": exposure, "cost": cost}
-    price, value, held, paid = _aligned("plots.episode_figure", time.size, arrays)
+    price, value, held, paid = aligned("plots.episode_figure", time.size, arrays)
     peak = np.maximum.accumulate(value)
     figure = Figure(figsize=(WIDTH_IN, 6.2), layout="constrained")
     top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(2.0, 1.4, 1.0))
     _shade_exposure(top, time, price, held)
-    _line(top, time, price, color=INK, linewidth=1.1)
+    line(top, time, price, color=INK, linewidth=1.1)
     drawdown, cost_share = np.max(1.0 - value / peak), paid[-1] / value[0]
     finding = f"largest drawdown {100 * drawdown:.2f} %, costs {100 * cost_share:.2f} % of start"
-    top.set_title(f"Equity {_pct(value[-1] / value[0] - 1)}, {finding}")
+    top.set_title(f"Equity {percent(value[-1] / value[0] - 1)}, {finding}")
     top.set_ylabel("Close [price]")
-    kept = _thin(value)
+    kept = thin(value)
     middle.fill_between(time[kept], value[kept], peak[kept], label="drawdown", **_UNDER_WATER)
-    _line(middle, time, value, color=BLUE, label="equity")
+    line(middle, time, value, color=BLUE, label="equity")
     middle.legend(loc="upper left", ncols=2)
     middle.set_ylabel("Equity\n[account currency]")
-    _line(bottom, time, paid, color=VERMILION)
+    line(bottom, time, paid, color=VERMILION)
     bottom.set_ylabel("Costs so far\n[account currency]")
-    _time_axis(bottom)
+    time_axis(bottom)
     figure.align_ylabels()
     return figure
 
 
-@_styled
+@styled
 def bars_figure(
     splits: Mapping[str, pd.Series[float]],
     gaps: Iterable[tuple[pd.Timestamp, pd.Timestamp]] | None = None,
@@ -150,7 +130,7 @@ def bars_figure(
     """
     empty = [name for name, bars in splits.items() if bars.empty]
     if empty or not splits:
-        _refuse("plots.bars_figure", "bars in every split", f"none in {empty or 'no split'}")
+        refuse("plots.bars_figure", "bars in every split", f"none in {empty or 'no split'}")
     if gaps is None:
         parts = list(splits.values())
         gaps = [(a.index[-1], b.index[0]) for a, b in itertools.pairwise(parts)]
@@ -158,25 +138,25 @@ def bars_figure(
     ax = figure.subplots()
     for i, (name, bars) in enumerate(splits.items()):
         color = _SPLIT_COLORS.get(name, _OTHERS[i % len(_OTHERS)][0])
-        time, price = _utc(pd.DatetimeIndex(bars.index)), bars.to_numpy(np.float64)
-        _line(ax, time, price, color=color, linewidth=1.0, label=name)
+        time, price = utc_times(pd.DatetimeIndex(bars.index)), bars.to_numpy(np.float64)
+        line(ax, time, price, color=color, linewidth=1.0, label=name)
     for i, gap in enumerate(gaps):
-        left, right = _utc(pd.DatetimeIndex(gap))
+        left, right = utc_times(pd.DatetimeIndex(gap))
         ax.axvspan(left, right, label="_" if i else "left out (embargo)", **_HOLE)
     counts = ", ".join(f"{name} {len(bars):,}" for name, bars in splits.items())
     ax.set_title(f"Bars in time order: {counts}; no bar is in two splits")
     ax.set_ylabel("Close [price]")
-    _time_axis(ax)
+    time_axis(ax)
     figure.legend(loc="outside lower center", ncols=len(splits) + 1)
     return figure
 
 
-@_styled
+@styled
 def features_figure(features: pd.DataFrame) -> Figure:
     """Return the spread of each scaled feature and how often it is clipped, warm-up left out."""
     rows = features.dropna()
     if rows.empty:
-        _refuse("plots.features_figure", "a row without NaN", f"none in {len(features)} rows")
+        refuse("plots.features_figure", "a row without NaN", f"none in {len(features)} rows")
     values = rows.to_numpy(np.float64)
     low, q1, median, q3, high = np.quantile(values, (0.01, 0.25, 0.5, 0.75, 0.99), axis=0)
     clipped = 100.0 * np.mean(np.abs(values) >= CLIP, axis=0)
@@ -214,7 +194,7 @@ _PANELS = (
 )
 
 
-@_styled
+@styled
 def training_figure(stats: Mapping[str, Any]) -> Figure:
     """Return the curves of a training run, each with a line on what healthy looks like.
 
@@ -225,14 +205,14 @@ def training_figure(stats: Mapping[str, Any]) -> Figure:
         `eval_rewards`, `eval_sharpes`); None where there is no value; an absent list counts as
         empty. `target_entropy`, nats, is drawn if given.
     """
-    evaluated = _numbers(stats.get("eval_episodes"))
+    evaluated = numbers(stats.get("eval_episodes"))
     figure = Figure(figsize=(WIDTH_IN, 9.6), layout="constrained")
     axes = figure.subplots(len(_PANELS) // 2, 2)
     for ax, (key, title, unit, healthy) in zip(axes.flat, _PANELS, strict=True):
-        y = _numbers(stats.get(key))
+        y = numbers(stats.get(key))
         x = evaluated if key.startswith("eval_") else np.arange(1.0, y.size + 1)
         if x.size != y.size:
-            _refuse("plots.training_figure", f"{x.size} values (eval_episodes)", f"{y.size} {key}")
+            refuse("plots.training_figure", f"{x.size} values (eval_episodes)", f"{y.size} {key}")
         ax.set_title(title, pad=16)
         ax.text(0, 1.03, healthy, transform=ax.transAxes, color=GREY, fontsize=8.5)
         ax.set(xlabel="Episode", ylabel=f"{title.split()[-1].capitalize()} [{unit}]")
@@ -253,7 +233,7 @@ def training_figure(stats: Mapping[str, Any]) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def policy_figure(
     values: ArrayLike, positions: ArrayLike, action: ArrayLike, feature: str, optimal: ArrayLike | None = None
 ) -> Figure:
@@ -273,7 +253,7 @@ def policy_figure(
         maps["The optimum"] = np.asarray(optimal, np.float64)
     for name, field in maps.items():
         if field.shape != (p.size, x.size):
-            _refuse("plots.policy_figure", f"shape {(p.size, x.size)}", f"{field.shape} for {name.lower()}")
+            refuse("plots.policy_figure", f"shape {(p.size, x.size)}", f"{field.shape} for {name.lower()}")
     figure = Figure(figsize=(WIDTH_IN, 4.0), layout="constrained")
     axes = figure.subplots(1, len(maps), sharey=True, squeeze=False)[0]
     for ax, (name, field) in zip(axes, maps.items(), strict=True):
@@ -291,62 +271,62 @@ def policy_figure(
     return figure
 
 
-@_styled
+@styled
 def equity_figure(results: Sequence[Any]) -> Figure:
     """Return equity in % of start of several results, and the drawdown of the first, the agent."""
     if not results:
-        _refuse("plots.equity_figure", "at least one policy", "none")
+        refuse("plots.equity_figure", "at least one policy", "none")
     one_tier = len({result.tier for result in results}) == 1
     figure = Figure(figsize=(WIDTH_IN, 5.2), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2.6, 1.0))
     top.axhline(100.0, color=GREY, linewidth=0.8)
     for i, result in enumerate(results):
-        time, equity = _utc(result.open_time_utc), 100.0 * result.equity / result.start_equity
-        _aligned("plots.equity_figure", time.size, {f"equity of {result.name}": equity})
+        time, equity = utc_times(result.open_time_utc), 100.0 * result.equity / result.start_equity
+        aligned("plots.equity_figure", time.size, {f"equity of {result.name}": equity})
         name = result.name if one_tier else f"{result.name}, {result.tier}"
         look = {"color": BLUE, "linewidth": 2.0, "zorder": 3}
         if i:
             color, dash = _OTHERS[(i - 1) % len(_OTHERS)]
             look = {"color": color, "linestyle": dash, "linewidth": 1.2}
-        _line(top, time, equity, label=f"{name} {_pct(equity[-1] / 100 - 1)}", **look)
+        line(top, time, equity, label=f"{name} {percent(equity[-1] / 100 - 1)}", **look)
     agent, others = results[0], results[1:]
     final = agent.equity[-1] / agent.start_equity
     beaten = sum(bool(final > other.equity[-1] / other.start_equity) for other in others)
     compared = f", ahead of {beaten} of {len(others)} other curves" if others else ""
-    top.set_title(f"{agent.name} at {agent.tier} costs: {_pct(final - 1)}{compared}")
+    top.set_title(f"{agent.name} at {agent.tier} costs: {percent(final - 1)}{compared}")
     top.set_ylabel("Equity [% of start]")
     curve = np.concatenate(([agent.start_equity], agent.equity))
     drawdown = 100.0 * (curve / np.maximum.accumulate(curve) - 1.0)[1:]
-    time, kept = _utc(agent.open_time_utc), _thin(drawdown)
+    time, kept = utc_times(agent.open_time_utc), thin(drawdown)
     bottom.fill_between(time[kept], drawdown[kept], 0.0, **_UNDER_WATER)
-    _line(bottom, time, drawdown, color=VERMILION, linewidth=0.9)
+    line(bottom, time, drawdown, color=VERMILION, linewidth=0.9)
     bottom.set_ylabel("Drawdown of\nthe first [%]")
-    _time_axis(bottom)
+    time_axis(bottom)
     figure.legend(loc="outside lower center", ncols=3)
     figure.align_ylabels()
     return figure
 
 
-@_styled
+@styled
 def exposure_figure(result: Any) -> Figure:  # noqa: ANN401
     """Return what the agent held: exposure over time and its histogram, and the costs so far.
 
     Costs by kind are named if the result has `costs` (kind -> account currency, at the end). A
     warning is written if one exposure is held for over `STUCK_SHARE` of the time.
     """
-    time = _utc(result.open_time_utc)
+    time = utc_times(result.open_time_utc)
     arrays = {"exposure": result.exposure, "cost_paid": result.cost_paid}
-    held, paid = _aligned("plots.exposure_figure", time.size, arrays)
+    held, paid = aligned("plots.exposure_figure", time.size, arrays)
     figure = Figure(figsize=(WIDTH_IN, 5.2), layout="constrained")
     axes = figure.subplot_mosaic("EEE;CCL", height_ratios=(1.3, 1.0))
     axes["E"].axhline(0.0, color=GREY, linewidth=0.8)
-    _line(axes["E"], time, held, color=BLUE, drawstyle="steps-post", linewidth=0.9)
+    line(axes["E"], time, held, color=BLUE, drawstyle="steps-post", linewidth=0.9)
     long, short, flat = (100.0 * np.mean(np.sign(held) == sign) for sign in (1, -1, 0))
     shares = f"long {long:.1f} %, short {short:.1f} %, flat {flat:.1f} % of the time"
     axes["E"].set_title(f"{result.name}: {shares}")
     axes["E"].set_ylabel("Exposure [x equity]")
     scale = 100.0 / result.start_equity
-    _line(axes["C"], time, scale * paid, color=VERMILION)
+    line(axes["C"], time, scale * paid, color=VERMILION)
     parts: Mapping[str, float] = getattr(result, "costs", None) or {}
     named = ", ".join(f"{kind} {scale * cost:.2f}" for kind, cost in parts.items())
     axes["C"].set_title(f"Costs {scale * paid[-1]:.2f} % of start{': ' if named else ''}{named}")
@@ -355,8 +335,8 @@ def exposure_figure(result: Any) -> Figure:  # noqa: ANN401
     bins, weights = np.linspace(-reach, reach, 41), np.full(held.size, 100.0 / held.size)
     axes["L"].hist(held, bins=bins.tolist(), weights=weights, color=BLUE)
     axes["L"].set(xlabel="Exposure [x equity]", ylabel="Share of the time [%]")
-    _time_axis(axes["E"])
-    _time_axis(axes["C"])
+    time_axis(axes["E"])
+    time_axis(axes["C"])
     level, share = _main_level(held, 0.05 * reach)
     if share > STUCK_SHARE:
         finding = f"near {level:+.2f} x equity {100 * share:.1f} % of the time"
@@ -364,7 +344,7 @@ def exposure_figure(result: Any) -> Figure:  # noqa: ANN401
     return figure
 
 
-@_styled
+@styled
 def random_figure(agent_return: float, random_returns: ArrayLike) -> Figure:
     """Return where the agent's net return lies among random policies of the same turnover.
 
@@ -373,7 +353,7 @@ def random_figure(agent_return: float, random_returns: ArrayLike) -> Figure:
     draws = np.asarray(random_returns, np.float64)
     if draws.ndim != 1 or not draws.size or not np.isfinite([*draws, agent_return]).all():
         found = f"{agent_return} and an array of shape {draws.shape}"
-        _refuse("plots.random_figure", "finite returns of one dimension", found)
+        refuse("plots.random_figure", "finite returns of one dimension", found)
     percentile = 100.0 * np.mean(draws < agent_return)
     figure = Figure(figsize=(WIDTH_IN, 3.6), layout="constrained")
     ax = figure.subplots()
@@ -382,25 +362,25 @@ def random_figure(agent_return: float, random_returns: ArrayLike) -> Figure:
     ax.axvline(100.0 * agent_return, color=VERMILION, linewidth=2.2, label="the agent")
     ax.axvline(100.0 * float(np.median(draws)), color=INK, linestyle="--", label="median of random")
     compared = f"better than {percentile:.0f} % of {draws.size:,} random policies"
-    ax.set_title(f"Net return {_pct(agent_return)}: {compared} with the same turnover")
+    ax.set_title(f"Net return {percent(agent_return)}: {compared} with the same turnover")
     ax.set(xlabel="Net return over the split [% of start]", ylabel="Random policies [number]")
     figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
-@_styled
+@styled
 def seeds_figure(results: Sequence[Any]) -> Figure:
     """Return equity of one configuration over its seeds: every seed, their median, the band between extremes.
 
     All results are over the same times.
     """
     if len(results) < 2:
-        _refuse("plots.seeds_figure", "at least two seeds", f"{len(results)}")
-    time = _utc(results[0].open_time_utc)
+        refuse("plots.seeds_figure", "at least two seeds", f"{len(results)}")
+    time = utc_times(results[0].open_time_utc)
     curves = {f"{r.name} {i}": 100.0 * r.equity / r.start_equity for i, r in enumerate(results)}
-    equity = np.stack(_aligned("plots.seeds_figure", time.size, curves))
+    equity = np.stack(aligned("plots.seeds_figure", time.size, curves))
     figure = Figure(figsize=(WIDTH_IN, 3.6), layout="constrained")
-    ax, kept = figure.subplots(), _thin(np.median(equity, axis=0))
+    ax, kept = figure.subplots(), thin(np.median(equity, axis=0))
     ax.axhline(100.0, color=GREY, linewidth=0.8)
     low, high = equity[:, kept].min(axis=0), equity[:, kept].max(axis=0)
     ax.fill_between(time[kept], low, high, color=SKY, alpha=0.3, linewidth=0, label="worst to best seed")
@@ -408,15 +388,17 @@ def seeds_figure(results: Sequence[Any]) -> Figure:
         ax.plot(time[kept], curve[kept], color=BLUE, alpha=0.4, linewidth=0.8)
     ax.plot(time[kept], np.median(equity[:, kept], axis=0), color=BLUE, linewidth=2.0, label="median seed")
     ends = equity[:, -1] / 100 - 1
-    spread = f"worst {_pct(ends.min())}, median {_pct(float(np.median(ends)))}, best {_pct(ends.max())}"
+    spread = (
+        f"worst {percent(ends.min())}, median {percent(float(np.median(ends)))}, best {percent(ends.max())}"
+    )
     ax.set_title(f"{len(equity)} seeds: {spread}")
     ax.set_ylabel("Equity [% of start]")
-    _time_axis(ax)
+    time_axis(ax)
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
-@_styled
+@styled
 def folds_figure(returns: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
     """Return the net return of each fold: a dot a seed, a bar from worst to best, policies side by side.
 
@@ -424,7 +406,7 @@ def folds_figure(returns: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
     """
     folds = max((len(by_fold) for by_fold in returns.values()), default=0)
     if not folds:
-        _refuse("plots.folds_figure", "at least one fold", "none")
+        refuse("plots.folds_figure", "at least one fold", "none")
     figure = Figure(figsize=(WIDTH_IN, 3.6), layout="constrained")
     ax, colors = figure.subplots(), (BLUE, *(color for color, _ in _OTHERS))
     ax.axhline(0.0, color=GREY, linewidth=0.8)
@@ -446,14 +428,14 @@ def folds_figure(returns: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def costs_figure(rows: Sequence[Mapping[str, Any]], break_even: float | None) -> Figure:
     """Return the net return over multiples of all trading costs, and the multiple at which it is 0.
 
     Each row has `multiple` and `net_return_frac`.
     """
     if not rows:
-        _refuse("plots.costs_figure", "at least one multiple of the costs", "none")
+        refuse("plots.costs_figure", "at least one multiple of the costs", "none")
     multiple = np.array([row["multiple"] for row in rows], np.float64)
     net = 100.0 * np.array([row["net_return_frac"] for row in rows], np.float64)
     figure = Figure(figsize=(WIDTH_IN, 3.2), layout="constrained")
@@ -475,14 +457,14 @@ def costs_figure(rows: Sequence[Mapping[str, Any]], break_even: float | None) ->
     return figure
 
 
-@_styled
+@styled
 def inputs_figure(moved: Mapping[str, float], most: int = 15) -> Figure:
     """Return the inputs that move the agent's target most when they are drawn from another time.
 
     `moved`: name -> mean absolute change of the target, in [0, 2].
     """
     if not moved:
-        _refuse("plots.inputs_figure", "at least one input", "none")
+        refuse("plots.inputs_figure", "at least one input", "none")
     shown = sorted(moved.items(), key=lambda item: -item[1])[:most]
     figure = Figure(figsize=(WIDTH_IN, 1.2 + 0.24 * len(shown)), layout="constrained")
     ax = figure.subplots()
@@ -494,7 +476,7 @@ def inputs_figure(moved: Mapping[str, float], most: int = 15) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def drift_figure(rows: Sequence[Mapping[str, Any]], paths: Mapping[str, ArrayLike], word: str) -> Figure:
     """Return KS distances of the most suspicious series, and CUSUM paths with their 1 % bound.
 
@@ -506,7 +488,7 @@ def drift_figure(rows: Sequence[Mapping[str, Any]], paths: Mapping[str, ArrayLik
     """
     distances = [row for row in rows if row["test"] == "KS"][:12]
     if not distances or not paths:
-        _refuse("plots.drift_figure", "at least one series", "none")
+        refuse("plots.drift_figure", "at least one series", "none")
     figure = Figure(figsize=(WIDTH_IN, 3.9), layout="constrained")
     left, right = figure.subplots(1, 2)
     colors = [VERMILION if row["alarm"] else SKY for row in distances]
@@ -524,68 +506,6 @@ def drift_figure(rows: Sequence[Mapping[str, Any]], paths: Mapping[str, ArrayLik
     figure.suptitle(f"Drift since training: {word}, {alarms} of {len(rows)} tests raise an alarm", **_LEFT)
     figure.legend(loc="outside lower center", ncols=3)
     return figure
-
-
-def _canvas(figure: Figure) -> Any:  # noqa: ANN401  # its methods carry no types
-    """Return a canvas of a figure whose layout is settled: a second pass would move it by a pixel."""
-    canvas = FigureCanvasAgg(figure)
-    if engine := figure.get_layout_engine():
-        engine.execute(figure)
-    figure.set_layout_engine("none")
-    return canvas
-
-
-def _refuse(where: str, required: str, found: str) -> None:
-    msg = f"{where}: {required} required, found {found}; check what is passed in"
-    raise DataError(msg)
-
-
-def _aligned(where: str, n: int, arrays: Mapping[str, ArrayLike]) -> list[FloatArray]:
-    out = [np.asarray(values, np.float64) for values in arrays.values()]
-    wrong = [f"{k} {v.shape}" for k, v in zip(arrays, out, strict=True) if v.shape != (n,) or not n]
-    if wrong:
-        _refuse(where, f"one value for each of {n} times (at least 1)", ", ".join(wrong))
-    return out
-
-
-def _utc(index: pd.DatetimeIndex) -> TimeArray:
-    naive = index if index.tz is None else index.tz_convert("UTC").tz_localize(None)
-    return naive.to_numpy().astype("datetime64[ns]")
-
-
-def _numbers(values: Sequence[float | None] | None) -> FloatArray:
-    return np.array([np.nan if v is None else v for v in values or ()], np.float64)
-
-
-def _pct(fraction: float) -> str:
-    return f"{100 * fraction:+.2f} %"
-
-
-def _thin(values: FloatArray) -> NDArray[np.int64]:
-    """Return the points to draw; of a long series the lowest and highest of each slice."""
-    n = values.size
-    if n <= _MAX_POINTS:
-        return np.arange(n)
-    width = -(-2 * n // _MAX_POINTS)
-    whole = n // width * width
-    slices, start = values[:whole].reshape(-1, width), np.arange(0, whole, width)
-    extremes = (start + slices.argmin(1), start + slices.argmax(1))
-    kept: NDArray[np.int64] = np.unique(np.concatenate((*extremes, [0], np.arange(whole, n))))
-    return kept
-
-
-def _line(ax: Axes, time: TimeArray, values: FloatArray, **look: Any) -> None:  # noqa: ANN401
-    kept, marker = _thin(values), "o" if values.size == 1 else ""
-    ax.plot(time[kept], values[kept], marker=marker, markersize=4, **look)
-
-
-def _time_axis(ax: Axes) -> None:
-    api = cast("Any", dates)  # without types
-    locator = api.AutoDateLocator(maxticks=9)
-    ax.xaxis.set_major_locator(locator)
-    ax.xaxis.set_major_formatter(api.ConciseDateFormatter(locator))
-    ax.set_xlabel("Time [UTC]")
-    ax.margins(x=0.01)
 
 
 def _shade_exposure(ax: Axes, time: TimeArray, price: FloatArray, held: FloatArray) -> None:

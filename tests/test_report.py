@@ -499,7 +499,8 @@ def source_of(folder, drawn, **more):
 
 def test_tables_of_any_kind_stand_under_their_figure_or_by_themselves(tmp_path):
     tables = [
-        {"title": "Costs", "note": "why <so>", "columns": ["Name", "Days", "Net [%]"], "rows": [["a", 3, -1.234], ["b", 4, None]]},
+        {"title": "Costs", "note": "why <so>", "columns": ["Name", "Days", "Net [%]"],
+         "rows": [["a", 3, -1.234], ["b", 4, None]]},
         {"title": "Folds", "columns": ["Word"], "rows": [["-0.5 to 1.0"], [None]]},
     ]  # fmt: skip
     found = source_of(tmp_path, figures("costs"), tables=tables)
