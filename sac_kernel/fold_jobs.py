@@ -215,7 +215,6 @@ def run_job(settings: Settings, job: Job, path: Path) -> None:
     facts |= {
         "identity": settings.identity(job),
         "train_days": int(fold.train.size),
-        "test_utc": [str(moment)[:10] for moment in one.result.open_time_utc[[0, -1]]],
         "trials": _trial_rows(one.fitted, settings, job),
         "cpu_s": time.process_time() - started_s,
     }

@@ -132,7 +132,7 @@ def finish_outputs(
     }
     files.write_json(top / "summary.json", summary)
     figures = report_figures(headline, judgement) | report_sections.figures(judgement, shown)
-    seeds = [j.results["base"][0] for j in judgements if j.results["base"][0].name == rows[0]["policy"]]
+    seeds = seed_passes(judgements)
     if len(seeds) > 1:
         figures["seeds"] = plots.seeds_figure(seeds)
     figures["bars"] = plots.bars_figure(_closes(data))
@@ -144,6 +144,12 @@ def finish_outputs(
     facts |= {"status": summary["status"], "episodes": min(job.facts["episodes"] for job in jobs)}
     files.write_manifest(top, _output_files(top), facts)
     return summary
+
+
+def seed_passes(judgements: Sequence[Judgement]) -> list[EpisodeResult]:
+    """Return the first agent's pass at base cost, one a seed."""
+    passes = [judgement.results["base"][0] for judgement in judgements]
+    return [one for one in passes if one.name == passes[0].name]
 
 
 def _verdict(jobs: Sequence[FinishedJob], judgements: Sequence[Judgement]) -> dict[str, Any]:

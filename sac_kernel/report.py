@@ -91,6 +91,7 @@ _FACTS = {
 _PLAIN = ("seed", "agent_id")  # numbers that are names: no separators
 _DASH = '<span class="absent" title="no value">\u2013</span>'
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
+_MINUS = re.compile(r"(?<!\w)-(?=\d)")  # before a number, not inside a date or a word
 _MAX_WIDTH = 100
 _SHORT = 6  # values; a longer mapping is folded
 
@@ -299,7 +300,7 @@ def _text(value: object) -> str:
 
 def _signed(number: str) -> str:
     """Return a number with a true minus sign, for the page."""
-    return _text(number.replace("-", "\u2212"))
+    return _text(_MINUS.sub("\u2212", number))
 
 
 def _section(title: str, body: str) -> str:

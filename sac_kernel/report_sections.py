@@ -179,8 +179,9 @@ def benchmarks(results: Sequence[EpisodeResult]) -> dict[str, FloatArray]:
     """Return flat and the baseline with the highest Sharpe ratio, the bound aside: name -> daily returns."""
     aside = (baselines.FLAT, baselines.FORESIGHT, evaluation.RANDOM)
     real = [one for one in results if one.name not in aside and not one.name.startswith("agent")]
-    best = max(real, key=lambda one: significance.moments(one.daily_returns).sharpe)
-    return {"flat": np.zeros(best.daily_returns.size), best.name: best.daily_returns}
+    best = sorted(real, key=lambda one: significance.moments(one.daily_returns).sharpe)[-1:]
+    flat = np.zeros(results[0].daily_returns.size)
+    return {baselines.FLAT: flat, **{one.name: one.daily_returns for one in best}}
 
 
 def _pbo(ledger: Sequence[Trial]) -> tuple[float | None, str]:

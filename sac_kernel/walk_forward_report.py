@@ -208,7 +208,7 @@ def summary(collected: Collected, ledger: Sequence[Trial], command: str) -> dict
     for tier in settings.tiers:
         policies = [which[a, tier] for a in order for which in (collected.headline, collected.ensemble)]
         rows += [one.row() for one in (*policies, *collected.baselines[tier])]
-    name = f"agent {top} ({preset_of(top).label})"
+    name = f"Agent {top} ({preset_of(top).label})"
     told = {**found[top], "sentence": f"{name}: {found[top]['sentence']}"}
     others = [
         f"It stands for all {len(found)} agents: its p value is the smallest, and Holm's correction pays for that."
@@ -299,7 +299,7 @@ def _agents_table(collected: Collected, found: Mapping[int, dict[str, Any]]) -> 
         "title": "Agents",
         "note": "One verdict each at base cost, on the joined test days; the IQM is over seeds and folds.",
         "columns": [
-            "Agent", "Verdict", "Deflated Sharpe [0 to 1]", "p (Holm)", "Trials", "worth", "Beats random [%]",
+            "Agent", "Verdict", "Deflated Sharpe [0 to 1]", "p (Holm)", "Trials", "worth independent", "Beats random [%]",
             "IQM of Sharpe (ann.)", "95 % interval", f"P(better than {baselines.RIDGE})",
         ],
         "rows": rows,
@@ -312,7 +312,7 @@ def _folds_table(collected: Collected) -> dict[str, Any]:
         for agent_id in collected.settings.agents:
             same = [folds[fold - 1] for folds in collected.of(agent_id)]
             net = [100.0 * math.expm1(r.passes[0].log_growth) for r in same]
-            span = " to ".join(same[0].facts["test_utc"])
+            span = " to ".join(_span(same[0].passes[0]))
             rows.append(
                 [
                     f"{fold}",
@@ -348,15 +348,15 @@ def figures(collected: Collected, shown: Mapping[str, Any]) -> dict[str, Figure]
     """Return the page's figures in its order."""
     top = standing({int(k): v for k, v in shown["verdicts"].items()})
     base = collected.headline[top, "base"]
-    rivals = [collected.headline[a, "base"] for a in collected.settings.agents if a != top]
+    order = [top, *(a for a in collected.settings.agents if a != top)]
+    rivals = [collected.headline[a, "base"] for a in order[1:]]
     drawn = (baselines.HOLD, baselines.MOMENTUM, baselines.RIDGE)
     rivals += [one for one in collected.baselines["base"] if one.name in drawn]
     out = {"equity": plots.equity_figure([base, *rivals])}
     if collected.settings.seeds > 1:
-        for agent_id in collected.settings.agents:
-            name = "seeds" if agent_id == top else f"seeds-agent-{agent_id}"
-            out[name] = plots.seeds_figure(collected.seeds[agent_id, "base"])
-    out["folds"] = plots.folds_figure(_fold_returns(collected))
+        for agent_id in order:
+            out[f"seeds-agent-{agent_id}"] = plots.seeds_figure(collected.seeds[agent_id, "base"])
+    out["folds"] = plots.folds_figure(_fold_returns(collected, order))
     out["exposure"] = plots.exposure_figure(base)
     share, random = percentile(collected, top)
     if share is not None:
@@ -397,8 +397,8 @@ def csv_rows(collected: Collected) -> list[dict[str, Any]]:
             "agent": r.job.agent_id or "baseline",
             "seed": r.job.seed,
             "fold": r.job.fold,
-            "test_first": r.facts["test_utc"][0],
-            "test_last": r.facts["test_utc"][1],
+            "test_first": _span(one)[0],
+            "test_last": _span(one)[1],
             "updates": r.facts.get("updates"),
             "cpu_s": round(r.facts["cpu_s"], 1),
             **one.row(),
@@ -425,6 +425,12 @@ def _facts(collected: Collected) -> dict[str, Any]:
         "cpu_s_a_training": float(np.median([r.facts["cpu_s"] for r in trained])),
         "cpu_s_in_all": float(np.sum([r.facts["cpu_s"] for r in collected.jobs])),
     }
+
+
+def _span(result: EpisodeResult) -> tuple[str, str]:
+    """Return the first and the last trading day."""
+    first, last = result.day[[0, -1]].astype("datetime64[D]")
+    return str(first), str(last)
 
 
 def _inputs(collected: Collected, agent_id: int) -> dict[str, float]:
@@ -458,10 +464,10 @@ def _models(collected: Collected) -> dict[str, FloatArray]:
     return {one.name: one.daily_returns for a in agents for one in collected.seeds[a, "base"]}
 
 
-def _fold_returns(collected: Collected) -> dict[str, list[list[float]]]:
+def _fold_returns(collected: Collected, agents: Sequence[int]) -> dict[str, list[list[float]]]:
     """Return policy -> a list a fold of net returns, one a seed."""
     out = {}
-    for agent_id in collected.settings.agents:
+    for agent_id in agents:
         by_fold = zip(*collected.of(agent_id), strict=True)
         out[f"agent {agent_id}"] = [[math.expm1(r.passes[0].log_growth) for r in fold] for fold in by_fold]
     for name in (baselines.RIDGE, baselines.HOLD):
