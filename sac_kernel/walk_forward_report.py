@@ -299,7 +299,8 @@ def _agents_table(collected: Collected, found: Mapping[int, dict[str, Any]]) -> 
         "title": "Agents",
         "note": "One verdict each at base cost, on the joined test days; the IQM is over seeds and folds.",
         "columns": [
-            "Agent", "Verdict", "Deflated Sharpe [0 to 1]", "p (Holm)", "Trials", "worth independent", "Beats random [%]",
+            "Agent", "Verdict", "Deflated Sharpe [0 to 1]", "p (Holm)", "Trials", "worth",
+            "Beats random [%]",
             "IQM of Sharpe (ann.)", "95 % interval", f"P(better than {baselines.RIDGE})",
         ],
         "rows": rows,
