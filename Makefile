@@ -13,7 +13,7 @@ EPISODES ?= 8
 export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_PROGRESS_BAR ?= on
 
-.PHONY: kaggle-rehearsal test-client run test lint type bench prove calibrate audit docs fuzz build clean check-wheels fmt tune-peers
+.PHONY: kaggle-rehearsal test-client run test lint type bench prove calibrate audit docs fuzz crash soak coverage mutants lock licences audit-deps locked build clean check-wheels fmt tune-peers
 
 run: $(READY)
 	$(BIN)/python build_kernel.py --set num_episodes=$(EPISODES) --set eval_frequency=2 \
@@ -79,6 +79,41 @@ docs: $(READY)-docs
 
 fuzz: $(READY)-dev
 	$(BIN)/python -m tests.fuzz_bars --count 10000
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz_files --count 20000
+
+# 200 times kill -9, at random moments and inside writes; each time the same final digest: about 10 minutes.
+crash: $(READY)-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.crash --kills 200
+
+# Two million environment steps: memory's slope, files.
+soak: $(READY)-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak --steps 2000000
+
+# Line and branch coverage of the whole suite; what is not covered is listed with its lines.
+coverage: $(READY)-trust
+	OMP_NUM_THREADS=1 $(BIN)/python -m coverage run -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m coverage combine -q
+	$(BIN)/python -m coverage report
+
+# Sampled mutants of the four modules that hold money, learning and state; docs/trust.md has the score.
+mutants: $(READY)-trust
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants
+
+lock: $(READY)-trust
+	$(BIN)/python .ci/dependencies.py lock
+
+licences: $(READY)-dev
+	$(BIN)/python .ci/dependencies.py licences
+
+audit-deps: $(READY)-trust
+	$(BIN)/python .ci/dependencies.py audit
+
+# The environment of the lock, every file's hash checked; torch first, from the index of your choice.
+locked:
+	$(PYTHON) -m venv "$(VENV)"
+	$(PIP) install -r requirements/torch.txt
+	$(PIP) install --require-hashes -r requirements/lock-$(IMAGE).txt
+	touch $(READY) $(READY)-dev
 
 check-wheels:
 	$(PYTHON) .ci/check_wheels.py
@@ -95,6 +130,10 @@ $(READY): requirements/torch.txt requirements/run.txt requirements/$(IMAGE).txt
 
 $(READY)-dev: $(READY) requirements/dev.txt
 	$(PIP) install -r requirements/dev.txt -c requirements/$(IMAGE).txt
+	touch $@
+
+$(READY)-trust: $(READY)-dev requirements/trust.txt
+	$(PIP) install -r requirements/trust.txt -c requirements/$(IMAGE).txt
 	touch $@
 
 $(READY)-bench: $(READY) requirements/bench.txt

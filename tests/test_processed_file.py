@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sac_kernel import processed_file
 from sac_kernel.bar_table import BarTable
 from sac_kernel.data_pipeline import DataConfig, DataPipeline, split_table
 from sac_kernel.errors import DataError
@@ -191,6 +192,19 @@ def test_what_leads_elsewhere_or_claims_too_much_is_refused(path, replacement, f
         del file["val/EURUSD/close"]
         replacement(file, "val/EURUSD/close")
     with pytest.raises(DataError, match=found):
+        read_processed(path)
+
+
+def test_names_that_stand_for_the_same_data_are_counted_every_time(path, monkeypatch):
+    """One column of the file under hundreds of names is small on the disk and large in memory."""
+    monkeypatch.setattr(processed_file, "_MAX_TOTAL_BYTES", 1_000_000)
+    read_processed(path)
+    with h5py.File(path, "r+") as file:
+        for i in range(20):
+            group = file.create_group(f"train/X{i:02d}")
+            for column in ("timestamp", *PRICES):
+                group[column] = file[f"train/EURUSD/{column}"]  # a hard link
+    with pytest.raises(DataError, match="at most 1,000,000 bytes of bars in a file are required"):
         read_processed(path)
 
 

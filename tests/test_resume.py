@@ -10,7 +10,7 @@ import torch
 
 from sac_kernel import checkpoint, files, job_folders, job_outputs
 from sac_kernel.data_pipeline import write_processed
-from sac_kernel.errors import CheckpointError, InputNotFoundError
+from sac_kernel.errors import CheckpointError, InputNotFoundError, NonFiniteError
 from sac_kernel.job_queue import run_jobs
 from sac_kernel.run_config import AGENT_PRESETS, RunConfig
 from sac_kernel.runtime import Deadline
@@ -148,6 +148,24 @@ def test_a_signal_ends_the_run_well_with_its_state_saved(h5, uncut, tmp_path, nu
 
     cut = make_trainer(h5, tmp_path, deadline=Signalled(17)).train()
     assert (cut.facts["status"], cut.facts["env_steps"]) == ("cut", 17 * 6)
+    resumed = make_trainer(h5, tmp_path)
+    resumed.train()
+    assert_same_run(uncut, resumed)
+
+
+def test_weights_that_stop_being_finite_end_the_run_and_the_last_good_state_goes_on(h5, uncut, tmp_path):
+    class Diverges(StopAfter):
+        def request_stop(self):
+            with torch.no_grad():
+                trainer.agent.nets.actor.head.bias[0] = float("nan")
+
+    trainer = make_trainer(h5, tmp_path, deadline=Diverges(25))
+    with pytest.raises(
+        NonFiniteError, match=r"action at environment step 150; .*actor\.head\.bias at update"
+    ):
+        trainer.train()
+    state, facts = checkpoint.load_state(tmp_path / "state")
+    assert (state["env_steps"], facts["episodes"]) == (120, 2)
     resumed = make_trainer(h5, tmp_path)
     resumed.train()
     assert_same_run(uncut, resumed)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sac_kernel import files
-from sac_kernel.errors import CheckpointError, ConfigError
+from sac_kernel.errors import CheckpointError, ConfigError, NonFiniteError
 from sac_kernel.sac_agent import Interaction, SACAgent, SACConfig, as_vector_env
 
 
@@ -386,11 +386,97 @@ def test_loading_another_order_of_features_names_both(tmp_path):
 
 def test_weights_that_are_not_finite_are_refused(tmp_path):
     agent, path = saved(tmp_path)
-    with torch.no_grad():
-        agent.nets.actor.head.bias[0] = float("nan")
-    agent.save(path)
-    with pytest.raises(CheckpointError, match="finite weights"):
+    content = agent.content()
+    content["weights"]["actor.head.bias"][0] = float("nan")
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=r"weights\.actor\.head\.bias: finite numbers required"):
         SACAgent.from_checkpoint(path, device="cpu")
+
+
+def test_a_config_that_claims_wide_networks_is_refused_before_they_are_made(tmp_path):
+    agent, path = saved(tmp_path)
+    content = agent.content()
+    for widths in ([10**9, 10**9], [8] * 100_000):
+        content["config"]["hidden_dims"] = widths
+        torch.save(content, path)
+        with pytest.raises(CheckpointError, match=r"weights.* required, found"):
+            SACAgent.from_checkpoint(path, device="cpu")
+
+
+# -- numbers that are not finite -----------------------------------------------------------------
+
+
+def test_an_agent_that_is_not_finite_is_not_saved_and_the_old_file_stays(tmp_path):
+    agent, path = saved(tmp_path)
+    before = path.read_bytes()
+    with torch.no_grad():
+        agent.nets.critic.q1.head.bias[0] = float("inf")
+    for refused in (lambda: agent.save(path), agent.training_state):
+        with pytest.raises(
+            NonFiniteError, match=r"in weights\.critic\.q1\.head\.bias at update 0: .*lower learning"
+        ):
+            refused()
+    assert path.read_bytes() == before
+
+
+class Poisoned(Drift):
+    """An env one of whose numbers is not finite from a step on."""
+
+    def __init__(self, what, step):
+        self.what, self.left = what, step
+
+    def reset(self, *, seed=None, options=None):
+        obs, info = super().reset(seed=seed)
+        return self.spoil(obs, "first obs"), info
+
+    def spoil(self, obs, what):
+        return np.full_like(obs, np.nan) if self.what == what and self.left <= 0 else obs
+
+    def step(self, action):
+        obs, reward, *rest = super().step(action)
+        self.left -= 1
+        reward = np.inf if self.what == "reward" and self.left <= 0 else reward
+        return self.spoil(obs, "next_obs"), reward, *rest
+
+
+@pytest.mark.parametrize(
+    ("what", "name", "step"),
+    [("next_obs", "next_obs", 59), ("reward", "reward", 59), ("first obs", "obs", 0)],
+)
+def test_a_number_of_the_env_that_is_not_finite_stops_before_the_buffer(what, name, step):
+    agent = make_agent(warmup_steps=0 if what == "first obs" else 40)
+    env = Poisoned(what, 60 if step else 0)
+    with pytest.raises(NonFiniteError, match=rf"in {name} at environment step {step}; the env made it"):
+        agent.learn(env, 100)
+    assert len(agent.buffer) == step
+    assert all(torch.isfinite(rows).all() for rows in agent.buffer.state()["rows"].values())
+
+
+def test_an_update_that_diverges_stops_before_the_buffer_naming_the_weights_and_the_cause():
+    agent = make_agent(learning_rate=1e36)
+    with pytest.raises(
+        NonFiniteError, match=r"action at environment step 4\d; .*weights\..* at update \d.*learning_rate"
+    ):
+        agent.learn(Drift(), 100)
+    assert all(torch.isfinite(rows).all() for rows in agent.buffer.state()["rows"].values())
+    assert len(agent.buffer) < 60
+
+
+@pytest.mark.parametrize("poisoned", ["loss", "gradient"])
+def test_a_loss_or_gradient_that_is_not_finite_never_reaches_a_file(tmp_path, monkeypatch, poisoned):
+    agent, path = saved(tmp_path)
+    agent.learn(Drift(), 60)
+    before = path.read_bytes()
+    if poisoned == "loss":
+        agent.buffer._ring.reward[:] = float("nan")  # no check sees it there
+    else:
+        agent.buffer._ring.reward[:] = 3e38  # finite, but its squared error is not
+    agent.update()
+    with pytest.raises(NonFiniteError, match="at update"):
+        agent.save(path)
+    with pytest.raises(NonFiniteError, match="at update"):
+        agent.training_state()
+    assert path.read_bytes() == before
 
 
 def damage_nothing_there(path):
@@ -486,6 +572,35 @@ def test_code_in_a_file_is_refused_and_never_runs(tmp_path, pack):
         with pytest.raises(CheckpointError, match=r"agent_1_best\.pt"):
             SACAgent.from_checkpoint(path, device="cpu")
     assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "required"),
+    [
+        (
+            "learner",
+            lambda state: state["learner"].update(critic_mean=torch.zeros(3)),
+            r"critic_mean: .*torch\.float32 required",
+        ),
+        ("learner", lambda state: state["learner"].pop("step"), "without .'step'."),
+        (
+            "weights",
+            lambda state: state["weights"]["log_alpha"].fill_(float("nan")),
+            "finite numbers required",
+        ),
+        ("generator", lambda state: state.update(generator=torch.zeros(3)), r"torch\.uint8 required"),
+        ("metrics_sum", lambda state: state.update(metrics_sum=[0.0] * 5), "found list"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_state_of_another_shape_is_refused_before_any_of_it_is_used(part, change, required):
+    agent, other = make_agent(), make_agent(seed=1)
+    state, before = other.training_state(), agent.training_state()
+    change(state)
+    with pytest.raises(CheckpointError, match=rf"restore: {part}.*{required}"):
+        agent.restore(state)
+    after = agent.training_state()
+    assert all(torch.equal(before["weights"][k], v) for k, v in after["weights"].items())
 
 
 def test_a_failed_save_leaves_the_file_that_was_there(tmp_path, monkeypatch):
