@@ -4,8 +4,8 @@ Captured share of the optimum's noise-free reward on fresh paths, by the final g
 actor); `best` is the best of ten evaluations on the way. Markets without noise (M0, M1, M2, M9) are
 simulators that cost nothing: each of 64 accounts gives a fresh transition an update. The others are learnt as
 a panel of bars is: one path of 150,000 bars, 60 accounts, the trainer's update ratio, rewards denoised by
-`expected_return` fitted on that path, judged on fresh paths; beside them what that fit captures with the best
-band for its strength. With raw rewards the realised returns are taken instead, from the simulator where there
+`expected_return` fitted on that path, judged on fresh paths; beside them what the ridge of that path captures with
+the best band for its strength. With raw rewards the realised returns are taken instead, from the simulator where there
 is one (M3, M4, M5, M6, M8, M10), from the path elsewhere.
 """
 
