@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 
 from sac_kernel import export, runtime
@@ -24,6 +24,8 @@ def differences(model: Path, states: int, seed: int = 0) -> np.ndarray:
     Raw features are drawn around the train mean with 2.5 times the train deviation, so that 5 % lie beyond the
     clip; account and clock from [-5, 5]. Torch gets them scaled as `indicators.scale_into` scales.
     """
+    import onnxruntime
+
     runtime.set_threads(1)
     agent, pipeline = SACAgent.from_checkpoint(model, device="cpu"), FeaturePipeline.from_checkpoint(model)
     center, scale = pipeline.scaler
@@ -56,7 +58,7 @@ def main() -> int:
     median, high = np.quantile(found, [0.5, 0.999])
     print(
         f"{time.strftime('%Y-%m-%d', time.gmtime())}, seed 0, torch {torch.__version__}, onnxruntime "
-        f"{onnxruntime.__version__}, numpy {np.__version__}\n{len(found):,} states of {args.model.name}: largest "
+        f"{version('onnxruntime')}, numpy {np.__version__}\n{len(found):,} states of {args.model.name}: largest "
         f"difference {found.max():.2e}, 99.9 % below {high:.2e}, median {median:.2e}; {np.mean(found == 0):.1%} equal"
     )
     return 0

@@ -19,7 +19,7 @@ from sac_kernel.bar_table import PRICE_SIDES
 from sac_kernel.config import from_flat
 from sac_kernel.errors import CheckpointError, DataError
 from sac_kernel.feature_engineering import REGIME_FEATURE, FeaturePipeline, warmup_bars
-from sac_kernel.indicators import Memory, seconds_of
+from sac_kernel.indicators import Memory, open_seconds
 from sac_kernel.market import CLOCK_FEATURES
 from sac_kernel.sac_agent import SACAgent
 from sac_kernel.trading_env import Market, TradingEnvConfig
@@ -104,7 +104,7 @@ class Decider:
         self._begun = False
         self._low = np.full(len(pipeline.feature_names), np.inf, np.float32)
         self._high = -self._low
-        self._seen: dict[str, pd.Timestamp] = {}
+        self._seen: dict[str, int] = {}  # open of the last bar, Unix seconds
         self.rows = np.zeros((0, len(Bar)))
         self.observed = np.zeros((0, len(pipeline.feature_names) + len(CLOCK_FEATURES)), np.float32)
         empty = self.as_market(self.rows, self.observed, pd.DatetimeIndex([], tz="UTC"))
@@ -178,11 +178,9 @@ class Decider:
         self._begun = True
         if len(own) == 0:
             return self.rows[:0], self.observed[:0]
-        index: pd.DatetimeIndex = own.index  # type: ignore[assignment]  # checked in _extend
         self._engine.rewind()
         rows = market.bar_table(own, self.bar_seconds, self.config, self._engine)
-        closes = index + pd.Timedelta(seconds=self.bar_seconds)
-        clock = market.clock_features(closes, self.config.cost_tier)
+        clock = market.clock_features(open_seconds(own) + self.bar_seconds, self.config.cost_tier)
         keep = self.interval_bars + 1
         self.rows = np.concatenate((self.rows, rows))[-keep:]
         seen = np.concatenate((features, clock), axis=1, dtype=np.float32)
@@ -223,10 +221,9 @@ class Decider:
         own = new[self.instrument]
         if len(own) == 0:
             return own, np.zeros((0, len(self._low)), np.float32)
-        last = self._seen.get(self.instrument)
-        times = seconds_of(own.index)  # type: ignore[arg-type]  # a DatetimeIndex
-        step = np.diff(times) if last is None else np.diff(times, prepend=last.value // 10**9)
-        if step.min(initial=self.bar_seconds) < self.bar_seconds:
+        times = open_seconds(own)
+        step = np.diff(times, prepend=self._seen.get(self.instrument, times[0] - self.bar_seconds))
+        if step.min() < self.bar_seconds:
             msg = (
                 f"decide: closed bars of {self.bar_seconds} s in time order are required, found two "
                 f"{step.min()} s apart up to {own.index[-1]}; give bars of the size it was trained on"
@@ -235,7 +232,7 @@ class Decider:
         features = self._pipeline.extend(new, self._features)
         for name, part in new.items():
             if len(part):
-                self._seen[name] = part.index[-1]
+                self._seen[name] = int(open_seconds(part)[-1])
         return own, features
 
     def _newer(self, name: str, given: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -243,8 +240,10 @@ class Decider:
             msg = f"decide: bars of {name} are required, found {', '.join(given)}; give all that it was trained on"
             raise DataError(msg)
         bars = given[name]
-        last = self._seen.get(name)
-        return bars if last is None else bars.iloc[bars.index.searchsorted(last, side="right") :]
+        times, last = open_seconds(bars), self._seen.get(name, 0)
+        if len(times) == 0 or times[0] > last:
+            return bars  # a slice would cost more than the features of the bar
+        return bars.iloc[int(np.searchsorted(times, last, side="right")) :]
 
     def _explained(self, target: float, state: FloatArray) -> Decision:
         row, par = self.rows[-1], self.par
@@ -257,7 +256,7 @@ class Decider:
         beyond = np.flatnonzero((values[: len(names)] < self._low) | (values[: len(names)] > self._high))
         regime = names.index(REGIME_FEATURE) if REGIME_FEATURE in names else None
         return Decision(
-            open_time_utc=self._seen[self.instrument],
+            open_time_utc=pd.Timestamp(self._seen[self.instrument], unit="s", tz="UTC"),
             target=target,
             exposure=exposure,
             units=exposure * equity / mid,

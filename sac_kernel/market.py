@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from sac_kernel import market_costs, risk_manager
 from sac_kernel.bar_engine import ACCOUNT_FEATURES, LIMIT_FEATURES, SHARPE_FEATURES, Bar, Par, Reward
@@ -19,12 +18,13 @@ from sac_kernel.bar_formats import PRICE_SIDES, check_bars, infer_bar_seconds
 from sac_kernel.config import require
 from sac_kernel.errors import DataError
 from sac_kernel.feature_engineering import CLIP
-from sac_kernel.indicators import Memory, atr, ewma_volatility, log_path, price_columns, seconds_of
+from sac_kernel.indicators import Memory, atr, ewma_volatility, log_path, open_seconds, price_columns
 from sac_kernel.metrics import TRADING_DAYS_PER_YEAR
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import pandas as pd
     from numpy.typing import NDArray
 
     FloatArray = NDArray[np.float64]
@@ -276,8 +276,7 @@ def prepare_market(
         raise DataError(msg)
     bar_seconds = int(data.attrs.get("bar_seconds", 0)) or infer_bar_seconds(data, where)
     open_time: pd.DatetimeIndex = data.index  # type: ignore[assignment]  # checked above
-    close_time = open_time + pd.Timedelta(seconds=bar_seconds)
-    clock = clock_features(close_time, config.cost_tier)
+    clock = clock_features(open_seconds(data) + bar_seconds, config.cost_tier)
     table = bar_table(data, bar_seconds, config)
     if expected_return is not None:
         table[first:-1, Bar.EXPECTED] = _checked_expectation(expected_return, first, data.index)
@@ -332,14 +331,11 @@ def bar_table(
     rows are bit for bit those of one call.
     """
     memory = memory or Memory()
-    tier, length = config.cost_tier, pd.Timedelta(seconds=bar_seconds)
-    opened: pd.DatetimeIndex = data.index  # type: ignore[assignment]  # checked: a DatetimeIndex
-    closed = opened + length
-    inside = closed - pd.Timedelta(seconds=1)  # the bar's last second belongs to the bar
-    last_close_s = memory.state(1)
-    before = pd.Timestamp(last_close_s[0], unit="s", tz="UTC") if last_close_s[0] else opened[0]
-    previous = closed[:-1].insert(0, before)
-    last_close_s[0] = seconds_of(closed)[-1]
+    tier, opened, last_close = config.cost_tier, open_seconds(data), memory.state(1)
+    closed = opened + bar_seconds
+    inside = closed - 1  # the bar's last second belongs to the bar
+    previous = np.append(np.int64(last_close[0]) or opened[0], closed[:-1])
+    last_close[0] = closed[-1]
     table = np.empty((len(data), len(Bar)))
     table[:, Bar.OPEN : Bar.CLOSE + 1] = np.stack(price_columns(data), axis=1)
     table[:, Bar.SPREAD_OPEN] = market_costs.spread_bps(opened, tier) * 1e-4
@@ -405,7 +401,7 @@ def _minute_columns(data: pd.DataFrame, minute_bars: pd.DataFrame, bar_seconds: 
     return table[:, :, :3].reshape(len(data), -1)
 
 
-def clock_features(close_time: pd.DatetimeIndex, tier: str) -> FeatureArray:
+def clock_features(close_time: market_costs.Moments, tier: str) -> FeatureArray:
     """Return `CLOCK_FEATURES` at each bar's close, shape (n_bars, 3)."""
     columns = (
         np.log(market_costs.one_way_bps(close_time, tier) / market_costs.normal_one_way_bps(tier)),

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
     IntArray = NDArray[np.int64]
+    Moments = pd.DatetimeIndex | IntArray
+    """UTC moments; integers are Unix seconds."""
 
 NEW_YORK = "America/New_York"
 COST_TIERS = {"raw": 0.48, "base": 1.0, "spec": 14 / 3}
@@ -48,13 +50,13 @@ _EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday
 _DAY_S = 86_400
 
 
-def spread_bps(moment: pd.DatetimeIndex, tier: str) -> FloatArray:
+def spread_bps(moment: Moments, tier: str) -> FloatArray:
     """Return the full spread in bps of price at each UTC moment, shape (n,)."""
     half_hour = new_york_minute(moment) // 30
     return np.asarray(NORMAL_SPREAD_BPS * COST_TIERS[tier] * SPREAD_PROFILE[half_hour])
 
 
-def one_way_bps(moment: pd.DatetimeIndex, tier: str) -> FloatArray:
+def one_way_bps(moment: Moments, tier: str) -> FloatArray:
     """Return half spread + commission + slippage in bps at each UTC moment, shape (n,)."""
     fees = (COMMISSION_BPS + SLIPPAGE_BPS) * COST_TIERS[tier]
     return spread_bps(moment, tier) / 2.0 + fees
@@ -83,41 +85,41 @@ def normal_one_way_bps(tier: str) -> float:
     return float(normal / 2.0 + (COMMISSION_BPS + SLIPPAGE_BPS) * COST_TIERS[tier])
 
 
-def is_tradable(moment: pd.DatetimeIndex) -> NDArray[np.bool_]:
+def is_tradable(moment: Moments) -> NDArray[np.bool_]:
     """Return whether exposure may change at each UTC moment: not from 16:45 to 19:00 New York."""
     minute = new_york_minute(moment)
     return (minute < FREEZE_START_MIN) | (minute >= FREEZE_END_MIN)
 
 
-def hours_to_rollover(moment: pd.DatetimeIndex) -> FloatArray:
+def hours_to_rollover(moment: Moments) -> FloatArray:
     """Return hours from each UTC moment to the next 17:00 New York, in (0, 24]."""
     return np.asarray((ROLLOVER_MIN - 1 - new_york_minute(moment)) % 1440 + 1) / 60.0
 
 
-def trading_day(moment: pd.DatetimeIndex) -> IntArray:
+def trading_day(moment: Moments) -> IntArray:
     """Return the number of the trading day of each UTC moment; a day runs from 17:00 to 17:00 New York."""
     return (_local_seconds(moment) + (1440 - ROLLOVER_MIN) * 60) // _DAY_S
 
 
-def swap_nights(after: pd.DatetimeIndex, until: pd.DatetimeIndex) -> IntArray:
+def swap_nights(after: Moments, until: Moments) -> IntArray:
     """Return the nights charged in each interval (after, until]: 17:00 New York, three on Wednesday."""
     return _nights_until(until) - _nights_until(after)
 
 
-def new_york_minute(moment: pd.DatetimeIndex) -> IntArray:
+def new_york_minute(moment: Moments) -> IntArray:
     """Return the minute of the New York day, 0 to 1439, of each UTC moment."""
     return _local_seconds(moment) // 60 % 1440
 
 
-def _local_seconds(moment: pd.DatetimeIndex) -> IntArray:
+def _local_seconds(moment: Moments) -> IntArray:
     if len(moment) == 0:
         return np.zeros(0, np.int64)
-    utc = seconds_of(moment)
+    utc = moment if isinstance(moment, np.ndarray) else seconds_of(moment)
     first, last = int(utc.min()), int(utc.max())
     return utc + utc_offsets(np.array([first, last]), NEW_YORK)[utc // 3600 - first // 3600]
 
 
-def _nights_until(moment: pd.DatetimeIndex) -> IntArray:
+def _nights_until(moment: Moments) -> IntArray:
     day = (_local_seconds(moment) - ROLLOVER_MIN * 60) // _DAY_S  # the last day whose 17:00 has passed
     week, weekday = np.divmod(day + _EPOCH_WEEKDAY, 7)
     return week * _NIGHTS_BY_WEEKDAY.sum() + np.cumsum(_NIGHTS_BY_WEEKDAY)[weekday]

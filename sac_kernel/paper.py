@@ -365,7 +365,9 @@ def open_session(args: argparse.Namespace) -> Opened:
     session = PaperSession(account, journal, facts, args.journal / KILL_FILE)
     session.restore({n: part[part.index >= start] for n, part in bars.items()})
     after = session.last_time or start - pd.Timedelta(seconds=1)
-    return Opened(session, feed, after, _train_market(decider, data, features))
+    return Opened(
+        session, feed, after, _train_market(decider, history[name], data.train[name].index[-1], features)
+    )
 
 
 def follow(opened: Opened, speed: float | None, sleep: Callable[[float], object] = time.sleep) -> None:
@@ -388,12 +390,14 @@ def follow(opened: Opened, speed: float | None, sleep: Callable[[float], object]
         logger.info("equity if closed at cost now: %s", f"{session.account.equity_if_closed():,.2f}")
 
 
-def _train_market(decider: Decider, data: ProcessedData, features: NDArray[np.float32]) -> Market:
-    """Return the train split as the agent saw it, without the warm-up; the first rows of the history are its."""
-    bars, first = data.train[decider.instrument], warmup_bars(decider.bar_seconds)
-    frame = pd.DataFrame(features[first : len(bars)], bars.index[first:], list(decider.feature_names))
+def _train_market(
+    decider: Decider, history: pd.DataFrame, train_end: pd.Timestamp, features: NDArray[np.float32]
+) -> Market:
+    """Return the history up to the end of the train split as the agent sees it, without the warm-up."""
+    rows = slice(warmup_bars(decider.bar_seconds), int(history.index.searchsorted(train_end, side="right")))
+    frame = pd.DataFrame(features[rows], history.index[rows], list(decider.feature_names))
     config = dataclasses.replace(decider.config, price_side=decider.price_side)
-    return market.prepare_market(bars.iloc[first:], frame, config, close_at_end=True)
+    return market.prepare_market(history.iloc[rows], frame, config, close_at_end=True)
 
 
 def _start(journal: Journal, own: pd.DataFrame, *, live: bool) -> pd.Timestamp:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 MIN_DAYS = 60
 """As of the verdict: fewer days say nothing."""
 LEVEL = 0.95
-"""Of the two-sided interval that must lie above 0: a model that is no better passes once in forty looks."""
+"""Of the two-sided interval that must lie above 0; `benchmarks.promotion` counts how often that errs."""
 LEVEL_AFTER_DRIFT = 0.5
 """Where the market has left the one in use behind, three to one that the candidate is better is enough."""
 

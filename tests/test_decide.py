@@ -1,12 +1,15 @@
 """A live decision is the backtest's, bit for bit, at every bar of the test split."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from sac_kernel import bar_engine, evaluation
 from sac_kernel.bar_engine import Acc
-from sac_kernel.data_pipeline import DataPipeline
+from sac_kernel.data_pipeline import DataPipeline, write_processed
 from sac_kernel.decide import Decider, account
 from sac_kernel.errors import CheckpointError, DataError
 from sac_kernel.feature_engineering import FeaturePipeline
@@ -166,3 +169,16 @@ def test_the_price_side_must_be_known(tmp_path):
     lively_agent(tmp_path / "agent.pt", make_data(700), 1, TradingEnvConfig())
     with pytest.raises(DataError, match="price side"):
         Decider.from_checkpoint(tmp_path / "agent.pt")
+
+
+def test_the_lines_of_the_page_run_as_they_stand(tmp_path, monkeypatch, capsys):
+    page = Path(__file__).resolve().parents[1] / "docs" / "use.md"
+    (lines,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    data = make_data(700)
+    write_processed(data, tmp_path / "data/processed/processed_data.h5")
+    (tmp_path / "outputs").mkdir()
+    lively_agent(tmp_path / "outputs/agent_1_best.pt", data, 1, TradingEnvConfig())
+    monkeypatch.chdir(tmp_path)
+    exec(compile(lines, str(page), "exec"), {})
+    last = data.test["EURUSD"].index[-1]
+    assert f"open_time_utc=Timestamp('{last:%Y-%m-%d %H:%M}" in capsys.readouterr().out
