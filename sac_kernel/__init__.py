@@ -48,6 +48,7 @@ MODULES = (
     "networks",
     "replay_buffer",
     "sac_update",
+    "cuda_graph",
     "sac_agent",
     "checkpoint",
     "ensemble",
