@@ -37,7 +37,7 @@ RESULTS = "results.csv"
 
 
 def run(settings: Settings, folder: Path, workers: int = 1, command: str = "") -> dict[str, Any]:
-    """Run what is not finished, then write report.html, figures/, summary.json and results.csv.
+    """Run what is not finished, then write report.html, figures/, summary.json, results.md and results.csv.
 
     Parameters
     ----------
@@ -65,6 +65,7 @@ def run(settings: Settings, folder: Path, workers: int = 1, command: str = "") -
     ledger = trials.read(folder / trials.NAME) or []
     shown = walk_forward_report.summary(collected, ledger, command)
     files.write_json(folder / "summary.json", shown)
+    files.write_text(folder / "results.md", walk_forward_report.markdown(shown))
     files.write_text(folder / RESULTS, _csv(walk_forward_report.csv_rows(collected)))
     report.write_report(folder, shown, walk_forward_report.figures(collected, shown))
     return shown

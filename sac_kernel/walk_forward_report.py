@@ -19,7 +19,9 @@ from sac_kernel import (
     evaluation,
     fold_jobs,
     plots,
+    report,
     report_sections,
+    runtime,
     significance,
     trials,
     validation,
@@ -391,6 +393,37 @@ def cost_rows(collected: Collected, agent_id: int) -> tuple[list[dict[str, float
     return rows, float(at[i - 1] + (at[i] - at[i - 1]) * net[i - 1] / (net[i - 1] - net[i]))
 
 
+def markdown(shown: Mapping[str, Any]) -> str:
+    """Return what the page says as Markdown, without figures: what a results page is made of."""
+    told, facts = shown["verdict"], shown["run"]
+    lines = [f"    {shown['next_command']}", "", f"**{told['word']}.** {told['sentence']}", ""]
+    lines += [f"- {note}" for note in told["notes"]]
+    plain = {k: v for k, v in facts.items() if k != "versions"}
+    lines += ["", ", ".join(f"{k} {_cell(v)}" for k, v in plain.items())]
+    lines += [", ".join(f"{k} {v}" for k, v in facts["versions"].items()), ""]
+    rows = report.results_table(shown["table"])
+    tables = [
+        {"title": "Results", "note": "", "columns": list(rows.columns), "rows": rows.to_numpy().tolist()}
+    ]
+    for table in [*tables, *shown["tables"]]:
+        lines += [f"## {table['title']}", "", *([table["note"], ""] if table["note"] else [])]
+        lines += [_line(table["columns"]), _line(["---"] * len(table["columns"]))]
+        lines += [_line(map(_cell, row)) for row in table["rows"]] + [""]
+    return "\n".join(lines)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value))
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
 def csv_rows(collected: Collected) -> list[dict[str, Any]]:
     """Return one row a job and policy: what results.csv holds."""
     return [
@@ -425,6 +458,8 @@ def _facts(collected: Collected) -> dict[str, Any]:
         "purge_days": s.purge_days,
         "cpu_s_a_training": float(np.median([r.facts["cpu_s"] for r in trained])),
         "cpu_s_in_all": float(np.sum([r.facts["cpu_s"] for r in collected.jobs])),
+        "data_hash": fold_jobs.opened(s.h5_path).content_hash,
+        "versions": runtime.versions(),
     }
 
 

@@ -221,6 +221,15 @@ def test_results_are_in_one_table_and_on_one_page(settings, folder, summary):
     assert all("agent" in label for label in labels)
 
 
+def test_the_results_as_markdown_have_every_table_with_its_rows(summary, folder):
+    text = (folder / "results.md").read_text(encoding="utf-8")
+    assert text.startswith("    the command\n\n**")
+    for table in summary["tables"]:
+        assert f"## {table['title']}\n" in text
+        assert f"| {table['rows'][-1][0]} |" in text
+    assert sum(line.startswith("| agent 1, mean of 2 seeds | base |") for line in text.splitlines()) == 1
+
+
 def test_the_page_needs_every_job(settings, collected):
     with pytest.raises(DataError, match="found 1 missing"):
         walk_forward_report.collect(settings, collected.jobs[1:])
