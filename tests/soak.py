@@ -75,7 +75,7 @@ def soak(steps, folder, episode=EPISODE):
     trainer = KaggleTrainer(
         h5,
         out,
-        num_episodes=max(1, steps // episode),
+        num_episodes=-(-steps // episode),
         eval_frequency=1,
         checkpoint_frequency=1,
         device="cpu",
