@@ -48,7 +48,7 @@ fmt: $(READY)-dev
 	$(BIN)/ruff format .
 
 type: $(READY)-dev
-	for v in 3.11 3.12 3.13; do $(BIN)/mypy --python-version $$v || exit 1; done
+	printf '%s\n' 3.11 3.12 3.13 | xargs -P 2 -I VERSION $(BIN)/mypy --python-version VERSION
 
 # Beside the peers: speed in a minute, then learning, which takes hours and goes on where it was stopped.
 bench: $(READY)-bench
@@ -124,7 +124,9 @@ clean:
 
 $(READY): requirements/torch.txt requirements/run.txt requirements/$(IMAGE).txt
 	$(PYTHON) -m venv "$(VENV)"
+	@echo "step 1 of 2: torch, about 200 MB where it is the CPU build"
 	$(PIP) install -r requirements/torch.txt
+	@echo "step 2 of 2: the packages of $(IMAGE)"
 	$(PIP) install -r requirements/run.txt -c requirements/$(IMAGE).txt
 	touch $@
 

@@ -30,6 +30,8 @@ MAX_TEXT_BYTES = 900_000
 
 MODULE_MARKER = "<!-- modules -->"
 MODULE_ANCHOR = '<a id="'
+MODULE_TABLE = "| module | what it does |"
+WRITES_A_MODULE = "%%writefile"
 """How the small heading above each module cell starts."""
 
 _HASH_LINE = 'BUILT_CODE_HASH = ""'
@@ -121,13 +123,21 @@ def module_source(package: Path, name: str) -> str:
     return (package / f"{name}.py").read_text(encoding="utf-8").replace("\r\n", "\n")
 
 
+def first_sentence(source: str) -> str:
+    """Return the first sentence of a module's docstring, fit for a table cell."""
+    docstring = source.split('"""', 2)[1]  # every module begins with one
+    return docstring.split("\n\n")[0].replace("\n", " ").replace("|", "\\|")
+
+
 def _module_cells(package: Path) -> list[Any]:
-    rows = [f"| [`{name}`](#{name}) | {_first_sentence(module_source(package, name))} |" for name in MODULES]
-    table = "\n".join(["| module | what it does |", "|---|---|", *rows])
+    rows = [f"| [`{name}`](#{name}) | {first_sentence(module_source(package, name))} |" for name in MODULES]
+    table = "\n".join([MODULE_TABLE, "|---|---|", *rows])
     cells = [nbformat.v4.new_markdown_cell(table)]
     for name in ("__init__", *MODULES):
         source = module_source(package, name)
-        code = nbformat.v4.new_code_cell(f'%%writefile "{{PKG_DIR}}/{name}.py"\n{source}', metadata=_HIDDEN)
+        code = nbformat.v4.new_code_cell(
+            f'{WRITES_A_MODULE} "{{PKG_DIR}}/{name}.py"\n{source}', metadata=_HIDDEN
+        )
         cells += [nbformat.v4.new_markdown_cell(f'{MODULE_ANCHOR}{name}"></a>`sac_kernel/{name}.py`'), code]
     return cells
 
@@ -177,8 +187,3 @@ def _literal(text: str, annotation: Any) -> Any:  # noqa: ANN401
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text  # the type check names it
-
-
-def _first_sentence(source: str) -> str:
-    docstring = source.split('"""', 2)[1]  # every module begins with one
-    return docstring.split("\n\n")[0].replace("\n", " ").replace("|", "\\|")

@@ -22,7 +22,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from sac_kernel import files, runtime
 from sac_kernel.errors import SacKernelError
-from sac_kernel.kernel_notebook import MODULE_ANCHOR
+from sac_kernel.kernel_notebook import MODULE_ANCHOR, MODULE_TABLE, WRITES_A_MODULE, first_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -126,23 +126,33 @@ def forecast(config: RunConfig, summary: Mapping[str, Any], last_run: Mapping[st
 def render_html(notebook: Path, html: Path) -> None:
     """Render an executed notebook to one HTML page, the module cells folded as Kaggle folds them."""
     page = nbformat.read(str(notebook), as_version=4)
-    page.cells = [_folded(cell) for cell in page.cells if not cell.source.startswith(MODULE_ANCHOR)]
+    page.cells = _with_modules_folded(page.cells)
     body, _ = HTMLExporter().from_notebook_node(page)
     files.write_text(html, body)
 
 
-def _folded(cell: Any) -> Any:  # noqa: ANN401
-    """Return a module cell as a closed <details>; any other cell as it is."""
-    if cell.cell_type != "code" or not cell.source.startswith("%%writefile"):
-        return cell
-    first, *lines = html_escape(cell.source, quote=False).split("\n")
+def _with_modules_folded(cells: list[Any]) -> list[Any]:
+    """Return the cells with those of the modules, their table and anchors as one closed <details>."""
+    about = (MODULE_ANCHOR, MODULE_TABLE, WRITES_A_MODULE)
+    modules = [cell.source for cell in cells if cell.source.startswith(WRITES_A_MODULE)]
+    kept = [cell for cell in cells if not cell.source.startswith(about)]
+    if modules:
+        place = next(i for i, cell in enumerate(cells) if cell.source.startswith(about))
+        text = f"<details><summary><b>{len(modules)} modules in reading order</b></summary>"
+        text += "".join(map(_folded, modules)) + "</details>"
+        kept.insert(place, nbformat.v4.new_markdown_cell(text))
+    return kept
+
+
+def _folded(source: str) -> str:
+    """Return a module as HTML without a line break, which Markdown could take for the block's end."""
+    first, _, module = source.partition("\n")
     name = first.rpartition("/")[2].removesuffix('.py"')
-    # No line break inside: Markdown would take a blank line for the end of the block.
-    text = (
-        f'<details id="{name}"><summary><code>sac_kernel/{name}.py</code>, {len(lines)} lines</summary>'
-        f"<pre>{'&#10;'.join(lines)}</pre></details>"
+    about, lines = html_escape(first_sentence(module)), html_escape(module, quote=False).split("\n")
+    return (
+        f'<details id="{name}" style="margin-left: 1.5em"><summary><code>{name}.py</code> '
+        f"{about} <small>{len(lines)} lines</small></summary><pre>{'&#10;'.join(lines)}</pre></details>"
     )
-    return nbformat.v4.new_markdown_cell(text)
 
 
 class _CellOutput:

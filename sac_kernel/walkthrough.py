@@ -12,14 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 import sac_kernel
-from sac_kernel import bar_engine, evaluation, job_folders, runtime
+from sac_kernel import bar_engine, evaluation, job_folders, plots, report, runtime
 from sac_kernel.bar_engine import Acc, Bar
 from sac_kernel.errors import DataError, DeviceError, InputNotFoundError, SacKernelError
 from sac_kernel.run_config import preset_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pandas.io.formats.style import Styler
+
     from sac_kernel.run_config import RunConfig
     from sac_kernel.train_sac_kaggle import KaggleTrainer
 
@@ -39,6 +44,9 @@ JOB_COLUMNS = [
     "train_s",
 ]
 """Of the facts of a job, what the notebook shows."""
+
+FIGURE_PX = 900
+"""Width at which the notebook shows figures: their text is then as large as its own."""
 
 _MIN_FREE_GB = 0.5
 
@@ -71,6 +79,46 @@ def run_header(config: RunConfig, built_code_hash: str, package_dir: Path) -> di
         "time budget": runtime.duration(config.time_budget_h * 3600.0),
         "jobs": ", ".join(job_folders.job_name(*job) for job in config.jobs),
     }
+
+
+def show_figures() -> None:
+    """Have the notebook show figures as `plots.to_png` draws them, FIGURE_PX wide."""
+    from IPython import get_ipython  # the trainer's command line needs no notebook
+
+    shell = get_ipython()
+    formatter = shell.display_formatter.formatters["image/png"]
+    formatter.for_type(Figure, lambda figure: (plots.to_png(figure), {"width": FIGURE_PX}))
+
+
+def table(frame: pd.DataFrame, precision: int = 2) -> Styler:
+    """Return a frame as the notebook shows it: no index, text on the left, numbers on the right."""
+    texts = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
+    left: Any = [
+        {"selector": f"th.col{frame.columns.get_loc(name)}", "props": [("text-align", "left")]}
+        for name in texts
+    ]
+    style = frame.style.hide(axis="index").format(precision=precision, thousands=",")
+    return style.set_properties(subset=texts, **{"text-align": "left"}).set_table_styles(left)
+
+
+def facts(values: Mapping[str, Any]) -> Styler:
+    """Return names and values as the notebook shows them."""
+    return table(pd.DataFrame({"": list(values), "value": [str(value) for value in values.values()]}))
+
+
+def results(rows: list[dict[str, Any]]) -> Iterator[tuple[str, Styler]]:
+    """Yield heading and table of each cost tier, the headline's first."""
+    whole = report.results_table(rows)
+    for tier in ("base", "raw", "spec"):
+        yield report.TIERS[tier], table(whole[whole["Tier"] == tier].drop(columns="Tier"))
+
+
+def verdict_text(verdict: Mapping[str, Any]) -> str:
+    """Return the verdict as Markdown: what is found, the marks, the notes."""
+    found, _, _ = verdict["sentence"].partition(" Not passed:")
+    said = {True: "passed", False: "**not passed**", None: "not looked at"}
+    marks = [f"- {said[mark['passed']]}: {mark['name']} ({mark['found']})" for mark in verdict["marks"]]
+    return "\n".join([f"### {found}", "", *marks, "", *(f"* {note}" for note in verdict["notes"])])
 
 
 def preflight(config: RunConfig) -> str:
@@ -144,7 +192,7 @@ def five_bar_trade(trainer: KaggleTrainer) -> pd.DataFrame:
             }
         )
         paid = record[3]
-    return pd.DataFrame(rows).round(4)
+    return pd.DataFrame(rows)
 
 
 def _first_tradable_window(market: Any) -> int:  # noqa: ANN401

@@ -171,7 +171,7 @@ def test_the_executed_notebook_and_its_page_are_kept(uncut):
 def test_the_run_header_says_as_built(uncut):
     executed = nbformat.read(uncut[0] / "train.ipynb", as_version=4)
     (header,) = [
-        o["data"]["text/plain"]
+        o["data"]["text/html"]
         for c in executed.cells
         if c.cell_type == "code" and "run_header" in c.source
         for o in c.outputs
