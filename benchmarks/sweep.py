@@ -11,8 +11,10 @@ import argparse
 import contextlib
 import importlib.util
 import logging
+import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -42,6 +44,7 @@ def nothing(job: Mapping[str, Any], place: Place) -> dict[str, Any]:  # noqa: AR
 @contextlib.contextmanager
 def cluster(nodes: int) -> Iterator[str]:
     """Start a Ray cluster of so many nodes of one CPU on this machine; give its address."""
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")  # a busy machine takes its time
     from ray.cluster_utils import Cluster
 
     started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
@@ -87,7 +90,9 @@ def overhead(rounds: int) -> None:
     for _ in range(rounds):
         for label, workers, nodes in places():
             with where(workers, nodes) as place:
-                taken.setdefault(label, []).append((seconds_of(FEW, **place), seconds_of(MANY, **place)))
+                pair = (seconds_of(FEW, **place), seconds_of(MANY, **place))
+            taken.setdefault(label, []).append(pair)
+            print(label, *(f"{seconds:.2f} s" for seconds in pair), file=sys.stderr, flush=True)
     print(
         f"| no-op jobs | start, {FEW} jobs done [s] | overhead a job [ms] | rounds [ms] |\n|---|---|---|---|"
     )
@@ -112,7 +117,9 @@ def throughput(rounds: int, jobs: int) -> None:
                     runs = sweep.grid([1], range(jobs), TINY)
                     started_s = time.perf_counter()
                     outcomes = sweep.run_sweep(runs, {"all": bars}, output, **place)
-                    taken.setdefault(label, []).append(60.0 * jobs / (time.perf_counter() - started_s))
+                    rate = 60.0 * jobs / (time.perf_counter() - started_s)
+                    taken.setdefault(label, []).append(rate)
+                    print(label, f"{rate:.2f} jobs a minute", file=sys.stderr, flush=True)
                     assert all(o.result for o in outcomes), [o.failure for o in outcomes]
     print(f"\n| {jobs} tiny trainings | jobs a minute | rounds |\n|---|---|---|")
     for label, rates in taken.items():
@@ -125,12 +132,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=8, help="real ones")
+    parser.add_argument("--jobs", type=int, default=8, help="real ones; 0 leaves them out")
     args = parser.parse_args()
     logging.getLogger().setLevel(logging.ERROR)
     print(f"Python {platform.python_version()}, {', '.join(label for label, _, _ in places())}\n", flush=True)
     overhead(args.rounds)
-    throughput(max(1, args.rounds - 1), args.jobs)
+    if args.jobs:
+        throughput(max(1, args.rounds - 1), args.jobs)
 
 
 if __name__ == "__main__":
