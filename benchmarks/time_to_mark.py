@@ -129,7 +129,7 @@ def main() -> int:
         prog="python -m benchmarks.time_to_mark", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--markets", default=",".join(MARKS), help="names, comma-separated")
-    parser.add_argument("--learners", default=",".join(learners.LEARNERS))
+    parser.add_argument("--learners", help="names, comma-separated; without it all that have settings")
     parser.add_argument("--seeds", type=int, default=5, help="how many")
     parser.add_argument(
         "--shipped", action="store_true", help="own defaults instead of benchmarks/peers.toml"
@@ -142,11 +142,12 @@ def main() -> int:
         print(json.dumps(measure(json.loads(args.job))), flush=True)
         return 0
     tuned = {} if args.shipped else tomllib.loads(SETTINGS.read_text(encoding="utf-8"))
-    journal = jobs.Journal(args.results)
-    rows = []
+    known = [name for name in learners.LEARNERS if args.shipped or name in tuned]
+    names = args.learners.split(",") if args.learners else known
+    journal, rows = jobs.Journal(args.results), []
     for market in args.markets.split(","):
         for seed in range(args.seeds):
-            for learner in args.learners.split(","):
+            for learner in names:
                 settings = {} if args.shipped else tuned[learner]["settings"]
                 job = {"learner": learner, "market": market, "seed": seed, "settings": settings}
                 if not journal.find(**job):
