@@ -53,8 +53,7 @@ type: $(READY)-dev
 # Beside the peers: speed in a minute, then learning, which takes hours and goes on where it was stopped.
 bench: $(READY)-bench
 	$(BIN)/python -m benchmarks.compare
-	$(BIN)/python -m benchmarks.time_to_mark
-	$(BIN)/python -m benchmarks.time_to_mark --shipped
+	for how in tuned same shipped; do $(BIN)/python -m benchmarks.time_to_mark --how $$how || exit 1; done
 	$(BIN)/python -m benchmarks.public_tasks
 
 # The search that wrote benchmarks/peers.toml: how this project and its peers are set for `bench`.

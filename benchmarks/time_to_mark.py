@@ -1,7 +1,8 @@
 """Training time until a mark is reached for good: this project, Stable-Baselines3 and SBX on the same markets.
 
-python -m benchmarks.time_to_mark                          M4 and M5, tuned, 5 seeds
-python -m benchmarks.time_to_mark --shipped --markets M4   each learner's own defaults
+python -m benchmarks.time_to_mark                              M4 and M5, tuned, 5 seeds
+python -m benchmarks.time_to_mark --how shipped --markets M4   each learner's own defaults
+python -m benchmarks.time_to_mark --how same --markets M4      the peers with this project's defaults
 
 Every learner trains on the same simulator with realised rewards: 64 accounts of `MarketVectorEnv`, gamma of
 the market; the peers get it as a VecEnv. Counted are processor seconds of training alone, from the learner's
@@ -22,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import jobs, learners
+from sac_kernel.sac_config import SACConfig
 from sac_kernel.synthetic_markets import MARKETS, Judge, MarketVectorEnv
 
 NUM_ENVS = 64
@@ -29,6 +31,11 @@ IN_A_ROW = 3
 EVERY_S = 1.0
 CAP_S = 300.0
 MARKS = {"M4": 0.85, "M5": 0.75}
+HOW = {
+    "tuned": "tuned (benchmarks/peers.toml)",
+    "shipped": "as shipped",
+    "same": "the peers with this project's nets, temperature and the middle of its target entropies",
+}
 SETTINGS = Path(__file__).with_name("peers.toml")
 
 
@@ -98,6 +105,22 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def settings_of(how: str) -> dict[str, learners.Settings]:
+    """Return the settings of every learner that has some."""
+    if how == "tuned":
+        found = tomllib.loads(SETTINGS.read_text(encoding="utf-8"))
+        return {learner: entry["settings"] for learner, entry in found.items()}
+    if how == "shipped":
+        return {learner: {} for learner in learners.LEARNERS}
+    ours = SACConfig()
+    peer = {
+        "initial_alpha": ours.initial_alpha,
+        "target_entropy": (ours.entropy_target(0) + ours.entropy_target(ours.schedule_updates)) / 2.0,
+        "width": ours.hidden_dims[0],
+    }
+    return {learner: {} if learner == "ours" else peer for learner in learners.LEARNERS}
+
+
 def table(rows: list[dict[str, Any]]) -> list[str]:
     """Return the Markdown table of all rows."""
     lines = [
@@ -129,11 +152,9 @@ def main() -> int:
         prog="python -m benchmarks.time_to_mark", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--markets", default=",".join(MARKS), help="names, comma-separated")
-    parser.add_argument("--learners", default=",".join(learners.LEARNERS))
+    parser.add_argument("--learners", help="names, comma-separated; without it all that have settings")
     parser.add_argument("--seeds", type=int, default=5, help="how many")
-    parser.add_argument(
-        "--shipped", action="store_true", help="own defaults instead of benchmarks/peers.toml"
-    )
+    parser.add_argument("--how", choices=tuple(HOW), default="tuned", help="what the learners are set to")
     parser.add_argument("--results", type=Path, default=Path("outputs/bench/time_to_mark.jsonl"))
     parser.add_argument("--job", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -141,21 +162,23 @@ def main() -> int:
         jobs.pin()
         print(json.dumps(measure(json.loads(args.job))), flush=True)
         return 0
-    tuned = {} if args.shipped else tomllib.loads(SETTINGS.read_text(encoding="utf-8"))
-    journal = jobs.Journal(args.results)
-    rows = []
+    settings = settings_of(args.how)
+    names = (
+        args.learners.split(",")
+        if args.learners
+        else [name for name in learners.LEARNERS if name in settings]
+    )
+    journal, rows = jobs.Journal(args.results), []
     for market in args.markets.split(","):
         for seed in range(args.seeds):
-            for learner in args.learners.split(","):
-                settings = {} if args.shipped else tuned[learner]["settings"]
-                job = {"learner": learner, "market": market, "seed": seed, "settings": settings}
+            for learner in names:
+                job = {"learner": learner, "market": market, "seed": seed, "settings": settings[learner]}
                 if not journal.find(**job):
                     for row in jobs.run_alone("benchmarks.time_to_mark", job):
                         journal.add(row)
                         print(f"  {market} seed {seed} {learner}: {row['seconds']} s", flush=True)
                 rows += journal.find(**job)[-1:]
-    how = "as shipped" if args.shipped else "tuned (benchmarks/peers.toml)"
-    print("\n".join(("", jobs.header(), f"{how}, seeds 0-{args.seeds - 1}", "", *table(rows))))
+    print("\n".join(("", jobs.header(), f"{HOW[args.how]}, seeds 0-{args.seeds - 1}", "", *table(rows))))
     return 0
 
 

@@ -96,6 +96,13 @@ def test_as_shipped_changes_nothing_but_the_updates_a_step():
     assert learners.peer_arguments({}, action_dim=1) == {}
 
 
+def test_the_same_settings_are_our_defaults_said_to_the_peers():
+    same = time_to_mark.settings_of("same")
+    assert same["ours"] == {}
+    # Target entropy goes from -1 to -2.5; the peers know a constant only.
+    assert same["sb3"] == same["sbx"] == {"initial_alpha": 0.02, "target_entropy": -1.75, "width": 64}
+
+
 def test_draws_are_settings_that_the_agent_takes():
     rng = random.Random(0)
     for _ in range(100):
@@ -148,7 +155,7 @@ def test_only_what_the_results_file_lacks_is_run(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(jobs, "run_alone", run_alone)
     path = tmp_path / "runs.jsonl"
-    words = ["bench", "--shipped", "--markets", "M4", "--results", str(path)]
+    words = ["bench", "--how", "shipped", "--markets", "M4", "--results", str(path)]
     monkeypatch.setattr(sys, "argv", [*words, "--seeds", "2"])
     time_to_mark.main()
     assert asked == [(seed, name) for seed in (0, 1) for name in ("ours", "sb3", "sbx")]  # they take turns
