@@ -118,9 +118,7 @@ def products(batch: int, hidden_dims: tuple[int, int] = WIDE) -> Callable[[], in
     """Return a unit of work: the matrix products that ten updates need, into memory that is there, nothing else."""
     actor, critic = ((i, *hidden_dims, o) for i, o in ((STATE_DIM, 2), (STATE_DIM + 1, 1)))
     # The policy at s and s'; for each twin target, value and the value of the policy's action.
-    shapes = [_forward(batch, actor), _weights(batch, actor), _inputs(batch, actor)] + [
-        _forward(batch, actor)
-    ]
+    shapes = [_forward(batch, actor), _weights(batch, actor), _inputs(batch, actor), _forward(batch, actor)]
     for _ in range(2):
         shapes += [_forward(batch, critic)] * 3
         shapes += [_weights(batch, critic), _inputs(batch, critic)]

@@ -113,6 +113,12 @@ def results(rows: list[dict[str, Any]]) -> Iterator[tuple[str, Styler]]:
         yield report.TIERS[tier], table(whole[whole["Tier"] == tier].drop(columns="Tier"))
 
 
+def section_tables(tables: list[dict[str, Any]]) -> Iterator[tuple[str, Styler]]:
+    """Yield heading with note, and table, of the tables of `report_sections.sections`."""
+    for each in tables:
+        yield f"#### {each['title']}\n\n{each['note']}", table(pd.DataFrame(each["rows"], columns=each["columns"]))
+
+
 def verdict_text(verdict: Mapping[str, Any]) -> str:
     """Return the verdict as Markdown: what is found, the marks, the notes."""
     found, _, _ = verdict["sentence"].partition(" Not passed:")
