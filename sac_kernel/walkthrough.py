@@ -116,7 +116,10 @@ def results(rows: list[dict[str, Any]]) -> Iterator[tuple[str, Styler]]:
 def section_tables(tables: list[dict[str, Any]]) -> Iterator[tuple[str, Styler]]:
     """Yield heading with note, and table, of the tables of `report_sections.sections`."""
     for each in tables:
-        yield f"#### {each['title']}\n\n{each['note']}", table(pd.DataFrame(each["rows"], columns=each["columns"]))
+        yield (
+            f"#### {each['title']}\n\n{each['note']}",
+            table(pd.DataFrame(each["rows"], columns=each["columns"])),
+        )
 
 
 def verdict_text(verdict: Mapping[str, Any]) -> str:
