@@ -49,6 +49,7 @@ MODULES = (
     "networks",
     "replay_buffer",
     "sac_update",
+    "cuda_graph",
     "sac_agent",
     "checkpoint",
     "ensemble",

@@ -5,6 +5,7 @@ The agent knows arrays and widths; it never imports data, features or an env.
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from sac_kernel import __version__, files, runtime
 from sac_kernel.config import difference, from_flat, require, to_flat
+from sac_kernel.cuda_graph import CapturedUpdate
 from sac_kernel.errors import CheckpointError, ConfigError, NonFiniteError
 from sac_kernel.networks import Networks
 from sac_kernel.replay_buffer import Batch, ReplayBuffer
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     FeatureArray = NDArray[np.float32]
+
+logger = logging.getLogger(__name__)
 
 AGENT_SCHEMA = 1
 WIDTH_FIELDS = ("state_dim", "action_dim", "hidden_dims")
@@ -47,6 +51,7 @@ class SACAgent:
     ----------
     context : plain values that travel with the saved agent (features, env, data hash)
     updates : gradient updates so far
+    batch_size : transitions an update; the config's, halved whenever a GPU's memory ran out
     """
 
     def __init__(
@@ -62,6 +67,9 @@ class SACAgent:
             nets = _networks(self.config)
         self.nets = nets.to(self.device)
         self.learner = Learner(self.nets, self.config.learning_rate)
+        captured = self.config.cuda_graph and self.device.type == "cuda"
+        self._captured = CapturedUpdate(self.learner) if captured else None
+        self.batch_size = self.config.batch_size
         self.generator = torch.Generator(self.device).manual_seed(seed + 1)
         self.metrics_sum = torch.zeros(len(UPDATE_METRICS), device=self.device)
         self._buffer: ReplayBuffer | None = None
@@ -103,16 +111,36 @@ class SACAgent:
         return result
 
     def update(self) -> None:
-        """Do one gradient update from the replay ring; its metrics are added to `metrics_sum`."""
+        """Do one gradient update from the replay ring; its metrics are added to `metrics_sum`.
+
+        Where the GPU's memory does not suffice, the batch is halved for good and the update done again.
+        """
+        while True:
+            try:
+                self._update()
+            except torch.cuda.OutOfMemoryError:
+                if self.batch_size == 1:
+                    raise
+                self.batch_size //= 2
+                torch.cuda.empty_cache()  # does nothing where CUDA was never used
+                logger.warning(
+                    "%s: out of memory in update %d; the batch is halved to %d transitions from here on",
+                    self.device, self.updates + 1, self.batch_size,
+                )  # fmt: skip
+            else:
+                return
+
+    @torch.inference_mode()
+    def _update(self) -> None:
         c = self.config
-        batch = self.buffer.sample(c.batch_size, self.generator)
-        shape = (2, c.batch_size, c.action_dim)
+        batch = self.buffer.sample(self.batch_size, self.generator)
+        shape = (2, self.batch_size, c.action_dim)
         noise = torch.randn(shape, generator=self.generator, device=self.device)
         # As Adam corrects its moments: without it the untrained start still weighs 37 % after one horizon.
         weight = (1.0 - c.average_decay) / (1.0 - c.average_decay ** (self.updates + 1))
         self._schedule.average_weight.fill_(weight)
         self._schedule.target_entropy.fill_(c.entropy_target(self.updates))
-        self.metrics_sum += self.learner.update(batch, noise, self._schedule)
+        self.metrics_sum += (self._captured or self.learner).update(batch, noise, self._schedule)
         self.updates += 1
 
     def take_metrics(self, updates: int) -> dict[str, float | None]:
@@ -223,7 +251,8 @@ class SACAgent:
     def training_state(self) -> dict[str, Any]:
         """Return everything that learning depends on: what continues this agent bit for bit."""
         self.check_finite()
-        return {**self._learnt(), "updates": self.updates, "buffer": self.buffer.state()}
+        counts = {"updates": self.updates, "batch_size": self.batch_size}
+        return {**self._learnt(), **counts, "buffer": self.buffer.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from `training_state`.
@@ -240,6 +269,7 @@ class SACAgent:
         self.generator.set_state(state["generator"])
         self.metrics_sum.copy_(state["metrics_sum"])
         self.updates = int(state["updates"])
+        self.batch_size = int(state["batch_size"])
         self.buffer.restore(state["buffer"])
 
     def _learnt(self) -> dict[str, Any]:

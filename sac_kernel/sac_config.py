@@ -33,6 +33,8 @@ class SACConfig:
         it from the train bars; None is 1 elsewhere
     average_decay : a greedy action comes from the exponential average of the actor's weights, so that one
         noisy update decides nothing; horizon 1 / (1 - average_decay) updates
+    cuda_graph : on CUDA, replay the update as one captured graph once it has equalled the eager update; off,
+        since no GPU has run it yet
     """
 
     state_dim: int = 30
@@ -51,6 +53,7 @@ class SACConfig:
     schedule_updates: int = 10_000
     reward_scale: float | None = None
     average_decay: float = 0.999
+    cuda_graph: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden_dims", tuple(self.hidden_dims))

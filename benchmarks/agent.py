@@ -1,0 +1,290 @@
+"""How fast the agent learns, beside Stable-Baselines3, SBX and the bare matrix products of one update.
+
+python -m benchmarks.agent                      updates/s; processor seconds, one thread
+python -m benchmarks.agent --threads 2          the same by the wall clock
+python -m benchmarks.agent --memory             resident memory with a million transitions and bars
+python -m benchmarks.agent --guide FOLDER       100 episodes on the bars of FOLDER, default settings
+
+Peers come from PyPI and are used through their own `train`. All of a table is one run: a round is one window of
+each in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib.metadata
+import itertools
+import logging
+import os
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import timing  # before torch: it sets the thread count
+
+# ruff: isort: split
+import gymnasium as gym
+import numpy as np
+import torch
+
+from sac_kernel import runtime
+from sac_kernel.replay_buffer import Batch
+from sac_kernel.sac_agent import SACAgent, SACConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+STATE_DIM, CAPACITY, UPDATES = 30, 100_000, 10
+BATCHES = (256, 512, 1024)
+WIDE = (256, 256)
+"""Stable-Baselines3's and SBX's nets as shipped."""
+
+NOT_HAD = (
+    "CleanRL and LeanRL are scripts in repositories and no package; torchrl and FinRL add no update of SAC that is "
+    "faster than Stable-Baselines3's; none of the four is timed here."
+)
+
+
+class Noise(gym.Env[Any, Any]):
+    """Observations of noise, no reward: what an update costs does not depend on what it learns."""
+
+    observation_space = gym.spaces.Box(-5, 5, (STATE_DIM,), np.float32)
+    action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:  # noqa: ARG002
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> Any:  # noqa: ARG002
+        return self.observation_space.sample(), 0.0, False, False, {}
+
+
+def noise(n: int, state_dim: int = STATE_DIM) -> Batch:
+    """Return n transitions of noise."""
+    g = torch.Generator().manual_seed(0)
+    obs, next_obs = torch.randn(2, n, state_dim, generator=g)
+    action = 2 * torch.rand(n, 1, generator=g) - 1
+    return Batch(obs, action, torch.randn(n, generator=g), torch.zeros(n), next_obs)
+
+
+def ours(batch: int, hidden_dims: tuple[int, ...] | None = None) -> Callable[[], int]:
+    """Return a unit of work: ten updates of this project's agent, replay sampling and averages included."""
+    wide = {"hidden_dims": hidden_dims} if hidden_dims else {}
+    config = SACConfig(state_dim=STATE_DIM, batch_size=batch, buffer_capacity=CAPACITY, **wide)
+    agent = SACAgent(config, device="cpu")
+    agent.buffer.add(noise(CAPACITY))
+
+    def work() -> int:
+        for _ in range(UPDATES):
+            agent.update()
+        return UPDATES
+
+    return work
+
+
+def peer(name: str, batch: int) -> Callable[[], int]:
+    """Return a unit of work: ten times one update of a peer's SAC as shipped, one a step as in its `learn`."""
+    if name == "sb3":
+        from stable_baselines3 import SAC
+    else:
+        from sbx import SAC
+    from stable_baselines3.common.logger import Logger
+
+    model = SAC(
+        "MlpPolicy", Noise(), batch_size=batch, buffer_size=CAPACITY, learning_starts=CAPACITY, device="cpu"
+    )
+    model.learn(2_000)
+    model.set_logger(Logger(folder=None, output_formats=[]))
+    # Filled as ours is: rows of noise.
+    buffer, rows = model.replay_buffer, noise(CAPACITY)
+    buffer.observations[:, 0], buffer.next_observations[:, 0] = rows.obs.numpy(), rows.next_obs.numpy()
+    buffer.actions[:, 0], buffer.rewards[:, 0] = rows.action.numpy(), rows.reward.numpy()
+    buffer.full = True
+
+    def work() -> int:
+        for _ in range(UPDATES):
+            model.train(gradient_steps=1, batch_size=batch)
+        return UPDATES
+
+    return work
+
+
+def products(batch: int, hidden_dims: tuple[int, int] = WIDE) -> Callable[[], int]:
+    """Return a unit of work: the matrix products that ten updates need, into memory that is there, nothing else."""
+    actor, critic = ((i, *hidden_dims, o) for i, o in ((STATE_DIM, 2), (STATE_DIM + 1, 1)))
+    # The policy at s and s'; for each twin target, value and the value of the policy's action.
+    shapes = [_forward(batch, actor), _weights(batch, actor), _inputs(batch, actor), _forward(batch, actor)]
+    for _ in range(2):
+        shapes += [_forward(batch, critic)] * 3
+        shapes += [_weights(batch, critic), _inputs(batch, critic)]
+        shapes += [_inputs(batch, critic), [(batch, hidden_dims[0], 1, "")]]  # from the value to the action
+    calls = [_product(*shape) for group in shapes for shape in group]
+
+    def work() -> int:
+        for _ in range(UPDATES):
+            for call in calls:
+                call()
+        return UPDATES
+
+    return work
+
+
+def _product(rows: int, inner: int, columns: int, transposed: str) -> Callable[[], object]:
+    a = torch.randn(inner, rows).t() if transposed == "left" else torch.randn(rows, inner)
+    b = torch.randn(columns, inner).t() if transposed == "right" else torch.randn(inner, columns)
+    return functools.partial(torch.mm, a, b, out=torch.empty(rows, columns))
+
+
+def _forward(batch: int, widths: tuple[int, ...]) -> list[tuple[int, int, int, str]]:
+    return [(batch, i, o, "right") for i, o in itertools.pairwise(widths)]
+
+
+def _weights(batch: int, widths: tuple[int, ...]) -> list[tuple[int, int, int, str]]:
+    return [(o, batch, i, "left") for i, o in itertools.pairwise(widths)]
+
+
+def _inputs(batch: int, widths: tuple[int, ...]) -> list[tuple[int, int, int, str]]:
+    return [(batch, o, i, "") for i, o in itertools.pairwise(widths[1:])]
+
+
+def speed(threads: int, rounds: int) -> None:
+    """Print updates/s of all sides."""
+    print(
+        "| nets, batch | this project | Stable-Baselines3 | SBX | matrix products | to SB3 | to SBX | to products |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    clock = time.process_time if threads == 1 else time.perf_counter
+    for title, batch, hidden in [(f"256x256, {b}", b, WIDE) for b in BATCHES] + [
+        ("default recipe", 256, None)
+    ]:
+        works = {
+            "ours": ours(batch, hidden),
+            "sb3": peer("sb3", batch),
+            "sbx": peer("sbx", batch),
+            "products": products(batch, hidden or SACConfig().hidden_dims),  # type: ignore[arg-type]  # two layers
+        }
+        rates = timing.interleaved(works, rounds, clock)
+        medians = [f"{statistics.median(r):,.1f}" for r in rates.values()]
+        ratios = [timing.ratio(rates["ours"], rates[other]) for other in ("sb3", "sbx", "products")]
+        print("|", " | ".join((title, *medians, *ratios)), "|", flush=True)
+
+
+def memory() -> None:
+    """Print resident memory beyond the framework's, with a million transitions and a million bars in use."""
+    from benchmarks.data import peak_mb
+    from benchmarks.market import synthetic
+    from sac_kernel.sac_agent import Interaction
+    from sac_kernel.trading_env import TradingEnvConfig, TradingVectorEnv, prepare_market
+
+    n = 1_000_000
+
+    def train(bars: Any, features: Any, capacity: int) -> int:
+        config = TradingEnvConfig()
+        env = TradingVectorEnv(prepare_market(bars, features, config, close_at_end=False), config, 60)
+        width = env.single_observation_space.shape[0]
+        agent = SACAgent(SACConfig(state_dim=width, buffer_capacity=capacity, warmup_steps=60), device="cpu")
+        loop = Interaction(agent, env, 0)
+        for _ in range(10):  # in parts: the noise itself is not to be counted
+            agent.buffer.add(noise(capacity // 10, width))
+        for _ in range(3):
+            loop.advance()
+        return width
+
+    train(*synthetic(10_000), 10_000)  # what the framework allocates once
+    before = peak_mb()
+    bars, features = synthetic(n)
+    given = peak_mb()
+    width = train(bars, features, n)
+    frames, all_of_it = given - before, peak_mb() - before
+    print(f"peak resident memory: framework and a run of 10,000 transitions {before:.0f} MB")
+    print(f"{n:,} bars and features as frames: +{frames:.0f} MB")
+    print(f"with their market, {n:,} transitions, state {width} and training: +{all_of_it:.0f} MB")
+
+
+def guide(folder: Path, episodes: int) -> None:
+    """Train as the guide does on the bars of a folder and print time, updates and the share of gradient work."""
+    from sac_kernel.data_pipeline import DataConfig, DataPipeline, write_processed
+    from sac_kernel.train_sac_kaggle import KaggleTrainer
+
+    logging.getLogger("sac_kernel").setLevel(logging.WARNING)
+    with tempfile.TemporaryDirectory() as scratch:
+        data = DataPipeline(DataConfig(source="files", path=str(folder), price_side="bid")).build()
+        path = Path(scratch) / "processed_data.h5"
+        write_processed(data, path)
+        trainer = KaggleTrainer(path, Path(scratch) / "out", num_episodes=episodes, device="cpu")
+        started = time.perf_counter(), time.process_time()
+        trainer.prepare()
+        prepared = time.perf_counter(), time.process_time()
+        spent = [0.0, 0.0]
+        update = trainer.agent.learner.update
+
+        def timed(*given: Any) -> Any:
+            wall, cpu = time.perf_counter(), time.process_time()
+            result = update(*given)
+            spent[0] += time.perf_counter() - wall
+            spent[1] += time.process_time() - cpu
+            return result
+
+        trainer.agent.learner.update = timed  # type: ignore[method-assign]  # a stopwatch around it
+        trainer.train()
+        done = time.perf_counter(), time.process_time()
+        trained = [b - a for a, b in zip(prepared, done, strict=True)]
+        agent, bars = trainer.agent, len(data.train[trainer.instrument])
+        print(f"{len(data.train)} instruments, {bars:,} train bars, state {agent.config.state_dim}, batch "
+              f"{agent.config.batch_size}, threads {torch.get_num_threads()}; {trainer.loop.env_steps:,} transitions, "
+              f"{agent.updates:,} updates")  # fmt: skip
+        print("| | wall s | processor s |\n|---|---|---|")
+        rows = {
+            "data, features, market": [b - a for a, b in zip(started, prepared, strict=True)],
+            "training, validation and checkpoints included": trained,
+            "of it gradient updates": spent,
+        }
+        for name, (wall, cpu) in rows.items():
+            print(f"| {name} | {wall:.0f} | {cpu:.0f} |")
+        shares = [f"{1 - part / whole:.1%}" for part, whole in zip(spent, trained, strict=True)]
+        print(f"| not gradient work | {shares[0]} | {shares[1]} |")
+
+
+def main() -> int:
+    """Print what was asked for as Markdown, with versions and the date."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.agent", description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=timing.ROUNDS)
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--guide", type=Path, metavar="FOLDER")
+    parser.add_argument("--episodes", type=int, default=100, help="of --guide")
+    args = parser.parse_args()
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    runtime.set_threads(args.threads)
+    print(timing.header(runtime.versions(), args.threads, args.rounds))
+    if args.memory:
+        memory()
+    elif args.guide:
+        guide(args.guide, args.episodes)
+    else:
+        print(f"peers: stable-baselines3 {_version('stable-baselines3')}, sbx-rl {_version('sbx-rl')}, "
+              f"jax {_version('jax')}. {NOT_HAD}\n")  # fmt: skip
+        _share_processors(args.threads)
+        speed(args.threads, args.rounds)
+    return 0
+
+
+def _share_processors(threads: int) -> None:
+    """Leave this process as many processors as threads: XLA starts a thread for each it may use."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
+def _version(name: str) -> str:
+    return importlib.metadata.version(name)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    raise SystemExit(main())
