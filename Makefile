@@ -52,7 +52,9 @@ type: $(READY)-dev
 
 # Beside the peers: speed in a minute, then learning, which takes hours and goes on where it was stopped.
 bench: $(READY)-bench
-	$(BIN)/python -m benchmarks.compare
+	$(BIN)/python -m benchmarks.market
+	$(BIN)/python -m benchmarks.agent
+	$(BIN)/python -m benchmarks.agent --memory
 	for how in tuned same shipped; do $(BIN)/python -m benchmarks.time_to_mark --how $$how || exit 1; done
 	$(BIN)/python -m benchmarks.public_tasks
 

@@ -45,8 +45,8 @@ WIDE = (256, 256)
 """Stable-Baselines3's and SBX's nets as shipped."""
 
 NOT_HAD = (
-    "CleanRL and LeanRL are scripts in repositories and no package; torchrl and FinRL add no update of SAC that is "
-    "faster than Stable-Baselines3's; none of the four is timed here."
+    "CleanRL and LeanRL are scripts in repositories and no package; torchrl has the losses of SAC and no agent; "
+    "FinRL trains Stable-Baselines3's SAC: none of the four is timed here."
 )
 
 
@@ -114,16 +114,25 @@ def peer(name: str, batch: int) -> Callable[[], int]:
     return work
 
 
-def products(batch: int, hidden_dims: tuple[int, int] = WIDE) -> Callable[[], int]:
-    """Return a unit of work: the matrix products that ten updates need, into memory that is there, nothing else."""
+Shape = tuple[int, int, int, str]
+"""Rows, inner width and columns of a product, and which side is stored transposed: 'left', 'right' or ''."""
+
+
+def product_shapes(batch: int, hidden_dims: tuple[int, ...]) -> list[Shape]:
+    """Return the matrix products that one update needs."""
     actor, critic = ((i, *hidden_dims, o) for i, o in ((STATE_DIM, 2), (STATE_DIM + 1, 1)))
     # The policy at s and s'; for each twin target, value and the value of the policy's action.
-    shapes = [_forward(batch, actor), _weights(batch, actor), _inputs(batch, actor), _forward(batch, actor)]
+    groups = [_forward(batch, actor), _forward(batch, actor), _weights(batch, actor), _inputs(batch, actor)]
     for _ in range(2):
-        shapes += [_forward(batch, critic)] * 3
-        shapes += [_weights(batch, critic), _inputs(batch, critic)]
-        shapes += [_inputs(batch, critic), [(batch, hidden_dims[0], 1, "")]]  # from the value to the action
-    calls = [_product(*shape) for group in shapes for shape in group]
+        groups += [_forward(batch, critic)] * 3
+        groups += [_weights(batch, critic), _inputs(batch, critic)]
+        groups += [_inputs(batch, critic), [(batch, hidden_dims[0], 1, "")]]  # from the value to the action
+    return [shape for group in groups for shape in group]
+
+
+def products(batch: int, hidden_dims: tuple[int, ...] = WIDE) -> Callable[[], int]:
+    """Return a unit of work: the products of ten updates, into memory that is there, and nothing else."""
+    calls = [_product(*shape) for shape in product_shapes(batch, hidden_dims)]
 
     def work() -> int:
         for _ in range(UPDATES):
@@ -140,15 +149,15 @@ def _product(rows: int, inner: int, columns: int, transposed: str) -> Callable[[
     return functools.partial(torch.mm, a, b, out=torch.empty(rows, columns))
 
 
-def _forward(batch: int, widths: tuple[int, ...]) -> list[tuple[int, int, int, str]]:
+def _forward(batch: int, widths: tuple[int, ...]) -> list[Shape]:
     return [(batch, i, o, "right") for i, o in itertools.pairwise(widths)]
 
 
-def _weights(batch: int, widths: tuple[int, ...]) -> list[tuple[int, int, int, str]]:
+def _weights(batch: int, widths: tuple[int, ...]) -> list[Shape]:
     return [(o, batch, i, "left") for i, o in itertools.pairwise(widths)]
 
 
-def _inputs(batch: int, widths: tuple[int, ...]) -> list[tuple[int, int, int, str]]:
+def _inputs(batch: int, widths: tuple[int, ...]) -> list[Shape]:
     return [(batch, o, i, "") for i, o in itertools.pairwise(widths[1:])]
 
 
@@ -166,7 +175,7 @@ def speed(threads: int, rounds: int) -> None:
             "ours": ours(batch, hidden),
             "sb3": peer("sb3", batch),
             "sbx": peer("sbx", batch),
-            "products": products(batch, hidden or SACConfig().hidden_dims),  # type: ignore[arg-type]  # two layers
+            "products": products(batch, hidden or SACConfig().hidden_dims),
         }
         rates = timing.interleaved(works, rounds, clock)
         medians = [f"{statistics.median(r):,.1f}" for r in rates.values()]
@@ -189,8 +198,8 @@ def memory() -> None:
         width = env.single_observation_space.shape[0]
         agent = SACAgent(SACConfig(state_dim=width, buffer_capacity=capacity, warmup_steps=60), device="cpu")
         loop = Interaction(agent, env, 0)
-        for _ in range(10):  # in parts: the noise itself is not to be counted
-            agent.buffer.add(noise(capacity // 10, width))
+        for _ in range(100):  # in parts: the noise itself is not to be counted
+            agent.buffer.add(noise(capacity // 100, width))
         for _ in range(3):
             loop.advance()
         return width

@@ -66,11 +66,10 @@ class SACAgent:
             torch.manual_seed(seed)
             nets = _networks(self.config)
         self.nets = nets.to(self.device)
-        c = self.config
-        self.learner = Learner(self.nets, c.learning_rate)
-        captured = c.cuda_graph and self.device.type == "cuda"
+        self.learner = Learner(self.nets, self.config.learning_rate)
+        captured = self.config.cuda_graph and self.device.type == "cuda"
         self._captured = CapturedUpdate(self.learner) if captured else None
-        self.batch_size = c.batch_size
+        self.batch_size = self.config.batch_size
         self.generator = torch.Generator(self.device).manual_seed(seed + 1)
         self.metrics_sum = torch.zeros(len(UPDATE_METRICS), device=self.device)
         self._buffer: ReplayBuffer | None = None
@@ -252,8 +251,8 @@ class SACAgent:
     def training_state(self) -> dict[str, Any]:
         """Return everything that learning depends on: what continues this agent bit for bit."""
         self.check_finite()
-        counters = {"updates": self.updates, "batch_size": self.batch_size}
-        return {**self._learnt(), **counters, "buffer": self.buffer.state()}
+        counts = {"updates": self.updates, "batch_size": self.batch_size}
+        return {**self._learnt(), **counts, "buffer": self.buffer.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from `training_state`.
