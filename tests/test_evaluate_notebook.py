@@ -42,9 +42,7 @@ def test_evaluation_notebook_gives_the_training_run_s_figures(tmp_path, blank_fi
 
     # The notebook stands in a checkout; one line more prints every digit.
     checkout = tmp_path / "checkout"
-    shutil.copytree(
-        ROOT / "sac_kernel", checkout / "sac_kernel", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    shutil.copytree(ROOT / "sac_kernel", checkout / "sac_kernel", ignore=shutil.ignore_patterns("*.tmp*"))
     notebook = papermill.iorw.load_notebook_node(str(ROOT / "notebooks" / "evaluate.ipynb"))
     notebook.cells[-1].source = SHOW_ALL_DIGITS
     once_more = [cell for cell in copy.deepcopy(notebook.cells) if cell.cell_type == "code"]

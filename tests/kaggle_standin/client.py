@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "SYSTEMROOT", "PYTHONPATH")
 PLAIN = os.environ.get("KAGGLE_CLIENT_PYTHON") or sys.executable
 """The interpreter whose client is tested."""
-_quick = QuickClient(PLAIN)
+quick = QuickClient(PLAIN)
 
 
 def kaggle_env(
@@ -50,7 +50,7 @@ def kaggle_env(
 
 def client_python() -> str:
     """Return what to call as the interpreter of the client: it costs a quarter of the processor time."""
-    return _quick.python
+    return quick.python
 
 
 def run_kaggle(

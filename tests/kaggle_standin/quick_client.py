@@ -41,6 +41,11 @@ class QuickClient:
             self._start()
         return str(self._folder / "python")
 
+    @property
+    def server_pid(self):
+        """Return the process id of the server, once `python` was asked for."""
+        return self._server.pid
+
     def _start(self):
         self._folder = Path(tempfile.mkdtemp(prefix="kq-"))
         (self._folder / "home").mkdir()

@@ -5,13 +5,18 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
+import subprocess
 import tarfile
+import time
 import zipfile
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
-from tests.kaggle_standin import KaggleStandin, kaggle_env, run_kaggle
+from tests.kaggle_standin import KaggleStandin, Silence, client_python, kaggle_env, run_kaggle
+from tests.kaggle_standin.client import PLAIN, quick
 from tests.kaggle_standin.samples import rules, write_kernel
 
 if TYPE_CHECKING:
@@ -143,3 +148,60 @@ def test_second_push_runs_beside_the_first_and_versions_count(
 def test_unknown_setting_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"mount_scheme must be one of .* got 'nested'"):
         KaggleStandin(tmp_path / "platform", mount_scheme="nested")
+
+
+# -- the quick client
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--version"],
+        ["datasets", "nonsense"],
+        ["datasets", "status", "tester/x-data"],
+        ["kernels", "push", "-p", "é"],
+    ],
+    ids=" ".join,
+)
+def test_the_quick_client_says_and_ends_as_the_plain_one(
+    kaggle: KaggleStandin, tmp_path: Path, words: list[str]
+) -> None:
+    kaggle.add_dataset("tester/x-data", {"a": b"1"})
+    env = kaggle_env(kaggle, tmp_path / "home")
+    fast, plain = (run_kaggle(words, env, tmp_path, python=p) for p in (client_python(), PLAIN))
+    assert fast.returncode == plain.returncode
+    # A traceback names the lines that started the client: they differ, and what was raised does not.
+    own = re.compile(r"File .*\n.*\n", re.MULTILINE)
+    assert (fast.stdout, own.sub("", fast.stderr)[-300:]) == (
+        plain.stdout,
+        own.sub("", plain.stderr)[-300:],
+    )
+
+
+@pytest.mark.skipif(client_python() == PLAIN, reason="this system cannot fork")
+def test_the_quick_client_is_killed_with_the_process_that_stands_for_it(
+    kaggle: KaggleStandin, tmp_path: Path
+) -> None:
+    kaggle.fault("GetDatasetStatus", Silence(60.0))
+    command = [client_python(), "-P", "-m", "kaggle", "datasets", "status", "tester/x-data"]
+    process = subprocess.Popen(command, env=kaggle_env(kaggle, tmp_path / "home"), stdout=subprocess.DEVNULL)
+    server = psutil.Process(quick.server_pid)
+    limit = time.monotonic() + 60.0
+    while not kaggle.calls("GetDatasetStatus") and time.monotonic() < limit:
+        time.sleep(0.02)
+    clients = [child for child in server.children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
+    assert len(clients) == 2  # the client, and who watches it
+    process.kill()
+    process.wait()
+    limit = time.monotonic() + 20.0
+    while any(map(is_alive, clients)) and time.monotonic() < limit:
+        time.sleep(0.02)
+    assert not any(map(is_alive, clients))
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it runs; a zombie waits to be collected and does not."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
