@@ -20,6 +20,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from sac_kernel import job_pool, sweep
 from sac_kernel.data_pipeline import DataConfig, DataPipeline, write_processed
 
@@ -57,13 +59,23 @@ def cluster(nodes: int) -> Iterator[str]:
         started.shutdown()
 
 
-def seconds_of(jobs: int, **where: Any) -> float:
-    """Return the wall time of so many no-op jobs."""
+def cpu_s() -> float:
+    """Return the processor time of this process and everything it has started, ended or not."""
+    own = psutil.Process()
+    total = 0.0
+    for process in (own, *own.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            total += sum(process.cpu_times()[:4])  # user, system, and those of its ended children
+    return total
+
+
+def seconds_of(jobs: int, **where: Any) -> tuple[float, float]:
+    """Return wall and processor time of so many no-op jobs."""
     with tempfile.TemporaryDirectory() as folder:
-        started_s = time.perf_counter()
+        started_s, used_s = time.perf_counter(), cpu_s()
         outcomes = job_pool.run([{"x": x} for x in range(jobs)], nothing, Path(folder), **where)
         assert [o.result for o in outcomes] == [{"x": x} for x in range(jobs)]
-        return time.perf_counter() - started_s
+        return time.perf_counter() - started_s, cpu_s() - used_s
 
 
 def places() -> list[tuple[str, int, int]]:
@@ -85,45 +97,46 @@ def where(workers: int, nodes: int) -> Iterator[dict[str, Any]]:
 
 
 def overhead(rounds: int) -> None:
-    """Print start and overhead a job of every place."""
-    taken: dict[str, list[tuple[float, float]]] = {}
+    """Print start and overhead a job of every place, in wall and in processor time."""
+    taken: dict[str, list[tuple[float, ...]]] = {}
     for _ in range(rounds):
         for label, workers, nodes in places():
             with where(workers, nodes) as place:
-                pair = (seconds_of(FEW, **place), seconds_of(MANY, **place))
-            taken.setdefault(label, []).append(pair)
-            print(label, *(f"{seconds:.2f} s" for seconds in pair), file=sys.stderr, flush=True)
+                few, many = seconds_of(FEW, **place), seconds_of(MANY, **place)
+            slopes = [1e3 * (b - a) / (MANY - FEW) for a, b in zip(few, many, strict=True)]
+            taken.setdefault(label, []).append((*few, *slopes))
+            print(label, *(f"{x:.2f}" for x in taken[label][-1]), file=sys.stderr, flush=True)
     print(
-        f"| no-op jobs | start, {FEW} jobs done [s] | overhead a job [ms] | rounds [ms] |\n|---|---|---|---|"
+        f"| no-op jobs, median of {rounds} | {FEW} jobs, start included [s] | the same [CPU s] | each more [ms] "
+        "| the same [CPU ms] |\n|---|---|---|---|---|"
     )
-    for label, pairs in taken.items():
-        slopes = [1e3 * (many - few) / (MANY - FEW) for few, many in pairs]
-        start = statistics.median(few for few, _ in pairs)
-        shown = " ".join(f"{slope:.1f}" for slope in slopes)
-        print(f"| {label} | {start:.2f} | {statistics.median(slopes):.1f} | {shown} |", flush=True)
+    for label, rows in taken.items():
+        few_s, few_cpu, wall, cpu = (statistics.median(column) for column in zip(*rows, strict=True))
+        print(f"| {label} | {few_s:.1f} | {few_cpu:.1f} | {wall:.1f} | {cpu:.1f} |", flush=True)
 
 
 def throughput(rounds: int, jobs: int) -> None:
-    """Print how many real jobs a minute one and two workers do."""
-    shown = [place for place in places() if place[1] in (0, 1, 2) and place[2] in (0, 1, 2)]
-    taken: dict[str, list[float]] = {}
+    """Print how many real jobs a minute one and two workers do, and what a job costs."""
+    taken: dict[str, list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         bars = Path(folder) / "bars.h5"
         write_processed(DataPipeline(DataConfig(output_path=str(bars))).build(), bars)
         for i in range(rounds):
-            for label, workers, nodes in shown:
+            for label, workers, nodes in places():
+                if max(workers, nodes) > 2:
+                    continue
                 with where(workers, nodes) as place:
-                    output = Path(folder) / f"{i} {label}"
                     runs = sweep.grid([1], range(jobs), TINY)
-                    started_s = time.perf_counter()
-                    outcomes = sweep.run_sweep(runs, {"all": bars}, output, **place)
-                    rate = 60.0 * jobs / (time.perf_counter() - started_s)
-                    taken.setdefault(label, []).append(rate)
-                    print(label, f"{rate:.2f} jobs a minute", file=sys.stderr, flush=True)
+                    started_s, used_s = time.perf_counter(), cpu_s()
+                    outcomes = sweep.run_sweep(runs, {"all": bars}, Path(folder) / f"{i} {label}", **place)
                     assert all(o.result for o in outcomes), [o.failure for o in outcomes]
-    print(f"\n| {jobs} tiny trainings | jobs a minute | rounds |\n|---|---|---|")
-    for label, rates in taken.items():
-        print(f"| {label} | {statistics.median(rates):.1f} | {' '.join(f'{r:.1f}' for r in rates)} |")
+                    rate = 60.0 * jobs / (time.perf_counter() - started_s)
+                    taken.setdefault(label, []).append((rate, (cpu_s() - used_s) / jobs))
+                print(label, *(f"{x:.2f}" for x in taken[label][-1]), file=sys.stderr, flush=True)
+    print(f"\n| {jobs} tiny trainings, median of {rounds} | jobs a minute | CPU s a job |\n|---|---|---|")
+    for label, rows in taken.items():
+        rate, cpu = (statistics.median(column) for column in zip(*rows, strict=True))
+        print(f"| {label} | {rate:.1f} | {cpu:.1f} |", flush=True)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from sac_kernel import job_pool
 from tests import pool_jobs
 
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # loopback only: no test may use another address
+os.environ["RAY_raylet_start_wait_time_s"] = "300"  # noqa: SIM112  # a busy machine takes its time
 pytest.importorskip("ray", reason="ray is not installed: pip install -r requirements/ray.txt")
 
 NODE = {"num_cpus": 1}
