@@ -15,6 +15,7 @@ import logging
 import multiprocessing
 import sys
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +114,12 @@ def _run_jobs(settings: Settings, folder: Path, jobs: Sequence[Job], workers: in
                     job = running.pop(future)
                     future.result()
                     yield job
+        except BrokenProcessPool as err:
+            msg = (
+                f"walk_forward: processes that live to the end of their job are required, found one that ended before "
+                f"{job.name} was finished (out of memory?); call again with fewer --workers: what is finished stays"
+            )
+            raise SacKernelError(msg) from err
         except BaseException:
             pool.shutdown(cancel_futures=True)  # what runs ends, and counts; the rest waits for the next call
             raise

@@ -10,7 +10,7 @@ import pytest
 
 from sac_kernel import evaluation, fold_jobs, significance, trials, walk_forward, walk_forward_report
 from sac_kernel.data_pipeline import write_processed
-from sac_kernel.errors import ConfigError, DataError
+from sac_kernel.errors import ConfigError, DataError, InputNotFoundError
 from sac_kernel.fold_jobs import Job, Settings
 from sac_kernel.sac_agent import SACConfig
 from sac_kernel.trading_env import TradingEnvConfig
@@ -240,6 +240,13 @@ def test_a_damaged_file_says_what_to_do(tmp_path):
     path.write_bytes(b"PK")
     with pytest.raises(DataError, match="delete it, and it is run again"):
         fold_jobs.load(path)
+
+
+def test_an_error_in_a_process_comes_back_as_itself_and_the_rest_is_not_run(settings, tmp_path):
+    lost = dataclasses.replace(settings, h5_path=str(tmp_path / "nowhere.h5"))
+    with pytest.raises(InputNotFoundError, match=r"nowhere\.h5"):
+        list(walk_forward._run_jobs(lost, tmp_path, lost.jobs, 2))
+    assert not list(tmp_path.rglob("*.npz"))
 
 
 def test_parameters_are_checked_before_anything_runs(capsys):
