@@ -126,7 +126,7 @@ def finish_outputs(
         "failures": failures,
         "random": {"percentile": judgement.percentile, "draws": int(judgement.random_log_growth.size)},
         "files": [{"name": n, "bytes": (top / n).stat().st_size} for n in names if n.endswith(".pt")],
-        "training": {job.folder.name: [finding._asdict() for finding in health(job)] for job in jobs},
+        "training": {_name(job): [finding._asdict() for finding in health(job)] for job in jobs},
         **shown,
         "next_command": "kaggle kernels output OWNER/sac-trading-train -p outputs/",
     }
@@ -150,6 +150,11 @@ def seed_passes(judgements: Sequence[Judgement]) -> list[EpisodeResult]:
     """Return the first agent's pass at base cost, one a seed."""
     passes = [judgement.results["base"][0] for judgement in judgements]
     return [one for one in passes if one.name == passes[0].name]
+
+
+def _name(job: FinishedJob) -> str:
+    """Return the job's own name: that of its folder would say where this machine keeps its files."""
+    return job_folders.job_name(job.facts["agent_id"], job.facts["seed"])
 
 
 def _verdict(jobs: Sequence[FinishedJob], judgements: Sequence[Judgement]) -> dict[str, Any]:

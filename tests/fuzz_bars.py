@@ -319,7 +319,7 @@ def fuzz(first, count, work=work):
             process = context.Process(target=work, args=(there,), daemon=True)
             process.start()
             there.close()
-            patience = HANG_S + 60
+            patience = HANG_S + 600  # imports on a busy machine
         here.send(number)
         try:
             suffix, outcome = here.recv() if here.poll(patience) else ("?", "FAILED hang")
