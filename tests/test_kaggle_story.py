@@ -85,7 +85,7 @@ def test_a_run_over_several_sessions_ends_with_the_agent_of_an_uncut_run(checkou
     """
     with KaggleStandin(tmp_path / "platform", dataset_delay_s=0.5, session_limit_s=900.0) as kaggle:
         env = {**kaggle_env(kaggle, tmp_path / "home"), "OMP_NUM_THREADS": "1"}
-        for seconds in (20, 40, 80):
+        for seconds in (20, 40, 80, 160, 320):
             budget = settings(time_budget_h=seconds / 3600)
             done = build_kernel(checkout, env, *budget, "--push", "--follow", "--fresh")
             assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
