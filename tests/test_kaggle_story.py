@@ -53,7 +53,7 @@ def checkout(tmp_path):
     return folder
 
 
-def build_kernel(checkout, env, *arguments, timeout=400):
+def build_kernel(checkout, env, *arguments, timeout=1500):
     """Run build_kernel.py; it takes the interpreter named here for the client's."""
     program = "import runpy, sys; sys.executable = sys.argv.pop(1); sys.argv[0] = 'build_kernel.py'; "
     program += "sys.path.insert(0, '.'); runpy.run_path('build_kernel.py', run_name='__main__')"
@@ -83,9 +83,9 @@ def test_a_run_over_several_sessions_ends_with_the_agent_of_an_uncut_run(checkou
     400 episodes cannot be trained in two of them. After two the goal is lowered to what is near, so that the
     test ends.
     """
-    with KaggleStandin(tmp_path / "platform", dataset_delay_s=0.5, session_limit_s=300.0) as kaggle:
+    with KaggleStandin(tmp_path / "platform", dataset_delay_s=0.5, session_limit_s=900.0) as kaggle:
         env = {**kaggle_env(kaggle, tmp_path / "home"), "OMP_NUM_THREADS": "1"}
-        for seconds in (20, 40, 80):
+        for seconds in (20, 40, 80, 160, 320):
             budget = settings(time_budget_h=seconds / 3600)
             done = build_kernel(checkout, env, *budget, "--push", "--follow", "--fresh")
             assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -166,7 +166,7 @@ def test_plain_kaggle_commands_push_and_fetch_and_the_next_build_knows(checkout,
         env = {**kaggle_env(kaggle, tmp_path / "home"), "OMP_NUM_THREADS": "1"}
         assert build_kernel(checkout, env, *settings(**SHORT)).returncode == 0
         assert "successfully pushed" in plain("kernels push", checkout, env)
-        kaggle.wait_status("tester/sac-trading-train", "COMPLETE", 300)
+        kaggle.wait_status("tester/sac-trading-train", "COMPLETE", 900)
         plain("kernels output tester/sac-trading-train -p outputs/", checkout, env)
         assert files.verify_manifest(checkout / "outputs")["status"] == "complete"
 

@@ -92,14 +92,14 @@ def start(notebook, folder, datasets):
 
 def run(notebook, folder, datasets):
     process = start(notebook, folder, datasets)
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate(timeout=1200)
     assert process.returncode == 0, said[-3000:]
     return said
 
 
 def kill_once_a_state_exists(process, state):
     """End the rehearsal and its kernel at once, as a power cut would; only what this test started."""
-    limit = time.monotonic() + 120
+    limit = time.monotonic() + 600
     while not state.exists() and process.poll() is None and time.monotonic() < limit:
         time.sleep(0.02)
     family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import shutil
 import signal
 from pathlib import Path
 
@@ -71,6 +72,14 @@ def uncut(h5, tmp_path_factory):
     trainer = make_trainer(h5, tmp_path_factory.mktemp("uncut"))
     trainer.train()
     return trainer
+
+
+@pytest.fixture(scope="module")
+def reported(h5, tmp_path_factory):
+    """The folder of a finished run, its report written; to be copied."""
+    folder = tmp_path_factory.mktemp("reported")
+    make_trainer(h5, folder).run_training()
+    return folder
 
 
 def outputs(folder):
@@ -315,8 +324,10 @@ def test_frequencies_may_change_between_sessions(h5, uncut, tmp_path):
     assert (tmp_path / final).read_bytes() == (uncut.folder / final).read_bytes()
 
 
-def test_a_finished_run_starts_anew_and_keeps_the_old_outputs_in_previous(h5, uncut, tmp_path, caplog):
-    make_trainer(h5, tmp_path).run_training()
+def test_a_finished_run_starts_anew_and_keeps_the_old_outputs_in_previous(
+    h5, uncut, reported, tmp_path, caplog
+):
+    tmp_path = shutil.copytree(reported, tmp_path / "run")
     (tmp_path / "notes.txt").write_text("mine")
     before = outputs(tmp_path)
     assert "models.zip" in before
@@ -333,9 +344,9 @@ def test_a_finished_run_starts_anew_and_keeps_the_old_outputs_in_previous(h5, un
 
 @pytest.mark.parametrize("survivor", ["manifest.json", "state", "agent_1_final.pt", "nothing", "renamed"])
 def test_a_move_to_previous_that_was_killed_is_gone_on_with_and_loses_no_file(
-    h5, uncut, tmp_path, monkeypatch, survivor
+    h5, uncut, reported, tmp_path, monkeypatch, survivor
 ):
-    make_trainer(h5, tmp_path).run_training()
+    tmp_path = shutil.copytree(reported, tmp_path / "run")
     before = {p.relative_to(tmp_path): p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     rename, calls = type(tmp_path).rename, []
 
