@@ -70,8 +70,13 @@ _MAX_FEATURES = 40
 _MINUTES_PER_DAY = 1440
 _LOG_FLOOR = 1e-9
 _HOUR_S = 3600
-_HOUR = 2 * np.pi * np.arange(_MINUTES_PER_DAY) / _MINUTES_PER_DAY
-_WEEK = 2 * np.pi * np.minimum(np.arange(7), 4) / 5
+_HOUR, _WEEK = (
+    (np.sin(angle), np.cos(angle))
+    for angle in (
+        2 * np.pi * np.arange(_MINUTES_PER_DAY) / _MINUTES_PER_DAY,
+        2 * np.pi * np.minimum(np.arange(7), 4) / 5,
+    )
+)
 _SESSIONS = {  # local trading hours, in minutes of the local day
     "tokyo_open": ("Asia/Tokyo", 9 * 60, 18 * 60),
     "london_open": ("Europe/London", 8 * 60, 16 * 60 + 30),
@@ -466,10 +471,10 @@ def time_features(open_time: pd.DatetimeIndex, bar_seconds: int) -> dict[str, Fl
         closed, utc_offsets(closed, "America/New_York"), 7 * _HOUR_S - 1
     )
     features = {
-        "hour_sin": np.sin(_HOUR)[minute],
-        "hour_cos": np.cos(_HOUR)[minute],
-        "weekday_sin": np.sin(_WEEK)[trading_day],
-        "weekday_cos": np.cos(_WEEK)[trading_day],
+        "hour_sin": _HOUR[0][minute],
+        "hour_cos": _HOUR[1][minute],
+        "weekday_sin": _WEEK[0][trading_day],
+        "weekday_cos": _WEEK[1][trading_day],
     }
     for name, (zone, start, end) in _SESSIONS.items():
         minute, weekday = indicators.clock_of(closed, utc_offsets(closed, zone), 0)
@@ -518,9 +523,11 @@ def _share(bars: pd.DataFrame, traded: pd.DataFrame) -> float:
 
 def _joined(parts: Sequence[pd.DataFrame], name: str) -> tuple[IntArray, FloatArray, FloatArray]:
     """Return seconds, open and close of one instrument over all splits, checked."""
-    seconds = np.concatenate([open_seconds(part) for part in parts])
-    each = [indicators.price_columns(part) for part in parts]
-    prices = each[0] if len(each) == 1 else [np.concatenate(column) for column in zip(*each, strict=True)]
+    times, each = [open_seconds(part) for part in parts], [indicators.price_columns(part) for part in parts]
+    seconds, prices = times[0], each[0]
+    if len(parts) > 1:
+        seconds = np.concatenate(times)
+        prices = [np.concatenate(column) for column in zip(*each, strict=True)]
     if not indicators.bars_are_sound(seconds, *prices):
         check_bars(pd.concat(parts), f"feature_engineering: {name}")
     return seconds, prices[0], prices[3]

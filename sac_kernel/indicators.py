@@ -153,7 +153,8 @@ def carried_path(
         seconds = np.concatenate((first[:, 0].astype(np.int64), seconds))
         o, c = np.concatenate((first[:, 1], o)), np.concatenate((first[:, 2], c))
     path, age, used = _carried_path(seconds, o, c, bar_seconds, at, state)
-    waiting.rows = np.stack((seconds[used:].astype(np.float64), o[used:], c[used:]), axis=1)
+    if used < seconds.size or waiting.rows.size:
+        waiting.rows = np.stack((seconds[used:].astype(np.float64), o[used:], c[used:]), axis=1)
     return path, age
 
 

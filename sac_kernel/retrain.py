@@ -140,10 +140,18 @@ def _joined(data: ProcessedData, name: str, new: BarTable) -> BarTable:
     return dataclasses.replace(join([old, new], name), source=f"{data.source.split(' + ')[0]} + {new.source}")
 
 
+def cut_at_dashes(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Return what stands before and after the first `--`."""
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:at], arguments[at + 1 :]
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Retrain, judge or roll back from the command line; the exit status is 3 for a rejected candidate."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    args = _parser().parse_args(arguments)
+    # argparse ends all positionals with the first run of them, so what follows -- is taken off before.
+    own, more = cut_at_dashes(sys.argv[1:] if arguments is None else arguments)
+    args = _parser().parse_args(own)
     store = ModelStore(args.models)
     try:
         if args.rollback is not None:
@@ -158,7 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
         data = append_bars(read_processed(args.data), args.bars, args.clock, args.data)
         logger.info("data      %s, now up to %s", args.data, data.test[_traded_first(data)[0]].index[-1])
         start = store.current() if args.warm_start else None
-        candidate = train(start, args.agent_id, kaggle=args.kaggle, more=args.more)
+        candidate = train(start, args.agent_id, kaggle=args.kaggle, more=more)
         return 0 if judge(candidate, data, store) else 3
     except SacKernelError as err:
         logger.error("%s: %s", type(err).__name__, err)  # the message says it all
@@ -188,7 +196,6 @@ def _parser() -> argparse.ArgumentParser:
         "--data", type=Path, default=ROOT / runtime.LOCAL_DATA, metavar="H5", help="bars so far"
     )
     parser.add_argument("--models", type=Path, default=ROOT / "models", metavar="DIR", help="models in use")
-    parser.add_argument("more", nargs="*", help="after --: arguments for build_kernel.py")
     return parser
 
 

@@ -243,5 +243,11 @@ def test_without_a_warm_start_the_identity_is_what_it_always_was(trained, tmp_pa
     assert "warm_start" not in trainer.learning_identity
 
 
+def test_what_follows_the_dashes_is_for_the_build():
+    line = ["bars/", "--rehearse", "--", "--set", "num_episodes=2", "--", "x"]
+    assert retrain.cut_at_dashes(line) == (line[:2], ["--set", "num_episodes=2", "--", "x"])
+    assert retrain.cut_at_dashes(line[:2]) == (line[:2], [])
+
+
 def test_nothing_to_do_is_an_error(tmp_path):
     assert retrain.main(["--models", str(tmp_path)]) == 2
