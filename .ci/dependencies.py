@@ -49,7 +49,6 @@ def lock() -> int:
                     "--generate-hashes",
                 ),
                 *("--python-version", "3.11", "--no-emit-package", "torch", "--no-annotate", "--no-header"),
-                *("--no-emit-index-url", "--no-emit-find-links"),
                 *("-c", str(REQUIREMENTS / f"{image}.txt"), str(wanted), "-o", str(lock_path(image))),
             ]
             done = subprocess.run(command, check=False)  # noqa: S603

@@ -64,8 +64,8 @@ class RunConfig:
     time_budget_h: float = 11.0
     resume: str = "auto"
     allow_cpu: bool = False
-    self_test: bool = False
     warm_start: str = ""
+    self_test: bool = False
     expect_data_hash: str = ""
     expect_env_steps: tuple[int, ...] = ()
     sac_hidden_dims: tuple[int, ...] = (64, 64)
