@@ -184,35 +184,40 @@ def speed(threads: int, rounds: int) -> None:
 
 
 def memory() -> None:
-    """Print resident memory beyond the framework's, with a million transitions and a million bars in use."""
+    """Print peak memory beyond the framework's, with a million transitions and a million bars in use."""
     from benchmarks.data import peak_mb
     from benchmarks.market import synthetic
     from sac_kernel.sac_agent import Interaction
     from sac_kernel.trading_env import TradingEnvConfig, TradingVectorEnv, prepare_market
 
-    n = 1_000_000
-
-    def train(bars: Any, features: Any, capacity: int) -> int:
-        config = TradingEnvConfig()
-        env = TradingVectorEnv(prepare_market(bars, features, config, close_at_end=False), config, 60)
+    def train(n: int, *, keep: bool) -> int:
+        config, frames = TradingEnvConfig(), synthetic(n)
+        market = prepare_market(*frames, config, close_at_end=False)
+        if not keep:
+            del frames
+        env = TradingVectorEnv(market, config, 60)
         width = env.single_observation_space.shape[0]
-        agent = SACAgent(SACConfig(state_dim=width, buffer_capacity=capacity, warmup_steps=60), device="cpu")
+        agent = SACAgent(SACConfig(state_dim=width, buffer_capacity=n, warmup_steps=60), device="cpu")
         loop = Interaction(agent, env, 0)
         for _ in range(100):  # in parts: the noise itself is not to be counted
-            agent.buffer.add(noise(capacity // 100, width))
+            agent.buffer.add(noise(n // 100, width))
         for _ in range(3):
             loop.advance()
         return width
 
-    train(*synthetic(10_000), 10_000)  # what the framework allocates once
+    n = 1_000_000
+    train(10_000, keep=True)  # what the framework allocates once
     before = peak_mb()
-    bars, features = synthetic(n)
-    given = peak_mb()
-    width = train(bars, features, n)
-    frames, all_of_it = given - before, peak_mb() - before
-    print(f"peak resident memory: framework and a run of 10,000 transitions {before:.0f} MB")
-    print(f"{n:,} bars and features as frames: +{frames:.0f} MB")
-    print(f"with their market, {n:,} transitions, state {width} and training: +{all_of_it:.0f} MB")
+    width = train(n, keep=False)
+    without = peak_mb()
+    train(n, keep=True)
+    print(
+        f"peak memory of the framework and a run on 10,000 bars: {before:.0f} MB; with {n:,} bars laid out as a"
+    )
+    print(
+        f"market, {n:,} transitions of state {width}, training: +{without - before:.0f} MB; the frames that the"
+    )
+    print(f"market was made of kept beside it: +{peak_mb() - before:.0f} MB")
 
 
 def guide(folder: Path, episodes: int) -> None:
