@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FILES = [*sorted((ROOT / "sac_kernel").glob("*.py")), ROOT / "build_kernel.py"]
 CODE = {"eval", "exec", "compile", "__import__"}
 MODULES = {"marshal", "shelve", "joblib", "dill", "cloudpickle", "yaml", "runpy", "code"}
-LOADERS = {"read_pickle", "to_pickle", "extractall", "extract", "Unpickler"}
+LOADERS = {"read_pickle", "to_pickle", "extractall", "Unpickler"}
 # wheels of the code dataset are code by nature: only what the manifest's hash names is unpacked
 ALLOWED = {("runtime", "extractall")}
 
