@@ -13,7 +13,7 @@ EPISODES ?= 8
 export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_PROGRESS_BAR ?= on
 
-.PHONY: kaggle-rehearsal test-client run test lint type bench prove calibrate audit docs fuzz crash soak coverage mutants lock licences audit-deps locked build clean check-wheels fmt tune-peers
+.PHONY: parity kaggle-rehearsal test-client run test lint type bench prove calibrate audit docs fuzz crash soak coverage mutants lock licences audit-deps locked build clean check-wheels fmt tune-peers
 
 run: $(READY)
 	$(BIN)/python build_kernel.py --set num_episodes=$(EPISODES) --set eval_frequency=2 \
@@ -115,6 +115,12 @@ locked:
 	$(PIP) install -r requirements/torch.txt
 	$(PIP) install --require-hashes -r requirements/lock-$(IMAGE).txt
 	touch $(READY) $(READY)-dev
+
+# The exported agent against torch: the short tests, then a million random states of MODEL.
+MODEL ?= outputs/agent_1_final.pt
+parity: $(READY)-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/test_export.py
+	$(BIN)/python -m benchmarks.export "$(MODEL)"
 
 check-wheels:
 	$(PYTHON) .ci/check_wheels.py

@@ -294,6 +294,7 @@ class KaggleTrainer:
                 self._resume_mounted()
         if self._warm_start and self.loop.env_steps == 0:
             self.agent.take_weights(job_folders.warm_start_file(self._warm_start))
+            logger.info("starts from the weights of the agent %s", self._warm_start[:12])
         if self.loop.env_steps < self._expected_env_steps:
             msg = (
                 f"KaggleTrainer: the state at step {self._expected_env_steps:,} is required, found a run at step "
