@@ -29,9 +29,7 @@ END_MARKER = "complete"
 MAX_JSON_BYTES = 1 << 26
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
-_PT_GLOBALS = re.compile(
-    r"collections OrderedDict|torch (\w+Storage|device)|torch\._utils _rebuild_tensor_v2"
-)
+_PT_GLOBALS = re.compile(r"collections OrderedDict|torch \w+Storage|torch\._utils _rebuild_tensor_v2")
 _PT_STRUCTURE_BYTES = 1 << 26  # of names, lists and numbers, tensors apart
 _PT_MAX_ITEMS = 2_000_000
 _PT_MAX_DEPTH = 32

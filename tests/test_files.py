@@ -360,6 +360,15 @@ def test_read_pt_takes_no_more_than_the_file_holds_and_nothing_but_values(tmp_pa
         files.read_pt(tmp_path / "a.pt")
 
 
+def test_an_archive_with_two_structures_is_refused(tmp_path):
+    buffer = io.BytesIO(saved({"x": 1}))
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr("other/data.pkl", b"")
+    (tmp_path / "a.pt").write_bytes(buffer.getvalue())
+    with pytest.raises(CheckpointError, match="found: 2 structures"):
+        files.read_pt(tmp_path / "a.pt")
+
+
 def test_a_shape_is_refused_before_memory_is_taken_for_it(tmp_path, monkeypatch):
     """The size in the structure is changed to 10^9 numbers, the archive made whole again."""
     content = saved({"x": torch.zeros(2)})

@@ -100,6 +100,26 @@ def test_state_of_another_width_is_refused_naming_the_field():
         ReplayBuffer(5, 3, 1, CPU).restore(ring(5).state())
 
 
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda state: state.update(next=2), "5 rows, 2"),
+        (lambda state: state.update(next=-1), "5 rows, -1"),
+        (lambda state: state["rows"].update(reward=torch.zeros(8)), "8 rows, 5"),
+        (lambda state: state["rows"].update(action=torch.zeros(4, 1)), "5 rows of action"),
+        (lambda state: state["rows"].update(reward=torch.zeros(5, dtype=torch.float64)), r"torch\.float64"),
+        (lambda state: state["rows"]["next_obs"].fill_(float("nan")), "NaN or infinity in next_obs"),
+    ],
+)
+def test_a_state_that_no_ring_can_have_is_refused(change, found):
+    state = ring(7)
+    state.add(rows(1, 2, 3, 4, 5))
+    state = state.state()
+    change(state)
+    with pytest.raises(CheckpointError, match=found):
+        ring(7).restore(state)
+
+
 # -- what the loop stores ------------------------------------------------------------------------
 
 
