@@ -66,7 +66,7 @@ tune-peers: $(READY)-bench
 prove: $(READY)
 	$(BIN)/python -m benchmarks.prove $(PROVE)
 
-# How often the verdict says "edge" where there is none, and how often where there is one: about 50 minutes.
+# How often the verdict says "edge" where there is none, and how often where there is one; agents in two processes.
 calibrate: $(READY)-dev
 	$(BIN)/python -m benchmarks.calibrate
 	$(BIN)/python -m benchmarks.null_markets --episodes 2 --workers 2
