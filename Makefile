@@ -13,7 +13,7 @@ EPISODES ?= 8
 export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_PROGRESS_BAR ?= on
 
-.PHONY: parity kaggle-rehearsal test-client run test lint type bench prove calibrate audit docs fuzz crash soak coverage mutants lock licences audit-deps locked build clean check-wheels fmt tune-peers
+.PHONY: parity kaggle-rehearsal test-client run test lint type bench prove calibrate audit docs fuzz crash soak coverage mutants lock licences audit-deps locked build clean check-wheels fmt
 
 run: $(READY)
 	$(BIN)/python build_kernel.py --set num_episodes=$(EPISODES) --set eval_frequency=2 \
@@ -51,15 +51,15 @@ type: $(READY)-dev
 	printf '%s\n' 3.11 3.12 3.13 | xargs -P 2 -I VERSION $(BIN)/mypy --python-version VERSION
 
 # Beside the peers: speed in a minute, then learning, which takes hours and goes on where it was stopped.
-bench: $(READY)-bench
+bench: $(READY)-bench benchmarks/peers.toml
 	$(BIN)/python -m benchmarks.market
 	$(BIN)/python -m benchmarks.agent
 	$(BIN)/python -m benchmarks.agent --memory
 	for how in tuned same shipped; do $(BIN)/python -m benchmarks.time_to_mark --how $$how || exit 1; done
 	$(BIN)/python -m benchmarks.public_tasks
 
-# The search that wrote benchmarks/peers.toml: how this project and its peers are set for `bench`.
-tune-peers: $(READY)-bench
+# How this project and its peers are set for `bench`: a search of a quarter of an hour, where its file is missing.
+benchmarks/peers.toml: | $(READY)-bench
 	$(BIN)/python -m benchmarks.tune_peers
 
 # The default agent on markets whose optimum is known; PROVE=--short for about a minute.

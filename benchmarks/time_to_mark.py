@@ -108,6 +108,11 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
 def settings_of(how: str) -> dict[str, learners.Settings]:
     """Return the settings of every learner that has some."""
     if how == "tuned":
+        if not SETTINGS.exists():
+            msg = (
+                f"{SETTINGS}: tuned settings are required, found no file; run python -m benchmarks.tune_peers"
+            )
+            raise FileNotFoundError(msg)
         found = tomllib.loads(SETTINGS.read_text(encoding="utf-8"))
         return {learner: entry["settings"] for learner, entry in found.items()}
     if how == "shipped":
