@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from sac_kernel import bar_engine, baselines, metrics, significance, trials, verdict
 from sac_kernel.bar_engine import Acc, Bar
@@ -171,9 +172,28 @@ def random_same_turnover(
 
 
 def greedy_policy(agent: Agent) -> Policy:
-    """Return the agent's deterministic policy, always computed on the CPU, so a GPU changes no figure."""
-    acting = _on_cpu(agent)
-    return lambda obs: float(acting.select_action(obs, evaluate=True)[0])
+    """Return the deterministic policy as it is now, one observation at a time, in NumPy on the CPU.
+
+    A pass asks for one action a decision: the framework's overhead on it is several times the arithmetic, and a
+    GPU must change no figure. A state of another width raises CheckpointError.
+    """
+    if isinstance(agent, Ensemble):
+        members = [greedy_policy(member) for member in agent.agents]
+        return lambda obs: sum(act(obs) for act in members) / len(members)
+    layers = [m for m in agent.nets.average.modules() if isinstance(m, torch.nn.Linear)]
+    *hidden, head = [
+        (m.weight.detach().cpu().numpy().copy(), m.bias.detach().cpu().numpy().copy()) for m in layers
+    ]
+    weight, bias = head[0][0], float(head[1][0])  # the mean; the other half is the log deviation
+
+    def act(obs: FeatureArray) -> float:
+        agent.check_width(len(obs))
+        x = obs
+        for w, b in hidden:
+            x = np.maximum(w @ x + b, 0.0)
+        return math.tanh(float(weight @ x) + bias)
+
+    return act
 
 
 def greedy_batch(agent: Agent) -> Callable[[FeatureArray], FloatArray]:

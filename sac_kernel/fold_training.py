@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 import pandas as pd
-import torch
 
 from sac_kernel import evaluation, train_market, validation
 from sac_kernel.config import require
@@ -175,7 +174,7 @@ def fit_agent(train: Sequence[Bars], val: Bars, recipe: Recipe, instrument: str)
     sac = dataclasses.replace(recipe.sac_config, state_dim=width, action_dim=1, reward_scale=scale)
     agent = SACAgent(sac, recipe.agent_id, "cpu", recipe.seed)
     loop = Interaction(agent, block_env(market, env), recipe.seed)
-    refit = Refit(fitted.pipeline, fitted.train, fitted.val, agent, plain_policy(agent))
+    refit = Refit(fitted.pipeline, fitted.train, fitted.val, agent, evaluation.greedy_policy(agent))
     checked = evaluation.market_of(*fitted.val, env, recipe.tier) if fitted.val else None
     best, best_score, scores = None, -math.inf, list[float]()
     keys = ("episode_rewards", "episode_lengths", "critic_losses", "actor_losses", "alpha_values")
@@ -184,7 +183,7 @@ def fit_agent(train: Sequence[Bars], val: Bars, recipe: Recipe, instrument: str)
         _report(refit, loop, math.ceil(recipe.updates * report / REPORTS), env.episode_length)
         if checked is None or report % (REPORTS // recipe.evaluations):
             continue
-        policy, name = plain_policy(agent), f"agent {recipe.agent_id}"
+        policy, name = evaluation.greedy_policy(agent), f"agent {recipe.agent_id}"
         result = evaluation.run_policy(checked, policy, env.initial_equity, name, recipe.tier)
         refit.trials.append((agent.updates, result))
         growth = result.log_growth / len(result.equity)
@@ -196,27 +195,8 @@ def fit_agent(train: Sequence[Bars], val: Bars, recipe: Recipe, instrument: str)
             best, best_score = copy.deepcopy(agent.nets.state_dict()), float(np.mean(scores))
     if best is not None:
         agent.nets.load_state_dict(best)
-    refit.policy = plain_policy(agent)
+    refit.policy = evaluation.greedy_policy(agent)
     return refit
-
-
-def plain_policy(agent: SACAgent) -> Policy:
-    """Return the agent's greedy policy as it is now, in NumPy.
-
-    A pass asks for one action at a time: the framework's overhead is six times the arithmetic, and a
-    walk-forward has hundreds of passes.
-    """
-    layers = [m for m in agent.nets.average.modules() if isinstance(m, torch.nn.Linear)]
-    *hidden, head = [(m.weight.detach().numpy().copy(), m.bias.detach().numpy().copy()) for m in layers]
-    weight, bias = head[0][0], float(head[1][0])  # the mean; the other half is the log deviation
-
-    def act(obs: FeatureArray) -> float:
-        x = obs
-        for w, b in hidden:
-            x = np.maximum(w @ x + b, 0.0)
-        return math.tanh(float(weight @ x) + bias)
-
-    return act
 
 
 def _report(refit: Refit, loop: Interaction, until: int, episode_length: int) -> None:

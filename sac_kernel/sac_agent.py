@@ -92,14 +92,7 @@ class SACAgent:
         evaluate : True is deterministic: tanh of the mean of the averaged actor; False samples
         """
         obs = torch.as_tensor(np.asarray(state, np.float32), device=self.device)
-        if obs.shape[-1] != self.config.state_dim:
-            names = self.context.get("observation_names", [])
-            hint = f" ({', '.join(names)})" if names else ""
-            msg = (
-                f"SACAgent.select_action: a state of width {self.config.state_dim}{hint} is required, found "
-                f"{obs.shape[-1]}; build the env from the features this agent was trained on"
-            )
-            raise CheckpointError(msg)
+        self.check_width(obs.shape[-1])
         with torch.no_grad():
             if evaluate:
                 action = self.nets.average.greedy(obs)
@@ -109,6 +102,17 @@ class SACAgent:
                 action = self.nets.actor.sample(obs, noise)[0]
         result: FeatureArray = action.cpu().numpy()
         return result
+
+    def check_width(self, width: int) -> None:
+        """Raise CheckpointError, naming what is seen, unless a state of this width is what the agent knows."""
+        if width != self.config.state_dim:
+            names = self.context.get("observation_names", [])
+            hint = f" ({', '.join(names)})" if names else ""
+            msg = (
+                f"SACAgent.select_action: a state of width {self.config.state_dim}{hint} is required, found "
+                f"{width}; build the env from the features this agent was trained on"
+            )
+            raise CheckpointError(msg)
 
     def update(self) -> None:
         """Do one gradient update from the replay ring; its metrics are added to `metrics_sum`.

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from sac_kernel import baselines, evaluation, trials, verdict
+from sac_kernel.errors import CheckpointError
 from sac_kernel.evaluation import EpisodeResult, decide_verdict
 from sac_kernel.feature_engineering import FeaturePipeline
 from sac_kernel.sac_agent import SACAgent, SACConfig
@@ -73,19 +74,41 @@ def test_a_policy_and_its_own_targets_give_the_same_pass(market):
     assert followed.costs == fixed.costs
 
 
-def test_validation_is_the_pass_that_the_environment_gives(split, market):
-    # The single env in eval mode, asked step by step, is an independent route to the same equity.
-    agent = random_agent(market)
+def equity_of_the_environment(split, act):
     env = TradingEnvironment(*split, CONFIG, eval_mode=True)
     obs, _ = env.reset(seed=0)
     equity, done = [], False
     while not done:
-        obs, _, terminated, truncated, info = env.step(agent.select_action(obs, evaluate=True))
+        obs, _, terminated, truncated, info = env.step(act(obs))
         equity.append(info["equity"])
         done = terminated or truncated
+    return equity
+
+
+def test_validation_is_the_pass_that_the_environment_gives(split, market):
+    # The single env in eval mode, asked step by step, is an independent route to the same equity.
+    agent = random_agent(market)
     result = evaluation.validate(agent, market, CONFIG.initial_equity)
+    act = evaluation.greedy_policy(agent)
+    equity = equity_of_the_environment(split, lambda obs: np.array([act(obs)]))
     np.testing.assert_array_equal(result.equity, equity)
     assert result.log_growth == math.log(equity[-1] / CONFIG.initial_equity)
+    # The framework rounds an action otherwise than NumPy: equal but for the last digits of single precision.
+    equity = equity_of_the_environment(split, lambda obs: agent.select_action(obs, evaluate=True))
+    np.testing.assert_allclose(result.equity, equity, rtol=1e-7)
+
+
+def test_a_greedy_policy_is_the_agent_as_it_was_and_checks_the_width(market):
+    agent = random_agent(market)
+    act, obs = evaluation.greedy_policy(agent), np.ones(len(market.observation_names), np.float32)
+    before = act(obs)
+    assert before == pytest.approx(float(agent.select_action(obs, evaluate=True)[0]), abs=1e-6)
+    with torch.no_grad():
+        for parameter in agent.nets.average.parameters():
+            parameter.zero_()
+    assert act(obs) == before != evaluation.greedy_policy(agent)(obs) == 0.0
+    with pytest.raises(CheckpointError, match=f"width {len(obs)} .*found {len(obs) - 1}"):
+        act(obs[1:])
 
 
 def test_validation_repeats_and_leaves_the_agents_generator_alone(market):

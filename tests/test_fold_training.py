@@ -5,13 +5,12 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from sac_kernel import evaluation, fold_training, validation
 from sac_kernel.bar_engine import Bar
 from sac_kernel.errors import ConfigError, DataError
 from sac_kernel.fold_training import Recipe
-from sac_kernel.sac_agent import SACAgent, SACConfig
+from sac_kernel.sac_agent import SACConfig
 from sac_kernel.trading_env import TradingEnvConfig
 from tests.conftest import make_bars
 
@@ -104,18 +103,6 @@ def test_train_days_shorter_than_an_episode_are_refused_with_what_was_found(bars
         fold_training.fit_features([], days_of(bars, 62, 75), "EURUSD")
     with pytest.raises(ConfigError, match="evaluations must divide 20"):
         Recipe(evaluations=3)
-
-
-def test_the_plain_policy_is_the_agents_own():
-    agent = SACAgent(SACConfig(state_dim=7, hidden_dims=(16, 8)), device="cpu")
-    generator = torch.Generator().manual_seed(0)
-    for parameter in agent.nets.average.parameters():
-        parameter.data = torch.randn(parameter.shape, generator=generator) / 3
-    act = fold_training.plain_policy(agent)
-    seen = np.random.default_rng(0).normal(size=(50, 7)).astype(np.float32)
-    ours = np.array([act(obs) for obs in seen])
-    np.testing.assert_allclose(ours, agent.select_action(seen, evaluate=True)[:, 0], atol=1e-6)
-    assert np.ptp(ours) > 0.5
 
 
 def test_every_evaluation_is_a_trial_and_the_best_mean_of_three_is_kept(refit, bars):
