@@ -40,7 +40,7 @@ from tests.conftest import make_data
 SEED = 20261125
 SAC = SACConfig(hidden_dims=(16, 16), batch_size=32, warmup_steps=60, buffer_capacity=200, utd_ratio=0.25)
 ENV = TradingEnvConfig(episode_lengths=(60,), horizon=37)
-HANG_S = 300.0
+HANG_S = 1800.0
 KINDS = ("time", "write")
 FAULTS = (errno.ENOSPC, errno.EROFS)
 KILLED = -signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM
