@@ -18,9 +18,9 @@ from tests.kaggle_standin.client import PLAIN
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = {
-    "num_episodes": 400,
+    "num_episodes": 4_000,
     "eval_frequency": 10,
-    "checkpoint_frequency": 20,
+    "checkpoint_frequency": 200,
     "sac_hidden_dims": [64, 64],
     "sac_batch_size": 128,
     "sac_warmup_steps": 600,
@@ -81,7 +81,7 @@ def uploads(kaggle):
 def test_a_run_over_several_sessions_ends_with_the_agent_of_an_uncut_run(checkout, tmp_path):
     """A session is as long as this machine needs to start and to train as long again.
 
-    400 episodes cannot be trained in two of them. After two the goal is lowered to what is near, so that the
+    4,000 episodes cannot be trained in two of them. After two the goal is lowered to what is near, so that the
     test ends.
     """
     with KaggleStandin(tmp_path / "platform", dataset_delay_s=0.5, session_limit_s=900.0) as kaggle:
