@@ -79,7 +79,7 @@ def uploads(kaggle):
 @pytest.mark.slow
 @pytest.mark.notebook
 def test_a_run_over_several_sessions_ends_with_the_agent_of_an_uncut_run(checkout, tmp_path):
-    """A session is as long as this machine needs to start and to train as long again.
+    """A session is as long as this machine needs to start and to train a third as long again.
 
     4,000 episodes cannot be trained in two of them. After two the goal is lowered to what is near, so that the
     test ends.
@@ -92,7 +92,7 @@ def test_a_run_over_several_sessions_ends_with_the_agent_of_an_uncut_run(checkou
             assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
             first = files.verify_manifest(checkout / "outputs")
             assert first["status"] == "cut"
-            if files.read_json(checkout / "outputs" / "summary.json")["run"]["train_s"] > seconds / 2:
+            if files.read_json(checkout / "outputs" / "summary.json")["run"]["train_s"] > seconds / 4:
                 break
         assert first["env_steps"] > 0
 
@@ -111,6 +111,7 @@ def test_a_run_over_several_sessions_ends_with_the_agent_of_an_uncut_run(checkou
 
         episodes = second["episodes"] + 2
         goal = ["--set", f"num_episodes={episodes}", "--set", "time_budget_h=1.0"]
+        goal += ["--set", "checkpoint_frequency=200"]
         done = build_kernel(checkout, env, "--until-done", *goal)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         manifest = files.verify_manifest(checkout / "outputs")
