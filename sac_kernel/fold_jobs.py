@@ -35,7 +35,6 @@ from sac_kernel.evaluation import EpisodeResult
 from sac_kernel.fold_training import Features, Recipe, Refit
 from sac_kernel.market_costs import COST_TIERS
 from sac_kernel.run_config import preset_of
-from sac_kernel.trading_env import Market, TradingEnvConfig
 from sac_kernel.trials import Trial
 
 if TYPE_CHECKING:
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
 
     from sac_kernel.data_pipeline import Bars
     from sac_kernel.sac_config import SACConfig
+    from sac_kernel.trading_env import Market, TradingEnvConfig
     from sac_kernel.validation import Fold, Pass
 
     FloatArray = NDArray[np.float64]
@@ -111,7 +111,7 @@ class Settings:
         preset = preset_of(job.agent_id or 1)
         sac = self.sac and dataclasses.replace(self.sac, gamma=preset.gamma)
         interval = preset.decision_interval_min if job.agent_id else 0
-        env = dataclasses.replace(self.env or TradingEnvConfig(), decision_interval_min=interval)
+        env = dataclasses.replace(self.env or preset.env_config, decision_interval_min=interval)
         return Recipe(job.agent_id or 1, job.seed, job.tier, self.updates, self.evaluations, sac, env)
 
     def identity(self, job: Job) -> dict[str, Any]:

@@ -88,9 +88,7 @@ class Recipe:
     @property
     def env_config(self) -> TradingEnvConfig:
         """Return the account at this recipe's costs."""
-        env = self.env or TradingEnvConfig(
-            decision_interval_min=preset_of(self.agent_id).decision_interval_min
-        )
+        env = self.env or preset_of(self.agent_id).env_config
         return dataclasses.replace(env, cost_tier=self.tier)
 
 
@@ -168,7 +166,7 @@ def fit_agent(train: Sequence[Bars], val: Bars, recipe: Recipe, instrument: str)
     """
     preset, env = preset_of(recipe.agent_id), recipe.env_config
     fitted = fit_features(train, val, instrument, regimes=preset.regimes, auxiliary=preset.auxiliary)
-    market = train_market.lay_out(*fitted.train, env)
+    market, _ = train_market.lay_out(*fitted.train, env)
     scale = recipe.sac_config.reward_scale or train_market.reward_scale(market)
     width = len(market.observation_names)
     sac = dataclasses.replace(recipe.sac_config, state_dim=width, action_dim=1, reward_scale=scale)

@@ -20,6 +20,7 @@ from sac_kernel import (
     trials,
     verdict,
 )
+from sac_kernel.expected_return import SIGNIFICANCE
 from sac_kernel.sac_agent import SACAgent
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def finish_outputs(
         ]
     rows += [result.row() for result in ensembles]
     summary = {
-        "verdict": _with_failures(_verdict(jobs, judgements), failures),
+        "verdict": _with_notes(_verdict(jobs, judgements), headline.facts.get("expected_return"), failures),
         "table": rows,
         "data": data.describe(),
         "status": "complete" if whole else "cut",
@@ -196,9 +197,27 @@ def read_manifest(top: Path) -> dict[str, Any]:
     return files.verify_manifest(top)
 
 
-def _with_failures(verdict: Mapping[str, Any], failures: Mapping[str, str]) -> dict[str, Any]:
-    notes = [f"{name} failed: {why}" for name, why in failures.items()]
-    return {**verdict, "notes": [*verdict["notes"], *notes]}
+def _with_notes(
+    verdict: Mapping[str, Any], expectation: Mapping[str, Any] | None, failures: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the verdict, before its notes what the agent learnt from, after them the jobs that failed."""
+    learnt = [_expectation_note(expectation)] if expectation else []
+    failed = [f"{name} failed: {why}" for name, why in failures.items()]
+    return {**verdict, "notes": [*learnt, *verdict["notes"], *failed]}
+
+
+def _expectation_note(fit: Mapping[str, Any]) -> str:
+    """Return in words what the train rows' features say of the next return (`ExpectedReturn.summary`)."""
+    t_stat = f"{fit['t_stat']:.1f} standard errors out of fold"
+    if fit["head"] == "flat":
+        return (
+            f"Train rows: what the features say of the next return is no more than noise ({t_stat}, "
+            f"{SIGNIFICANCE:g} are asked for). The agent learnt from its costs alone; to trade would be a mistake."
+        )
+    return (
+        f"Train rows: the features explain {fit['out_of_fold_share']:.3%} of the next bar's variance ({fit['head']}, "
+        f"{t_stat}). The agent learnt from that expectation less its costs; it is judged on realised prices."
+    )
 
 
 def _closes(data: ProcessedData) -> dict[str, pd.Series[float]]:

@@ -6,6 +6,7 @@ out here once, a column each, so that no step computes it again. This module nev
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -41,6 +42,9 @@ _ESMA_MAX_LEVERAGE = 30.0
 _ATR_FLOOR = 1e-8
 _CLOSE_OUT_SHARE = 0.5  # of the minimum margin (ESMA): equity below notional / 60 is closed out
 
+
+_PATH_LIMITS = ("stop_loss_bps", "take_profit_bps", "daily_loss_limit", "drawdown_stop", "kill_loss")
+"""What ends a position by the path of prices."""
 
 _SHARES = ("daily_loss_limit", "drawdown_stop", "kill_loss", "atr_risk")
 _NOT_NEGATIVE = ("volatility_target", "impact", "risk_aversion", "drawdown_pause_days")
@@ -140,11 +144,16 @@ class TradingEnvConfig:
 
     def _check_expected(self) -> None:
         """Refuse what ends a position inside a bar: what is expected of the bar would not be what it is paid."""
-        for name in ("stop_loss_bps", "take_profit_bps", "daily_loss_limit", "drawdown_stop", "kill_loss"):
+        for name in _PATH_LIMITS:
             required = f"reward 'expected' needs {name} = 0, because the path then decides what a bar pays"
             require(getattr(self, name) == 0, "TradingEnvConfig", required, getattr(self, name))
         required = "reward 'expected' needs exposure_cap <= 1, so that no margin close-out can cut a bar"
         require(self.exposure_cap <= 1, "TradingEnvConfig", required, self.exposure_cap)
+
+    def denoised(self) -> TradingEnvConfig:
+        """Return this config with reward 'expected', or itself where the path decides what a bar pays."""
+        by_path = self.exposure_cap > 1 or any(getattr(self, name) for name in _PATH_LIMITS)
+        return self if by_path else dataclasses.replace(self, reward="expected")
 
     @property
     def episode_length(self) -> int:

@@ -31,6 +31,11 @@ class Preset:
     regimes: bool = False
     auxiliary: bool = False
 
+    @property
+    def env_config(self) -> TradingEnvConfig:
+        """Return the account that the agent is trained on by default."""
+        return TradingEnvConfig(decision_interval_min=self.decision_interval_min, reward="expected")
+
 
 AGENT_PRESETS = {
     1: Preset("short-term", 0, 0.99),
@@ -46,10 +51,11 @@ class RunConfig:
     """All parameters of a run, flat: the notebook's parameters cell has these names, types and defaults.
 
     `h5_path` and `output_dir` empty are found by `runtime`; `sac_gamma` 0 and `env_decision_interval_min` -1
-    take the agent's preset; `env_horizon` 0 is the episode length. `warm_start` is the SHA-256 of a saved agent,
-    mounted as `runtime.WARM_START`, whose weights a new run starts from. `expect_data_hash` and `expect_env_steps`
-    (one a job, or empty) are filled in by the build: what must be mounted, so that a dataset's old version or
-    a missing state stops the run at once instead of training on, or from, something else.
+    take the agent's preset; `env_horizon` 0 is the episode length; `env_reward` 'auto' is 'expected', or 'log_return'
+    where stops, limits or leverage make the path matter (`TradingEnvConfig.denoised`). `warm_start` is the SHA-256
+    of a saved agent, mounted as `runtime.WARM_START`, whose weights a new run starts from. `expect_data_hash` and
+    `expect_env_steps` (one a job, or empty) are filled in by the build: what must be mounted, so that a dataset's
+    old version or a missing state stops the run at once instead of training on, or from, something else.
     """
 
     h5_path: str = ""
@@ -89,7 +95,7 @@ class RunConfig:
     env_drawdown_stop: float = 0.0
     env_kill_loss: float = 0.0
     env_impact: float = 0.0
-    env_reward: str = "log_return"
+    env_reward: str = "auto"
 
     def __post_init__(self) -> None:
         for name in ("agent_ids", "seeds", "sac_hidden_dims", "expect_env_steps"):
@@ -132,7 +138,9 @@ class RunConfig:
         fields["episode_lengths"] = (fields.pop("episode_length"),)
         if self.env_decision_interval_min < 0:
             fields["decision_interval_min"] = preset_of(agent_id).decision_interval_min
-        return TradingEnvConfig(**fields)
+        if fields["reward"] != "auto":
+            return TradingEnvConfig(**fields)
+        return TradingEnvConfig(**{**fields, "reward": "log_return"}).denoised()
 
     def _section(self, prefix: str) -> dict[str, Any]:
         fields = dataclasses.asdict(self)

@@ -140,9 +140,7 @@ class SACAgent:
         batch = self.buffer.sample(self.batch_size, self.generator)
         shape = (2, self.batch_size, c.action_dim)
         noise = torch.randn(shape, generator=self.generator, device=self.device)
-        # As Adam corrects its moments: without it the untrained start still weighs 37 % after one horizon.
-        weight = (1.0 - c.average_decay) / (1.0 - c.average_decay ** (self.updates + 1))
-        self._schedule.average_weight.fill_(weight)
+        self._schedule.average_weight.fill_(c.average_weight(self.updates))
         self._schedule.target_entropy.fill_(c.entropy_target(self.updates))
         self.metrics_sum += (self._captured or self.learner).update(batch, noise, self._schedule)
         self.updates += 1

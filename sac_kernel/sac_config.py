@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from sac_kernel.config import require
 
+_AVERAGED_PARTS = 10.0
+"""The average reaches back over one of so many parts of the updates so far."""
+
 
 @dataclass(frozen=True)
 class SACConfig:
@@ -31,8 +34,8 @@ class SACConfig:
     reward_scale : factor on rewards inside the update; statistics stay unscaled. Temperature is measured in
         scaled reward, so a reward of 3e-4 a step needs a factor that brings it near one: KaggleTrainer sets
         it from the train bars; None is 1 elsewhere
-    average_decay : a greedy action comes from the exponential average of the actor's weights, so that one
-        noisy update decides nothing; horizon 1 / (1 - average_decay) updates
+    average_decay : a greedy action comes from an average of the actor's weights, so that one noisy update
+        decides nothing: over the last tenth of the updates so far, up to a horizon of 1 / (1 - average_decay)
     cuda_graph : on CUDA, replay the update as one captured graph once it has equalled the eager update; off,
         since no GPU has run it yet
     """
@@ -78,3 +81,11 @@ class SACConfig:
             for share, given in ((-1.0, self.target_entropy), (-2.5, self.final_target_entropy))
         )
         return first + (last - first) * min(updates / self.schedule_updates, 1.0)
+
+    def average_weight(self, updates: int) -> float:
+        """Return what the newest actor weighs in the average, after so many updates.
+
+        A fixed horizon would still hold the untrained start for thousands of updates. So the horizon grows with
+        the run (polynomial-decay averaging, Shamir & Zhang 2013, section 4) until it is 1 / (1 - average_decay).
+        """
+        return max(1.0 - self.average_decay, min(1.0, _AVERAGED_PARTS / (updates + 1)))

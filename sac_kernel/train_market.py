@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def lay_out(bars: pd.DataFrame, features: pd.DataFrame, config: TradingEnvConfig) -> Market:
-    """Return the train rows as the engine reads them.
+def lay_out(
+    bars: pd.DataFrame, features: pd.DataFrame, config: TradingEnvConfig
+) -> tuple[Market, dict[str, Any]]:
+    """Return the train rows as the engine reads them, and the facts of the expected return, none without.
 
     With reward 'expected' each bar's return is replaced by what the features let expect of it, cross-fitted on
     these rows alone (`expected_return`).
@@ -37,13 +39,14 @@ def lay_out(bars: pd.DataFrame, features: pd.DataFrame, config: TradingEnvConfig
     market = prepare_market(bars, features, plain, close_at_end=False)
     _check_moves(market)
     if config.reward != "expected":
-        return market
+        return market, {}
     # Without the auxiliary task's column: it is a fit to these returns already.
     own = features.drop(columns=auxiliary_task.FEATURE, errors="ignore")
     fit = fit_expected_return(own, market.mid_return, purge=MEMORY_S // market.bar_seconds)
-    facts = (f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in fit.summary().items())
-    logger.info("expected return of the train rows: %s", ", ".join(facts))
-    return prepare_market(bars, features, config, close_at_end=False, expected_return=fit.train)
+    facts = fit.summary()
+    texts = (f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items())
+    logger.info("expected return of the train rows: %s", ", ".join(texts))
+    return prepare_market(bars, features, config, close_at_end=False, expected_return=fit.train), facts
 
 
 def reward_scale(market: Market) -> float:

@@ -78,7 +78,7 @@ class KaggleTrainer:
     device : 'auto', 'cpu', 'cuda' or 'cuda:N'
     seed : of everything random
     sac_config : hyper-parameters; widths and an unset reward_scale are taken from env and train bars
-    env_config : account and episode
+    env_config : account and episode; None is the preset's interval and reward 'expected'
     num_envs : parallel accounts; must divide the episode length. None is the largest divisor up to 60
     time_budget_s : seconds after which training stops by itself, state saved
     resume : 'auto' (go on if cut or num_episodes was raised; a finished run's outputs move to previous/ and
@@ -116,7 +116,7 @@ class KaggleTrainer:
         warm_start: str = "",
     ) -> None:
         preset = preset_of(agent_id)
-        self.env_config = env_config or TradingEnvConfig(decision_interval_min=preset.decision_interval_min)
+        self.env_config = env_config or preset.env_config
         length, where = self.env_config.episode_length, "KaggleTrainer"
         if num_envs is None:
             num_envs = max(n for n in range(1, DEFAULT_NUM_ENVS + 1) if length % n == 0)
@@ -224,7 +224,7 @@ class KaggleTrainer:
         frames = self.pipeline.run_full_pipeline(self.data.train, self.data.val, self.data.test)
         self.features: dict[str, pd.DataFrame] = dict(zip(("train", "val", "test"), frames, strict=True))
         bars, features = self.data.train[self.instrument], self.features["train"]
-        self.train_market = train_market.lay_out(bars, features, self.env_config)
+        self.train_market, self.expectation = train_market.lay_out(bars, features, self.env_config)
         self.val_market = self._val_market()
         logger.info("data %s: %s", path, _data_line(self.data, self.instrument))
 
@@ -523,6 +523,7 @@ class KaggleTrainer:
             "data_hash": self.data.content_hash,
             "code_hash": self.agent.context["code_hash"],
             "config_hash": files.content_hash(self.learning_identity),
+            "expected_return": self.expectation,
             "sac_config": to_flat(self.sac_config),
             "env_config": to_flat(self.env_config),
         }

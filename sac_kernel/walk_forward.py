@@ -182,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--test-days", type=int, default=60, help="trading days of a fold")
     parser.add_argument("--val-days", type=int, default=40)
     parser.add_argument("--purge-days", type=int, default=5, help="left out between the parts of a fold")
-    parser.add_argument("--reward", default="log_return", help="log_return, or expected (docs/learning.md)")
+    parser.add_argument("--reward", default="expected", help="expected (docs/learning.md), or log_return")
     parser.add_argument("--workers", type=int, default=1, help="processes, of one thread each")
     return parser
 

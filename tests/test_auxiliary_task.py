@@ -139,7 +139,7 @@ def test_denoised_rewards_are_fitted_without_the_column(made):
     config = TradingEnvConfig(reward="expected", episode_lengths=(60,), horizon=50)
     bars, features = data.train["EURUSD"], parts[0]
     one, other = (
-        train_market.lay_out(bars, f, config).bars[:, Bar.EXPECTED]
+        train_market.lay_out(bars, f, config)[0].bars[:, Bar.EXPECTED]
         for f in (features, features.drop(columns=FEATURE))
     )
     np.testing.assert_array_equal(one, other)

@@ -95,6 +95,24 @@ def test_presets_fill_what_is_left_open():
     assert config.env_config(1).horizon is None
 
 
+@pytest.mark.parametrize(
+    ("changes", "reward"),
+    [
+        ({}, "expected"),
+        ({"env_volatility_target": 0.1, "env_impact": 1.0}, "expected"),
+        ({"env_stop_loss_bps": 20.0}, "log_return"),
+        ({"env_take_profit_bps": 20.0}, "log_return"),
+        ({"env_daily_loss_limit": 0.02}, "log_return"),
+        ({"env_drawdown_stop": 0.1}, "log_return"),
+        ({"env_kill_loss": 0.2}, "log_return"),
+        ({"env_exposure_cap": 2.0}, "log_return"),
+        ({"env_reward": "mean_variance"}, "mean_variance"),
+    ],
+)
+def test_rewards_are_denoised_unless_the_path_decides_what_a_bar_pays(changes, reward):
+    assert RunConfig(**changes).env_config(1).reward == reward
+
+
 def test_jobs_are_every_agent_with_every_seed_in_order():
     config = RunConfig(agent_ids=(2, 1), seeds=(5, 0))
     assert config.jobs == [(2, 5), (2, 0), (1, 5), (1, 0)]

@@ -1,5 +1,6 @@
 """The agent from outside: actions, saved files, and learning on any Box env."""
 
+import math
 import os
 import pickle
 import warnings
@@ -192,8 +193,16 @@ def test_actions_are_scaled_to_the_envs_own_bounds_and_stored_within_one():
     assert float(stored[:, 1].min()) < -0.5  # 0 to 4 in the env is -1 to 1 in the ring
 
 
+def test_the_average_reaches_back_over_a_tenth_of_the_updates_until_that_is_its_horizon():
+    # What was there at a half of n updates weighs prod_{k=n/2+1..n} (1 - 10/k), which tends to 2^-10.
+    weights = [SACConfig().average_weight(n) for n in range(20_000)]
+    assert weights[:10] == [1.0] * 10
+    assert math.prod(1.0 - w for w in weights[2_000:4_000]) == pytest.approx(2**-10, rel=0.02)
+    assert weights[9_999:] == pytest.approx([0.001] * 10_001, rel=1e-9)
+    assert SACConfig(average_decay=0.0).average_weight(10**6) == 1.0
+
+
 def test_the_first_update_makes_the_average_the_actor_itself():
-    # A bias-corrected average: its first weight is 1, so the untrained start has no share in it.
     agent = make_agent(warmup_steps=40)
     loop = Interaction(agent, as_vector_env(Drift()), 0)
     for _ in range(39):

@@ -47,7 +47,7 @@ def features_of(bars):
 
 def laid_out(bars, config=EXPECTED):
     train, features = features_of(bars)
-    return train_market.lay_out(train, features, config), features
+    return train_market.lay_out(train, features, config)[0], features
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_noise_lets_expect_nothing():
 
 def test_the_scale_is_that_of_what_is_expected(predictable):
     market, features = predictable
-    plain = train_market.lay_out(reverting_bars()[:-600], features, TradingEnvConfig(horizon=50))
+    plain, _ = train_market.lay_out(reverting_bars()[:-600], features, TradingEnvConfig(horizon=50))
     spread = float(np.std(market.bars[market.first_bar : -1, Bar.EXPECTED]))
     assert train_market.reward_scale(market) == pytest.approx(1.0 / spread, rel=1e-4)
     assert train_market.reward_scale(plain) == pytest.approx(1.0 / plain.reward_sd, rel=1e-5)
@@ -103,6 +103,11 @@ def test_a_run_with_denoised_rewards_is_judged_on_realised_prices(tmp_path):
     trainer.run_training()
     assert trainer.train_market.expected_return is not None
     assert trainer.val_market.expected_return is None
+    # What was learnt from is told: these bars hold nothing to find.
+    note = trainer.summary["verdict"]["notes"][0]
+    t_stat = trainer.summary["run"]["expected_return"]["t_stat"]
+    assert note.startswith("Train rows: what the features say of the next return is no more than noise")
+    assert f"({t_stat:.1f} standard errors out of fold, 2.5 are asked for)" in note
     row = trainer.judgement.rows[0]
     result = trainer.judgement.results["base"][0]
     assert row["net_return_frac"] == pytest.approx(result.equity[-1] / 100_000.0 - 1.0, abs=1e-9)

@@ -355,6 +355,7 @@ def test_trainer_without_a_config_has_the_stated_recipe(h5, tmp_path):
     assert (trainer.num_episodes, trainer.eval_frequency, trainer.checkpoint_frequency) == (100, 10, 5)
     assert (trainer._sac_config.utd_ratio, trainer._sac_config.batch_size) == (0.25, 256)
     assert (trainer.env_config.episode_length, trainer.num_envs) == (3000, 60)
+    assert trainer.env_config == RunConfig().env_config(1)
     assert RUN_PRESETS == {"quick": (50, 5, 10), "full": (500, 10, 20), "long": (1000, 20, 50)}
 
 
