@@ -1,6 +1,6 @@
 """The whole pipeline where there is nothing to find: train, judge, count how often it says edge.
 
-    python -m benchmarks.null_markets [--markets 60] [--episodes 4] [--seed 0] [--workers 1]
+    python -m benchmarks.null_markets [--markets 60] [--episodes 4] [--seed 0] [--reward expected] [--workers 1]
 
 Each market is a random walk of hourly bid bars with EURUSD's volatility; features, training, selection and
 verdict are those of a real run at base cost. The rate belongs to this learner at this budget, both printed.
@@ -47,14 +47,14 @@ def random_walk(seed: int) -> ProcessedData:
     return split_table(BarTable(bars, BAR_S, "bid", "random walk", "UTC"), DataConfig())
 
 
-def judged(seed: int, episodes: int) -> evaluation.Judgement:
+def judged(seed: int, episodes: int, reward: str) -> evaluation.Judgement:
     """Train an agent on one market and judge it, every validation pass counted as a trial."""
     data = random_walk(seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_processed(data, folder / "processed_data.h5")
         config = SACConfig(hidden_dims=HIDDEN, utd_ratio=UTD)
-        env = TradingEnvConfig(episode_lengths=(3000,), horizon=1000)
+        env = TradingEnvConfig(episode_lengths=(3000,), horizon=1000, reward=reward)
         trainer = KaggleTrainer(
             folder / "processed_data.h5", folder / "out", episodes, 1, episodes, 1, "cpu", seed, config, env
         )
@@ -65,11 +65,11 @@ def judged(seed: int, episodes: int) -> evaluation.Judgement:
     return evaluation.judge({"agent 1 (final)": job.final}, *test, env, 300, counted=counted)
 
 
-def outcome(seed: int, episodes: int) -> tuple[str, evaluation.EpisodeResult]:
+def outcome(seed: int, episodes: int, reward: str) -> tuple[str, evaluation.EpisodeResult]:
     """Return the verdict's word and the agent's pass at base cost, in a process of one thread."""
     logging.disable(logging.INFO)
     runtime.set_threads(1)
-    judgement = judged(seed, episodes)
+    judgement = judged(seed, episodes, reward)
     return judgement.verdict["word"], judgement.results["base"][0]
 
 
@@ -78,12 +78,15 @@ def main() -> int:
     parser.add_argument("--markets", type=int, default=60)
     parser.add_argument("--episodes", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--reward", default="expected", help="log_return is the harder case: it trades more")
     parser.add_argument("--workers", type=int, default=1, help="processes, of one thread each")
     args = parser.parse_args()
     started, words, traded, gross = time.monotonic(), collections.Counter[str](), 0, []
     seeds = [1000 * args.seed + i for i in range(args.markets)]
     with ProcessPoolExecutor(args.workers, multiprocessing.get_context("spawn")) as pool:
-        for i, (word, base) in enumerate(pool.map(outcome, seeds, [args.episodes] * args.markets)):
+        for i, (word, base) in enumerate(
+            pool.map(outcome, seeds, *([value] * args.markets for value in (args.episodes, args.reward)))
+        ):
             words[word] += 1
             traded += base.turnover > 0
             gross.append(base.log_growth + base.cost_paid[-1] / base.start_equity)
@@ -91,7 +94,8 @@ def main() -> int:
     edges = words[verdict.EDGE]
     mean, error = np.mean(gross), np.std(gross, ddof=1) / np.sqrt(len(gross))
     print(
-        f"\n{args.markets} random walks, seed {args.seed}: SAC {HIDDEN}, {args.episodes} x 3,000 steps, UTD {UTD}"
+        f"\n{args.markets} random walks, seed {args.seed}: SAC {HIDDEN}, {args.episodes} x 3,000 steps, UTD {UTD}, "
+        f"reward {args.reward}"
     )
     print(f"edge {edges}, not shown {words[verdict.NOT_SHOWN]}, none {words[verdict.NONE]}; {traded} traded")
     print(f"upper 95 % bound of the rate of edges: {verdict.upper_bound(edges, args.markets):.1%} (exact)")

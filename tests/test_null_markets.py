@@ -19,7 +19,7 @@ def test_the_market_is_a_driftless_random_walk_in_three_splits():
 def test_a_trained_agent_is_judged_with_its_trials_known(monkeypatch):
     monkeypatch.setattr(null_markets, "HIDDEN", (8, 8))
     monkeypatch.setattr(null_markets, "UTD", 0.01)
-    judgement = null_markets.judged(5, 1)
+    judgement = null_markets.judged(5, 1, "log_return")
     assert judgement.verdict["word"] in ("none", "not shown")
     assert judgement.verdict["trials"] == {"listed": 1, "effective": 1.0, "spread": 1.0, "known": True}
     assert judgement.verdict["days"] >= 60
