@@ -246,15 +246,16 @@ def describe_device(device: torch.device) -> str:
 
 
 def set_threads(count: int | None = None) -> int:
-    """Set and return torch's thread count: `count`, or OMP_NUM_THREADS, or half the CPUs (1 to 4).
+    """Set and return torch's thread count: `count`, or OMP_NUM_THREADS, or 1.
 
-    Small networks gain little from more, and two busy threads on a shared core lose a factor.
+    The default recipe's products are so small that a second thread halves its speed (docs/speed.md), and a
+    run's bits depend on the count.
     """
     import torch
 
     if count is None:
         wanted = os.environ.get("OMP_NUM_THREADS", "")
-        count = int(wanted) if wanted.isdigit() else min(4, max(1, (os.cpu_count() or 1) // 2))
+        count = int(wanted) if wanted.isdigit() else 1
     torch.set_num_threads(count)
     return count
 

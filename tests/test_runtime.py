@@ -178,7 +178,7 @@ def test_the_cpu_is_described_by_its_cores():
     assert runtime.describe_device(torch.device("cpu")) == f"cpu ({os.cpu_count()} cores)"
 
 
-@pytest.mark.parametrize(("wanted", "count", "expected"), [("3", None, 3), ("3", 2, 2)])
+@pytest.mark.parametrize(("wanted", "count", "expected"), [("3", None, 3), ("3", 2, 2), ("", None, 1)])
 def test_threads_follow_the_argument_then_the_environment(monkeypatch, wanted, count, expected):
     before = torch.get_num_threads()
     monkeypatch.setenv("OMP_NUM_THREADS", wanted)
