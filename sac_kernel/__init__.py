@@ -53,6 +53,7 @@ MODULES = (
     "sac_agent",
     "checkpoint",
     "ensemble",
+    "greedy_net",
     # training and judgement
     "baselines",
     "evaluation",

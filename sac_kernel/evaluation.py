@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from sac_kernel import bar_engine, baselines, metrics, significance, trials, verdict
+from sac_kernel import bar_engine, baselines, greedy_net, metrics, significance, trials, verdict
 from sac_kernel.bar_engine import Acc, Bar
 from sac_kernel.data_pipeline import read_processed
 from sac_kernel.ensemble import Ensemble
@@ -129,15 +129,14 @@ class Judgement:
 def run_policy(market: Market, policy: Policy, start_equity: float, name: str, tier: str) -> EpisodeResult:
     """Run a policy that sees observations over the whole market."""
     state, obs = _start(market, start_equity)
-    records, actions = [], []
+    bars, par = market.bars, market.par
+    records, actions = np.empty((len(bars), 4)), []
     while not (state[Acc.TERMINATED] or state[Acc.TRUNCATED]):
-        bar_engine.observe(state, market.bars, market.par, market.observed, obs)
+        bar_engine.observe(state, bars, par, market.observed, obs)
         actions.append(policy(obs))
-        bar_engine.step(state, market.bars, market.par, actions[-1])
-        record = np.empty(4)
-        bar_engine.record(state, market.bars, market.par, record)
-        records.append(record)
-    return _result(market, state, np.asarray(records), np.asarray(actions), name, tier)
+        bar_engine.step(state, bars, par, actions[-1])
+        bar_engine.record(state, bars, par, records[len(actions) - 1])
+    return _result(market, state, records[: len(actions)], np.asarray(actions), name, tier)
 
 
 def run_targets(
@@ -172,26 +171,22 @@ def random_same_turnover(
 
 
 def greedy_policy(agent: Agent) -> Policy:
-    """Return the deterministic policy as it is now, one observation at a time, in NumPy on the CPU.
+    """Return the deterministic policy as it is now, one observation at a time, compiled, on the CPU.
 
-    A pass asks for one action a decision: the framework's overhead on it is several times the arithmetic, and a
-    GPU must change no figure. A state of another width raises CheckpointError.
+    A GPU must change no figure. A state of another width raises CheckpointError.
     """
     if isinstance(agent, Ensemble):
         members = [greedy_policy(member) for member in agent.agents]
         return lambda obs: sum(act(obs) for act in members) / len(members)
     layers = [m for m in agent.nets.average.modules() if isinstance(m, torch.nn.Linear)]
-    *hidden, head = [
-        (m.weight.detach().cpu().numpy().copy(), m.bias.detach().cpu().numpy().copy()) for m in layers
-    ]
-    weight, bias = head[0][0], float(head[1][0])  # the mean; the other half is the log deviation
+    # The head's first output is the mean, the other the log deviation.
+    net = greedy_net.compiled(
+        [(m.weight.detach().cpu().numpy(), m.bias.detach().cpu().numpy()) for m in layers]
+    )
 
     def act(obs: FeatureArray) -> float:
         agent.check_width(len(obs))
-        x = obs
-        for w, b in hidden:
-            x = np.maximum(w @ x + b, 0.0)
-        return math.tanh(float(weight @ x) + bias)
+        return net(obs)
 
     return act
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from sac_kernel import baselines, evaluation, trials, verdict
+from sac_kernel import baselines, evaluation, greedy_net, trials, verdict
 from sac_kernel.errors import CheckpointError
 from sac_kernel.evaluation import EpisodeResult, decide_verdict
 from sac_kernel.feature_engineering import FeaturePipeline
@@ -93,7 +93,7 @@ def test_validation_is_the_pass_that_the_environment_gives(split, market):
     equity = equity_of_the_environment(split, lambda obs: np.array([act(obs)]))
     np.testing.assert_array_equal(result.equity, equity)
     assert result.log_growth == math.log(equity[-1] / CONFIG.initial_equity)
-    # The framework rounds an action otherwise than NumPy: equal but for the last digits of single precision.
+    # The framework sums in another order: equal but for the last digits of single precision.
     equity = equity_of_the_environment(split, lambda obs: agent.select_action(obs, evaluate=True))
     np.testing.assert_allclose(result.equity, equity, rtol=1e-7)
 
@@ -109,6 +109,28 @@ def test_a_greedy_policy_is_the_agent_as_it_was_and_checks_the_width(market):
     assert act(obs) == before != evaluation.greedy_policy(agent)(obs) == 0.0
     with pytest.raises(CheckpointError, match=f"width {len(obs)} .*found {len(obs) - 1}"):
         act(obs[1:])
+
+
+def test_the_compiled_net_is_its_layers_by_hand():
+    # Hidden: relu(x0 - 2 x1 + 1), relu(-x0), relu(x1); the mean is 0.5 h0 - h1 + 0.25 h2 + 0.1, the other row unused.
+    hidden = np.float32([[1, -2], [-1, 0], [0, 1]]), np.float32([1, 0, 0])
+    head = np.float32([[0.5, -1, 0.25], [9, 9, 9]]), np.float32([0.1, 9])
+    act = greedy_net.compiled([hidden, head])
+    assert act(np.float32([2, 0.5])) == pytest.approx(math.tanh(0.5 * 2 + 0.25 * 0.5 + 0.1), abs=1e-7)
+    assert act(np.float32([-2, 0.5])) == pytest.approx(math.tanh(-2 + 0.25 * 0.5 + 0.1), abs=1e-7)
+    hidden[0][:] = 0.0
+    assert act(np.float32([2, 0.5])) == pytest.approx(math.tanh(0.5 * 2 + 0.25 * 0.5 + 0.1), abs=1e-7)
+
+
+@pytest.mark.parametrize("hidden_dims", [(7,), (64, 64), (3, 80, 5)])
+def test_the_compiled_net_is_the_frameworks_at_any_depth(hidden_dims):
+    agent = SACAgent(SACConfig(state_dim=9, hidden_dims=hidden_dims), device="cpu")
+    torch.nn.init.normal_(agent.nets.average.head.weight, generator=torch.Generator().manual_seed(1))
+    obs = np.random.default_rng(2).normal(0, 2, (100, 9)).astype(np.float32)
+    expected = agent.select_action(obs, evaluate=True)[:, 0]
+    assert np.std(expected) > 0.1
+    found = [evaluation.greedy_policy(agent)(one) for one in obs]
+    np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
 def test_validation_repeats_and_leaves_the_agents_generator_alone(market):
