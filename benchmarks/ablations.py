@@ -6,6 +6,7 @@ python -m benchmarks.ablations --seeds 2
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import statistics
 import time
@@ -14,13 +15,24 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from benchmarks.levers import RandomMeanHead, WeightDecay, relabelled
+from benchmarks.levers import (
+    ClampedLogStd,
+    FixedHorizon,
+    RandomMeanHead,
+    WeightDecay,
+    relabelled,
+    warm_start,
+)
 from sac_kernel import runtime
-from sac_kernel.proof import PATH_BARS, Setting, prove
-from sac_kernel.synthetic_markets import MARKETS, Judge
+from sac_kernel.proof import PATH_BARS, UTD_RATIO, Setting, prove
+from sac_kernel.sac_agent import SACConfig
+from sac_kernel.synthetic_markets import MARKETS, Judge, Optimum
 
 MARKET = MARKETS["M11"]
 MEMBERS = 3
+OWED = int(SACConfig.warmup_steps * UTD_RATIO)
+"""Updates that follow the warm-up at once."""
+INTERVALS = (2, 5, 10)
 
 
 def settings(updates: int) -> dict[str, Setting]:
@@ -45,6 +57,11 @@ def settings(updates: int) -> dict[str, Setting]:
         "width 256": changed(hidden_dims=(256, 256)),
         "width 32": changed(hidden_dims=(32, 32)),
         "learning rate 1e-3": changed(learning_rate=1e-3),
+        "average over a horizon of 1,000 from the start": plain._replace(agent=FixedHorizon),
+        "log standard deviation clamped": plain._replace(agent=ClampedLogStd),
+        "warm start, actor and critics learn at once": plain._replace(agent=warm_start(MARKET, PATH_BARS, 0)),
+        "warm start, critics first": plain._replace(agent=warm_start(MARKET, PATH_BARS, OWED)),
+        **{f"decides every {k} bars": plain._replace(every=k) for k in INTERVALS},
     }
 
 
@@ -58,6 +75,31 @@ def ensemble(updates: int) -> tuple[list[float], float]:
         rows.append(proven.rows[0].final)
     mean = judge.result(lambda obs: np.mean([policy(obs) for policy in policies], axis=0))
     return rows, judge.capture(mean)
+
+
+def clones(seeds: int) -> str:
+    """Return the row of warm started agents that have not learnt yet."""
+    judge, kind, config = Judge(MARKET, bars=300, n=256), warm_start(MARKET, PATH_BARS, 0), SACConfig
+    agents = [kind(config(state_dim=MARKET.state_dim), device="cpu", seed=seed) for seed in range(seeds)]
+    results = [judge.result(lambda obs, a=agent: a.select_action(obs, evaluate=True)) for agent in agents]
+    finals = ", ".join(f"{judge.capture(result):.3f}" for result in results)
+    turnover = statistics.median(judge.turnover_ratio(result) for result in results)
+    return f"| warm start, right after the cloning | {finals} | {turnover:.2f} x | |"
+
+
+def held(every: int) -> str:
+    """Return the row of the best policy that knows the market and decides every so many bars."""
+    bars = np.arange(every)
+    fields = {
+        "ic": MARKET.ic * (MARKET.rho**bars).sum(),
+        "rho": MARKET.rho**every,
+        "gamma": MARKET.gamma**every,
+    }
+    optimum = Optimum(dataclasses.replace(MARKET, **fields))
+    judge = Judge(MARKET, bars=300, n=256)
+    result = judge.result(lambda obs: optimum.act(obs[:, 0], obs[:, -1]), every)
+    turnover = judge.turnover_ratio(result)
+    return f"| decides every {every} bars: the optimum | {judge.capture(result):.3f} | {turnover:.2f} x | |"
 
 
 def main() -> None:
@@ -87,6 +129,9 @@ def main() -> None:
         finals, mean = ensemble(args.updates)
         each = ", ".join(f"{final:.3f}" for final in finals)
         lines.append(f"| mean action of {MEMBERS} seeds on one path ({each}) | {mean:.3f} | | |")
+    if args.only in "warm start, right after the cloning":
+        lines.append(clones(args.seeds))
+    lines += [held(k) for k in INTERVALS if args.only in f"decides every {k} bars: the optimum"]
     print("\n".join(lines))
 
 

@@ -7,18 +7,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from sac_kernel.expected_return import fit_expected_return
+from sac_kernel.networks import Actor
+from sac_kernel.proof import band_policy, one_path
+from sac_kernel.replay_buffer import Batch
 from sac_kernel.sac_agent import SACAgent
+from sac_kernel.sac_config import SACConfig
+from tests.sac_oracle import AutogradLearner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
 
-    from sac_kernel.replay_buffer import Batch
-    from sac_kernel.sac_config import SACConfig
+    from sac_kernel.proof import Policy
+    from sac_kernel.synthetic_markets import Array, Market
+
+CLONE_STEPS, CLONE_BATCH, CLONE_RATE = 1_000, 1_024, 1e-3
+"""Of Adam, for an actor that is fitted to a policy."""
 
 HEAD_RATE = 3e-4
 """Learning rate of an auxiliary head and of the bodies under it."""
@@ -46,6 +56,91 @@ class WeightDecay(SACAgent):
             for name, parameter in self.nets.named_parameters():
                 if parameter.ndim > 1 and name.startswith(("actor.", "critic.")):
                     parameter.mul_(shrink)
+
+
+class FixedHorizon(SACAgent):
+    """The average of the actor has its last horizon from the first update on, corrected for its start as Adam's."""
+
+    class _Config(SACConfig):
+        def average_weight(self, updates: int) -> float:
+            return (1.0 - self.average_decay) / (1.0 - self.average_decay ** (updates + 1))
+
+    def __init__(self, config: SACConfig, agent_id: int = 1, device: str = "auto", seed: int = 0) -> None:
+        super().__init__(self._Config(**vars(config)), agent_id, device, seed)
+
+
+class ByAutograd(SACAgent):
+    """The default, its update by autograd: for another policy than the one that is written out."""
+
+    actor: type[Actor] = Actor
+
+    def __init__(self, config: SACConfig, agent_id: int = 1, device: str = "auto", seed: int = 0) -> None:
+        super().__init__(config, agent_id, device, seed)
+        self.nets.actor.__class__ = self.nets.average.__class__ = self.actor
+        self.learner = _AutogradLearner(self.nets, config.learning_rate)
+
+
+class _AutogradLearner(AutogradLearner):
+    def update(self, batch: Batch, noise: Tensor, schedule: Any) -> Tensor:
+        with torch.inference_mode(False), torch.enable_grad():
+            return super().update(Batch(*(value.clone() for value in batch)), noise.clone(), schedule)
+
+
+class ClampedActor(Actor):
+    """The raw log standard deviation, clipped: no gradient beyond, and a start at 0, not -1.5."""
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_std = self.head(self.body(obs)).chunk(2, dim=-1)
+        return mean, log_std.clamp(-20.0, 2.0)
+
+
+class ClampedLogStd(ByAutograd):
+    """Log standard deviation as in Stable-Baselines3."""
+
+    actor = ClampedActor
+
+
+def warm_start(market: Market, bars: int, held: int) -> type[SACAgent]:
+    """Return an agent that starts as a clone of what the ridge of its own path plays with the best band.
+
+    Parameters
+    ----------
+    market, bars : of the path, whose seed is the agent's
+    held : updates at the start that the actor and the temperature sit out, so that critics which know nothing yet
+        cannot unlearn the clone; the actor's Adam runs on
+    """
+
+    class WarmStart(SACAgent):
+        def __init__(self, config: SACConfig, agent_id: int = 1, device: str = "auto", seed: int = 0) -> None:
+            super().__init__(config, agent_id, device, seed)
+            path = one_path(market, bars, seed)
+            features = path.features[:-1, 0]
+            fitted = fit_expected_return(features, path.returns[:, 0], boosting=False)
+            _clone(self.nets.actor, band_policy(market, fitted), features, seed)
+            self.nets.average.load_state_dict(self.nets.actor.state_dict())
+
+        def update(self) -> None:
+            """Do the default's update, and take back what is held."""
+            names = ("actor.", "average.", "log_alpha") if self.updates < held else ()
+            before = {k: v.clone() for k, v in self.nets.state_dict().items() if k.startswith(names)}
+            super().update()
+            if before:
+                self.nets.load_state_dict(before, strict=False)
+
+    return WarmStart
+
+
+def _clone(actor: Actor, policy: Policy, features: Array, seed: int) -> None:
+    """Fit tanh(mean) to a policy's actions, least squares, on rows of features with random positions."""
+    position = np.random.default_rng(seed).uniform(-1.0, 1.0, (len(features), 1))
+    seen = np.concatenate((features, position), axis=1)
+    obs, action = (torch.as_tensor(v, dtype=torch.float32) for v in (seen, policy(seen)))
+    adam = torch.optim.Adam(actor.parameters(), lr=CLONE_RATE, fused=True)
+    generator = torch.Generator().manual_seed(seed)
+    for rows in torch.randint(len(obs), (CLONE_STEPS, CLONE_BATCH), generator=generator):
+        adam.zero_grad()
+        (actor.greedy(obs[rows])[:, 0] - action[rows]).square().mean().backward()
+        adam.step()
 
 
 def relabelled(cost: float) -> type[SACAgent]:

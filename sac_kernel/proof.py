@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from sac_kernel.synthetic_markets import Array
+    from sac_kernel.synthetic_markets import Array, Paths
 
     Policy = Callable[[Array], Array]
-    """Observations (n, S) of the market -> actions (n, 1) in [-1, 1]."""
+    """Observations (n, S) of the market -> actions (n, 1) or (n,) in [-1, 1]."""
 
 SIMULATED_ENVS, PATH_ENVS = 64, 60
 PATH_BARS = 150_000
@@ -83,6 +83,7 @@ class Setting(NamedTuple):
     bars : of the one path
     agent : class of the agent
     path_seed : of the one path; None takes one for each agent's seed
+    every : bars between decisions, on a path; rewards are summed, the discount is gamma^every, the judge holds too
     """
 
     updates: int
@@ -93,6 +94,7 @@ class Setting(NamedTuple):
     bars: int = PATH_BARS
     agent: type[SACAgent] = SACAgent
     path_seed: int | None = None
+    every: int = 1
 
 
 class Task(NamedTuple):
@@ -112,17 +114,23 @@ class Task(NamedTuple):
     see: Callable[[Array], Array]
 
 
-def reference(market: Market, fitted: ExpectedReturn, judge: Judge) -> float:
-    """Return what the ridge of the same path captures with the best band for its own signal's strength."""
+def one_path(market: Market, bars: int, seed: int) -> Paths:
+    """Return the path that an agent of this seed learns from."""
+    return market.simulate(bars, 1, np.random.default_rng(1_000 + seed))
+
+
+def band_policy(market: Market, fitted: ExpectedReturn) -> Policy:
+    """Return the policy that trades an estimate with the best no-trade band for its strength; (n, S) -> (n,)."""
     spread = float(fitted.train.std())
     if spread == 0.0:
-        return 0.0
+        return lambda obs: np.zeros(len(obs))
     optimum = Optimum(dataclasses.replace(market, kind="predictor", ic=spread, distractors=0))
+    return lambda obs: optimum.act(fitted.predict(obs[:, :-1]) / spread, obs[:, -1])
 
-    def policy(obs: Array) -> Array:
-        return optimum.act(fitted.predict(obs[:, :-1]) / spread, obs[:, -1])
 
-    return judge.capture(judge.result(policy))
+def reference(market: Market, fitted: ExpectedReturn, judge: Judge) -> float:
+    """Return what the ridge of the same path captures with the best band for its own signal's strength."""
+    return judge.capture(judge.result(band_policy(market, fitted)))
 
 
 def on_path(market: Market, rewards: str) -> bool:
@@ -140,7 +148,7 @@ def prepare(market: Market, seed: int, setting: Setting, judge: Judge | None) ->
         return Task(MarketVectorEnv(market, SIMULATED_ENVS), spread, unseen, _as_is)
     bars = REPLAYED_BARS if market.name == "M7" else setting.bars
     path_seed = seed if setting.path_seed is None else setting.path_seed
-    path = market.simulate(bars, 1, np.random.default_rng(1_000 + path_seed))
+    path = one_path(market, bars, path_seed)
     features, returns, see = path.features[:-1, 0], path.returns[:, 0], _as_is
     bound = unseen
     if market.ic and market.kind == "predictor":
@@ -158,7 +166,7 @@ def prepare(market: Market, seed: int, setting: Setting, judge: Judge | None) ->
             predicted = task.column(obs[:, :-1], np.full(len(obs), bars))
             return np.concatenate((obs[:, :-1], predicted[:, None], obs[:, -1:]), axis=1)
 
-    env = MarketVectorEnv(seen_market, PATH_ENVS, path=path, returns=earned)
+    env = MarketVectorEnv(seen_market, PATH_ENVS, path=path, returns=earned, every=setting.every)
     return Task(env, reward_spread(earned, market.cost), bound, see)
 
 
@@ -171,7 +179,8 @@ def trained(market: Market, seed: int, setting: Setting, judge: Judge | None) ->
     task = prepare(market, seed, setting, judge)
     utd_ratio = UTD_RATIO if on_path(market, setting.rewards) else 1.0 / SIMULATED_ENVS
     fields = {
-        "gamma": market.gamma, "utd_ratio": utd_ratio, "reward_scale": 1.0 / task.spread, **setting.changes,
+        "gamma": market.gamma**setting.every, "utd_ratio": utd_ratio, "reward_scale": 1.0 / task.spread,
+        **setting.changes,
     }  # fmt: skip
     width = task.env.single_observation_space.shape[0]
     agent = setting.agent(SACConfig(state_dim=width, **fields), device="cpu", seed=seed)
@@ -188,7 +197,7 @@ def trained(market: Market, seed: int, setting: Setting, judge: Judge | None) ->
             signs = np.array([[-1.0], [1.0]])
             captures.append(float((policy(signs) * signs).mean()))
             continue
-        result = judge.result(policy)
+        result = judge.result(policy, setting.every)
         captures.append(judge.capture(result) if market.ic else result.reward)
     metrics = agent.take_metrics(agent.updates)
     turnover = (

@@ -254,9 +254,13 @@ class Judge:
         optimum = Optimum(market)
         self.best = play(market, self.paths, lambda t, _obs, p: optimum.act(self.paths.state[t], p))
 
-    def result(self, policy: Callable[[Array], Any]) -> Result:
-        """Return the result of `policy`: observations (n, S) -> actions (n, 1) or (n,)."""
-        return play(self.market, self.paths, lambda _t, obs, p: np.reshape(policy(obs), p.shape))
+    def result(self, policy: Callable[[Array], Any], every: int = 1) -> Result:
+        """Return the result of `policy`: observations (n, S) -> actions (n, 1) or (n,), asked `every` so many bars."""
+
+        def act(t: int, obs: Array, position: Array) -> Array:
+            return position if t % every else np.reshape(policy(obs), position.shape)
+
+        return play(self.market, self.paths, act)
 
     def capture(self, result: Result) -> float:
         """Return the share of the optimum's reward, 1 at best; NaN where the optimum is to stay flat."""
@@ -270,8 +274,8 @@ class Judge:
 class MarketVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     """A market as a vector env: obs = (features, previous position), action = next position.
 
-    Reward of a bar: action x return - cost x |action - previous position|. Every `horizon` bars all accounts
-    are truncated (a time limit: bootstrap) and start flat on new paths.
+    Reward of a decision: action x sum of the returns until the next - cost x |action - previous position|. Every
+    `horizon` bars all accounts are truncated (a time limit: bootstrap) and start flat on new paths.
 
     Parameters
     ----------
@@ -281,6 +285,7 @@ class MarketVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         random bar
     returns : with `path`, what an account earns for a unit of position, (T,); None is the realised return.
         An estimate of the expected return takes the noise out of the reward and leaves its optimum
+    every : bars between decisions, a divisor of `horizon`; the position is held between them
     """
 
     metadata = {"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP}  # noqa: RUF012  # gymnasium's own form
@@ -292,8 +297,13 @@ class MarketVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         horizon: int = 250,
         path: Paths | None = None,
         returns: Array | None = None,
+        every: int = 1,
     ) -> None:
+        require(
+            horizon % every == 0, "MarketVectorEnv", f"horizon must be a multiple of every = {every}", horizon
+        )
         self.market, self.num_envs, self.horizon, self.path = market, num_envs, horizon, path
+        self._every = every
         if path is not None:
             bars = len(path.mean)
             require(bars >= horizon, "MarketVectorEnv", f"path must have >= {horizon} bars", bars)
@@ -315,10 +325,11 @@ class MarketVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         return self._observe(), {}
 
     def step(self, actions: Any) -> tuple[Any, Array, Any, Any, dict[str, Any]]:  # noqa: ANN401
-        """Trade to `actions` (n, 1) at the close, earn the next bar's return."""
-        target = np.asarray(actions, np.float64)[:, 0]
-        reward = target * self._earned[self._t] - self.market.cost * np.abs(target - self._position)
-        self._position, self._t = target, self._t + 1
+        """Trade to `actions` (n, 1) at the close, earn the returns until the next decision."""
+        target, end = np.asarray(actions, np.float64)[:, 0], self._t + self._every
+        earned = self._earned[self._t : end].sum(axis=0)
+        reward = target * earned - self.market.cost * np.abs(target - self._position)
+        self._position, self._t = target, end
         obs, ended = self._observe(), np.full(self.num_envs, self._t == self.horizon)
         infos: dict[str, Any] = {}
         if ended[0]:

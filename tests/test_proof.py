@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from sac_kernel.expected_return import fit_expected_return
-from sac_kernel.proof import SHORT, Row, Setting, on_path, prepare, prove, reference, verdict
+from sac_kernel.proof import SHORT, Row, Setting, on_path, prepare, prove, reference, trained, verdict
+from sac_kernel.sac_agent import SACAgent
 from sac_kernel.synthetic_markets import MARKETS, Judge
 
 NAN = float("nan")
@@ -50,6 +51,28 @@ def test_where_nothing_is_predicted_an_account_earns_nothing_and_pays_its_costs(
     np.testing.assert_allclose(reward, -market.cost)
     assert spread == pytest.approx(0.05)  # half the cost of a unit
     assert np.isnan(bound)
+
+
+def test_an_agent_that_decides_every_five_bars_discounts_five_at_once():
+    made = []
+
+    class Seen(SACAgent):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            made.append(self)
+
+    market, small = MARKETS["M4"], {"warmup_steps": 60, "batch_size": 16}
+    setting = Setting(10, "denoised", small, lambda _line: None, agent=Seen, bars=2_000, every=5)
+    trained(market, 0, setting, Judge(market, bars=10, n=4))
+    assert made[0].config.gamma == pytest.approx(0.95**5)
+    batch = made[0].buffer.sample(200, made[0].generator)
+    path = market.simulate(2_000, 1, np.random.default_rng(1_000)).features[:, 0, 0].astype(np.float32)
+    bar_of = {float(x): bar for bar, x in enumerate(path)}
+    moved = [
+        bar_of[b] - bar_of[a]
+        for a, b in zip(*(o[:, 0].tolist() for o in (batch.obs, batch.next_obs)), strict=True)
+    ]
+    assert set(moved) == {5}
 
 
 def test_the_reference_is_near_the_optimum_with_much_data_and_flat_without_signal():

@@ -217,6 +217,31 @@ def test_on_one_path_accounts_walk_along_it_and_earn_what_is_given():
     np.testing.assert_array_equal(obs[:, :-1], path.features[np.array(rows) + 2, 0].astype(np.float32))
 
 
+def test_between_decisions_a_position_is_held_and_its_rewards_are_summed():
+    market, rng = MARKETS["M5"], np.random.default_rng(0)
+    slow, fast = (MarketVectorEnv(market, 3, horizon=20, every=every) for every in (5, 1))
+    slow.reset(seed=1), fast.reset(seed=1)
+    for decision in range(8):
+        action = rng.uniform(-1.0, 1.0, (3, 1))
+        bars = [fast.step(action) for _ in range(5)]
+        obs, reward, _, truncated, _ = slow.step(action)
+        np.testing.assert_allclose(reward, sum(bar[1] for bar in bars), rtol=1e-12)
+        np.testing.assert_array_equal(obs, bars[-1][0])
+        assert truncated.all() == bars[-1][3].all() == (decision % 4 == 3)
+    with pytest.raises(ConfigError, match="horizon must be a multiple of every = 3"):
+        MarketVectorEnv(market, horizon=20, every=3)
+
+
+def test_the_judge_asks_now_and_then_and_pays_every_bar():
+    market = MARKETS["M4"]
+    judge = Judge(market, bars=30, n=20)
+    result = judge.result(lambda obs: np.sign(obs[:, 0]), every=3)
+    position = np.sign(judge.paths.state[np.arange(30) // 3 * 3])
+    traded = np.abs(np.diff(position, axis=0, prepend=0.0))
+    assert result.turnover == pytest.approx(traded.mean())
+    assert result.reward == pytest.approx((position * judge.paths.mean - market.cost * traded).mean())
+
+
 def test_a_path_that_is_too_short_or_returns_that_do_not_fit_are_refused():
     market = MARKETS["M4"]
     path = market.simulate(100, 1, np.random.default_rng(0))
