@@ -44,6 +44,7 @@ def main() -> int:
     parser.add_argument("--rewards", choices=("denoised", "raw"), default="denoised")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="of SACConfig")
     parser.add_argument("--auxiliary", action="store_true", help="the agent sees what agent 2 sees")
+    parser.add_argument("--every", type=int, default=1, help="bars between decisions")
     parser.add_argument("--short", action="store_true", help="three markets, one seed, looser marks")
     parser.add_argument(
         "--output", type=Path, default=Path("build/prove"), help="folder of the policy figures"
@@ -53,13 +54,13 @@ def main() -> int:
     runtime.set_threads(1)
     check_names("--markets", args.markets.split(","), MARKETS)
     changes = changes_of(args.set)
-    setting = Setting(
-        args.updates, args.rewards, changes, lambda line: print(line, flush=True), args.auxiliary
-    )
+    others = {"auxiliary": args.auxiliary, "every": args.every}
+    setting = Setting(args.updates, args.rewards, changes, lambda line: print(line, flush=True), **others)
     facts = ", ".join(f"{k} {v}" for k, v in runtime.versions().items())
     print(f"{time.strftime('%Y-%m-%d', time.gmtime())}, one thread; {facts}")
     seeds = range(args.first_seed, args.first_seed + args.seeds)
-    changed = {**changes, **({"auxiliary": True} if args.auxiliary else {})} or "nothing"
+    usual = Setting._field_defaults
+    changed = {**changes, **{k: v for k, v in others.items() if v != usual[k]}} or "nothing"
     print(f"seeds {seeds[0]}-{seeds[-1]}, {args.updates} updates, rewards {args.rewards}, changed: {changed}")
     if args.short:
         proven = prove_short(setting.log)

@@ -83,7 +83,7 @@ class Setting(NamedTuple):
     bars : of the one path
     agent : class of the agent
     path_seed : of the one path; None takes one for each agent's seed
-    every : bars between decisions, on a path; rewards are summed, the discount is gamma^every, the judge holds too
+    every : bars between decisions; rewards are summed, the discount is gamma^every, the judge holds too
     """
 
     updates: int
@@ -145,7 +145,8 @@ def prepare(market: Market, seed: int, setting: Setting, judge: Judge | None) ->
         return Task(BanditVectorEnv(SIMULATED_ENVS), 1.0, unseen, _as_is)
     if not on_path(market, setting.rewards):
         spread = float(np.hypot(market.ic, market.noise))
-        return Task(MarketVectorEnv(market, SIMULATED_ENVS), spread, unseen, _as_is)
+        env = MarketVectorEnv(market, SIMULATED_ENVS, every=setting.every)
+        return Task(env, spread, unseen, _as_is)
     bars = REPLAYED_BARS if market.name == "M7" else setting.bars
     path_seed = seed if setting.path_seed is None else setting.path_seed
     path = one_path(market, bars, path_seed)
