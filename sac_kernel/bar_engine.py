@@ -62,6 +62,7 @@ class Par(IntEnum):
     REWARD = 17  # a Reward
     RISK_AVERSION = 18  # lambda of the mean-variance reward
     SHARPE_RATE = 19  # eta of the differential Sharpe ratio
+    MIN_ORDER = 20  # a target nearer than this to the last one filled is no order
 
 
 class Reward(IntEnum):
@@ -123,7 +124,7 @@ _OPEN, _HIGH, _LOW, _CLOSE = 0, 1, 2, 3
 _SO, _SC, _NG, _NB, _TRADABLE, _DAY, _SIGMA, _SIZE, _EXPECTED = 4, 5, 6, 7, 8, 9, 10, 11, 12
 _COLUMNS = 13
 (_SIDE, _CAP, _COMM, _SLIP, _SWL, _SWS, _SL, _TP, _MARGIN, _K, _CAE, _PNLB, _IMPACT, _DAILY, _DDSTOP, _KILL,
- _PAUSE, _REWARD, _LAMBDA, _ETA) = range(20)  # fmt: skip
+ _PAUSE, _REWARD, _LAMBDA, _ETA, _MINO) = range(21)  # fmt: skip
 (_T, _LEFT, _CASH, _U, _ENTRY, _E, _E0, _PEAK, _DD, _HELD, _CSPR, _CCOM, _CSLIP, _CSWAP, _TURN, _TRADES,
  _DE, _DN, _DM, _DM2, _TERM, _TRUNC, _OUTS, _TARGET, _HALT, _LPEAK, _SA, _SB) = range(28)  # fmt: skip
 _MEAN_VARIANCE, _SHARPE, _EXPECTED_REWARD = 1, 2, 3
@@ -337,8 +338,9 @@ def step(s: FloatArray, bars: FloatArray, par: FloatArray, action: float) -> flo
 
     The order fills at the first open of the INTERVAL bars at which exposure may change: an order given in the
     evening freeze, or while a limit halts the account, waits for the end of it and lapses with its interval.
-    A target equal to the last one filled is no order. Limits flatten at the next open, frozen or not, as stops
-    do. The decision ends early at ruin, at the end of the bars or when LEFT runs out.
+    A target equal to the last one filled, or nearer to it than MIN_ORDER, is no order: the units are held. Limits
+    flatten at the next open, frozen or not, as stops do. The decision ends early at ruin, at the end of the bars or
+    when LEFT runs out.
 
     Reward EXPECTED: with M = U_old (mid_open - mid_close_t) + U_new (mid_close - mid_open) the bar's realised
     market profit, U_old the units held at close t and U_new those after the open, and
@@ -348,7 +350,7 @@ def step(s: FloatArray, bars: FloatArray, par: FloatArray, action: float) -> flo
     before, t = s[_E], int(s[_T])
     first, last_bar = t, bars.shape[0] - 1
     target = min(1.0, max(-1.0, action))
-    waiting = target != s[_TARGET]
+    waiting = target != s[_TARGET] and abs(target - s[_TARGET]) >= par[_MINO]
     expected = 0.0
     for _ in range(int(par[_K])):
         if t >= last_bar:

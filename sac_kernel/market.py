@@ -46,7 +46,7 @@ _CLOSE_OUT_SHARE = 0.5  # of the minimum margin (ESMA): equity below notional / 
 _PATH_LIMITS = ("stop_loss_bps", "take_profit_bps", "daily_loss_limit", "drawdown_stop", "kill_loss")
 """What ends a position by the path of prices."""
 
-_SHARES = ("daily_loss_limit", "drawdown_stop", "kill_loss", "atr_risk")
+_SHARES = ("daily_loss_limit", "drawdown_stop", "kill_loss", "atr_risk", "min_order")
 _NOT_NEGATIVE = ("volatility_target", "impact", "risk_aversion", "drawdown_pause_days")
 _POSITIVE = ("initial_equity", "daily_volume", "atr_multiple", "atr_window_min")
 _BOUNDS: tuple[tuple[tuple[str, ...], str, Callable[[float], bool]], ...] = (
@@ -66,6 +66,8 @@ class TradingEnvConfig:
     ----------
     cost_tier : 'raw', 'base' or 'spec' (see `market_costs.COST_TIERS`)
     exposure_cap : exposure at |action| = 1, notional over equity; 30 is the legal bound for majors
+    min_order : share of the cap; a target nearer than this to the last one filled is no order, what is held is held.
+        A Gaussian policy cannot hold still to the last digit, and each twitch pays its costs; 0 is off
     decision_interval_min : minutes between decisions, a multiple of the bar; 0 is every bar
     episode_lengths : one value, steps of experience that count as one episode
     horizon : bars until truncation; None takes the episode length
@@ -94,6 +96,7 @@ class TradingEnvConfig:
 
     cost_tier: str = "base"
     exposure_cap: float = 1.0
+    min_order: float = 0.0
     decision_interval_min: int = 0
     episode_lengths: tuple[int, ...] = (3000,)
     horizon: int | None = None
@@ -438,6 +441,7 @@ def parameters(config: TradingEnvConfig, side: str, bar_seconds: int, *, close_a
     par[Par.SWAP_LONG], par[Par.SWAP_SHORT] = config.swap_long_bps * 1e-4, config.swap_short_bps * 1e-4
     par[Par.STOP_LOSS], par[Par.TAKE_PROFIT] = config.stop_loss_bps * 1e-4, config.take_profit_bps * 1e-4
     par[Par.CLOSE_OUT_MARGIN] = _CLOSE_OUT_SHARE / _ESMA_MAX_LEVERAGE
+    par[Par.MIN_ORDER] = config.min_order
     par[Par.INTERVAL] = interval_s // bar_seconds
     par[Par.CLOSE_AT_END] = float(close_at_end)
     par[Par.PNL_BARS] = max(1, 86_400 // bar_seconds)

@@ -86,6 +86,7 @@ class RunConfig:
     env_decision_interval_min: int = -1
     env_cost_tier: str = "base"
     env_exposure_cap: float = 1.0
+    env_min_order: float = 0.0
     env_swap_long_bps: float = 0.6
     env_swap_short_bps: float = 0.3
     env_stop_loss_bps: float = 0.0

@@ -650,6 +650,19 @@ def test_a_waiting_order_does_not_hold_back_the_stop_of_the_old_position():
     assert states[-1, Acc.TRADES] == 1
 
 
+def test_a_change_below_the_least_order_is_held_and_measured_from_the_last_fill():
+    # 0.5 is filled; 0.55 and 0.45 are nearer than 0.1 and hold; 0.58 as well, since it is 0.08 from what was filled;
+    # 0.39 is not and fills; 0.31 is nearer to that; after a stop any target is an order.
+    bars = table([flat_bar(1.0)] * 7)
+    states, _ = follow(bars, parameters(min_order=0.1), [0.5, 0.55, 0.45, 0.58, 0.39, 0.31])
+    assert states[1:, Acc.UNITS] == pytest.approx([500, 500, 500, 500, 390, 390], abs=1e-9)
+    assert states[-1, Acc.TRADES] == 2
+    stopped = table([flat_bar(1.0), flat_bar(1.0), (1.0, 1.0, 0.9, 0.95), flat_bar(0.95)])
+    states, _ = follow(stopped, parameters(min_order=0.1, stop_loss=0.05), [0.5, 0.5, 0.05])
+    assert states[2, Acc.UNITS] == 0.0
+    assert states[3, Acc.UNITS] == pytest.approx(0.05 * states[2, Acc.EQUITY] / 0.95)
+
+
 def test_an_unchanged_target_is_no_order_that_could_wait():
     # Stopped in the frozen bar 3; the decision before it repeated its target, so nothing waits for bar 5.
     bars = frozen_bars(8, 3, 4)

@@ -42,6 +42,7 @@ class Terms:
     kill: float
     reward: str
     minutes: int
+    min_order: float
 
 
 def quotes(price, spread, side):
@@ -139,7 +140,9 @@ class Oracle:
     def decide(self, action):
         before, row = self.equity, self.bars[self.t]
         order, self.fair = max(-1.0, min(1.0, action)), []
-        if order == self.target:
+        if self.target is not None and (
+            order == self.target or abs(order - self.target) < self.terms.min_order
+        ):
             order = None
         for _ in range(self.terms.interval):
             order = self.bar(order)
@@ -336,7 +339,7 @@ def engine_form(rows, terms):
     par[Par.CLOSE_OUT_MARGIN] = ESMA_MARGIN
     par[Par.CLOSE_AT_END] = terms.close_at_end
     par[Par.PNL_BARS] = 24
-    par[Par.IMPACT] = terms.impact
+    par[Par.IMPACT], par[Par.MIN_ORDER] = terms.impact, terms.min_order
     par[Par.DAILY_LOSS], par[Par.DRAWDOWN_STOP] = terms.daily_loss, terms.drawdown
     par[Par.KILL_LOSS], par[Par.PAUSE_DAYS] = terms.kill, terms.pause
     par[Par.REWARD] = Reward[terms.reward.upper()]
@@ -363,6 +366,7 @@ TERMS = st.builds(
     kill=st.sampled_from([0.0, 0.0, 0.1, 0.5]),
     reward=st.sampled_from(["log_return", "mean_variance", "differential_sharpe", "expected"]),
     minutes=st.booleans(),
+    min_order=st.sampled_from([0.0, 0.0, 0.2, 0.5]),
 )
 SEEN = dict.fromkeys(("close_outs", "ruined", "exits", "frozen", "cut", "halted", "killed", "minutes"), 0)
 
