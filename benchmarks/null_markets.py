@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import dataclasses
 import logging
 import multiprocessing
 import sys
@@ -24,8 +25,8 @@ import pandas as pd
 from sac_kernel import evaluation, runtime, trials, verdict
 from sac_kernel.bar_formats import BarTable
 from sac_kernel.data_pipeline import DataConfig, ProcessedData, split_table, write_processed
+from sac_kernel.run_config import preset_of
 from sac_kernel.sac_agent import SACConfig
-from sac_kernel.trading_env import TradingEnvConfig
 from sac_kernel.train_sac_kaggle import KaggleTrainer
 from sac_kernel.verdict import TrialCount
 
@@ -54,7 +55,9 @@ def judged(seed: int, episodes: int, reward: str) -> evaluation.Judgement:
         folder = Path(name)
         write_processed(data, folder / "processed_data.h5")
         config = SACConfig(hidden_dims=HIDDEN, utd_ratio=UTD)
-        env = TradingEnvConfig(episode_lengths=(3000,), horizon=1000, reward=reward)
+        env = dataclasses.replace(
+            preset_of(1).env_config, episode_lengths=(3000,), horizon=1000, reward=reward
+        )
         trainer = KaggleTrainer(
             folder / "processed_data.h5", folder / "out", episodes, 1, episodes, 1, "cpu", seed, config, env
         )

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 DEFAULT_NUM_ENVS = 60
 UTD_RATIO = 0.25
 """Of the trainer: 75,000 updates in 100 episodes of 3,000 steps."""
+MIN_ORDER = 0.1
+"""Of the account: a tenth of a full position (docs/learning.md)."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Preset:
     @property
     def env_config(self) -> TradingEnvConfig:
         """Return the account that the agent is trained on by default."""
-        return TradingEnvConfig(decision_interval_min=self.decision_interval_min, reward="expected")
+        interval = self.decision_interval_min
+        return TradingEnvConfig(decision_interval_min=interval, min_order=MIN_ORDER, reward="expected")
 
 
 AGENT_PRESETS = {
@@ -86,7 +89,7 @@ class RunConfig:
     env_decision_interval_min: int = -1
     env_cost_tier: str = "base"
     env_exposure_cap: float = 1.0
-    env_min_order: float = 0.0
+    env_min_order: float = MIN_ORDER
     env_swap_long_bps: float = 0.6
     env_swap_short_bps: float = 0.3
     env_stop_loss_bps: float = 0.0

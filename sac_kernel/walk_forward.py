@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import io
 import logging
 import multiprocessing
@@ -23,8 +24,8 @@ from sac_kernel import files, fold_jobs, report, runtime, trials, walk_forward_r
 from sac_kernel.config import difference
 from sac_kernel.errors import DataError, SacKernelError
 from sac_kernel.fold_jobs import Settings
+from sac_kernel.run_config import preset_of
 from sac_kernel.runtime import Progress
-from sac_kernel.trading_env import TradingEnvConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -151,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             test_days=args.test_days,
             val_days=args.val_days,
             purge_days=args.purge_days,
-            env=TradingEnvConfig(reward=args.reward),
+            env=dataclasses.replace(preset_of(1).env_config, reward=args.reward),
         )
         command = " ".join(("python -m sac_kernel.walk_forward", *given))
         shown = run(settings, args.output, args.workers, command)
