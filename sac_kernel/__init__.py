@@ -93,6 +93,7 @@ BUNDLER_MODULES = (
     "model_store",
     "decide",
     "bar_feed",
+    "paper_page",
     "paper",
     "export",
     "promotion",
