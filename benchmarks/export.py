@@ -57,8 +57,8 @@ def main() -> int:
     found = differences(args.model, args.states)
     median, high = np.quantile(found, [0.5, 0.999])
     print(
-        f"{time.strftime('%Y-%m-%d', time.gmtime())}, seed 0, torch {torch.__version__}, onnxruntime "
-        f"{version('onnxruntime')}, numpy {np.__version__}\n{len(found):,} states of {args.model.name}: largest "
+        f"{time.strftime('%Y-%m-%d', time.gmtime())}, seed 0, torch {torch.__version__}, onnx "
+        f"{version('onnx')}, onnxruntime {version('onnxruntime')}, numpy {np.__version__}\n{len(found):,} states of {args.model.name}: largest "
         f"difference {found.max():.2e}, 99.9 % below {high:.2e}, median {median:.2e}; {np.mean(found == 0):.1%} equal"
     )
     return 0
