@@ -42,9 +42,9 @@ SHORTER = (
     ("python -m sac_kernel.sweep", r"$", " --set num_episodes=1" + TINY),
     ("python -m sac_kernel.walk_forward", r" --workers 2", ""),
     ("python -m sac_kernel.walk_forward", r" --output outputs/denoised", ""),  # its jobs are those of the default
-    ("python -m sac_kernel.walk_forward", r"( --updates \d+)?(?= --tiers| --output|$)", " --updates 4"),
-    ("python -m sac_kernel.walk_forward", r"$", " --agents 1 --seeds 1 --folds 1 --test-days 10 --val-days 5"),
-    ("python -m sac_kernel.walk_forward", r"$", " --tiers base --evaluations 1"),
+    ("python -m sac_kernel.walk_forward", r" --updates \d+", ""),
+    ("python -m sac_kernel.walk_forward", r"$", " --updates 4 --evaluations 1 --agents 1 --seeds 1 --folds 1"),
+    ("python -m sac_kernel.walk_forward", r"$", " --test-days 10 --val-days 5 --tiers base"),
     ("python -m benchmarks.promotion", r"--sets 300", "--sets 2"),
     ("python -m benchmarks.export MODEL", r"$", " --states 2000"),
     ("python -m benchmarks.export", r"MODEL", "outputs/agent_1_best.pt"),
