@@ -175,5 +175,4 @@ def test_every_program_and_every_option_of_the_pages_is_run_by_some_test():
     names = {module.rpartition(".")[2] for module in modules}
     assert [name for name in sorted(names) if not re.search(rf"\b{name}\b", TESTS)] == []
     options = {w for words in told if words[1] == "build_kernel.py" for w in words if w.startswith("--")}
-    options -= {"--rehearse"}  # `make run`; each of its steps is tested in test_rehearsal.py
     assert [o for o in sorted(options) if f'"{o}' not in TESTS and f" {o}" not in TESTS] == []
