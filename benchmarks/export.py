@@ -9,7 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from sac_kernel import export, runtime
 from sac_kernel.feature_engineering import CLIP, FeaturePipeline
@@ -56,10 +55,11 @@ def main() -> int:
     args = parser.parse_args()
     found = differences(args.model, args.states)
     median, high = np.quantile(found, [0.5, 0.999])
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "onnx", "onnxruntime", "numpy"))
     print(
-        f"{time.strftime('%Y-%m-%d', time.gmtime())}, seed 0, torch {torch.__version__}, onnxruntime "
-        f"{version('onnxruntime')}, numpy {np.__version__}\n{len(found):,} states of {args.model.name}: largest "
-        f"difference {found.max():.2e}, 99.9 % below {high:.2e}, median {median:.2e}; {np.mean(found == 0):.1%} equal"
+        f"{time.strftime('%Y-%m-%d', time.gmtime())}, seed 0, {packages}\n{len(found):,} states of {args.model.name}: "
+        f"largest difference {found.max():.2e}, 99.9 % below {high:.2e}, median {median:.2e}; "
+        f"{np.mean(found == 0):.1%} equal"
     )
     return 0
 

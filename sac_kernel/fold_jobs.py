@@ -1,7 +1,7 @@
 """One job of a walk-forward: an agent trained and judged in one fold at one cost tier, kept in one file.
 
-A job depends on its settings and the data alone, so that jobs may run in any order, in several processes,
-today or tomorrow. Its file appears whole or not at all.
+A job depends on its settings, the data and the code alone, so that jobs may run in any order, in several processes
+or on several machines (`job_pool`), today or tomorrow. Its file appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -28,30 +28,35 @@ from sac_kernel import (
     stress,
     validation,
 )
-from sac_kernel.config import require, to_flat
+from sac_kernel.config import from_flat, require, to_flat
 from sac_kernel.data_pipeline import read_processed
 from sac_kernel.errors import DataError
 from sac_kernel.evaluation import EpisodeResult
 from sac_kernel.fold_training import Features, Recipe, Refit
 from sac_kernel.market_costs import COST_TIERS
 from sac_kernel.run_config import preset_of
+from sac_kernel.sac_config import SACConfig
+from sac_kernel.trading_env import TradingEnvConfig
 from sac_kernel.trials import Trial
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
     from sac_kernel.data_pipeline import Bars
-    from sac_kernel.sac_config import SACConfig
-    from sac_kernel.trading_env import Market, TradingEnvConfig
+    from sac_kernel.job_pool import Place
+    from sac_kernel.trading_env import Market
     from sac_kernel.validation import Fold, Pass
 
     FloatArray = NDArray[np.float64]
 
 BASELINES = 0
 """The agent id of the jobs that run the baselines of a fold."""
+FILE, BARS = "result.npz", "bars"
+"""What a job leaves in its folder; its input's name."""
 COST_MULTIPLES = (0.0, *stress.COST_MULTIPLES)
+_SHARED = ("folds", "test_days", "val_days", "purge_days", "updates", "evaluations")
 _SERIES = ("close", "equity", "exposure", "cost_paid", "action", "day")
 
 
@@ -115,10 +120,9 @@ class Settings:
         return Recipe(job.agent_id or 1, job.seed, job.tier, self.updates, self.evaluations, sac, env)
 
     def identity(self, job: Job) -> dict[str, Any]:
-        """Return what a finished job must share with this run, so that it need not be run again."""
+        """Return what decides the result of a job beside the code, as plain values."""
         recipe = self.recipe(job)
-        same = ("folds", "test_days", "val_days", "purge_days", "updates", "evaluations")
-        shared = {name: getattr(self, name) for name in same}
+        shared = {name: getattr(self, name) for name in _SHARED}
         settings = {"sac": to_flat(recipe.sac_config), "env": to_flat(recipe.env_config)}
         return {**shared, **settings, "data_hash": opened(self.h5_path).content_hash}
 
@@ -174,7 +178,7 @@ class JobResult:
     Attributes
     ----------
     passes : over the fold's test days: the agent's, or one a baseline
-    facts : plain values: identity, trials, stats, inputs, cost_growth, drift, seconds
+    facts : plain values: trials, stats, inputs, cost_growth, drift, seconds
     random_growth : log growth of random policies with the agent's turnover, base tier only
     """
 
@@ -190,6 +194,24 @@ class JobResult:
 
 
 # -- running ------------------------------------------------------------------------------------------
+
+
+def pool_job(settings: Settings, job: Job) -> dict[str, Any]:
+    """Return a job for `job_pool`: all that decides its result."""
+    code = runtime.code_hash()
+    return {"label": job.name, "job": list(job), **settings.identity(job), "code_hash": code}
+
+
+def run_pool_job(given: Mapping[str, Any], place: Place) -> dict[str, Any]:
+    """Run a job on whatever process or machine `job_pool` chose."""
+    settings = Settings(
+        str(place.inputs[BARS]),
+        sac=from_flat(SACConfig, given["sac"], "fold_jobs"),
+        env=from_flat(TradingEnvConfig, given["env"], "fold_jobs"),
+        **{name: given[name] for name in _SHARED},
+    )
+    run_job(settings, Job(*given["job"]), place.folder / FILE)
+    return {"label": given["label"]}
 
 
 def run_job(settings: Settings, job: Job, path: Path) -> None:
@@ -213,7 +235,6 @@ def run_job(settings: Settings, job: Job, path: Path) -> None:
     else:
         results, facts, growth = _agent(one, job)
     facts |= {
-        "identity": settings.identity(job),
         "train_days": int(fold.train.size),
         "trials": _trial_rows(one.fitted, settings, job),
         "cpu_s": time.process_time() - started_s,
@@ -323,11 +344,3 @@ def load(path: Path) -> JobResult:
     except (OSError, ValueError, KeyError) as err:
         msg = f"{path}: a whole result of a job is required, found {err}; delete it, and it is run again"
         raise DataError(msg) from err
-
-
-def finished(folder: Path, settings: Settings) -> Iterable[JobResult]:
-    """Yield the finished jobs of a run in its order."""
-    for job in settings.jobs:
-        path = folder / f"{job.name}.npz"
-        if path.is_file():
-            yield load(path)

@@ -1,6 +1,6 @@
 """An agent refitted for one fold: scaler, regime model and policy on its train days, chosen on its validation days.
 
-What `validation.run_folds` calls in each fold. The train days may come in several stretches (CPCV, or data
+What `validation.fold_passes` calls in each fold. The train days may come in several stretches (CPCV, or data
 with an embargo in it): features run on across a hole as across a weekend, but no episode crosses one.
 """
 

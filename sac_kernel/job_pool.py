@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from sac_kernel import files
 from sac_kernel.config import require
 from sac_kernel.errors import ConfigError
-from sac_kernel.runtime import Deadline
+from sac_kernel.runtime import Deadline, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -99,7 +99,8 @@ def run(  # noqa: PLR0913  # where, on what and how many belong to the caller
 
     Parameters
     ----------
-    jobs : plain values only. Whatever changes a result must be in it: equal jobs are one job
+    jobs : plain values only. Whatever changes a result must be in it: equal jobs are one job. A `label` is shown
+        beside its name
     function : of a module, by name; takes a job and a `Place`, returns plain values, or None if it was stopped.
         An exception fails its job alone; the job is tried again by the next `run`
     folder : results, one folder a job
@@ -129,13 +130,17 @@ def run(  # noqa: PLR0913  # where, on what and how many belong to the caller
         else _on_processes(waiting, setup, _places(devices, workers, len(waiting)), deadline)
     )
     restore_signals = deadline.stop_on_signals()
+    progress = Progress(logger, "jobs", len(named), len(outcomes))
     try:
         with contextlib.closing(answers):
             for answer in answers if waiting else ():
                 name = answer["name"]
                 outcomes[name] = _record(folder, named[name], answer)
-                logger.info("%d/%d %s %s", len(outcomes), len(named), name, answer["failure"] or "finished")
+                label = f"{named[name].get('label', '')} {name}".lstrip()
+                logger.info("%d/%d %s %s", len(outcomes), len(named), label, answer["failure"] or "finished")
+                progress.update(len(outcomes))
     finally:
+        progress.close()
         restore_signals()
     stopped = "stopped before its turn"
     return [outcomes.get(n) or Outcome(n, job, None, stopped, float("nan")) for n, job in named.items()]

@@ -23,6 +23,7 @@ class Journal:
 
     Attributes
     ----------
+    path : of the file
     lines : what the file held when it was opened
     torn_bytes : length of the unfinished line that was cut off then
     """
@@ -32,7 +33,7 @@ class Journal:
         whole = content.rfind(b"\n") + 1
         self.torn_bytes = len(content) - whole
         self.lines = [_parsed(line, i, path) for i, line in enumerate(content[:whole].splitlines(), 1)]
-        self._path, self._whole = path, whole
+        self.path, self._whole = path, whole
         self._file: BinaryIO | None = None
 
     def append(self, line: Mapping[str, Any]) -> None:
@@ -57,8 +58,8 @@ class Journal:
     def _stream(self) -> BinaryIO:
         """Return the open file; the first to ask for it cuts off the unfinished line."""
         if self._file is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("ab")
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("ab")
             if self._file.tell() > self._whole:
                 self._file.truncate(self._whole)
             self._whole = sys.maxsize

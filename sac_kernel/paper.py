@@ -4,7 +4,8 @@ python -m sac_kernel.paper --model outputs/agent_1_best.pt --bars EURUSD_M5.csv 
 python -m sac_kernel.paper --model outputs/agent_1_best.pt --bars EURUSD_M5.csv --journal paper/ --speed 0
 
 Without --speed the file is watched as it grows; with it, its bars are replayed, so many a second, 0 as fast as
-possible. A file called KILL in the journal's folder flattens the account at the next open, for good.
+possible. `paper.html` in the journal's folder shows the account and loads itself anew. A file called KILL there
+flattens the account at the next open, for good.
 """
 
 from __future__ import annotations
@@ -21,7 +22,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from sac_kernel import bar_engine, drift, files, market, model_store, report_sections, risk_manager
+from sac_kernel import (
+    bar_engine,
+    drift,
+    files,
+    market,
+    model_store,
+    paper_page,
+    report_sections,
+    risk_manager,
+)
 from sac_kernel.bar_engine import Acc, Bar, Info
 from sac_kernel.bar_feed import BarFiles
 from sac_kernel.data_pipeline import PRICE_COLUMNS, read_processed
@@ -45,7 +55,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-JOURNAL_FILE, KILL_FILE = "journal.jsonl", "KILL"
+JOURNAL_FILE, KILL_FILE, PAGE_FILE = "journal.jsonl", "KILL", "paper.html"
 LIMITS = ("daily_loss_limit", "drawdown_stop", "kill_loss")
 _SCHEMA = 1
 _NO_END = 2.0**53  # bars until truncation: a feed has no end
@@ -285,18 +295,18 @@ class Watch:
                 f"{figures[Info.EQUITY]:,.2f}", figures[Info.POSITION], what, f"  [{why}]" if why else "",
             )  # fmt: skip
         if day != self._day and not math.isnan(self._day):
-            self.summary()
+            logger.info("%s", self.summary())
         self._day = day
 
-    def summary(self) -> None:
-        """Show equity, exposure, costs and drift."""
+    def summary(self) -> str:
+        """Return equity, exposure, costs and drift in one line."""
         f = self._session.account.report()
-        logger.info(
-            "%s  equity %s (%+.2f %%)  exposure %+.3f  max drawdown %.2f %%  costs %s  trades %d%s  %s",
-            f"{self._session.last_time:%Y-%m-%d %H:%M}", f"{f[Info.EQUITY]:,.2f}", 100.0 * f[Info.TOTAL_RETURN],
-            f[Info.POSITION], 100.0 * f[Info.DRAWDOWN], f"{f[Info.COSTS]:,.2f}", f[Info.TRADES],
-            "  HALTED" if f[Info.HALTED] else "", self.drift(),
-        )  # fmt: skip
+        return (
+            f"{self._session.last_time:%Y-%m-%d %H:%M}  equity {f[Info.EQUITY]:,.2f} "
+            f"({100.0 * f[Info.TOTAL_RETURN]:+.2f} %)  exposure {f[Info.POSITION]:+.3f}  "
+            f"max drawdown {100.0 * f[Info.DRAWDOWN]:.2f} %  costs {f[Info.COSTS]:,.2f}  trades {f[Info.TRADES]:.0f}"
+            f"{'  HALTED' if f[Info.HALTED] else ''}  {self.drift()}"
+        )
 
     def drift(self) -> str:
         """Return the drift check's word and the series it names, or how many days it still waits."""
@@ -373,21 +383,31 @@ def open_session(args: argparse.Namespace) -> Opened:
 def follow(opened: Opened, speed: float | None, sleep: Callable[[float], object] = time.sleep) -> None:
     """Follow the feed to its end, to ruin, or until interrupted; None watches the files as they grow."""
     session, journal = opened.session, opened.session.journal
-    watch = Watch(session, opened.train, quiet=speed == 0)
+    watch, shown_s = Watch(session, opened.train, quiet=speed == 0), time.monotonic()
+    page = journal.path.with_name(PAGE_FILE)
+    logger.info("%s after %s, %d bars in %s", session.decider.instrument, f"{opened.after:%Y-%m-%d %H:%M}",
+                max(0, len(journal.lines) - 1), journal.path)  # fmt: skip
+    logger.info("page %s; Ctrl-C stops, the same command goes on", page)
     feed = opened.feed.tail(opened.after) if speed is None else opened.feed.replay(opened.after)
+    fresh = session.last_time is not None
     for count, bars in enumerate(feed):
         if bars is not None:
             watch.show(session.take(bars))
+            fresh = True
         if speed != 0 or count % _SYNC_EVERY == 0:
             journal.sync()
+        if fresh and speed != 0 and (bars is None or time.monotonic() > shown_s + paper_page.REFRESH_S):
+            paper_page.write_page(page, Journal(journal.path).lines, watch.summary())
+            fresh, shown_s = False, time.monotonic()
         if bars is None or speed:
             sleep(1.0 / speed if speed else _POLL_S)
         if session.account.over:
             logger.info("the account is ruined: equity below 1 %% of its start")
             break
     if session.last_time is not None:
-        watch.summary()
+        logger.info("%s", watch.summary())
         logger.info("equity if closed at cost now: %s", f"{session.account.equity_if_closed():,.2f}")
+        paper_page.write_page(page, Journal(journal.path).lines, watch.summary())
 
 
 def _train_market(

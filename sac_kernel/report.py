@@ -88,11 +88,12 @@ _FACTS = {
     "env_config": "Environment settings",
     **{key: title for key, _, _, title, _ in _COLUMNS if key},
 }
-_PLAIN = ("seed", "agent_id")  # numbers that are names: no separators
+_PLAIN = ("agent_id", "seed")  # numbers that are names: no separators
 _DASH = '<span class="absent" title="no value">\u2013</span>'
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _MINUS = re.compile(r"(?<!\w)-(?=\d)")  # before a number, not inside a date or a word
 _MAX_WIDTH = 100
+_LINE = 40  # characters; a longer text in a table may break
 _SHORT = 6  # values; a longer mapping is folded
 
 _TOP = """<!DOCTYPE html>
@@ -121,7 +122,7 @@ table{font-variant-numeric:tabular-nums}
 th,td{padding:7px 10px;text-align:left;vertical-align:bottom;border-top:1px solid var(--line)}
 thead th{border-top:0;font-weight:600;color:var(--soft);line-height:1.3}.n{text-align:right}
 tr>:last-child{padding-right:16px}
-tbody th{font-weight:400}tbody th,td{white-space:nowrap}
+tbody th{font-weight:400}tbody th,td{white-space:nowrap}td.long{white-space:normal;min-width:12em}
 .tier th{background:var(--band);color:var(--soft);font-weight:600}
 .tier span{position:sticky;left:8px}.own th,.own td{background:var(--own);font-weight:650}
 figure{margin:0}figcaption{margin-top:8px}
@@ -444,7 +445,9 @@ def _table(table: Mapping[str, Any]) -> str:
         cells = ""
         for value, number in zip(row, numeric, strict=True):
             shown = _number(value, 1.0, 0 if isinstance(value, int) else 2) if number else value
-            cells += _number_cell(shown) if number else f"<td>{_signed(str(shown)) if shown else _DASH}</td>"
+            kind = ' class="long"' if len(str(shown)) > _LINE else ""
+            text = f"<td{kind}>{_signed(str(shown)) if shown else _DASH}</td>"
+            cells += _number_cell(shown) if number else text
         body += f"<tr>{cells}</tr>\n"
     note = f'<p class="soft">{_text(table["note"])}</p>' if table.get("note") else ""
     return note + _box(f"<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody>")
@@ -551,11 +554,14 @@ def _facts(facts: Row) -> str:
 
 
 def _jobs(jobs: Sequence[Row] | None) -> str:
-    """Return a row a job, of its plain values; one job alone is told by the run's facts."""
+    """Return a row a job, of the plain values in which they differ; what they share is told by the run's facts."""
     if not jobs or len(jobs) == 1:
         return ""
-    nested = {key for job in jobs for key, value in job.items() if isinstance(value, dict | list)}
-    keys, body = [k for k in dict.fromkeys(k for job in jobs for k in job) if k not in nested], ""
+    values = {key: [job.get(key) for job in jobs] for key in (*_PLAIN, *(k for job in jobs for k in job))}
+    keys = [k for k, v in values.items() if v != v[:1] * len(v) and not isinstance(v[0], dict | list)]
+    if not keys:
+        return ""
+    body = ""
     for job in jobs:
         first, *rest = (_value(key, job.get(key)) for key in keys)
         cells = "".join(f'<td class="n">{cell}</td>' for cell in rest)

@@ -152,20 +152,6 @@ class Pass(NamedTuple):
     fitted: Fitted
 
 
-def run_folds(  # noqa: PLR0913  # a fold is all of these
-    bars: Bars,
-    instrument: str,
-    folds: Iterable[Fold],
-    fit: Callable[[list[Bars], Bars], Fitted],
-    config: TradingEnvConfig,
-    tier: str = "base",
-    warmup_days: int = 0,
-) -> list[EpisodeResult]:
-    """Return the pass over each fold's test days of a policy refitted on its train days (`fold_passes`)."""
-    passes = fold_passes(bars, instrument, folds, fit, config, tier, warmup_days)
-    return [one.result for one in passes]
-
-
 def fold_passes(  # noqa: PLR0913  # a fold is all of these
     bars: Bars,
     instrument: str,

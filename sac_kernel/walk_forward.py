@@ -2,7 +2,7 @@
 
     python -m sac_kernel.walk_forward --h5-path data/processed/processed_data.h5 --output outputs/walk_forward
 
-A job is one training; a finished job's file is not run again, so the command may be stopped at any time and
+A job is one training; a finished one is not run again (`job_pool`), so the command may be stopped at any time and
 called again. Every validated checkpoint at base cost enters `trials.csv` in the output folder.
 """
 
@@ -13,24 +13,17 @@ import csv
 import dataclasses
 import io
 import logging
-import multiprocessing
 import sys
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sac_kernel import files, fold_jobs, report, runtime, trials, walk_forward_report
-from sac_kernel.config import difference
-from sac_kernel.errors import DataError, SacKernelError
+from sac_kernel import files, fold_jobs, job_pool, report, runtime, trials, walk_forward_report
+from sac_kernel.errors import SacKernelError
 from sac_kernel.fold_jobs import Settings
 from sac_kernel.run_config import preset_of
-from sac_kernel.runtime import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from sac_kernel.fold_jobs import Job
+    from collections.abc import Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -38,32 +31,42 @@ JOBS = "jobs"
 RESULTS = "results.csv"
 
 
-def run(settings: Settings, folder: Path, workers: int = 1, command: str = "") -> dict[str, Any]:
+def run(
+    settings: Settings, folder: Path, workers: int = 1, command: str = "", address: str = ""
+) -> dict[str, Any]:
     """Run what is not finished, then write report.html, figures/, summary.json, results.md and results.csv.
 
     Parameters
     ----------
-    folder : the output folder; jobs/ in it holds a file a finished job
-    workers : processes, of one thread each
+    folder : the output folder; jobs/ in it holds a folder a job
+    workers, address : of `job_pool.run`; each process has one thread
     command : shown on the page as the way to run it again
 
     Raises
     ------
-    DataError
-        If a finished job in the folder was run with other settings or data: another folder is needed.
+    SacKernelError
+        If a job has no result: it failed, or the run was stopped. What is finished stays.
     """
-    waiting = [job for job in settings.jobs if not _is_finished(folder, settings, job)]
-    total = len(settings.jobs)
-    logger.info("%d jobs, %d of them finished; %d process(es)", total, total - len(waiting), workers)
-    progress = Progress(logger, "jobs", total, total - len(waiting))
-    for done, job in enumerate(_run_jobs(settings, folder, waiting, workers), total - len(waiting) + 1):
-        trials.append(folder / trials.NAME, fold_jobs.load(_path(folder, job)).trials)
-        progress.update(done, f"| {job.name}")
-    progress.close()
-    collected = walk_forward_report.collect(
-        settings, [fold_jobs.load(_path(folder, j)) for j in settings.jobs]
+    outcomes = job_pool.run(
+        [fold_jobs.pool_job(settings, job) for job in settings.jobs],
+        fold_jobs.run_pool_job,
+        folder / JOBS,
+        inputs={fold_jobs.BARS: Path(settings.h5_path)},
+        workers=workers,
+        address=address,
     )
-    trials.append(folder / trials.NAME, [t for result in collected.jobs for t in result.trials])
+    finished = [fold_jobs.load(folder / JOBS / o.name / fold_jobs.FILE) for o in outcomes if o.result]
+    trials.append(folder / trials.NAME, [t for result in finished for t in result.trials])
+    missing = [o for o in outcomes if not o.result]
+    if missing:
+        first = missing[0]
+        msg = (
+            f"walk_forward: a result of each of {len(outcomes)} jobs is required, found {len(missing)} without: "
+            f"{first.job['label']}: {first.failure} ({folder / JOBS / first.name / job_pool.LOG}); the same command "
+            "runs what is missing"
+        )
+        raise SacKernelError(msg)
+    collected = walk_forward_report.collect(settings, finished)
     ledger = trials.read(folder / trials.NAME) or []
     shown = walk_forward_report.summary(collected, ledger, command)
     files.write_json(folder / "summary.json", shown)
@@ -71,59 +74,6 @@ def run(settings: Settings, folder: Path, workers: int = 1, command: str = "") -
     files.write_text(folder / RESULTS, _csv(walk_forward_report.csv_rows(collected)))
     report.write_report(folder, shown, walk_forward_report.figures(collected, shown))
     return shown
-
-
-def _path(folder: Path, job: Job) -> Path:
-    return folder / JOBS / f"{job.name}.npz"
-
-
-def _is_finished(folder: Path, settings: Settings, job: Job) -> bool:
-    path = _path(folder, job)
-    if not path.is_file():
-        return False
-    saved, here = fold_jobs.load(path).facts["identity"], settings.identity(job)
-    lines = difference(_flat(saved), _flat(here))
-    if lines:
-        msg = (
-            f"{path}: a job of the same settings and data is required, {'; '.join(lines[:3])}; "
-            "set them back, or choose another --output"
-        )
-        raise DataError(msg)
-    return True
-
-
-def _flat(identity: dict[str, Any]) -> dict[str, Any]:
-    parts = {name: value for name, value in identity.items() if not isinstance(value, dict)}
-    for name in ("sac", "env"):
-        parts |= {f"{name}_{key}": value for key, value in identity[name].items()}
-    return parts
-
-
-def _run_jobs(settings: Settings, folder: Path, jobs: Sequence[Job], workers: int) -> Iterator[Job]:
-    """Yield each job as it is finished."""
-    if workers == 1 or len(jobs) < 2:
-        for job in jobs:
-            fold_jobs.run_job(settings, job, _path(folder, job))
-            yield job
-        return
-    spawn = multiprocessing.get_context("spawn")  # the same on every system; torch and fork do not mix
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=spawn) as pool:
-        running = {pool.submit(fold_jobs.run_job, settings, job, _path(folder, job)): job for job in jobs}
-        try:
-            while running:
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    job = running.pop(future)
-                    future.result()
-                    yield job
-        except BrokenProcessPool as err:
-            msg = (
-                f"walk_forward: processes that live to the end of their job are required, found one that ended before "
-                f"{job.name} was finished (out of memory?); call again with fewer --workers: what is finished stays"
-            )
-            raise SacKernelError(msg) from err
-        except BaseException:
-            pool.shutdown(cancel_futures=True)  # what runs ends, and counts; the rest waits for the next call
-            raise
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:
@@ -155,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             env=dataclasses.replace(preset_of(1).env_config, reward=args.reward),
         )
         command = " ".join(("python -m sac_kernel.walk_forward", *given))
-        shown = run(settings, args.output, args.workers, command)
+        shown = run(settings, args.output, args.workers, command, args.address)
     except SacKernelError as err:
         logger.error("%s: %s", type(err).__name__, err)  # the message says it all
         return 2
@@ -185,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--purge-days", type=int, default=5, help="left out between the parts of a fold")
     parser.add_argument("--reward", default="expected", help="expected (docs/learning.md), or log_return")
     parser.add_argument("--workers", type=int, default=1, help="processes, of one thread each")
+    parser.add_argument("--address", default="", help="of a Ray cluster: auto, or ray://HOST:10001")
     return parser
 
 

@@ -95,6 +95,7 @@ LONG = (
     "test_job_queue",
     "test_kaggle_failures",
     "test_train_sac_kaggle",
+    "test_doc_commands_run",
     "test_evaluate_notebook",
     "test_resume",
     "test_audit",

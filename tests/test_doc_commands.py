@@ -32,17 +32,23 @@ RAY_OPTIONS = {"--head", "--address", "--port"}
 
 
 def commands_of(text):
-    """Commands of a page: in bash fences, in indented blocks, and whole ones in backticks."""
-    found = []
-    for kind, block in FENCE.findall(text):
-        if kind == "bash":
-            lines = block.replace("\\\n", " ").splitlines()
-            found += [part for line in lines for part in re.split(r"\s+&&\s+", line.partition("  #")[0])]
-    rest = FENCE.sub("", text)
-    indented = [line.strip().partition("  #")[0] for line in re.findall(r"^    (\S.*)$", rest, re.MULTILINE)]
-    inline = [code.replace("\n", " ") for code in re.findall(r"`([^`]+)`", rest)]
-    found += [code for line in indented + inline for code in re.split(r"\s+&&\s+", line) if START.match(code)]
-    return [" ".join(command.split()) for command in found if command.strip() and not command.startswith("#")]
+    """Commands of a page in its order: in bash fences, in indented blocks, and whole ones in backticks."""
+    found = []  # (place, command)
+    for fence in FENCE.finditer(text):
+        if fence[1] == "bash":
+            lines = fence[2].replace("\\\n", " ").splitlines()
+            found += [(fence.start(), part) for line in lines for part in split(line)]
+    rest = FENCE.sub(lambda fence: re.sub(r"[^\n]", " ", fence[0]), text)
+    for code in re.finditer(r"^    (\S.*)$|`([^`]+)`", rest, re.MULTILINE):
+        line = code[1] or code[2].replace("\n", " ")
+        found += [(code.start(), part) for part in split(line) if START.match(part)]
+    found.sort(key=lambda one: one[0])
+    whole = [" ".join(command.split()) for _, command in found]
+    return [command for command in whole if command and not command.startswith("#")]
+
+
+def split(line):
+    return re.split(r"\s+&&\s+", line.partition("  #")[0])
 
 
 COMMANDS = sorted(
@@ -121,7 +127,7 @@ def test_commands_are_found_in_all_three_forms():
         "```bash\npython a.py && kaggle b  # c\nmake \\\n z\n```\n\n    make w   # v\n\n```text\nmake no\n```"
     )
     page = f"a `make x y` b\n\n{fences}"
-    assert commands_of(page) == ["python a.py", "kaggle b", "make z", "make w", "make x y"]
+    assert commands_of(page) == ["make x y", "python a.py", "kaggle b", "make z", "make w"]
     assert len(COMMANDS) > 60
 
 
@@ -169,5 +175,4 @@ def test_every_program_and_every_option_of_the_pages_is_run_by_some_test():
     names = {module.rpartition(".")[2] for module in modules}
     assert [name for name in sorted(names) if not re.search(rf"\b{name}\b", TESTS)] == []
     options = {w for words in told if words[1] == "build_kernel.py" for w in words if w.startswith("--")}
-    options -= {"--rehearse"}  # `make run`; each of its steps is tested in test_rehearsal.py
     assert [o for o in sorted(options) if f'"{o}' not in TESTS and f" {o}" not in TESTS] == []

@@ -1,8 +1,10 @@
 """Paper trading is the backtest, whatever kills it on the way; journals, feeds and the kill switch."""
 
+import base64
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
@@ -11,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sac_kernel import evaluation, paper
-from sac_kernel.bar_engine import Acc
+from sac_kernel import evaluation, paper, paper_page
+from sac_kernel.bar_engine import Acc, Info
 from sac_kernel.bar_feed import BarFiles, one_by_one
 from sac_kernel.data_pipeline import DataPipeline, write_processed
 from sac_kernel.errors import CheckpointError, DataError
@@ -150,6 +152,43 @@ def test_a_grown_file_goes_on_where_the_session_was(short, uncut):
     assert paper.main(options(short, short, "--speed", "0")) == 0
     first = b"".join(uncut[1][0].splitlines(keepends=True)[:61])
     assert (short / paper.JOURNAL_FILE).read_bytes() == first
+
+
+def test_the_page_is_the_journal_drawn(short):
+    lines = journal_of(short)
+    text = (short / paper.PAGE_FILE).read_text(encoding="utf-8")
+    assert '<meta http-equiv="refresh" content="15">' in text
+    assert "Paper account: EURUSD since 2017-10-23 08:00" in text
+    shown = re.findall(r"<tr><td>(\S+ \S+)<td>([\d.]+)<td>([\d,.]+)<td>(\S+)<td>(\S*)<td>", text)
+    assert len(shown) == 12
+    assert shown[0][0] == lines[-1]["open_time_utc"][:16].replace("T", " ")
+    assert shown[0][2:] == (
+        f"{lines[-1]['equity']:,.2f}", f"{lines[-1]['exposure']:+.3f}", f"{lines[-1]['target']:+.3f}"
+    )  # fmt: skip
+    assert "drift: 3 of 20 days" in text
+    # The account's own count of its costs, after it was restored from the journal.
+    account = opened(short).session.account
+    costs = paper_page.costs(lines[1:])
+    assert costs[-1] == pytest.approx(account.report()[Info.COSTS], rel=1e-12)
+    assert f"costs {costs[-1]:,.2f} " in text
+    assert costs[0] == 0.0
+    assert (np.diff(costs) >= 0).all()
+    png = base64.b64decode(re.search(r"base64,([^\"]+)", text)[1])
+    assert png.startswith(b"\x89PNG")
+
+
+def test_a_watched_file_has_its_page_while_it_waits(short):
+    """The page is written before the loop sleeps for the first time."""
+
+    def stop(_):
+        assert (short / paper.PAGE_FILE).stat().st_mtime_ns > before
+        raise KeyboardInterrupt
+
+    before = (short / paper.PAGE_FILE).stat().st_mtime_ns
+    session = opened(short)
+    with session.session.journal, pytest.raises(KeyboardInterrupt):
+        paper.follow(session, None, stop)
+    assert len(journal_of(short)) == 1 + 60  # what came while nobody looked
 
 
 def test_other_terms_than_the_journals_are_refused_by_name(short):

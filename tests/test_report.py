@@ -402,10 +402,10 @@ def test_long_settings_are_folded(tmp_path):
     assert "<dt>K6</dt><dd>6</dd>" in source
 
 
-def test_several_jobs_are_a_table_of_their_plain_values(tmp_path):
-    jobs = [{"seed": s, "net_return_frac": 0.01 * s, "versions": {"a": 1}} for s in (1, 2)]
+def test_several_jobs_are_a_table_of_the_plain_values_in_which_they_differ(tmp_path):
+    jobs = [{"device": "cpu", "net_return_frac": 0.01 * s, "seed": s, "versions": {"a": s}} for s in (1, 2)]
     source = page(tmp_path, jobs=jobs)
-    assert '<tr><th scope="row">2</th><td class="n">2.00</td></tr>' in source
+    assert '<tr><th scope="row">2</th><td class="n">2.00</td></tr>' in source  # the name stands first
     assert '<th scope="col" class="n">Net return [%]</th></tr>' in source
 
 

@@ -118,7 +118,7 @@ def test_folds_are_fitted_on_their_own_train_days_and_judged_on_the_next(bars):
     day = validation.trading_days(bars["EURUSD"])
     listed = np.unique(day)
     folds = validation.walk_forward(len(listed), folds=3, test_days=10, val_days=5, purge_days=2)
-    results = validation.run_folds(bars, "EURUSD", folds, fit, CONFIG, warmup_days=3)
+    results = [p.result for p in validation.fold_passes(bars, "EURUSD", folds, fit, CONFIG, warmup_days=3)]
     assert len(results) == len(fit.calls) == 3
     for fold, result, (train, val) in zip(folds, results, fit.calls, strict=True):
         (block,) = train
@@ -137,7 +137,7 @@ def test_cpcv_folds_start_flat_in_every_test_block_and_hand_over_train_blocks(ba
     fit = Recorder()
     days = len(np.unique(validation.trading_days(bars["EURUSD"])))
     fold = validation.combinatorial(days, 6, 2)[2]  # groups 0 and 3: two blocks
-    results = validation.run_folds(bars, "EURUSD", [fold], fit, CONFIG)
+    results = [p.result for p in validation.fold_passes(bars, "EURUSD", [fold], fit, CONFIG)]
     assert len(results) == 2
     assert len(fit.calls[0][0]) == 2
     assert fit.calls[0][1]["EURUSD"].empty

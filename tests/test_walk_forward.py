@@ -8,9 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sac_kernel import evaluation, fold_jobs, significance, trials, walk_forward, walk_forward_report
+from sac_kernel import (
+    evaluation,
+    fold_jobs,
+    job_pool,
+    significance,
+    trials,
+    walk_forward,
+    walk_forward_report,
+)
 from sac_kernel.data_pipeline import write_processed
-from sac_kernel.errors import ConfigError, DataError, InputNotFoundError
+from sac_kernel.errors import ConfigError, DataError, SacKernelError
 from sac_kernel.fold_jobs import Job, Settings
 from sac_kernel.sac_agent import SACConfig
 from sac_kernel.trading_env import TradingEnvConfig
@@ -90,18 +98,22 @@ def settings(tmp_path_factory):
 @pytest.fixture(scope="module")
 def folder(settings, tmp_path_factory):
     out = tmp_path_factory.mktemp("walk")
-    draws, evaluation.RANDOM_DRAWS = evaluation.RANDOM_DRAWS, 50
-    try:
-        walk_forward.run(settings, out, command="the command")
-    finally:
-        evaluation.RANDOM_DRAWS = draws
+    walk_forward.run(settings, out, command="the command")
     return out
+
+
+def folder_of(settings, folder, job):
+    where = f"{fold_jobs.__name__}:{fold_jobs.run_pool_job.__name__}"
+    return folder / "jobs" / job_pool.job_name(fold_jobs.pool_job(settings, job), where)
+
+
+def result_of(settings, folder, job):
+    return fold_jobs.load(folder_of(settings, folder, job) / fold_jobs.FILE)
 
 
 @pytest.fixture(scope="module")
 def collected(settings, folder):
-    found = [fold_jobs.load(folder / "jobs" / f"{job.name}.npz") for job in settings.jobs]
-    return walk_forward_report.collect(settings, found)
+    return walk_forward_report.collect(settings, [result_of(settings, folder, job) for job in settings.jobs])
 
 
 @pytest.fixture(scope="module")
@@ -116,29 +128,46 @@ def test_jobs_are_every_agent_seed_fold_and_tier_and_the_baselines(settings):
     assert len(Settings("", tiers=("raw", "base", "spec")).jobs) == 108 + 12
 
 
-def test_a_finished_job_is_not_run_again_and_a_missing_one_alone_is(settings, folder, monkeypatch):
-    ran = []
+def test_a_finished_job_is_not_run_again_and_a_missing_one_alone_is(settings, folder):
+    def times():
+        return {
+            job: (folder_of(settings, folder, job) / fold_jobs.FILE).stat().st_mtime_ns
+            for job in settings.jobs
+        }
 
-    def run_job(given, job, path):
-        ran.append(job)
-        path.write_bytes(kept)
-
-    monkeypatch.setattr(fold_jobs, "run_job", run_job)
-    before = (folder / "report.html").read_bytes()
+    lost = settings.jobs[3]
+    equity, before = result_of(settings, folder, lost).passes[0].equity, times()
+    (folder_of(settings, folder, lost) / job_pool.RESULT).unlink()
     walk_forward.run(settings, folder, command="the command")
-    assert ran == []
-    assert (folder / "report.html").read_bytes() == before
-    path = folder / "jobs" / f"{settings.jobs[3].name}.npz"
-    kept = path.read_bytes()
-    path.unlink()
+    after = times()
+    assert [job for job in settings.jobs if after[job] != before[job]] == [lost]
+    assert result_of(settings, folder, lost).passes[0].equity.tolist() == equity.tolist()
+    page = (folder / "report.html").read_bytes()
     walk_forward.run(settings, folder, command="the command")
-    assert ran == [settings.jobs[3]]
+    assert times() == after
+    assert (folder / "report.html").read_bytes() == page
 
 
-def test_jobs_of_other_settings_are_refused_by_name(settings, folder):
-    other = dataclasses.replace(settings, updates=40)
-    with pytest.raises(DataError, match=r"updates: saved 20, here 40.*another --output"):
-        walk_forward.run(other, folder)
+def test_a_job_of_the_pool_is_the_job_run_here(settings, folder, tmp_path):
+    job = Job(2, 1, 2, "spec")
+    fold_jobs.run_job(settings, job, tmp_path / "here.npz")
+    here, there = fold_jobs.load(tmp_path / "here.npz"), result_of(settings, folder, job)
+    assert here.passes[0].equity.tolist() == there.passes[0].equity.tolist()
+    assert here.facts["trials"] == there.facts["trials"]  # with the hash of all settings
+
+
+def test_a_job_with_another_setting_bars_or_code_is_another_job(settings, tmp_path, monkeypatch):
+    job = settings.jobs[1]
+    first = folder_of(settings, tmp_path, job)
+    assert folder_of(dataclasses.replace(settings, updates=40), tmp_path, job) != first
+    assert folder_of(dataclasses.replace(settings, sac=None), tmp_path, job) != first
+    assert folder_of(dataclasses.replace(settings, tiers=("base",), seeds=1), tmp_path, job) == first
+    write_processed(make_data(3600, seed=1), tmp_path / "others.h5")
+    assert (
+        folder_of(dataclasses.replace(settings, h5_path=str(tmp_path / "others.h5")), tmp_path, job) != first
+    )
+    monkeypatch.setattr(fold_jobs.runtime, "code_hash", lambda: "edited")
+    assert folder_of(settings, tmp_path, job) != first
 
 
 def test_every_validated_checkpoint_at_base_cost_is_in_the_ledger_once(settings, folder):
@@ -153,7 +182,7 @@ def test_every_validated_checkpoint_at_base_cost_is_in_the_ledger_once(settings,
 def test_no_test_day_is_a_train_or_validation_day_of_its_fold(settings, folder):
     days = fold_jobs.opened(settings.h5_path).days
     for job, fold in ((Job(1, 0, f, "base"), settings.fold_list()[f - 1]) for f in (1, 2)):
-        result = fold_jobs.load(folder / "jobs" / f"{job.name}.npz")
+        result = result_of(settings, folder, job)
         tested = np.unique(result.passes[0].day)
         assert np.array_equal(tested, days[fold.test])
         seen = {*days[fold.train], *(d for t in result.trials for d in t.day)}
@@ -163,7 +192,7 @@ def test_no_test_day_is_a_train_or_validation_day_of_its_fold(settings, folder):
 def test_the_verdict_is_on_the_mean_of_the_seeds_joined_over_folds(settings, collected, folder, summary):
     by_hand = []
     for fold in (1, 2):
-        runs = [fold_jobs.load(folder / "jobs" / f"agent_1_seed_{s}_fold_{fold}_base.npz") for s in (0, 1)]
+        runs = [result_of(settings, folder, Job(1, s, fold, "base")) for s in (0, 1)]
         by_hand.append(np.mean([r.passes[0].daily_returns for r in runs], axis=0))
     np.testing.assert_allclose(
         collected.headline[1, "base"].daily_returns, np.concatenate(by_hand), atol=1e-12
@@ -185,7 +214,7 @@ def test_the_account_on_the_mean_target_trades_no_more_than_the_seeds_do(collect
 
 def test_random_policies_of_all_seeds_are_shifted_alike(collected):
     share, growth = walk_forward_report.percentile(collected, 1)
-    assert growth.shape == (50,)
+    assert growth.shape == (evaluation.RANDOM_DRAWS,)
     assert 0.0 <= share <= 1.0
     one, two = collected.of(1)
     by_hand = [np.exp([a.random_growth, b.random_growth]).mean(axis=0) for a, b in zip(one, two, strict=True)]
@@ -242,11 +271,20 @@ def test_a_damaged_file_says_what_to_do(tmp_path):
         fold_jobs.load(path)
 
 
-def test_an_error_in_a_process_comes_back_as_itself_and_the_rest_is_not_run(settings, tmp_path):
-    lost = dataclasses.replace(settings, h5_path=str(tmp_path / "nowhere.h5"))
-    with pytest.raises(InputNotFoundError, match=r"nowhere\.h5"):
-        list(walk_forward._run_jobs(lost, tmp_path, lost.jobs, 2))
-    assert not list(tmp_path.rglob("*.npz"))
+def test_a_job_that_fails_is_named_with_its_reason_and_log(settings, tmp_path):
+    bars = make_data(3600)
+    still = {k: {"EURUSD": split["EURUSD"] * 0 + 1.0} for k, split in bars.splits.items()}
+    for split in still.values():
+        split["EURUSD"].attrs = dict(bars.train["EURUSD"].attrs)
+    write_processed(dataclasses.replace(bars, **still), tmp_path / "still.h5")
+    one = dataclasses.replace(
+        settings, h5_path=str(tmp_path / "still.h5"), agents=(1,), seeds=1, folds=1, tiers=("base",)
+    )
+    with pytest.raises(
+        SacKernelError, match=r"2 jobs is required, found . without: .*_fold_1_base: .*log\.txt"
+    ):
+        walk_forward.run(one, tmp_path / "out")
+    assert not (tmp_path / "out" / "report.html").exists()
 
 
 def test_parameters_are_checked_before_anything_runs(capsys):
