@@ -177,8 +177,8 @@ def read_pt(path: str | Path) -> dict[str, Any]:
     Raises
     ------
     CheckpointError
-        If the file is absent, damaged, larger inside than outside, or holds anything but tensors and plain
-        values.
+        If the file is absent, damaged (by its checksums), larger inside than outside, or holds anything but
+        tensors and plain values.
     """
     import torch
 
@@ -215,6 +215,9 @@ def _check_archive(path: Path) -> None:
             raise ValueError(msg)
         if sum(m.file_size for m in members) > path.stat().st_size:
             msg = "more inside the archive than the file has bytes"
+            raise ValueError(msg)
+        if damaged := archive.testzip():  # torch does not look
+            msg = f"another checksum of {damaged}"
             raise ValueError(msg)
         structures = [m for m in members if m.filename.endswith("/data.pkl")]
         if len(structures) != 1 or structures[0].file_size > _PT_STRUCTURE_BYTES:

@@ -14,7 +14,8 @@ from sac_kernel.files import read_json, write_json
 
 def save(folder, number):
     state = {"numbers": torch.full((50,), float(number)), "text": f"state {number}", "none": None}
-    checkpoint.save_state(folder, state, {"episodes": number, "finished": False})
+    facts = {"env_steps": 100 * number, "episodes": number, "finished": False}
+    checkpoint.save_state(folder, state, facts)
 
 
 def loaded(folder):
@@ -28,7 +29,7 @@ def test_the_newest_state_comes_back_with_its_facts(tmp_path):
     state, facts = checkpoint.load_state(tmp_path)
     assert torch.equal(state["numbers"], torch.full((50,), 3.0))
     assert (state["text"], state["none"]) == ("state 3", None)
-    assert facts == {"episodes": 3, "finished": False}
+    assert facts == {"env_steps": 300, "episodes": 3, "finished": False}
     assert checkpoint.newest_facts(tmp_path) == facts
 
 
@@ -102,11 +103,97 @@ def test_no_whole_state_is_an_error_that_says_what_to_do(tmp_path):
         checkpoint.load_state(tmp_path)
 
 
-def test_a_damaged_index_is_an_error_that_names_it(tmp_path):
+def halve(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def name_another_file(path):
+    path.write_text(path.read_text().replace("trainer_", "trainer-"))
+
+
+def empty(path):
+    path.write_text('{"slots": []}')
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (halve, "valid JSON required"),
+        (name_another_file, "trainer_a.state or trainer_b.state is required"),
+        (empty, "lists no state"),
+        (remove, "lists no state"),
+    ],
+)
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_damaged_index_falls_back_to_the_newest_whole_state_and_says_so(
+    tmp_path, damage, said, count, caplog
+):
+    for number in range(1, count + 1):
+        save(tmp_path, number)
+    damage(tmp_path / "state.json")
+    assert checkpoint.newest_facts(tmp_path) == {
+        "env_steps": 100 * count,
+        "episodes": count,
+        "finished": False,
+    }
+    with caplog.at_level(logging.WARNING):
+        assert loaded(tmp_path) == (f"state {count}", count)
+    assert said in caplog.text
+    assert "falling back to the newest state that is whole" in caplog.text
+    # Going on keeps the newest whole one, as ever.
+    kept = {path: path.read_bytes() for path in tmp_path.glob("*.state")}
+    save(tmp_path, 9)
+    assert loaded(tmp_path) == ("state 9", 9)
+    (written,) = (p for p in tmp_path.glob("*.state") if p.read_bytes() != kept.get(p))
+    remove(written)
+    assert loaded(tmp_path) == (f"state {count}", count)
+
+
+@pytest.mark.parametrize("harm", [cut, flip, remove])
+def test_a_damaged_index_and_a_torn_newest_state_leave_the_state_before(tmp_path, harm):
+    for number in (1, 2, 3):
+        save(tmp_path, number)
+    harm(tmp_path / read_json(tmp_path / "state.json")["slots"][0]["file"])
+    halve(tmp_path / "state.json")
+    assert loaded(tmp_path) == ("state 2", 2)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "newer"),
+    [
+        ({"env_steps": 9}, {"env_steps": 10}, 1),
+        ({"env_steps": 10}, {"env_steps": 9}, 0),
+        ({"episodes": 3}, {"episodes": 2}, 0),
+        ({"episodes": 3}, {"episodes": 2, "finished": True}, 0),
+        ({"finished": False}, {"finished": True}, 1),
+        ({"env_steps": 10}, {"env_steps": "x"}, 0),  # a state that says nothing of its age is none
+    ],
+)
+def test_without_an_index_the_state_that_was_trained_furthest_is_the_newest(tmp_path, one, other, newer):
+    for number, changed in enumerate((one, other)):
+        facts = {"env_steps": 8, "episodes": 1, "finished": False, **changed}
+        checkpoint.save_state(tmp_path, {"number": number}, facts)
+    remove(tmp_path / "state.json")
+    assert checkpoint.load_state(tmp_path)[0]["number"] == newer
+
+
+def test_a_damaged_index_without_a_whole_state_is_an_error_that_names_it(tmp_path):
     save(tmp_path, 1)
-    (tmp_path / "state.json").write_text('{"schema": 1, "slo')
+    halve(tmp_path / "state.json")
+    for path in tmp_path.glob("*.state"):
+        flip(path)
     with pytest.raises(CheckpointError, match=r"state\.json.*valid JSON"):
         checkpoint.load_state(tmp_path)
+    with pytest.raises(CheckpointError, match=r"state\.json.*valid JSON"):
+        checkpoint.newest_facts(tmp_path)
+
+
+def test_facts_come_from_the_state_itself_whatever_the_index_says(tmp_path):
+    save(tmp_path, 1)
+    index = read_json(tmp_path / "state.json")
+    index["slots"][0]["facts"]["episodes"] = 7
+    write_json(tmp_path / "state.json", index)
+    assert loaded(tmp_path) == ("state 1", 1)
 
 
 def test_another_state_schema_is_refused(tmp_path, monkeypatch):
