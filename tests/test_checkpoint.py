@@ -217,6 +217,71 @@ def test_a_state_file_put_in_anothers_place_is_not_taken(tmp_path):
         checkpoint.load_state(tmp_path)
 
 
+# -- states that travel
+
+
+@pytest.fixture
+def travelled(tmp_path):
+    """Two jobs whose states were exported: their folders, the target, the index."""
+    folders = {name: tmp_path / name / "state" for name in ("one", "two")}
+    for number, folder in enumerate(folders.values(), 1):
+        for k in range(2):
+            save(folder, 10 * number + k)
+    target = tmp_path / "dataset"
+    return folders, target, checkpoint.export_states(folders, target)
+
+
+def test_exported_states_lie_flat_and_come_back_by_job(travelled):
+    _, target, index = travelled
+    assert sorted(p.name for p in target.iterdir()) == ["one.state", "state_index.json", "two.state"]
+    assert index == read_json(target / "state_index.json")
+    facts = {
+        job: {"env_steps": 100 * n, "episodes": n, "finished": False} for job, n in (("one", 11), ("two", 21))
+    }
+    assert checkpoint.exported_facts(target / "state_index.json") == facts
+    for job, n in (("one", 11), ("two", 21)):
+        state, found = checkpoint.load_exported(target / "state_index.json", job)
+        assert (state["text"], found) == (f"state {n}", facts[job])
+
+
+def test_a_torn_newest_state_is_not_what_travels(travelled, tmp_path):
+    folders, _, _ = travelled
+    flip(folders["one"] / read_json(folders["one"] / "state.json")["slots"][0]["file"])
+    checkpoint.export_states(folders, tmp_path / "again")
+    assert checkpoint.load_exported(tmp_path / "again" / "state_index.json", "one")[1]["episodes"] == 10
+
+
+def test_a_job_without_a_whole_state_cannot_travel(travelled, tmp_path):
+    folders, _, _ = travelled
+    for path in folders["two"].glob("*.state"):
+        cut(path)
+    with pytest.raises(
+        CheckpointError, match=r"state: a whole training state of two is required, found none"
+    ):
+        checkpoint.export_states(folders, tmp_path / "again")
+
+
+@pytest.mark.parametrize("damage", [cut, flip, remove])
+def test_a_damaged_exported_state_is_refused_and_the_others_are_not(travelled, damage):
+    _, target, _ = travelled
+    damage(target / "two.state")
+    with pytest.raises(
+        CheckpointError, match=r"two\.state: the state named by state_index\.json is required"
+    ):
+        checkpoint.load_exported(target / "state_index.json", "two")
+    assert checkpoint.load_exported(target / "state_index.json", "one")[1]["episodes"] == 11
+
+
+@pytest.mark.parametrize("index", [{}, {"jobs": []}, {"jobs": {"one": {"file": "one.state"}}}])
+def test_an_exported_index_of_another_form_is_refused(tmp_path, index):
+    write_json(tmp_path / "state_index.json", index)
+    with pytest.raises(CheckpointError, match=r"state_index\.json: .*sha256, facts of each state required"):
+        checkpoint.exported_facts(tmp_path / "state_index.json")
+
+
+# -- identities
+
+
 LEARNING = {
     "data_hash": "aaa",
     "features": ["x", "y"],
