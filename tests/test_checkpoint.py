@@ -9,7 +9,7 @@ import torch
 
 from sac_kernel import checkpoint
 from sac_kernel.errors import CheckpointError
-from sac_kernel.files import read_json, write_json
+from sac_kernel.files import pt_bytes, read_json, sha256, write_json
 
 
 def save(folder, number):
@@ -259,6 +259,17 @@ def test_a_job_without_a_whole_state_cannot_travel(travelled, tmp_path):
         CheckpointError, match=r"state: a whole training state of two is required, found none"
     ):
         checkpoint.export_states(folders, tmp_path / "again")
+
+
+def test_a_state_without_facts_of_its_own_has_those_of_its_index(tmp_path):
+    content = pt_bytes({"schema": 2, "text": "old"})
+    (tmp_path / "trainer_a.state").write_bytes(content)
+    entry = {"file": "trainer_a.state", "sha256": sha256(content), "facts": {"episodes": 5}}
+    write_json(tmp_path / "state.json", {"slots": [entry]})
+    write_json(tmp_path / "state_index.json", {"jobs": {"one": entry}})
+    expected = ({"schema": 2, "text": "old"}, {"episodes": 5})
+    assert checkpoint.load_state(tmp_path) == expected
+    assert checkpoint.load_exported(tmp_path / "state_index.json", "one") == expected
 
 
 @pytest.mark.parametrize("damage", [cut, flip, remove])
