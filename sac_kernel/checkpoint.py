@@ -217,7 +217,7 @@ def _unlisted(folder: Path) -> list[dict[str, Any]]:
     found: list[tuple[Any, ...]] = []
     for path in (folder / name for name in _SLOTS if (folder / name).is_file()):
         with contextlib.suppress(CheckpointError), restoring(path):
-            _, facts = _opened(path, {"facts": {}})
+            _, facts = _opened(path, {})
             entry = {"file": path.name, "sha256": files.file_sha256(path), "facts": facts}
             found.append((*(int(facts[name]) for name in _PROGRESS), path.name, entry))
     return [entry for *_, entry in sorted(found, reverse=True)]

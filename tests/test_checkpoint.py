@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import sac_kernel
 from sac_kernel import checkpoint
 from sac_kernel.errors import CheckpointError
 from sac_kernel.files import pt_bytes, read_json, sha256, write_json
@@ -38,6 +39,8 @@ def test_two_files_take_turns_and_none_is_one_that_kaggle_unpacks(tmp_path):
         save(tmp_path, number)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["state.json", "trainer_a.state", "trainer_b.state"]
+    index = read_json(tmp_path / "state.json")
+    assert (index["schema"], index["code_version"], len(index["slots"])) == (2, sac_kernel.__version__, 2)
 
 
 def test_no_state_is_no_facts(tmp_path):
@@ -235,6 +238,7 @@ def test_exported_states_lie_flat_and_come_back_by_job(travelled):
     _, target, index = travelled
     assert sorted(p.name for p in target.iterdir()) == ["one.state", "state_index.json", "two.state"]
     assert index == read_json(target / "state_index.json")
+    assert index["schema"] == 2
     facts = {
         job: {"env_steps": 100 * n, "episodes": n, "finished": False} for job, n in (("one", 11), ("two", 21))
     }
@@ -320,6 +324,26 @@ def test_equal_learning_identities_pass():
 def test_a_difference_of_the_learning_identity_is_refused_by_name(change, named):
     with pytest.raises(CheckpointError, match=rf"state/: resume.*{named}.*resume='never'"):
         checkpoint.check_identity(LEARNING, {**LEARNING, **change}, "state/: resume")
+
+
+@pytest.mark.parametrize(("count", "tail"), [(5, "here 'nothing'; set"), (6, "here 'nothing' and more; set")])
+def test_at_most_five_differences_are_named(count, tail):
+    saved = {"sac": {f"name_{k}": k for k in range(count)}}
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.check_identity(saved, {}, "here")
+    assert str(caught.value).count("saved") == 5
+    assert tail in str(caught.value)
+
+
+def test_accounts_and_generator_of_an_env_come_back_through_a_file(tmp_path):
+    generator = np.random.default_rng(5)
+    env = {"accounts": np.arange(6.0).reshape(2, 3), "rng": generator.bit_generator.state}
+    plain = checkpoint.env_to_plain(env)
+    env["accounts"][:] = 0.0  # what is kept is a copy
+    checkpoint.save_state(tmp_path, plain, {})
+    back = checkpoint.env_from_plain(checkpoint.load_state(tmp_path)[0])
+    np.testing.assert_array_equal(back["accounts"], np.arange(6.0).reshape(2, 3))
+    assert back["rng"] == generator.bit_generator.state
 
 
 def test_generator_text_brings_back_the_same_draws():
