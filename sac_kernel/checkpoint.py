@@ -171,10 +171,10 @@ def env_from_plain(state: Mapping[str, Any]) -> dict[str, Any]:
 def _opened(path: Path, entry: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a state and its facts: its own, which no damage to an index reaches, where it has them."""
     state = files.read_pt(path)
-    if state.get("schema") != STATE_SCHEMA:
-        msg = f"{path}: state schema {STATE_SCHEMA} is required, found {state.get('schema')!r}; start anew"
-        raise CheckpointError(msg)
     with restoring(path):
+        if state["schema"] != STATE_SCHEMA:
+            msg = f"{path}: state schema {STATE_SCHEMA} is required, found {state['schema']!r}; start anew"
+            raise CheckpointError(msg)
         return state, dict(json.loads(state.pop("facts")) if "facts" in state else entry["facts"])
 
 

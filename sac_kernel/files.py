@@ -191,9 +191,10 @@ def read_pt(path: str | Path) -> dict[str, Any]:
         shapes = torch.load(path, map_location="meta", weights_only=True)
         _check_plain(shapes, path.stat().st_size)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    # What zip, pickle and torch say of bytes that they did not expect, memory and recursion included
+    # What zip, pickle and torch say of bytes that they did not expect, memory, recursion and warnings included
     except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, LookupError,
-            OSError, TypeError, AttributeError, OverflowError, MemoryError, AssertionError) as err:  # fmt: skip
+            OSError, TypeError, AttributeError, OverflowError, MemoryError, AssertionError,
+            DeprecationWarning) as err:  # fmt: skip
         reason = (str(err).splitlines() or [type(err).__name__])[0]
         msg = f"{path}: a file of tensors and plain values is required, found: {reason[:200]}; fetch it again"
         raise CheckpointError(msg) from err

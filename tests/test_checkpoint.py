@@ -199,6 +199,18 @@ def test_facts_come_from_the_state_itself_whatever_the_index_says(tmp_path):
     assert loaded(tmp_path) == ("state 1", 1)
 
 
+@pytest.mark.parametrize("state", [{}, {"schema": torch.zeros(3)}, {"schema": 2, "facts": "["}])
+def test_a_state_of_no_schema_or_facts_is_refused(tmp_path, state):
+    content = pt_bytes(state)
+    (tmp_path / "trainer_a.state").write_bytes(content)
+    entry = {"file": "trainer_a.state", "sha256": sha256(content), "facts": {}}
+    write_json(tmp_path / "state.json", {"slots": [entry]})
+    with pytest.raises(
+        CheckpointError, match=r"trainer_a\.state: a training state of this version is required"
+    ):
+        checkpoint.load_state(tmp_path)
+
+
 def test_another_state_schema_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "STATE_SCHEMA", 99)
     save(tmp_path, 1)
