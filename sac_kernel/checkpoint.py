@@ -1,7 +1,8 @@
 """The full training state on disk: what a run that was cut goes on from, bit for bit.
 
 Two state files take turns and `state.json`, written last, names the newest with its hash, so a kill at any
-moment leaves one that is whole. Suffixes avoid .pt and .zip, which a Kaggle dataset may unpack.
+moment leaves one that is whole. Each state carries its facts and checksums too: it is of use where that index is
+damaged. Suffixes avoid .pt and .zip, which a Kaggle dataset may unpack.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ EXPORT_INDEX = "state_index.json"
 """Names the states of a finished session, one a job, as they travel in the state dataset: flat."""
 
 _SLOTS = ("trainer_a.state", "trainer_b.state")
+_PROGRESS = ("env_steps", "episodes", "finished")
+"""Facts that only grow along a run: which of two states is the newer."""
 
 
 def save_state(folder: Path, state: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
@@ -39,38 +42,42 @@ def save_state(folder: Path, state: Mapping[str, Any], facts: Mapping[str, Any])
     ----------
     folder : the output folder's `state/`
     state : tensors and plain values
-    facts : what a reader may know without loading it: identities, env steps, whether it is finished
+    facts : what a reader may know without loading it: identities, env steps, episodes, whether it is finished
     """
     # Never the newest whole one's place: after a fall-back that is not the newest listed.
-    slots = [entry for entry in _slots(folder) if _is_whole(folder, entry)]
+    slots = [entry for entry in _slots(folder)[0] if _is_whole(folder, entry)]
     newest = slots[0]["file"] if slots else _SLOTS[1]
     name = _SLOTS[1 - _SLOTS.index(newest)]
-    content = files.pt_bytes({"schema": STATE_SCHEMA, **state})
+    content = files.pt_bytes({"schema": STATE_SCHEMA, "facts": files.strict_json(facts), **state})
     files.write_bytes(folder / name, content)
-    entry = {"file": name, "sha256": files.sha256(content), "bytes": len(content), "facts": dict(facts)}
+    entry = {"file": name, "sha256": files.sha256(content), "facts": dict(facts)}
     index = {"schema": STATE_SCHEMA, "code_version": __version__, "slots": [entry, *slots[:1]]}
     files.write_json(folder / INDEX_FILE, index)
 
 
 def newest_facts(folder: Path) -> dict[str, Any] | None:
     """Return the facts of the newest state, or None where there is no state."""
-    slots = _slots(folder)
+    slots, _ = _slots(folder)
     return dict(slots[0]["facts"]) if slots else None
 
 
 def load_state(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the newest whole state and its facts; a torn one falls back to the one before, saying so.
+    """Return the newest whole state and its facts, saying so where that is a fall-back.
+
+    A torn state falls back to the one before; a damaged or absent index to the newest of the states beside it.
 
     Raises
     ------
     CheckpointError
         If there is none, none is whole, or its schema is another.
     """
-    slots = _slots(folder)
+    slots, wrong = _slots(folder)
+    if slots and wrong:
+        logger.warning("%s; falling back to the newest state that is whole by its own checksums", wrong)
     for entry in slots:
         path = folder / entry["file"]
         if _is_whole(folder, entry):
-            return _checked_schema(files.read_pt(path), path), dict(entry["facts"])
+            return _opened(path, entry)
         logger.warning("%s is absent or damaged; falling back to the state before it", path)
     msg = (
         f"{folder}: a whole training state is required, found {len(slots)} listed and none intact; start anew"
@@ -82,7 +89,7 @@ def export_states(jobs: Mapping[str, Path], target: Path) -> dict[str, Any]:
     """Copy the newest whole state of each job (name -> state folder) flat into `target`; return the index."""
     entries: dict[str, Any] = {}
     for job, folder in jobs.items():
-        whole = [e for e in _slots(folder) if _is_whole(folder, e)]
+        whole = [e for e in _listed(folder) if _is_whole(folder, e)]
         if not whole:
             msg = f"{folder}: a whole training state of {job} is required, found none; fetch the run again"
             raise CheckpointError(msg)
@@ -106,7 +113,7 @@ def load_exported(index: Path, job: str) -> tuple[dict[str, Any], dict[str, Any]
     if not _is_whole(index.parent, entry):
         msg = f"{path}: the state named by {index.name} is required, found none or another; publish it again"
         raise CheckpointError(msg)
-    return _checked_schema(files.read_pt(path), path), dict(entry["facts"])
+    return _opened(path, entry)
 
 
 @contextlib.contextmanager
@@ -161,11 +168,14 @@ def env_from_plain(state: Mapping[str, Any]) -> dict[str, Any]:
     return {"accounts": state["accounts"].numpy(), "rng": json.loads(state["rng"])}
 
 
-def _checked_schema(state: dict[str, Any], path: Path) -> dict[str, Any]:
-    if state.get("schema") != STATE_SCHEMA:
-        msg = f"{path}: state schema {STATE_SCHEMA} is required, found {state.get('schema')!r}; start anew"
-        raise CheckpointError(msg)
-    return state
+def _opened(path: Path, entry: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a state and its facts: its own, which no damage to an index reaches, where it has them."""
+    state = files.read_pt(path)
+    with restoring(path):
+        if state["schema"] != STATE_SCHEMA:
+            msg = f"{path}: state schema {STATE_SCHEMA} is required, found {state['schema']!r}; start anew"
+            raise CheckpointError(msg)
+        return state, dict(json.loads(state.pop("facts")) if "facts" in state else entry["facts"])
 
 
 def _is_whole(folder: Path, entry: Mapping[str, Any]) -> bool:
@@ -173,8 +183,22 @@ def _is_whole(folder: Path, entry: Mapping[str, Any]) -> bool:
     return path.is_file() and files.file_sha256(path) == entry["sha256"]
 
 
-def _slots(folder: Path) -> list[dict[str, Any]]:
-    """Return the listed states of a folder, the newest first."""
+def _slots(folder: Path) -> tuple[list[dict[str, Any]], str]:
+    """Return the states of a folder, the newest first, and what is wrong with its index, if anything."""
+    wrong: CheckpointError | None = None
+    try:
+        if slots := _listed(folder):
+            return slots, ""
+    except CheckpointError as err:
+        wrong = err
+    slots = _unlisted(folder)
+    if wrong and not slots:
+        raise wrong
+    return slots, str(wrong or f"{folder / INDEX_FILE} lists no state")
+
+
+def _listed(folder: Path) -> list[dict[str, Any]]:
+    """Return the states that the index of a folder lists, the newest first."""
     path = folder / INDEX_FILE
     index = files.read_object(path) if path.is_file() else {"slots": []}
     slots = index.get("slots")
@@ -186,6 +210,17 @@ def _slots(folder: Path) -> list[dict[str, Any]]:
             msg = f"{path}: {' or '.join(_SLOTS)} is required, found {entry['file'][:80]!r}; do not use this state"
             raise CheckpointError(msg)
     return list(slots)
+
+
+def _unlisted(folder: Path) -> list[dict[str, Any]]:
+    """Return the states that are whole by themselves, whatever an index says, the newest first."""
+    found: list[tuple[Any, ...]] = []
+    for path in (folder / name for name in _SLOTS if (folder / name).is_file()):
+        with contextlib.suppress(CheckpointError), restoring(path):
+            _, facts = _opened(path, {})
+            entry = {"file": path.name, "sha256": files.file_sha256(path), "facts": facts}
+            found.append((*(int(facts[name]) for name in _PROGRESS), path.name, entry))
+    return [entry for *_, entry in sorted(found, reverse=True)]
 
 
 def _exported(index: Path) -> dict[str, dict[str, Any]]:

@@ -177,8 +177,8 @@ def read_pt(path: str | Path) -> dict[str, Any]:
     Raises
     ------
     CheckpointError
-        If the file is absent, damaged, larger inside than outside, or holds anything but tensors and plain
-        values.
+        If the file is absent, damaged (by its checksums), larger inside than outside, or holds anything but
+        tensors and plain values.
     """
     import torch
 
@@ -191,9 +191,10 @@ def read_pt(path: str | Path) -> dict[str, Any]:
         shapes = torch.load(path, map_location="meta", weights_only=True)
         _check_plain(shapes, path.stat().st_size)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    # What zip, pickle and torch say of bytes that they did not expect, memory and recursion included
+    # What zip, pickle and torch say of bytes that they did not expect, memory, recursion and warnings included
     except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, LookupError,
-            OSError, TypeError, AttributeError, OverflowError, MemoryError, AssertionError) as err:  # fmt: skip
+            OSError, TypeError, AttributeError, OverflowError, MemoryError, AssertionError,
+            DeprecationWarning) as err:  # fmt: skip
         reason = (str(err).splitlines() or [type(err).__name__])[0]
         msg = f"{path}: a file of tensors and plain values is required, found: {reason[:200]}; fetch it again"
         raise CheckpointError(msg) from err
@@ -215,6 +216,9 @@ def _check_archive(path: Path) -> None:
             raise ValueError(msg)
         if sum(m.file_size for m in members) > path.stat().st_size:
             msg = "more inside the archive than the file has bytes"
+            raise ValueError(msg)
+        if damaged := archive.testzip():  # torch does not look
+            msg = f"another checksum of {damaged}"
             raise ValueError(msg)
         structures = [m for m in members if m.filename.endswith("/data.pkl")]
         if len(structures) != 1 or structures[0].file_size > _PT_STRUCTURE_BYTES:

@@ -199,7 +199,8 @@ def horizons(bar_minutes: int = 5) -> list[str]:
 def check_divides(num_envs: int, episode_length: int) -> None:
     """Raise ConfigError with the nearest divisors unless `num_envs` divides the episode length."""
     if episode_length % num_envs:
-        divisors = [d for d in range(1, episode_length + 1) if episode_length % d == 0]
+        # Up to more accounts than anyone runs: a length of billions must not take minutes to refuse.
+        divisors = [d for d in range(1, min(episode_length, 100_000) + 1) if episode_length % d == 0]
         below = max(d for d in divisors if d < num_envs) if num_envs > 1 else 1
         above = min((d for d in divisors if d > num_envs), default=episode_length)
         msg = (

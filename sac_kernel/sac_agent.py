@@ -400,15 +400,9 @@ def _before_reset(obs: Any, done: Any, infos: Mapping[str, Any]) -> Any:  # noqa
     return next_obs
 
 
-def _cpu_copy(value: Any) -> Any:  # noqa: ANN401
-    """Return nested dicts and lists with every tensor cloned to the CPU, sharing nothing."""
-    if isinstance(value, Tensor):
-        return value.detach().cpu().clone().contiguous()
-    if isinstance(value, dict):
-        return {k: _cpu_copy(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_cpu_copy(v) for v in value)
-    return value
+def _cpu_copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors cloned to the CPU, sharing nothing."""
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
 
 
 def _networks(config: SACConfig) -> Networks:

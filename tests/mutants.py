@@ -1,6 +1,6 @@
 """Sampled mutation testing of the modules that hold money, learning and state, with mutmut's mutants.
 
-python -m tests.mutants --sample 20       # `make mutants`; so many of each module, drawn with a fixed seed
+python -m tests.mutants                   # `make mutants`; --sample so many of each module, drawn with a fixed seed
 
 mutmut writes the mutants; each runs in a fork of one process against the tests of its module, so that the
 framework is imported once. A mutant is killed by a test that fails or by the time that it takes. What survives
@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import difflib
+import io
 import os
 import random
 import re
@@ -91,16 +93,21 @@ def difference(folder, name):
     ][1:]
 
 
-def work(folder, sample):
-    """Judge a sample of every module's mutants and print the score; runs inside the mutated copy."""
-    import pytest  # noqa: F401  # imported once, before the forks
+def work(folder, sample, modules):
+    """Judge a sample of these modules' mutants and print the score; runs inside the mutated copy."""
+    import pytest
     import torch
 
     import sac_kernel.train_sac_kaggle  # noqa: F401
 
     torch.set_num_threads(1)
+    # What the tests import is imported before the forks; the test modules themselves in each, under its mutant.
+    with contextlib.redirect_stdout(io.StringIO()):
+        pytest.main(["--collect-only", *OPTIONS, *(path for module in modules for path in TESTS[module])])
+    for name in [name for name in sys.modules if name.split(".")[0] == "tests"]:
+        del sys.modules[name]
     names = {}
-    for module in TESTS:
+    for module in modules:
         tree = ast.parse((folder / "sac_kernel" / f"{module}.py").read_text(encoding="utf-8"))
         functions = [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
         names[module] = [f"sac_kernel.{module}.{n}" for n in functions if re.search(r"__mutmut_\d+$", n)]
@@ -122,11 +129,12 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sample", type=int, default=20)
+    parser.add_argument("--sample", type=int, default=100)
+    parser.add_argument("--modules", nargs="+", choices=list(TESTS), default=list(TESTS))
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.inside:
-        work(args.inside, args.sample)
+        work(args.inside, args.sample, args.modules)
         return 0
     with tempfile.TemporaryDirectory() as top:
         folder = Path(top).resolve()
@@ -137,6 +145,8 @@ def main():
             "tests.mutants",
             "--sample",
             str(args.sample),
+            "--modules",
+            *args.modules,
             "--inside",
             str(folder),
         ]

@@ -123,6 +123,22 @@ def test_read_pt_refuses_a_truncated_file(tmp_path):
         files.read_pt(tmp_path / "a.pt")
 
 
+def test_read_pt_refuses_one_flipped_bit_of_a_number(tmp_path):
+    numbers = torch.arange(100.0)
+    content = bytearray(files.pt_bytes({"w": numbers}))
+    content[content.index(numbers.numpy().tobytes()) + 40] ^= 1
+    (tmp_path / "a.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"another checksum of .*data/0; fetch it again"):
+        files.read_pt(tmp_path / "a.pt")
+
+
+def test_read_pt_refuses_a_name_with_an_unknown_escape(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
+        archive.writestr("archive/data.pkl", b"c\\K\nx\n.")
+    with pytest.raises(CheckpointError, match="a file of tensors and plain values is required"):
+        files.read_pt(tmp_path / "a.pt")
+
+
 def test_read_pt_refuses_another_thing_than_a_dictionary(tmp_path):
     (tmp_path / "a.pt").write_bytes(saved([1, 2]))
     with pytest.raises(CheckpointError, match="a dictionary is required, found list"):

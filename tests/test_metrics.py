@@ -1,6 +1,7 @@
 """Numbers from equity curves, against hand calculations and another library."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -25,7 +26,8 @@ def test_max_drawdown_of_a_rising_curve_is_zero():
 
 @pytest.mark.parametrize("curve", [[], [1.0, math.nan], [1.0, math.inf], [1.0, 0.0], [1.0, -1.0]])
 def test_max_drawdown_refuses_what_is_no_equity_curve(curve):
-    with pytest.raises(DataError, match=r"metrics\.max_drawdown: finite positive equity is required, found"):
+    required = "metrics.max_drawdown: finite positive equity is required, found an empty, NaN or <= 0 curve"
+    with pytest.raises(DataError, match=f"^{re.escape(required)}$"):
         metrics.max_drawdown(np.array(curve))
 
 

@@ -82,6 +82,10 @@ def reported(h5, tmp_path_factory):
     return folder
 
 
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
 def outputs(folder):
     """What a run made and wall time has no part in."""
     wanted = [*folder.glob("*.pt"), *folder.glob("checkpoints/*"), *folder.glob("logs/*")]
@@ -261,12 +265,22 @@ def test_a_cut_run_leaves_a_whole_output_folder_that_says_cut(h5, tmp_path):
 def test_a_torn_newest_state_falls_back_with_a_warning_and_ends_the_same(h5, uncut, tmp_path, caplog):
     make_trainer(h5, tmp_path, deadline=StopAfter(25)).train()
     newest = files.read_json(tmp_path / "state" / "state.json")["slots"][0]["file"]
-    torn = tmp_path / "state" / newest
-    torn.write_bytes(torn.read_bytes()[:5000])
+    cut_short(tmp_path / "state" / newest)
     resumed = make_trainer(h5, tmp_path)
     with caplog.at_level(logging.WARNING):
         resumed.train()
     assert f"{newest} is absent or damaged; falling back" in caplog.text
+    assert_same_run(uncut, resumed)
+
+
+@pytest.mark.parametrize("damage", [cut_short, Path.unlink])
+def test_a_damaged_index_costs_no_step_and_ends_the_same(h5, uncut, tmp_path, caplog, damage):
+    make_trainer(h5, tmp_path, deadline=StopAfter(25)).train()
+    damage(tmp_path / "state" / "state.json")
+    resumed = make_trainer(h5, tmp_path)
+    with caplog.at_level(logging.INFO):
+        resumed.train()
+    assert "at episode 2, step 150" in caplog.text
     assert_same_run(uncut, resumed)
 
 

@@ -225,7 +225,14 @@ def test_too_many_checkpoints_are_refused_with_the_frequency_that_fits():
 
 @pytest.mark.parametrize(
     ("num_envs", "length", "below", "above"),
-    [(7, 3000, 6, 8), (59, 3000, 50, 60), (64, 3000, 60, 75), (4, 10, 2, 5), (3001, 3000, 3000, 3000)],
+    [
+        (7, 3000, 6, 8),
+        (59, 3000, 50, 60),
+        (64, 3000, 60, 75),
+        (4, 10, 2, 5),
+        (3001, 3000, 3000, 3000),
+        (60, 2**70, 32, 64),
+    ],
 )
 def test_nearest_divisors(num_envs, length, below, above):
     with pytest.raises(ConfigError, match=rf"nearest divisors are {below} and {above}$"):

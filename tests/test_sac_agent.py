@@ -428,6 +428,18 @@ def test_an_agent_that_is_not_finite_is_not_saved_and_the_old_file_stays(tmp_pat
     assert path.read_bytes() == before
 
 
+def test_every_number_that_an_update_changes_is_looked_at():
+    agent = make_agent()
+    for tensor in (*agent.learner.vectors(), agent.metrics_sum):
+        agent.check_finite()
+        number = tensor.view(-1)[-1:]
+        before = number.clone()
+        number.fill_(float("nan"))
+        with pytest.raises(NonFiniteError, match="found NaN or infinity in"):
+            agent.check_finite()
+        number.copy_(before)
+
+
 class Poisoned(Drift):
     """An env one of whose numbers is not finite from a step on."""
 
