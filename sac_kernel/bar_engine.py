@@ -333,14 +333,20 @@ def reset(  # noqa: PLR0913
 
 
 @_jit
+def target_of(s: FloatArray, par: FloatArray, action: float) -> float:
+    """Return the target that an action is: within [-1, 1], and the last one filled if nearer to it than MIN_ORDER."""
+    target = min(1.0, max(-1.0, action))
+    return float(s[_TARGET]) if abs(target - s[_TARGET]) < par[_MINO] else target
+
+
+@_jit
 def step(s: FloatArray, bars: FloatArray, par: FloatArray, action: float) -> float:
     """Advance one decision and return its reward.
 
     The order fills at the first open of the INTERVAL bars at which exposure may change: an order given in the
     evening freeze, or while a limit halts the account, waits for the end of it and lapses with its interval.
-    A target equal to the last one filled, or nearer to it than MIN_ORDER, is no order: the units are held. Limits
-    flatten at the next open, frozen or not, as stops do. The decision ends early at ruin, at the end of the bars or
-    when LEFT runs out.
+    A target equal to the last one filled is no order (`target_of`): the units are held. Limits flatten at the next
+    open, frozen or not, as stops do. The decision ends early at ruin, at the end of the bars or when LEFT runs out.
 
     Reward EXPECTED: with M = U_old (mid_open - mid_close_t) + U_new (mid_close - mid_open) the bar's realised
     market profit, U_old the units held at close t and U_new those after the open, and
@@ -349,8 +355,8 @@ def step(s: FloatArray, bars: FloatArray, par: FloatArray, action: float) -> flo
     """
     before, t = s[_E], int(s[_T])
     first, last_bar = t, bars.shape[0] - 1
-    target = min(1.0, max(-1.0, action))
-    waiting = target != s[_TARGET] and abs(target - s[_TARGET]) >= par[_MINO]
+    target = target_of(s, par, action)
+    waiting = target != s[_TARGET]
     expected = 0.0
     for _ in range(int(par[_K])):
         if t >= last_bar:

@@ -45,8 +45,7 @@ class Decision:
     Attributes
     ----------
     open_time_utc : open of the newest closed bar
-    target : the agent's action in [-1, 1]; one equal to the last target filled, or nearer to it than
-        `min_order`, is no order
+    target : the agent's action in [-1, 1], or the last target filled where that is no order: no or too small a change
     exposure : notional over equity that it stands for, signed, after cap and size
     units, notional : base currency and account currency, signed, at this close's mid
     stop_loss, take_profit : prices of the overlay for a position opened at this close; None where it is off
@@ -208,7 +207,7 @@ class Decider:
     def decide_here(self, state: FloatArray) -> Decision:
         """Return the decision at the newest bar for an engine account that stands there."""
         bar_engine.observe(state, self.rows, self.par, self.observed, self._obs)
-        return self._explained(self._policy(self._obs), state)
+        return self._explained(bar_engine.target_of(state, self.par, self._policy(self._obs)), state)
 
     def as_market(self, rows: FloatArray, observed: FeatureArray, index: pd.DatetimeIndex) -> Market:
         """Return bars of this feed, as `append` gives them, as a `Market`; `index` are their open times."""
@@ -272,15 +271,13 @@ class Decider:
         )
 
     def _limits(self, target: float, row: FloatArray, state: FloatArray) -> tuple[str, ...]:
-        size, nearest = float(row[Bar.SIZE]), float(self.par[Par.MIN_ORDER])
+        size = float(row[Bar.SIZE])
         can_trade = self.observed[-1, -len(CLOCK_FEATURES) + CLOCK_FEATURES.index("can_trade")]
         said = {
             f"the account is halted until {_day_text(state[Acc.HALTED_UNTIL])}": risk_manager.is_halted(
                 state[Acc.HALTED_UNTIL], row[Bar.DAY]
             ),
             _FROZEN: can_trade == 0.0 and target != state[Acc.TARGET],
-            f"nearer to the last target than {nearest:g}: no order": abs(target - state[Acc.TARGET])
-            < nearest,
             f"size {size:.3f} of the cap, by volatility": size < 1.0,
             f"exposure cap {self.par[Par.CAP]:g}": abs(target) >= 1.0,
         }

@@ -52,7 +52,7 @@ class EpisodeResult:
     ----------
     equity, cost_paid : account currency at the close, costs cumulative
     exposure : held notional over equity, long positive
-    action : target asked for, in [-1, 1]
+    action : target asked for, in [-1, 1]; the last one filled where the change was no order
     day : trading-day number
     turnover, trades, start_equity, costs : of the whole pass; costs by kind
     """
@@ -133,7 +133,7 @@ def run_policy(market: Market, policy: Policy, start_equity: float, name: str, t
     records, actions = np.empty((len(bars), 4)), []
     while not (state[Acc.TERMINATED] or state[Acc.TRUNCATED]):
         bar_engine.observe(state, bars, par, market.observed, obs)
-        actions.append(policy(obs))
+        actions.append(bar_engine.target_of(state, par, policy(obs)))
         bar_engine.step(state, bars, par, actions[-1])
         bar_engine.record(state, bars, par, records[len(actions) - 1])
     return _result(market, state, records[: len(actions)], np.asarray(actions), name, tier)

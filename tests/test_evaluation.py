@@ -98,6 +98,19 @@ def test_validation_is_the_pass_that_the_environment_gives(split, market):
     np.testing.assert_allclose(result.equity, equity, rtol=1e-7)
 
 
+def test_targets_of_a_pass_are_its_orders_so_that_they_can_be_played_again_and_shifted(split, market):
+    config = dataclasses.replace(CONFIG, min_order=0.2)
+    market = evaluation.market_of(*split, config, "base")
+    agent = random_agent(market)
+    once = evaluation.validate(agent, market, START)
+    plain = evaluation.validate(agent, evaluation.market_of(*split, CONFIG, "base"), START)
+    again = evaluation.run_targets(market, once.action, START, "", "base")
+    np.testing.assert_array_equal(again.equity, once.equity)
+    assert 0 < once.trades < 0.7 * plain.trades
+    change = np.abs(np.diff(once.action))
+    assert ((change == 0.0) | (change >= 0.2)).all()
+
+
 def test_a_greedy_policy_is_the_agent_as_it_was_and_checks_the_width(market):
     agent = random_agent(market)
     act, obs = evaluation.greedy_policy(agent), np.ones(len(market.observation_names), np.float32)
