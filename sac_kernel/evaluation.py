@@ -154,13 +154,28 @@ def decisions(market: Market) -> int:
     return int(baselines.decision_rows(market).size)
 
 
+def filled_targets(market: Market, targets: FloatArray, start_equity: float) -> FloatArray:
+    """Return after each decision the target filled last: the same account, without what was asked for in vain.
+
+    An order of the evening freeze lapses; shifted in time, it would be filled. Where the position was closed by a
+    stop or a limit, the target asked for stands.
+    """
+    state, _ = _start(market, start_equity)
+    filled = np.array(targets, np.float64)
+    for i, target in enumerate(targets):
+        bar_engine.step(state, market.bars, market.par, target)
+        if abs(state[Acc.TARGET]) <= 1.0:
+            filled[i] = state[Acc.TARGET]
+    return filled
+
+
 def random_same_turnover(
     market: Market, targets: FloatArray, start_equity: float, draws: int, seed: int = 0
 ) -> FloatArray:
     """Return the log growth of `draws` policies that trade just as the agent does, at random times.
 
-    The agent's own sequence of targets, shifted around the clock by a random amount and mirrored with
-    probability one half: turnover, holding times and sizes are its own, only the timing is not.
+    The agent's own sequence of targets (`filled_targets`), shifted around the clock by a random amount and mirrored
+    with probability one half: turnover, holding times and sizes are its own, only the timing is not.
     """
     growth, out = np.empty(draws), np.empty((len(targets), 4))
     for i, (sign, shift) in enumerate(_mirrors_and_shifts(len(targets), draws, seed)):
@@ -268,8 +283,9 @@ def judge(  # noqa: PLR0913  # the last two are what the verdict needs beside th
         for name, targets in baselines.all_targets(market, fitted_on).items():
             results[tier].append(run_targets(market, targets, start, name, tier))
     headline = results["base"][0]
-    growth = random_same_turnover(markets["base"], headline.action, start, draws)
-    random_targets = _median_draw(headline.action, growth)
+    own = filled_targets(markets["base"], headline.action, start)
+    growth = random_same_turnover(markets["base"], own, start, draws)
+    random_targets = _median_draw(own, growth)
     for tier, market in markets.items():
         results[tier].append(run_targets(market, random_targets, start, RANDOM, tier))
     traded = headline.turnover > 0.0

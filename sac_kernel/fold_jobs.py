@@ -251,9 +251,8 @@ def _agent(one: Pass, job: Job) -> tuple[list[EpisodeResult], dict[str, Any], Fl
     if job.tier == "base":
         start = result.start_equity
         # The same shifts for every seed of a fold: seeds that bet alike stay alike.
-        growth = evaluation.random_same_turnover(
-            market, result.action, start, evaluation.RANDOM_DRAWS, job.fold
-        )
+        own = evaluation.filled_targets(market, result.action, start)
+        growth = evaluation.random_same_turnover(market, own, start, evaluation.RANDOM_DRAWS, job.fold)
         seen, act = stress.observations(market, result), evaluation.greedy_batch(refit.agent)
         facts["inputs"] = stress.permutation_importance(act, seen, market.observation_names)
         facts["cost_growth"] = [

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from sac_kernel import baselines, evaluation, greedy_net, trials, verdict
+from sac_kernel.bar_engine import Bar
 from sac_kernel.errors import CheckpointError
 from sac_kernel.evaluation import EpisodeResult, decide_verdict
 from sac_kernel.feature_engineering import FeaturePipeline
@@ -107,8 +108,24 @@ def test_targets_of_a_pass_are_its_orders_so_that_they_can_be_played_again_and_s
     again = evaluation.run_targets(market, once.action, START, "", "base")
     np.testing.assert_array_equal(again.equity, once.equity)
     assert 0 < once.trades < 0.7 * plain.trades
-    change = np.abs(np.diff(once.action))
+    change = np.abs(np.diff(evaluation.filled_targets(market, once.action, START)))
     assert ((change == 0.0) | (change >= 0.2)).all()
+
+
+def test_what_was_asked_for_in_vain_is_no_target_of_a_random_policy(market):
+    # Asked for in the freeze alone, a position is never taken, and random policies that trade as much never trade.
+    rows = baselines.decision_rows(market)
+    frozen = market.bars[rows + 1, Bar.TRADABLE] == 0.0
+    assert 0.05 < frozen.mean() < 0.2
+    asked = np.where(frozen, 1.0, 0.0)
+    filled = evaluation.filled_targets(market, asked, START)
+    assert not filled.any()
+    assert not evaluation.random_same_turnover(market, filled, START, 20).any()
+    asked = np.where(frozen, 1.0, blocks(len(rows)))
+    filled = evaluation.filled_targets(market, asked, START)
+    assert (filled != asked).any()
+    once, again = (evaluation.run_targets(market, t, START, "", "base") for t in (asked, filled))
+    np.testing.assert_array_equal(once.equity, again.equity)
 
 
 def test_a_greedy_policy_is_the_agent_as_it_was_and_checks_the_width(market):
