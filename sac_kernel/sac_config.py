@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from sac_kernel.config import require
 
+MAX_WIDTH = 1 << 16
+"""Of observation, action and hidden layers: a file's config may claim any."""
+
 _AVERAGED_PARTS = 10.0
 """The average reaches back over one of so many parts of the updates so far."""
 
@@ -65,6 +68,9 @@ class SACConfig:
             require(getattr(self, name) > 0, where, f"{name} must be > 0", getattr(self, name))
         widths = self.hidden_dims
         require(bool(widths) and min(widths) > 0, where, "hidden_dims must be positive widths", list(widths))
+        widest = max(self.state_dim, self.action_dim, *widths)
+        required = f"state_dim, action_dim and hidden_dims must be at most {MAX_WIDTH}"
+        require(widest <= MAX_WIDTH, where, required, widest)
         require(self.warmup_steps >= 0, where, "warmup_steps must be >= 0", self.warmup_steps)
         require(0 <= self.gamma < 1, where, "gamma must be in [0, 1)", self.gamma)
         require(0 <= self.average_decay < 1, where, "average_decay must be in [0, 1)", self.average_decay)

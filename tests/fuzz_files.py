@@ -75,7 +75,7 @@ def disturbed(content, rng, plain=False):
             del container[key]
         elif action == 1 and isinstance(container, dict):
             container[str(rng.integers(99))] = new
-        elif isinstance(old, torch.Tensor) and old.numel() and rng.random() < 0.5:
+        elif isinstance(old, torch.Tensor) and 0 < old.numel() < 10**7 and rng.random() < 0.5:
             container[key] = numbers_changed(old, rng)
         else:
             container[key] = new

@@ -42,7 +42,7 @@ def mutate(folder):
     from mutmut.mutation.file_mutation import mutate_file_contents
 
     mutmut.configuration._guess_source_paths = lambda: ["sac_kernel"]  # it asks for a setting, none is needed
-    for name in ("sac_kernel", "tests", "requirements", "notebooks"):
+    for name in ("sac_kernel", "tests", "requirements", "notebooks", "docs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("build_kernel.py", "pyproject.toml"):
         shutil.copy(ROOT / name, folder / name)

@@ -124,6 +124,9 @@ def test_making_an_agent_leaves_the_global_generator_alone():
         ("state_dim", 0),
         ("hidden_dims", ()),
         ("hidden_dims", (16, 0)),
+        ("hidden_dims", (16, 65_537)),
+        ("state_dim", 2**70),
+        ("action_dim", 65_537),
         ("batch_size", 0),
         ("buffer_capacity", 0),
         ("warmup_steps", -1),
@@ -405,7 +408,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
 def test_a_config_that_claims_wide_networks_is_refused_before_they_are_made(tmp_path):
     agent, path = saved(tmp_path)
     content = agent.content()
-    for widths in ([10**9, 10**9], [8] * 100_000):
+    for widths in ([60_000, 60_000], [8] * 100_000):
         content["config"]["hidden_dims"] = widths
         torch.save(content, path)
         with pytest.raises(CheckpointError, match=r"weights.* required, found"):

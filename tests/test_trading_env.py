@@ -362,6 +362,20 @@ def test_training_starts_anywhere_and_at_any_exposure(make_env):
     assert all(info["equity"] == 100_000.0 for info in infos)
 
 
+def test_accounts_of_a_vector_start_anywhere_from_full_short_to_full_long(make_vector):
+    env = make_vector(400)
+    env.reset(seed=0)
+    starts = env.state()["accounts"][:, Acc.TARGET]
+    assert -1.0 <= starts.min() < -0.9
+    assert 0.9 < starts.max() <= 1.0
+    assert abs(starts.mean()) < 0.12  # four of the mean's standard deviations, .577 / sqrt(400)
+
+
+def test_a_vector_of_no_accounts_is_refused(make_vector):
+    with pytest.raises(ConfigError, match=r"^TradingVectorEnv: num_envs must be > 0, got 0$"):
+        make_vector(0)
+
+
 def test_training_can_start_flat(make_env):
     env = make_env(config=TradingEnvConfig(horizon=50, random_start_position=False))
     assert [env.reset(seed=seed)[1]["position"] for seed in range(5)] == [0.0] * 5
@@ -864,6 +878,7 @@ def test_minutes_change_nothing_where_no_level_is_touched(bars_of):
     envs = [
         TradingEnvironment(bars, nothing, config, eval_mode=True, minute_bars=each) for each in (None, minute)
     ]
+    assert [env.market.bars.shape[1] - len(Bar) for env in envs] == [0, 3 * 5]  # the minutes are there
     plain, minutely = (play(env, actions_for(500)) for env in envs)
     assert np.array_equal(plain[0], minutely[0])
     assert np.array_equal(plain[1], minutely[1])
