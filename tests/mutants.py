@@ -30,7 +30,7 @@ TESTS = {
     "metrics": ["tests/test_metrics.py"],
     "checkpoint": ["tests/test_checkpoint.py"],
     "trading_env": ["tests/test_trading_env.py"],
-    "sac_agent": ["tests/test_sac_agent.py", "tests/test_replay_buffer.py"],
+    "sac_agent": ["tests/test_sac_agent.py", "tests/test_replay_buffer.py", "tests/test_cuda.py"],
 }
 OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-W", "ignore", "-m", "not slow and not learns")
 HANG_S = 600.0

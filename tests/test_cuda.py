@@ -198,6 +198,7 @@ def test_out_of_memory_halves_the_batch_goes_on_and_says_so(monkeypatch, caplog)
     assert (agent.updates, agent.batch_size) == (2, 16)
     assert ["32 transitions" in caplog.messages[0], "16 transitions" in caplog.messages[1]] == [True, True]
     assert len(caplog.records) == 2
+    assert "out of memory in update 1;" in caplog.messages[1]
     again = small_agent("cpu")
     again.restore(agent.training_state())
     assert again.batch_size == 16

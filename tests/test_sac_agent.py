@@ -415,6 +415,14 @@ def test_a_config_that_claims_wide_networks_is_refused_before_they_are_made(tmp_
             SACAgent.from_checkpoint(path, device="cpu")
 
 
+def test_a_step_of_the_loop_returns_the_rewards_of_the_env():
+    loop = Interaction(make_agent(), as_vector_env(Drift()), seed=0)
+    rewards = loop.advance()
+    assert rewards.dtype == np.float64
+    # Drift's reward is minus the squared distance of the state it returns.
+    assert rewards == pytest.approx([-float(np.square(loop.obs[0]).sum())], rel=1e-6)
+
+
 # -- numbers that are not finite -----------------------------------------------------------------
 
 
