@@ -20,7 +20,7 @@ run: $(READY)
 		--set checkpoint_frequency=2 --rehearse
 
 test: $(READY)-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 build: $(READY)
 	$(BIN)/python build_kernel.py
@@ -34,7 +34,7 @@ KAGGLE ?= 2.2.5
 test-client: $(READY)-dev
 	$(PIP) install --quiet "kaggle==$(KAGGLE)"
 	KAGGLE_CLIENT_PYTHON="$$(cd "$(BIN)" && pwd)/python" OMP_NUM_THREADS=1 \
-		$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder tests/test_kaggle_client.py tests/test_kaggle_failures.py \
+		$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/test_kaggle_client.py tests/test_kaggle_failures.py \
 		tests/test_kaggle_standin.py tests/test_kaggle_story.py tests/kaggle_standin; \
 		status=$$?; $(PIP) install --quiet -r requirements/run.txt -c requirements/$(IMAGE).txt; exit $$status
 
@@ -92,7 +92,7 @@ soak: $(READY)-dev
 
 # Line and branch coverage of the whole suite; what is not covered is listed with its lines.
 coverage: $(READY)-trust
-	OMP_NUM_THREADS=1 $(BIN)/python -m coverage run -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m coverage run -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m coverage combine -q
 	$(BIN)/python -m coverage report
 

@@ -88,7 +88,6 @@ def data():
     return make_data()
 
 
-SHARED_NOTHING = ("test_kaggle_story",)  # long tests, each with a platform of its own
 LONG = (
     "test_kaggle_story",
     "test_rehearsal",
@@ -104,9 +103,6 @@ LONG = (
 
 
 def pytest_collection_modifyitems(items):
-    """Keep the tests of a file on one worker, where its fixtures are made once; the long files come first."""
-    for item in items:
-        file, own = item.path.stem, item.path.stem in SHARED_NOTHING
-        item.add_marker(pytest.mark.xdist_group(item.name if own else file))
+    """Run the long files first: with `--dist loadfile` a file stays on one worker, where its fixtures are made once."""
     rank = {name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(LONG)))

@@ -41,7 +41,6 @@ SHORTER = (
     ("python -m sac_kernel.sweep", r" --set num_episodes=20", ""),
     ("python -m sac_kernel.sweep", r"$", " --set num_episodes=1" + TINY),
     ("python -m sac_kernel.walk_forward", r" --workers 2", ""),
-    ("python -m sac_kernel.walk_forward", r" --output outputs/denoised", ""),  # its jobs are those of the default
     ("python -m sac_kernel.walk_forward", r" --updates \d+", ""),
     ("python -m sac_kernel.walk_forward", r"$", " --updates 4 --evaluations 1 --agents 1 --seeds 1 --folds 1"),
     ("python -m sac_kernel.walk_forward", r"$", " --test-days 10 --val-days 5 --tiers base"),
