@@ -1,6 +1,6 @@
 """The whole pipeline where there is nothing to find: train, judge, count how often it says edge.
 
-    python -m benchmarks.null_markets [--markets 60] [--episodes 4] [--seed 0] [--reward expected] [--workers 1]
+    python -m benchmarks.null_markets [--markets 120] [--episodes 4] [--seed 0] [--reward expected] [--workers 1]
 
 Each market is a random walk of hourly bid bars with EURUSD's volatility; features, training, selection and
 verdict are those of a real run at base cost. The rate belongs to this learner at this budget, both printed.
@@ -78,7 +78,7 @@ def outcome(seed: int, episodes: int, reward: str) -> tuple[str, evaluation.Epis
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--markets", type=int, default=60)
+    parser.add_argument("--markets", type=int, default=120)
     parser.add_argument("--episodes", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--reward", default="expected", help="log_return is the harder case: it trades more")

@@ -93,7 +93,7 @@ CALIBRATION = (
 )
 """Measured by `python -m benchmarks.calibrate`, seed 0; see docs/verdict.md."""
 
-PIPELINE = ErrorRate("driftless random walks of hourly bars", 0, 0, 60)
+PIPELINE = ErrorRate("driftless random walks of hourly bars", 0, 1, 120)
 LEARNER = "SAC of width 64 x 64 trained for 6,000 steps at 0.25 updates a step"
 """Measured by `python -m benchmarks.null_markets --episodes 2`, seed 0: an agent trained on each market."""
 
