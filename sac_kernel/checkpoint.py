@@ -45,13 +45,16 @@ def save_state(folder: Path, state: Mapping[str, Any], facts: Mapping[str, Any])
     facts : what a reader may know without loading it: identities, env steps, episodes, whether it is finished
     """
     # Never the newest whole one's place: after a fall-back that is not the newest listed.
-    slots = [entry for entry in _slots(folder)[0] if _is_whole(folder, entry)]
-    newest = slots[0]["file"] if slots else _SLOTS[1]
-    name = _SLOTS[1 - _SLOTS.index(newest)]
+    newest = next((entry for entry in _slots(folder)[0] if _is_whole(folder, entry)), None)
+    name = _SLOTS[1 - _SLOTS.index(newest["file"])] if newest else _SLOTS[0]
     content = files.pt_bytes({"schema": STATE_SCHEMA, "facts": files.strict_json(facts), **state})
     files.write_bytes(folder / name, content)
     entry = {"file": name, "sha256": files.sha256(content), "facts": dict(facts)}
-    index = {"schema": STATE_SCHEMA, "code_version": __version__, "slots": [entry, *slots[:1]]}
+    index = {
+        "schema": STATE_SCHEMA,
+        "code_version": __version__,
+        "slots": [entry, newest] if newest else [entry],
+    }
     files.write_json(folder / INDEX_FILE, index)
 
 

@@ -92,6 +92,6 @@ class SACConfig:
         """Return what the newest actor weighs in the average, after so many updates.
 
         A fixed horizon would still hold the untrained start for thousands of updates. So the horizon grows with
-        the run (polynomial-decay averaging, Shamir & Zhang 2013, section 4) until it is 1 / (1 - average_decay).
+        the run (polynomial-decay averaging, Shamir & Zhang 2013) until it is 1 / (1 - average_decay).
         """
         return max(1.0 - self.average_decay, min(1.0, _AVERAGED_PARTS / (updates + 1)))

@@ -78,7 +78,7 @@ class KaggleTrainer:
     device : 'auto', 'cpu', 'cuda' or 'cuda:N'
     seed : of everything random
     sac_config : hyper-parameters; widths and an unset reward_scale are taken from env and train bars
-    env_config : account and episode; None is the preset's interval and reward 'expected'
+    env_config : account and episode; None is the preset's (`Preset.env_config`)
     num_envs : parallel accounts; must divide the episode length. None is the largest divisor up to 60
     time_budget_s : seconds after which training stops by itself, state saved
     resume : 'auto' (go on if cut or num_episodes was raised; a finished run's outputs move to previous/ and
