@@ -32,9 +32,11 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from sac_kernel import runtime
+from sac_kernel import evaluation, runtime
 from sac_kernel.replay_buffer import Batch
 from sac_kernel.sac_agent import SACAgent, SACConfig
+from sac_kernel.trading_env import TradingEnvConfig, TradingVectorEnv, prepare_market
+from sac_kernel.train_sac_kaggle import KaggleTrainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -188,7 +190,6 @@ def memory() -> None:
     from benchmarks.data import peak_mb
     from benchmarks.market import synthetic
     from sac_kernel.sac_agent import Interaction
-    from sac_kernel.trading_env import TradingEnvConfig, TradingVectorEnv, prepare_market
 
     def train(n: int, *, keep: bool) -> int:
         config, frames = TradingEnvConfig(), synthetic(n)
@@ -223,7 +224,6 @@ def memory() -> None:
 def guide(folder: Path, episodes: int) -> None:
     """Train as the guide does on the bars of a folder and print time, updates and the share of gradient work."""
     from sac_kernel.data_pipeline import DataConfig, DataPipeline, write_processed
-    from sac_kernel.train_sac_kaggle import KaggleTrainer
 
     logging.getLogger("sac_kernel").setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory() as scratch:
@@ -234,6 +234,8 @@ def guide(folder: Path, episodes: int) -> None:
         started = time.perf_counter(), time.process_time()
         trainer.prepare()
         prepared = time.perf_counter(), time.process_time()
+        _compile_engine(trainer)
+        compiled = time.perf_counter(), time.process_time()
         spent = [0.0, 0.0]
         update = trainer.agent.update
 
@@ -246,7 +248,7 @@ def guide(folder: Path, episodes: int) -> None:
         trainer.agent.update = timed  # type: ignore[method-assign]  # a stopwatch around it
         trainer.train()
         done = time.perf_counter(), time.process_time()
-        trained = [b - a for a, b in zip(prepared, done, strict=True)]
+        trained = [b - a for a, b in zip(compiled, done, strict=True)]
         agent, bars = trainer.agent, len(data.train[trainer.instrument])
         print(f"{len(data.train)} instruments, {bars:,} train bars, state {agent.config.state_dim}, batch "
               f"{agent.config.batch_size}, threads {torch.get_num_threads()}; {trainer.loop.env_steps:,} transitions, "
@@ -254,6 +256,9 @@ def guide(folder: Path, episodes: int) -> None:
         print("| | wall s | processor s |\n|---|---|---|")
         rows = {
             "data, features, market": [b - a for a, b in zip(started, prepared, strict=True)],
+            "compiling the engine, once an installation": [
+                b - a for a, b in zip(prepared, compiled, strict=True)
+            ],
             "training, validation and checkpoints included": trained,
             "of it gradient updates, their batches drawn": spent,
         }
@@ -261,6 +266,14 @@ def guide(folder: Path, episodes: int) -> None:
             print(f"| {name} | {wall:.0f} | {cpu:.0f} |")
         shares = [f"{1 - part / whole:.1%}" for part, whole in zip(spent, trained, strict=True)]
         print(f"| not gradient work | {shares[0]} | {shares[1]} |")
+
+
+def _compile_engine(trainer: KaggleTrainer) -> None:
+    """Step a spare account and do one pass over the validation split: what a new installation compiles at first use."""
+    env = TradingVectorEnv(trainer.train_market, trainer.env_config, 1)
+    env.reset(seed=0)
+    env.step(np.zeros((1, 1), np.float32))
+    evaluation.validate(trainer.agent, trainer.val_market, trainer.env_config.initial_equity)
 
 
 def main() -> int:

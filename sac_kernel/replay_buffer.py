@@ -45,13 +45,14 @@ class ReplayBuffer:
     def add(self, batch: Batch) -> None:
         """Append n transitions, n <= capacity; a number that is not finite never gets in."""
         n = len(batch.reward)
-        for name, value in batch._asdict().items():
-            if not torch.isfinite(value).all():
-                msg = f"replay_buffer.add: finite values are required, found NaN or infinity in {name}"
-                raise NonFiniteError(msg)
-        rows = (torch.arange(n) + self._next) % self.capacity
-        for ring, value in zip(self._ring, batch, strict=True):
-            ring[rows.to(ring.device)] = value.to(ring.device, ring.dtype)
+        packed = torch.cat([value.reshape(n, -1).to(self._rows.dtype) for value in batch], dim=1)
+        if not torch.isfinite(packed).all():
+            name = next(k for k, v in self._fields(packed)._asdict().items() if not v.isfinite().all())
+            msg = f"replay_buffer.add: finite values are required, found NaN or infinity in {name}"
+            raise NonFiniteError(msg)
+        before_end = min(n, self.capacity - self._next)
+        self._rows[self._next : self._next + before_end] = packed[:before_end].to(self._rows.device)
+        self._rows[: n - before_end] = packed[before_end:].to(self._rows.device)
         self._next = (self._next + n) % self.capacity
         self._size = min(self._size + n, self.capacity)
 

@@ -61,7 +61,6 @@ STATS_KEYS = (
     "critic_losses", "alpha_values", "entropies", "q_values", "mean_abs_actions", "updates",
 )  # fmt: skip
 
-
 _PARTIAL_TYPES = {"steps": int, "reward": float, "abs_action": float, "updates": int}
 
 
@@ -475,7 +474,8 @@ class KaggleTrainer:
         facts = {"episode": episode, "env_steps": self.loop.env_steps, "total_updates": self.agent.updates}
         files.write_json(folder / f"metrics_ep{episode}.json", {**facts, **values})
         self._write_logs()
-        self._save_state(finished=episode >= self.num_episodes)
+        if episode < self.num_episodes:  # the last state is saved when training is finished
+            self._save_state(finished=False)
 
     def _write_logs(self) -> None:
         files.write_json(self.folder / "logs" / "training_stats.json", self.stats)

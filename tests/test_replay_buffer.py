@@ -70,6 +70,13 @@ def test_a_number_that_is_not_finite_never_gets_in(field, bad):
     assert len(buffer) == 1
 
 
+def test_a_number_too_large_for_the_ring_never_gets_in():
+    buffer = ring()
+    with pytest.raises(NonFiniteError, match=r"finite.*reward"):
+        buffer.add(rows(2)._replace(reward=torch.tensor([1e300], dtype=torch.float64)))
+    assert len(buffer) == 0
+
+
 def test_restored_ring_samples_and_goes_on_as_the_saved_one():
     first, second = ring(7), ring(7)
     first.add(rows(*range(10)[:6]))
