@@ -41,7 +41,7 @@ class Bar(IntEnum):
     DAY = 9  # trading-day number of the close
     SIGMA = 10  # EWMA volatility of one-bar returns at the close
     SIZE = 11  # exposure at |action| = 1 as a share of the cap, in (0, 1], from what is known at the close
-    EXPECTED = 12  # expected log return of mid from this close to the next, given what is known at the close
+    EXPECTED = 12  # expected log return of mid a bar, of a decision made at this close, given what is known
 
 
 class Par(IntEnum):
@@ -350,14 +350,15 @@ def step(s: FloatArray, bars: FloatArray, par: FloatArray, action: float) -> flo
 
     Reward EXPECTED: with M = U_old (mid_open - mid_close_t) + U_new (mid_close - mid_open) the bar's realised
     market profit, U_old the units held at close t and U_new those after the open, and
-    M' = U_new mid_open (exp(EXPECTED_t) - 1), the bar pays log((E - M + M') / E_t): the gap is expected to be
-    zero, costs and the account stay realised. A bar with an exit or ruin pays its realised change.
+    M' = U_new mid_open (exp(EXPECTED) - 1), the bar pays log((E - M + M') / E_t): the gap is expected to be zero,
+    costs and the account stay realised. EXPECTED, for every bar of a decision, is that of the close it was made at.
+    A bar with an exit or ruin pays its realised change.
     """
     before, t = s[_E], int(s[_T])
     first, last_bar = t, bars.shape[0] - 1
     target = target_of(s, par, action)
     waiting = target != s[_TARGET]
-    expected = 0.0
+    expected, hoped = 0.0, bars[t, _EXPECTED]
     for _ in range(int(par[_K])):
         if t >= last_bar:
             break
@@ -371,7 +372,7 @@ def step(s: FloatArray, bars: FloatArray, par: FloatArray, action: float) -> flo
         _finish_bar(s, bars, t, par, last)
         s[_T] = t
         if par[_REWARD] == _EXPECTED_REWARD:
-            surprise = 0.0 if cut or s[_TERM] > 0.0 else _surprise(bars, t, par, units, held)
+            surprise = 0.0 if cut or s[_TERM] > 0.0 else _surprise(bars, t, par, units, held, hoped)
             expected += math.log(max(s[_E] - surprise, _FLOOR_FRACTION * s[_E0]) / start)
         if s[_TERM] > 0.0:
             break
@@ -404,12 +405,12 @@ def _open_bar(s: FloatArray, bars: FloatArray, t: int, par: FloatArray, target: 
 
 
 @_jit
-def _surprise(bars: FloatArray, t: int, par: FloatArray, units: float, held: float) -> float:
-    """Return M - M' of bar t: realised market profit less the expected one, account currency."""
+def _surprise(bars: FloatArray, t: int, par: FloatArray, units: float, held: float, hoped: float) -> float:
+    """Return M - M' of bar t: realised market profit less that of the expected log return, account currency."""
     side = par[_SIDE]
     mid = bars[t, _OPEN] * (1.0 + side * bars[t, _SO] / 2.0)
     realised = units * (mid - _mid_close(bars, t - 1, side)) + held * (_mid_close(bars, t, side) - mid)
-    return float(realised - held * mid * math.expm1(bars[t - 1, _EXPECTED]))
+    return float(realised - held * mid * math.expm1(hoped))
 
 
 @_jit

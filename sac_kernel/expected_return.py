@@ -1,4 +1,4 @@
-"""The expected next return given the features: what is left of a reward when its noise is taken out.
+"""The expected return given the features: what is left of a reward when its noise is taken out.
 
 The trader is a price taker: the market part of a reward is action x next return, and nearly all of its
 variance is noise that no action changes. Training on action x E[next return | features] - costs has the same
@@ -9,7 +9,8 @@ The expectation is estimated here, on train rows alone.
 rows on either side of it, so that no row's own noise returns as signal. *Shrunk*: a ridge whose penalty is
 chosen by the same folds, then one slope towards the conditional expectation, measured out of fold; if zero
 predicts better, the estimate is zero and an agent trained on it has nothing to trade on. A non-linear head
-(`stump_boosting`) stands beside the ridge and is kept only if it wins out of fold.
+(`stump_boosting`) stands beside the ridge and is kept only if it wins out of fold. *Of the decision's own horizon*:
+an agent that decides every hour is told what to expect of an hour, which a fit to five minutes does not know.
 
 *Bias.* The estimate is not the truth: what the features say beyond these two models is lost, and a coefficient
 that is noise is traded as if it were signal, though less than in sample. Rows of one fold share a model, so
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from sac_kernel import stump_boosting
 from sac_kernel.config import require
@@ -49,6 +51,11 @@ SIGNIFICANCE = 2.5
 """Standard errors by which an estimate must agree with the returns out of fold, or it is zero; and by which
 the non-linear head must beat the ridge."""
 
+LEAST_RUNS = 30
+"""Independent looks below which overlapping returns show nothing, however well the estimate agrees with them."""
+
+_RUN_HORIZONS = 4
+
 
 @dataclass(frozen=True)
 class ExpectedReturn:
@@ -56,9 +63,10 @@ class ExpectedReturn:
 
     Attributes
     ----------
-    train : (rows,) out-of-fold estimates of the train rows, in units of the return; 0 where a row has NaN
+    train : (rows,) out-of-fold estimates of the train rows, in units of the return a bar; 0 where a row has NaN
     share : out-of-fold share of the return's variance that the estimate explains, before shrinkage to zero
-    t_stat : standard errors by which mean(return x estimate) exceeds zero out of fold
+    t_stat : standard errors by which mean(return x estimate) exceeds zero out of fold; 0 where the rows are fewer than
+        `LEAST_RUNS` independent looks
     head : 'flat', 'ridge' or 'boosting'
     penalty : of the ridge, as a share of the rows
     rounds : of the boosting; 0 where it did not compete
@@ -139,8 +147,9 @@ def fit_expected_return(
     folds: int = 5,
     purge: int = 100,
     boosting: bool = True,
+    horizon: int = 1,
 ) -> ExpectedReturn:
-    """Fit E[next return | features] on train rows.
+    """Fit E[mean of the next `horizon` returns | features] on train rows.
 
     Parameters
     ----------
@@ -150,6 +159,7 @@ def fit_expected_return(
     folds : blocks in time; each is predicted by models of the others
     purge : rows left out on either side of the predicted block: longer than a feature remembers
     boosting : whether the non-linear head may compete
+    horizon : rows ahead whose mean return is estimated; `purge` grows by what the targets overlap
 
     Raises
     ------
@@ -158,11 +168,13 @@ def fit_expected_return(
     """
     require(folds >= 2, "fit_expected_return", "folds must be >= 2", folds)
     require(purge >= 0, "fit_expected_return", "purge must be >= 0", purge)
+    require(horizon >= 1, "fit_expected_return", "horizon must be >= 1", horizon)
     x, known = _finite_rows(features)
     y = np.asarray(returns, np.float64)
     if y.shape != (len(x),):
         msg = f"fit_expected_return: returns of shape ({len(x)},) are required, found {y.shape}"
         raise DataError(msg)
+    y = _mean_ahead(y, horizon)
     usable = known & np.isfinite(y)
     if usable.sum() < 50 * folds or (np.bincount(_blocks(len(x), folds)[usable], minlength=folds) < 50).any():
         msg = f"fit_expected_return: 50 usable rows in each of {folds} folds are required, found {usable.sum()} in all"
@@ -171,7 +183,7 @@ def fit_expected_return(
     scale = np.where(scale > 0, scale, 1.0)
     z = np.zeros_like(x)
     z[known] = (x[known] - mean) / scale
-    splits = _splits(len(x), folds, purge, usable)
+    splits = _splits(len(x), folds, purge + horizon - 1, usable)
 
     by_penalty, ridges = _ridge_out_of_fold(z, y, splits, known)
     best = int(np.argmin([_loss(y, raw, usable).mean() for raw in by_penalty]))
@@ -186,12 +198,12 @@ def fit_expected_return(
         losses = [_loss(y, _slope(y, each, usable) * each, usable) for each in by_rounds]
         least = int(np.argmin([loss.mean() for loss in losses]))
         rounds, ridge = ROUNDS[least], _slope(y, raw, usable) * raw
-        if _t_stat(_loss(y, ridge, usable) - losses[least]) > SIGNIFICANCE:  # Diebold & Mariano 1995
+        if _t_stat(_loss(y, ridge, usable) - losses[least], horizon) > SIGNIFICANCE:  # Diebold & Mariano 1995
             head, raw = "boosting", by_rounds[least]
             whole = _grow(bins[usable], y[usable], ROUNDS[: least + 1])
             steps = np.stack([*(fold[least] for fold in grown), whole[least]])
     slope = _slope(y, raw, usable)
-    t_stat = _t_stat((y * raw)[usable])
+    t_stat = _t_stat((y * raw)[usable], horizon)
     share = 1.0 - float(_loss(y, slope * raw, usable).sum() / np.square(y)[usable].sum())
     if t_stat < SIGNIFICANCE:
         head, slope, steps = "flat", 0.0, None
@@ -293,7 +305,27 @@ def _slope(y: Array, raw: Array, usable: NDArray[np.bool_]) -> float:
     return max(float((y * raw)[usable].sum()) / power, 0.0) if power > 0 else 0.0
 
 
-def _t_stat(values: Array) -> float:
-    """Return the mean in standard errors; returns are as good as uncorrelated, so rows count in full."""
+def _mean_ahead(returns: Array, horizon: int) -> Array:
+    """Return the mean of each row's and the following returns, `horizon` in all; NaN where one of them is not known."""
+    if horizon == 1:
+        return returns
+    out = np.full(len(returns), np.nan)
+    if len(returns) >= horizon:
+        out[: len(returns) - horizon + 1] = sliding_window_view(returns, horizon).mean(axis=1)
+    return out
+
+
+def _t_stat(values: Array, horizon: int) -> float:
+    """Return the mean in standard errors.
+
+    Returns of one bar are as good as uncorrelated, so rows count in full. Returns over a longer horizon overlap: the
+    error is that of the means of runs of four horizons, which overlap hardly at all.
+    """
+    if horizon > 1:
+        length = _RUN_HORIZONS * horizon
+        runs = len(values) // length
+        if runs < LEAST_RUNS:
+            return 0.0
+        values = values[: runs * length].reshape(runs, length).mean(axis=1)
     error = float(values.std()) / np.sqrt(len(values))
     return float(values.mean() / error) if error > 0 else 0.0

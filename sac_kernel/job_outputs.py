@@ -207,15 +207,17 @@ def _with_notes(
 
 
 def _expectation_note(fit: Mapping[str, Any]) -> str:
-    """Return in words what the train rows' features say of the next return (`ExpectedReturn.summary`)."""
+    """Return in words what the train rows' features say of the returns of a decision (`train_market.lay_out`)."""
+    bars = fit["horizon_bars"]
+    what = "the next return" if bars == 1 else f"the mean of the next {bars} returns"
     t_stat = f"{fit['t_stat']:.1f} standard errors out of fold"
     if fit["head"] == "flat":
         return (
-            f"Train rows: what the features say of the next return is no more than noise ({t_stat}, "
+            f"Train rows: what the features say of {what} is no more than noise ({t_stat}, "
             f"{SIGNIFICANCE:g} are asked for). The agent learnt from its costs alone; to trade would be a mistake."
         )
     return (
-        f"Train rows: the features explain {fit['out_of_fold_share']:.3%} of the next bar's variance ({fit['head']}, "
+        f"Train rows: the features explain {fit['out_of_fold_share']:.3%} of the variance of {what} ({fit['head']}, "
         f"{t_stat}). The agent learnt from that expectation less its costs; it is judged on realised prices."
     )
 

@@ -244,13 +244,13 @@ def prepare_market(
     data, features, config : as of `TradingEnvironment`
     close_at_end : the form of evaluation: flat at cost on the last bar, and the reward 'expected' is the
         realised log return
-    expected_return : shape (n_bars,); row t is the expected log return of mid from close t to close t + 1 given
-        what is known at close t (`Market.mid_return` is its realisation). With reward 'expected' a bar pays
-        log((E_{t+1} - M + M') / E_t): M, the realised market profit, is replaced by M' = units held after the
-        open x mid at that open x (exp(expected_return[t]) - 1), so a new position earns the whole of it and the
-        gap is expected to be zero. Costs, swap and the account itself stay realised. Each bar of a decision
-        interval has its own row. Half the variance, which a log return of a noisy bar loses, is not taken off:
-        (exposure x sigma)^2 / 2 a bar. Rows before the first with features, and the last, are not read.
+    expected_return : shape (n_bars,); row t is the expected log return of mid a bar over a decision made at close t,
+        given what is known then; over one bar, `Market.mid_return` is its realisation. With reward 'expected' a
+        bar pays log((E_{t+1} - M + M') / E_t): M, the realised market profit, is replaced by M' = units held after
+        the open x mid at that open x (exp(expected_return) - 1), so a new position earns the whole of it and the
+        gap is expected to be zero. Costs, swap and the account itself stay realised. All bars of a decision
+        interval have the row of the bar decided on. Half the variance, which a log return of a noisy bar loses, is
+        not taken off: (exposure x sigma)^2 / 2 a bar. Rows before the first with features, and the last, are not read.
     minute_bars : 1-minute bars of the same instrument, price side and clock; where those of a bar make up the
         bar, stop, profit and margin are looked for minute by minute, the stop first within one minute only
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,8 +26,8 @@ def lay_out(
 ) -> tuple[Market, dict[str, Any]]:
     """Return the train rows as the engine reads them, and the facts of the expected return, none without.
 
-    With reward 'expected' each bar's return is replaced by what the features let expect of it, cross-fitted on
-    these rows alone (`expected_return`).
+    With reward 'expected' the returns of a decision's bars are replaced by what the features let expect of them
+    when it is made, cross-fitted on these rows alone (`expected_return`).
 
     Raises
     ------
@@ -42,8 +41,9 @@ def lay_out(
         return market, {}
     # Without the auxiliary task's column: it is a fit to these returns already.
     own = features.drop(columns=auxiliary_task.FEATURE, errors="ignore")
-    fit = fit_expected_return(own, market.mid_return, purge=MEMORY_S // market.bar_seconds)
-    facts = fit.summary()
+    purge, horizon = MEMORY_S // market.bar_seconds, market.interval_bars
+    fit = fit_expected_return(own, market.mid_return, purge=purge, horizon=horizon)
+    facts = {**fit.summary(), "horizon_bars": horizon}
     texts = (f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items())
     logger.info("expected return of the train rows: %s", ", ".join(texts))
     return prepare_market(bars, features, config, close_at_end=False, expected_return=fit.train), facts
@@ -59,9 +59,7 @@ def reward_scale(market: Market) -> float:
             + market.par[Par.COMMISSION]
             + market.par[Par.SLIPPAGE]
         )
-        size = (
-            reward_spread(part[:, Bar.EXPECTED], cost) * market.par[Par.CAP] * math.sqrt(market.interval_bars)
-        )
+        size = reward_spread(market.interval_bars * part[:, Bar.EXPECTED], cost) * market.par[Par.CAP]
     return float(f"{1.0 / size:.6g}")
 
 

@@ -838,6 +838,14 @@ def test_a_new_position_earns_the_whole_expected_move_and_the_old_one_none():
     assert rewards[1] == pytest.approx(math.log((1000 - 900 * math.expm1(0.05)) / 1000), abs=1e-12)
 
 
+def test_every_bar_of_a_decision_earns_what_was_expected_when_it_was_made():
+    # Nothing moves. Two bars of .02 each, decided on at the first close; the .5 of the second close is not asked.
+    rows = [flat_bar(1.0)] * 5
+    _, rewards = expecting(rows, [0.02, 0.5, 0.01, 0.5], [LONG, SHORT], interval=2)
+    assert rewards[0] == pytest.approx(2 * 0.02, abs=1e-12)
+    assert rewards[1] == pytest.approx(2 * math.log(1 - math.expm1(0.01)), abs=1e-12)
+
+
 def test_a_bar_with_an_exit_pays_its_realised_change():
     # Stopped at .99 in bar 2, whatever was expected of it.
     rows = [flat_bar(1.0), flat_bar(1.0), (1.0, 1.0, 0.98, 0.98)]
@@ -860,7 +868,9 @@ def test_the_expected_reward_pays_the_same_costs():
 @SIDES
 def test_a_perfect_expectation_is_the_realised_reward(side, interval):
     rng = np.random.default_rng(6)
-    close = np.exp(np.cumsum(rng.normal(0, 0.002, 61)))
+    # The bars of one decision move alike: what is expected of each when it is made is what each does.
+    moves = np.repeat(rng.normal(0, 0.002, 60 // interval), interval)
+    close = np.exp(np.cumsum(np.concatenate(([0.0], moves))))
     opened = np.concatenate(([1.0], close[:-1]))
     rows = np.stack((opened, np.maximum(opened, close), np.minimum(opened, close), close), axis=1)
     bars = table(rows, 0.0005, nights=1)  # each opens where the last closed: no gap to be surprised by

@@ -138,7 +138,7 @@ class Oracle:
         self.paid["swap"] += amount
 
     def decide(self, action):
-        before, row = self.equity, self.bars[self.t]
+        before, row, self.decided = self.equity, self.bars[self.t], self.t
         order, self.fair = max(-1.0, min(1.0, action)), []
         if self.target is not None and (
             order == self.target or abs(order - self.target) < self.terms.min_order
@@ -193,7 +193,7 @@ class Oracle:
         if self.ruined or self.exits_seen > exits:
             self.fair.append(np.log(self.equity / before))
         else:
-            hoped = held * mid * (np.exp(self.bars[self.t - 1]["expected"]) - 1)
+            hoped = held * mid * (np.exp(self.bars[self.decided]["expected"]) - 1)
             self.fair.append(np.log(max(self.equity - gained + hoped, 0.001 * START) / before))
         self.marks.append(self.equity)
         self.days.append(row["day"])
@@ -376,7 +376,7 @@ SEEN = dict.fromkeys(("close_outs", "ruined", "exits", "frozen", "cut", "halted"
     seed=st.integers(0, 2**32 - 1),
     n=st.integers(3, 60),
     left=st.integers(1, 80),
-    volatility=st.sampled_from([0.0005, 0.003, 0.01, 0.03]),
+    volatility=st.sampled_from([0.0005, 0.003, 0.01, 0.03, 0.1]),
     gaps=st.sampled_from([0.0, 0.1, 0.5]),
     start=st.sampled_from([0.0, 0.0, 0.6, -1.0]),
 )

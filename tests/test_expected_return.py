@@ -89,6 +89,57 @@ def test_no_signal_means_flat():
     assert flat >= 57  # 2.5 standard errors: fewer than one in a hundred is expected
 
 
+def slow(rows, ic, seed, rho=0.98):
+    """A predictor that fades by 2 % a row, and returns of white noise beside what it predicts."""
+    rng = np.random.default_rng(seed)
+    z = np.empty(rows)
+    z[0] = rng.standard_normal()
+    for t, shock in enumerate(np.sqrt(1 - rho**2) * rng.standard_normal(rows - 1)):
+        z[t + 1] = rho * z[t] + shock
+    return z, ic * z + rng.standard_normal(rows)
+
+
+def test_over_a_horizon_the_estimate_is_of_the_mean_of_the_returns_ahead():
+    z, y = slow(60_000, ic=0.1, seed=0)
+    other = np.random.default_rng(1).standard_normal((60_000, 3))
+    fitted = fit_expected_return(np.column_stack((z, other)), y, boosting=False, horizon=12)
+    assert fitted.head == "ridge"
+    # E[mean of 12 returns | z] = .1 z (1 - .98^12) / (12 x .02) = .0897 z.
+    truth = 0.1 * z * (1 - 0.98**12) / (12 * 0.02)
+    assert np.corrcoef(truth, fitted.train)[0, 1] > 0.97
+    assert np.polyfit(truth, fitted.train, 1)[0] == pytest.approx(1.0, abs=0.15)
+
+
+def test_overlapping_returns_are_not_taken_for_as_many_looks():
+    # Each row's mean of 24 returns shares 23 of them with the next, and features fade as slowly.
+    flat = 0
+    for seed in range(40):
+        columns = [slow(6_000, 0.0, 100 * seed + i)[0] for i in range(4)]
+        returns = np.random.default_rng(seed).standard_normal(6_000)
+        fitted = fit_expected_return(np.stack(columns, axis=1), returns, boosting=False, horizon=24)
+        flat += fitted.head == "flat"
+    assert flat >= 37
+
+
+def test_too_few_independent_looks_show_nothing():
+    # 1,000 rows are ten runs of four horizons of 24.
+    z, y = slow(1_000, ic=1.0, seed=3)
+    fitted = fit_expected_return(z[:, None], y, boosting=False, horizon=24)
+    assert (fitted.t_stat, fitted.head) == (0.0, "flat")
+    assert fit_expected_return(z[:, None], y, boosting=False, horizon=2).head == "ridge"
+
+
+@pytest.mark.parametrize("row", [2_500, 1_950, 3_020])
+def test_over_a_horizon_the_purge_covers_what_the_targets_overlap(row):
+    x, y, _ = planted(ic=0.2, rows=5_000)
+    other = y.copy()
+    other[row] += 2 * y.std()
+    a, b = (fit_expected_return(x, r, purge=50, boosting=False, horizon=20) for r in (y, other))
+    assert a.penalty == b.penalty
+    np.testing.assert_allclose(a._weights[2], b._weights[2], rtol=1e-9)
+    assert not np.allclose(a._weights[0], b._weights[0], rtol=1e-5, atol=0)
+
+
 def test_a_drift_is_no_signal():
     x, y, _ = planted(ic=0.0, seed=3)
     assert fit_expected_return(x, y + 0.2 * y.std(), boosting=False).head == "flat"

@@ -1,5 +1,7 @@
 """The market an agent learns on: denoised rewards say what train rows let expect, and nothing of other rows."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -76,6 +78,16 @@ def test_the_scale_is_that_of_what_is_expected(predictable):
     spread = float(np.std(market.bars[market.first_bar : -1, Bar.EXPECTED]))
     assert train_market.reward_scale(market) == pytest.approx(1.0 / spread, rel=1e-4)
     assert train_market.reward_scale(plain) == pytest.approx(1.0 / plain.reward_sd, rel=1e-5)
+
+
+def test_a_decision_of_two_bars_is_told_what_to_expect_of_two_bars():
+    # E[mean of the next two returns] = (-.35 + .35^2) / 2 of the last one = -.11375; a decision earns both.
+    market, _ = laid_out(reverting_bars(), dataclasses.replace(EXPECTED, decision_interval_min=120))
+    rows = slice(market.first_bar, -1)
+    expected = market.bars[rows, Bar.EXPECTED]
+    last = np.diff(np.log(market.bars[:, Bar.CLOSE]))[market.first_bar - 1 : -1]
+    assert np.polyfit(last, expected, 1)[0] == pytest.approx(-0.11375, abs=0.03)
+    assert train_market.reward_scale(market) == pytest.approx(1.0 / (2 * np.std(expected)), rel=1e-4)
 
 
 def test_prices_that_never_move_are_refused_by_name():
