@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from benchmarks import jobs, learners, public_tasks, time_to_mark, tune_peers
+from benchmarks import jobs, learners, one_path, public_tasks, time_to_mark, tune_peers
 from sac_kernel.sac_agent import SACAgent
 from sac_kernel.sac_config import SACConfig
 from sac_kernel.synthetic_markets import MARKETS, MarketVectorEnv
@@ -130,6 +130,51 @@ def test_greedy_actions_are_in_the_units_of_the_env():
     ours = learners.build("ours", gym.make("Pendulum-v1"), {"width": 8}, 0.99, seed=0)
     obs = np.array([[1.0, 0.0, 0.5]], np.float32)
     assert ours.act(obs) == pytest.approx(2.0 * ours.agent.select_action(obs, evaluate=True))  # torque +-2
+
+
+@pytest.mark.parametrize("rewards", ["raw", "denoised"])
+def test_a_peer_sees_the_one_path_in_units_of_what_a_position_earns(rewards, monkeypatch):
+    asked = []
+
+    class Holds:
+        """Holds a full long position, so a reward is the return, less the cost of the first trade."""
+
+        def __init__(self, _name, env, settings, _gamma, _seed):
+            self.env, self.settings = env, settings
+
+        def learn(self, env_steps, on_step):
+            self.env.reset(seed=0)
+            for steps in range(60, env_steps + 1, 60):
+                asked.append(self.env.step(np.ones((60, 1)))[1])
+                assert on_step(steps)
+
+        def act(self, obs):
+            return np.zeros((len(obs), 1))
+
+    monkeypatch.setattr(learners, "build", Holds)
+    job = {
+        "learner": "sb3",
+        "rewards": rewards,
+        "seed": 0,
+        "updates": 400,
+        "settings": {"updates_per_step": 2},
+    }
+    row = one_path.measure(job)
+    # 400 updates are 200 vector steps, ten looks; who is flat captures nothing of the optimum.
+    assert len(asked) == 200
+    assert row["curve"] == [0.0] * 10
+    assert (row["final"], row["best"]) == (0.0, 0.0)
+    assert row["reference"] == pytest.approx(0.954, abs=0.01)  # docs/learning.md, seed 0
+    # 12,000 rewards of few independent looks: the predictor forgets in twenty bars, which the estimate follows.
+    assert np.std(asked[1:]) == pytest.approx(1.0, abs=0.05 if rewards == "raw" else 0.25)
+
+
+def test_a_row_of_the_one_path_by_hand():
+    rows = [
+        {"rewards": "raw", "learner": "sb3", "final": 0.2, "best": 0.5, "reference": 0.8},
+        {"rewards": "raw", "learner": "sb3", "final": 0.4, "best": 0.6, "reference": 0.8},
+    ]
+    assert one_path.table(rows)[2] == "| raw | Stable-Baselines3 | 0.300 (0.200, 0.400) | 0.550 | 0.38 |"
 
 
 def test_a_stopped_journal_goes_on_and_drops_a_cut_line(tmp_path):
