@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
 ONE_THREAD = {
@@ -92,6 +92,32 @@ def run_alone(module: str, job: dict[str, Any]) -> Iterator[dict[str, Any]]:
             f"{module}: exit status 0 is required, found {process.returncode} for {job}; see the error above"
         )
         raise RuntimeError(msg)
+
+
+def run_missing(
+    module: str,
+    wanted: Iterable[dict[str, Any]],
+    results: Path,
+    say: Callable[[dict[str, Any]], str],
+    **done: Any,
+) -> list[dict[str, Any]]:
+    """Run the jobs that the results file lacks, one after the other; return the last row of each.
+
+    Parameters
+    ----------
+    module, wanted : as of `run_alone`; a row repeats its job's values
+    results : the file of rows; what comes is appended
+    say : a row -> what to print of it
+    done : values that only the last row of a job has, where a job has several
+    """
+    journal, rows = Journal(results), []
+    for job in wanted:
+        if not journal.find(**job, **done):
+            for row in run_alone(module, job):
+                journal.add(row)
+                print(f"  {say(row)}", flush=True)
+        rows.append(journal.find(**job, **done)[-1])
+    return rows
 
 
 def pin() -> None:

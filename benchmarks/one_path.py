@@ -98,17 +98,24 @@ def main() -> int:
         jobs.pin()
         print(json.dumps(measure(json.loads(args.job))), flush=True)
         return 0
-    settings, journal, rows = settings_of("tuned") | {"ours": {}}, jobs.Journal(args.results), []
-    for rewards in args.rewards.split(","):
-        for seed in range(args.seeds):
-            for learner in args.learners.split(","):
-                job = {"learner": learner, "rewards": rewards, "seed": seed, "updates": args.updates,
-                       "settings": settings[learner]}  # fmt: skip
-                if not journal.find(**job):
-                    for row in jobs.run_alone("benchmarks.one_path", job):
-                        journal.add(row)
-                        print(f"  {rewards} seed {seed} {learner}: {row['final']}", flush=True)
-                rows += journal.find(**job)[-1:]
+    settings = settings_of("tuned") | {"ours": {}}
+    wanted = [
+        {
+            "learner": learner,
+            "rewards": rewards,
+            "seed": seed,
+            "updates": args.updates,
+            "settings": settings[learner],
+        }
+        for rewards in args.rewards.split(",")
+        for seed in range(args.seeds)
+        for learner in args.learners.split(",")
+    ]
+
+    def say(row: dict[str, Any]) -> str:
+        return f"{row['rewards']} seed {row['seed']} {row['learner']}: {row['final']}"
+
+    rows = jobs.run_missing("benchmarks.one_path", wanted, args.results, say)
     print("\n".join(("", jobs.header(), f"M11, {args.updates:,} updates", "", *table(rows))))
     return 0
 

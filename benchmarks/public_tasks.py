@@ -117,18 +117,17 @@ def main() -> int:
         jobs.pin()
         measure(json.loads(args.job))
         return 0
-    journal, rows = jobs.Journal(args.results), []
-    for task in args.tasks.split(","):
-        for seed in range(args.seeds):
-            for learner in args.learners.split(","):
-                job = {"task": task, "total": args.steps, "seed": seed, "learner": learner}
-                if not journal.find(**job, steps=args.steps):
-                    for row in jobs.run_alone("benchmarks.public_tasks", job):
-                        journal.add(row)
-                        print(
-                            f"  {task} seed {seed} {learner}: {row['return']} at {row['steps']:,}", flush=True
-                        )
-                rows += journal.find(**job, steps=args.steps)[-1:]
+    wanted = [
+        {"task": task, "total": args.steps, "seed": seed, "learner": learner}
+        for task in args.tasks.split(",")
+        for seed in range(args.seeds)
+        for learner in args.learners.split(",")
+    ]
+
+    def say(row: dict[str, Any]) -> str:
+        return f"{row['task']} seed {row['seed']} {row['learner']}: {row['return']} at {row['steps']:,}"
+
+    rows = jobs.run_missing("benchmarks.public_tasks", wanted, args.results, say, steps=args.steps)
     print("\n".join(("", jobs.header(), "", *table(rows))))
     return 0
 

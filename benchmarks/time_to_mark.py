@@ -173,16 +173,17 @@ def main() -> int:
         if args.learners
         else [name for name in learners.LEARNERS if name in settings]
     )
-    journal, rows = jobs.Journal(args.results), []
-    for market in args.markets.split(","):
-        for seed in range(args.seeds):
-            for learner in names:
-                job = {"learner": learner, "market": market, "seed": seed, "settings": settings[learner]}
-                if not journal.find(**job):
-                    for row in jobs.run_alone("benchmarks.time_to_mark", job):
-                        journal.add(row)
-                        print(f"  {market} seed {seed} {learner}: {row['seconds']} s", flush=True)
-                rows += journal.find(**job)[-1:]
+    wanted = [
+        {"learner": learner, "market": market, "seed": seed, "settings": settings[learner]}
+        for market in args.markets.split(",")
+        for seed in range(args.seeds)
+        for learner in names
+    ]
+
+    def say(row: dict[str, Any]) -> str:
+        return f"{row['market']} seed {row['seed']} {row['learner']}: {row['seconds']} s"
+
+    rows = jobs.run_missing("benchmarks.time_to_mark", wanted, args.results, say)
     print("\n".join(("", jobs.header(), f"{HOW[args.how]}, seeds 0-{args.seeds - 1}", "", *table(rows))))
     return 0
 
