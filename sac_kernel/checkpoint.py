@@ -35,17 +35,20 @@ _PROGRESS = ("env_steps", "episodes", "finished")
 """Facts that only grow along a run: which of two states is the newer."""
 
 
-def save_state(folder: Path, state: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    """Write a training state and make it the newest.
+def save_state(
+    folder: Path, state: Mapping[str, Any], facts: Mapping[str, Any], last: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Write a training state and make it the newest; return its entry in the index.
 
     Parameters
     ----------
     folder : the output folder's `state/`
     state : tensors and plain values
     facts : what a reader may know without loading it: identities, env steps, episodes, whether it is finished
+    last : the entry that the last call returned, if this process made it: known to be whole, it is not hashed again
     """
     # Never the newest whole one's place: after a fall-back that is not the newest listed.
-    newest = next((entry for entry in _slots(folder)[0] if _is_whole(folder, entry)), None)
+    newest = last or next((entry for entry in _slots(folder)[0] if _is_whole(folder, entry)), None)
     name = _SLOTS[1 - _SLOTS.index(newest["file"])] if newest else _SLOTS[0]
     content = files.pt_bytes({"schema": STATE_SCHEMA, "facts": files.strict_json(facts), **state})
     files.write_bytes(folder / name, content)
@@ -56,6 +59,7 @@ def save_state(folder: Path, state: Mapping[str, Any], facts: Mapping[str, Any])
         "slots": [entry, newest] if newest else [entry],
     }
     files.write_json(folder / INDEX_FILE, index)
+    return entry
 
 
 def newest_facts(folder: Path) -> dict[str, Any] | None:

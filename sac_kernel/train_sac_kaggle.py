@@ -254,6 +254,7 @@ class KaggleTrainer:
         self._best_score: float | None = None
         self._best: dict[str, Any] | None = None
         self._train_s = 0.0
+        self._newest_state: dict[str, Any] | None = None
 
     @property
     def learning_identity(self) -> dict[str, Any]:
@@ -364,7 +365,8 @@ class KaggleTrainer:
             "updates": self.agent.updates,
             "finished": finished,
         }
-        checkpoint.save_state(self.folder / checkpoint.STATE_FOLDER, state, facts)
+        folder = self.folder / checkpoint.STATE_FOLDER
+        self._newest_state = checkpoint.save_state(folder, state, facts, self._newest_state)
 
     # -- training ----------------------------------------------------------------------------------
 
@@ -483,8 +485,9 @@ class KaggleTrainer:
         files.write_npz(self.folder / "logs" / "training_stats.npz", arrays)
 
     def _finish_training(self) -> FinishedJob:
-        if self._best is None:  # cut before the first evaluation: nothing better is known
-            self._best = self.agent.content()
+        self._best = (
+            self._best or self.agent.content()
+        )  # cut before the first evaluation: nothing better is known
         # Resumed from another folder, it is not here yet.
         files.write_bytes(self._agent_path("best"), files.pt_bytes(self._best))
         finished = self._done >= self.num_episodes
@@ -540,8 +543,7 @@ class KaggleTrainer:
 def main(arguments: list[str] | None = None) -> int:
     """Run the trainer from the command line; return the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    parser = _parser()
-    args = parser.parse_args(arguments)
+    args = _parser().parse_args(arguments)
     try:
         if args.preset:
             args.num_episodes, args.eval_frequency, args.checkpoint_frequency = RUN_PRESETS[args.preset]

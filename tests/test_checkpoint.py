@@ -152,6 +152,19 @@ def test_a_damaged_index_falls_back_to_the_newest_whole_state_and_says_so(
     assert loaded(tmp_path) == (f"state {count}", count)
 
 
+def test_a_state_that_this_process_wrote_is_not_hashed_again_and_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint.files, "file_sha256", None)
+    facts, last = {"env_steps": 1}, None
+    for number in range(5):
+        before = read_json(tmp_path / "state.json")["slots"][:1] if last else []
+        last = checkpoint.save_state(tmp_path, {"number": number}, facts, last)
+        assert read_json(tmp_path / "state.json")["slots"] == [last, *before]
+    monkeypatch.undo()
+    assert checkpoint.load_state(tmp_path)[0]["number"] == 4
+    remove(tmp_path / last["file"])
+    assert checkpoint.load_state(tmp_path)[0]["number"] == 3
+
+
 @pytest.mark.parametrize("harm", [cut, flip, remove])
 def test_a_damaged_index_and_a_torn_newest_state_leave_the_state_before(tmp_path, harm):
     for number in (1, 2, 3):
