@@ -56,6 +56,7 @@ bench: $(READY)-bench benchmarks/peers.toml
 	$(BIN)/python -m benchmarks.agent
 	$(BIN)/python -m benchmarks.agent --memory
 	for how in tuned same shipped; do $(BIN)/python -m benchmarks.time_to_mark --how $$how || exit 1; done
+	$(BIN)/python -m benchmarks.one_path
 	$(BIN)/python -m benchmarks.public_tasks
 
 # How this project and its peers are set for `bench`: a search of a quarter of an hour, where its file is missing.

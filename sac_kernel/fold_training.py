@@ -20,6 +20,7 @@ from sac_kernel import evaluation, train_market, validation
 from sac_kernel.config import require
 from sac_kernel.errors import DataError
 from sac_kernel.feature_engineering import FeaturePipeline
+from sac_kernel.market import HOLE
 from sac_kernel.run_config import DEFAULT_NUM_ENVS, UTD_RATIO, preset_of
 from sac_kernel.sac_agent import Interaction, SACAgent, SACConfig
 from sac_kernel.trading_env import Market, TradingEnvConfig, TradingVectorEnv
@@ -39,7 +40,6 @@ WARMUP_DAYS = 15
 """Trading days before a test block that its features are computed from: over ten half-lives of the slowest."""
 REPORTS = 20
 """Values of each training curve."""
-_HOLE = pd.Timedelta(days=4)  # longer than a weekend with a holiday
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ def block_env(
     """
     if num_envs is None:
         num_envs = max(n for n in range(1, DEFAULT_NUM_ENVS + 1) if config.episode_length % n == 0)
-    edges = np.flatnonzero(np.diff(market.open_time) > _HOLE) + 1
+    edges = np.flatnonzero(np.diff(market.open_time) > HOLE) + 1
     bounds = [*zip([0, *edges], [*edges, len(market.bars)], strict=True)]
     stretches = [
         (max(a, market.first_bar), b)

@@ -20,7 +20,7 @@ from sac_kernel import (
     trials,
     verdict,
 )
-from sac_kernel.expected_return import SIGNIFICANCE
+from sac_kernel.expected_return import LEAST_RUNS, SIGNIFICANCE
 from sac_kernel.sac_agent import SACAgent
 
 if TYPE_CHECKING:
@@ -208,9 +208,14 @@ def _with_notes(
 
 def _expectation_note(fit: Mapping[str, Any]) -> str:
     """Return in words what the train rows' features say of the returns of a decision (`train_market.lay_out`)."""
-    bars = fit["horizon_bars"]
+    bars = fit["decision_bars"]
     what = "the next return" if bars == 1 else f"the mean of the next {bars} returns"
     t_stat = f"{fit['t_stat']:.1f} standard errors out of fold"
+    if bars > 1 and fit["t_stat"] == 0.0:
+        return (
+            f"Train rows: too few to tell what the features say of {what}: {LEAST_RUNS} runs of four decisions are "
+            "asked for. The agent learnt from its costs alone."
+        )
     if fit["head"] == "flat":
         return (
             f"Train rows: what the features say of {what} is no more than noise ({t_stat}, "

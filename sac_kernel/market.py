@@ -43,6 +43,9 @@ _ATR_FLOOR = 1e-8
 _CLOSE_OUT_SHARE = 0.5  # of the minimum margin (ESMA): equity below notional / 60 is closed out
 
 
+HOLE = np.timedelta64(4, "D")
+"""Between bars, longer than a weekend with a holiday: rows were left out here."""
+
 _PATH_LIMITS = ("stop_loss_bps", "take_profit_bps", "daily_loss_limit", "drawdown_stop", "kill_loss")
 """What ends a position by the path of prices."""
 
@@ -206,12 +209,15 @@ class Market:
 
     @property
     def mid_return(self) -> FloatArray:
-        """Return the realised log return of mid from close t to close t + 1 in row t, NaN in the last; (n_bars,).
+        """Return the realised log return of mid from close t to close t + 1 in row t; (n_bars,).
 
-        What `expected_return` is the expectation of: mid, so that the spread's own clock is not taken for a move.
+        NaN in the last row and where a `HOLE` follows: no position is held over it. What `expected_return` is made
+        from: mid, so that the spread's own clock is not taken for a move.
         """
         mid = self.bars[:, Bar.CLOSE] * (1.0 + self.par[Par.SIDE] * self.bars[:, Bar.SPREAD_CLOSE] / 2.0)
-        return np.append(np.diff(np.log(mid)), np.nan)
+        returns = np.diff(np.log(mid))
+        returns[np.diff(self.open_time) > HOLE] = np.nan
+        return np.append(returns, np.nan)
 
     @property
     def interval_bars(self) -> int:

@@ -43,7 +43,7 @@ def lay_out(
     own = features.drop(columns=auxiliary_task.FEATURE, errors="ignore")
     purge, horizon = MEMORY_S // market.bar_seconds, market.interval_bars
     fit = fit_expected_return(own, market.mid_return, purge=purge, horizon=horizon)
-    facts = {**fit.summary(), "horizon_bars": horizon}
+    facts = {**fit.summary(), "decision_bars": horizon}
     texts = (f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items())
     logger.info("expected return of the train rows: %s", ", ".join(texts))
     return prepare_market(bars, features, config, close_at_end=False, expected_return=fit.train), facts

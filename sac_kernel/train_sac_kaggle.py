@@ -141,6 +141,7 @@ class KaggleTrainer:
         self._warm_start = warm_start
         self.stats: dict[str, list[Any]] = {key: [] for key in STATS_KEYS}
         self._loaded = self._prepared = False
+        self._newest_state: dict[str, Any] | None = None
         self.job: FinishedJob | None = None
         self.judgement: evaluation.Judgement | None = None
         self.summary: dict[str, Any] = {}
@@ -254,7 +255,6 @@ class KaggleTrainer:
         self._best_score: float | None = None
         self._best: dict[str, Any] | None = None
         self._train_s = 0.0
-        self._newest_state: dict[str, Any] | None = None
 
     @property
     def learning_identity(self) -> dict[str, Any]:
@@ -283,7 +283,7 @@ class KaggleTrainer:
     # -- resume ------------------------------------------------------------------------------------
 
     def _start_or_resume(self) -> None:
-        own = self.folder / checkpoint.STATE_FOLDER
+        own, self._newest_state = self.folder / checkpoint.STATE_FOLDER, None
         if self.resume not in RESUME_MODES:
             self._restore(Path(self.resume), *checkpoint.load_state(Path(self.resume)))
         else:
@@ -485,9 +485,8 @@ class KaggleTrainer:
         files.write_npz(self.folder / "logs" / "training_stats.npz", arrays)
 
     def _finish_training(self) -> FinishedJob:
-        self._best = (
-            self._best or self.agent.content()
-        )  # cut before the first evaluation: nothing better is known
+        if self._best is None:  # cut before the first evaluation: nothing better is known
+            self._best = self.agent.content()
         # Resumed from another folder, it is not here yet.
         files.write_bytes(self._agent_path("best"), files.pt_bytes(self._best))
         finished = self._done >= self.num_episodes

@@ -114,11 +114,11 @@ def test_overlapping_returns_are_not_taken_for_as_many_looks():
     # Each row's mean of 24 returns shares 23 of them with the next, and features fade as slowly.
     flat = 0
     for seed in range(40):
-        columns = [slow(6_000, 0.0, 100 * seed + i)[0] for i in range(4)]
+        columns = [slow(6_000, 0.0, 1_000 + 4 * seed + i)[0] for i in range(4)]
         returns = np.random.default_rng(seed).standard_normal(6_000)
         fitted = fit_expected_return(np.stack(columns, axis=1), returns, boosting=False, horizon=24)
         flat += fitted.head == "flat"
-    assert flat >= 37
+    assert flat >= 38  # about one in a hundred is expected to be taken for a signal
 
 
 def test_too_few_independent_looks_show_nothing():
@@ -129,7 +129,7 @@ def test_too_few_independent_looks_show_nothing():
     assert fit_expected_return(z[:, None], y, boosting=False, horizon=2).head == "ridge"
 
 
-@pytest.mark.parametrize("row", [2_500, 1_950, 3_020])
+@pytest.mark.parametrize("row", [2_500, 1_950, 3_068])
 def test_over_a_horizon_the_purge_covers_what_the_targets_overlap(row):
     x, y, _ = planted(ic=0.2, rows=5_000)
     other = y.copy()
@@ -158,6 +158,16 @@ def test_the_non_linear_head_is_kept_where_it_wins_and_only_there():
     assert (truth @ curved.train) / (curved.train @ curved.train) == pytest.approx(1.0, abs=0.15)
     assert straight.head == "ridge"
     assert fit_expected_return(x, truth + noise, boosting=False).head == "flat"
+
+
+def test_over_a_horizon_the_non_linear_head_may_win_too():
+    z, y = slow(60_000, ic=0.0, seed=4)
+    y = y + 0.2 * (z**2 - 1) / np.sqrt(2)
+    fitted = fit_expected_return(z[:, None], y, horizon=4)
+    assert fitted.head == "boosting"
+    # z^2 - 1 fades by .98^2 a row.
+    truth = 0.2 * (z**2 - 1) / np.sqrt(2) * np.mean(0.98 ** (2 * np.arange(4)))
+    assert np.polyfit(truth, fitted.train, 1)[0] == pytest.approx(1.0, abs=0.15)
 
 
 def test_fits_are_equal_bit_for_bit():

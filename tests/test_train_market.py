@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from sac_kernel import train_market
+from sac_kernel import job_outputs, train_market
 from sac_kernel.bar_engine import Bar
 from sac_kernel.data_pipeline import write_processed
 from sac_kernel.errors import DataError
@@ -88,6 +88,21 @@ def test_a_decision_of_two_bars_is_told_what_to_expect_of_two_bars():
     last = np.diff(np.log(market.bars[:, Bar.CLOSE]))[market.first_bar - 1 : -1]
     assert np.polyfit(last, expected, 1)[0] == pytest.approx(-0.11375, abs=0.03)
     assert train_market.reward_scale(market) == pytest.approx(1.0 / (2 * np.std(expected)), rel=1e-4)
+
+
+def test_the_report_says_over_how_many_bars_and_when_there_are_too_few():
+    fit = {"head": "ridge", "out_of_fold_share": 0.0004, "t_stat": 3.1, "decision_bars": 12}
+    assert "explain 0.040% of the variance of the mean of the next 12 returns (ridge, 3.1" in note_of(fit)
+    assert "of the mean of the next 12 returns is no more than noise (1.8" in note_of(
+        fit, head="flat", t_stat=1.8
+    )
+    assert "too few to tell what the features say of the mean of the next 12 returns: 30 runs" in note_of(
+        fit, head="flat", t_stat=0.0
+    )
+
+
+def note_of(fit, **changed):
+    return job_outputs._expectation_note({**fit, **changed})
 
 
 def test_prices_that_never_move_are_refused_by_name():
