@@ -229,7 +229,7 @@ def block_env(
     """
     if num_envs is None:
         num_envs = max(n for n in range(1, DEFAULT_NUM_ENVS + 1) if config.episode_length % n == 0)
-    edges = np.flatnonzero(np.diff(market.open_time) > HOLE) + 1
+    edges = np.flatnonzero(np.diff(market.open_time.to_numpy("datetime64[ns]")) > HOLE) + 1
     bounds = [*zip([0, *edges], [*edges, len(market.bars)], strict=True)]
     stretches = [
         (max(a, market.first_bar), b)

@@ -216,7 +216,7 @@ class Market:
         """
         mid = self.bars[:, Bar.CLOSE] * (1.0 + self.par[Par.SIDE] * self.bars[:, Bar.SPREAD_CLOSE] / 2.0)
         returns = np.diff(np.log(mid))
-        returns[np.diff(self.open_time) > HOLE] = np.nan
+        returns[np.diff(self.open_time.to_numpy("datetime64[ns]")) > HOLE] = np.nan
         return np.append(returns, np.nan)
 
     @property
