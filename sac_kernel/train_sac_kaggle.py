@@ -119,13 +119,9 @@ class KaggleTrainer:
         length, where = self.env_config.episode_length, "KaggleTrainer"
         if num_envs is None:
             num_envs = max(n for n in range(1, DEFAULT_NUM_ENVS + 1) if length % n == 0)
-        for name, value in (
-            ("num_episodes", num_episodes),
-            ("eval_frequency", eval_frequency),
-            ("checkpoint_frequency", checkpoint_frequency),
-            ("num_envs", num_envs),
-            ("time_budget_s", time_budget_s),
-        ):
+        names = ("num_episodes", "eval_frequency", "checkpoint_frequency", "num_envs", "time_budget_s")
+        values = (num_episodes, eval_frequency, checkpoint_frequency, num_envs, time_budget_s)
+        for name, value in zip(names, values, strict=True):
             require(value > 0, where, f"{name} must be > 0", value)
         check_divides(num_envs, length)
         job_folders.check_file_count(1, num_episodes, checkpoint_frequency)
