@@ -1,11 +1,11 @@
-"""What a peer's agent makes of one finite path (M11): Stable-Baselines3 and SBX beside this project's default.
+"""What agents make of one finite path (M11): Stable-Baselines3, SBX and this project, tuned and as `make prove` has it.
 
-python -m benchmarks.one_path                                  both peers, tuned, realised and denoised rewards
+python -m benchmarks.one_path                                  all of them, realised and denoised rewards
 python -m benchmarks.one_path --learners sb3 --rewards raw     one of them
 
-The peers have the settings that the committed search found on M4 (benchmarks/peers.toml), the path, accounts
-and seeds of `proof`, and rewards in units of `reward_spread`, as this project's agent has. Denoised rewards are this
-project's; a peer by itself has the realised ones. `ours` is the default of `make prove`, not the tuned setting.
+Tuned are the settings that the committed search found on M4 (benchmarks/peers.toml). Path, accounts and seeds are
+those of `proof`, and rewards are in units of `reward_spread`, as this project's agent has them. Denoised rewards are
+this project's; a peer by itself has the realised ones.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 MARKET = MARKETS["M11"]
 REWARDS = ("raw", "denoised")
+DEFAULT = "ours-default"
+TITLES = {**learners.TITLES, "ours": "this project, tuned", DEFAULT: "this project, default"}
 
 
 def _divided(spread: float, reward: FloatArray) -> FloatArray:
@@ -41,7 +43,7 @@ def _divided(spread: float, reward: FloatArray) -> FloatArray:
 def measure(job: dict[str, Any]) -> dict[str, Any]:
     """Return one run's row: the captured share at ten looks, the reference of its path."""
     setting = Setting(job["updates"], job["rewards"], {}, lambda _: None)
-    if job["learner"] == "ours":
+    if job["learner"] == DEFAULT:
         found = prove(MARKET.name, range(job["seed"], job["seed"] + 1), setting).rows[0]
         return {**job, "final": round(found.final, 4), "best": round(found.best, 4),
                 "reference": round(found.reference, 4)}  # fmt: skip
@@ -76,7 +78,7 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
         best = statistics.median(row["best"] for row in mine)
         share = statistics.median(row["final"] / row["reference"] for row in mine)
         lines.append(
-            f"| {rewards} | {learners.TITLES[learner]} | {statistics.median(finals):.3f} "
+            f"| {rewards} | {TITLES[learner]} | {statistics.median(finals):.3f} "
             f"({', '.join(f'{final:.3f}' for final in finals)}) | {best:.3f} | {share:.2f} |"
         )
     return lines
@@ -87,7 +89,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.one_path", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--learners", default=",".join(learners.LEARNERS), help="names, comma-separated")
+    parser.add_argument(
+        "--learners", default=",".join((DEFAULT, *learners.LEARNERS)), help="names, comma-separated"
+    )
     parser.add_argument("--rewards", default=",".join(REWARDS), help="kinds, comma-separated")
     parser.add_argument("--seeds", type=int, default=2, help="how many")
     parser.add_argument("--updates", type=int, default=10_000)
@@ -98,7 +102,7 @@ def main() -> int:
         jobs.pin()
         print(json.dumps(measure(json.loads(args.job))), flush=True)
         return 0
-    settings = settings_of("tuned") | {"ours": {}}
+    settings = settings_of("tuned") | {DEFAULT: {}}
     wanted = [
         {
             "learner": learner,
