@@ -64,7 +64,7 @@ def greedy_return(task: str, learner: Learner) -> float:
 def measure(job: dict[str, Any]) -> None:
     """Train one learner on one task and print a row at every look, the last one at the end."""
     task, total = job["task"], job["total"]
-    name, settings = VARIANTS[job["learner"]]
+    name, settings = VARIANTS[job["learner"]][0], job["settings"]
     env = gym.make(task)
     clock = jobs.Clock()
     trained = learners.build(name, env, settings, GAMMA, job["seed"])
@@ -118,7 +118,13 @@ def main() -> int:
         measure(json.loads(args.job))
         return 0
     wanted = [
-        {"task": task, "total": args.steps, "seed": seed, "learner": learner}
+        {
+            "task": task,
+            "total": args.steps,
+            "seed": seed,
+            "learner": learner,
+            "settings": VARIANTS[learner][1],
+        }
         for task in args.tasks.split(",")
         for seed in range(args.seeds)
         for learner in args.learners.split(",")

@@ -215,7 +215,7 @@ def test_only_what_the_results_file_lacks_is_run(tmp_path, monkeypatch, capsys):
 
 
 def test_a_run_in_a_process_of_its_own_prints_its_rows(tmp_path):
-    job = {"task": "Pendulum-v1", "total": 10, "seed": 0, "learner": "ours-default"}
+    job = {"task": "Pendulum-v1", "total": 10, "seed": 0, "learner": "ours-default", "settings": {}}
     rows = list(jobs.run_alone("benchmarks.public_tasks", job))
     assert [row["steps"] for row in rows] == [2, 4, 6, 8, 10]
     # An untrained pendulum hangs or spins: 200 steps of at most pi^2 + .1 x 64 + .001 x 4 each.
@@ -227,7 +227,8 @@ def test_a_run_that_fails_says_which(capfd):
     with pytest.raises(RuntimeError, match="unknown-task"):
         list(
             jobs.run_alone(
-                "benchmarks.public_tasks", {"task": "unknown-task", "total": 5, "seed": 0, "learner": "ours"}
+                "benchmarks.public_tasks",
+                {"task": "unknown-task", "total": 5, "seed": 0, "learner": "ours", "settings": {}},
             )
         )
 
