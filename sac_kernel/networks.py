@@ -47,6 +47,11 @@ class Actor(nn.Module):
         pre_tanh = mean + log_std.exp() * noise
         return torch.tanh(pre_tanh), squashed_log_prob(pre_tanh, noise, log_std)
 
+    def explore(self, obs: Tensor, noise: Tensor) -> Tensor:
+        """Return the actions of `sample` (B, A) without their densities."""
+        mean, log_std = self(obs)
+        return torch.tanh(mean + log_std.exp() * noise)
+
     def greedy(self, obs: Tensor) -> Tensor:
         """Return tanh(mean), the deterministic action; (B, S) -> (B, A)."""
         return torch.tanh(self(obs)[0])

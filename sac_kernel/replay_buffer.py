@@ -52,7 +52,8 @@ class ReplayBuffer:
             raise NonFiniteError(msg)
         before_end = min(n, self.capacity - self._next)
         self._rows[self._next : self._next + before_end] = packed[:before_end].to(self._rows.device)
-        self._rows[: n - before_end] = packed[before_end:].to(self._rows.device)
+        if before_end < n:
+            self._rows[: n - before_end] = packed[before_end:].to(self._rows.device)
         self._next = (self._next + n) % self.capacity
         self._size = min(self._size + n, self.capacity)
 

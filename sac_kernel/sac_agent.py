@@ -93,13 +93,13 @@ class SACAgent:
         """
         obs = torch.as_tensor(np.asarray(state, np.float32), device=self.device)
         self.check_width(obs.shape[-1])
-        with torch.no_grad():
+        with torch.inference_mode():
             if evaluate:
                 action = self.nets.average.greedy(obs)
             else:
                 shape = (*obs.shape[:-1], self.config.action_dim)
                 noise = torch.randn(shape, generator=self.generator, device=self.device)
-                action = self.nets.actor.sample(obs, noise)[0]
+                action = self.nets.actor.explore(obs, noise)
         result: FeatureArray = action.cpu().numpy()
         return result
 

@@ -98,6 +98,15 @@ def test_log_std_keeps_its_gradient_where_a_clamp_would_lose_it():
     assert float(actor.head.bias.grad[1]) == pytest.approx(6.3552e-4, rel=1e-3)
 
 
+def test_exploring_is_sampling_without_the_density():
+    generator = torch.Generator().manual_seed(5)
+    actor = Actor(3, 2, (8,))
+    torch.nn.init.normal_(actor.head.weight, generator=generator)
+    obs, noise = torch.randn(40, 3, generator=generator), torch.randn(40, 2, generator=generator)
+    assert torch.equal(actor.explore(obs, noise), actor.sample(obs, noise)[0])
+    assert not torch.equal(actor.explore(obs, noise), actor.explore(obs, -noise))
+
+
 def test_greedy_action_is_tanh_of_the_mean():
     action = actor_with_head(0.5, 1.0).greedy(torch.randn(4, 3)).detach()
     torch.testing.assert_close(action, torch.full((4, 1), math.tanh(0.5)))
