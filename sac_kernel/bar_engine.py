@@ -585,6 +585,22 @@ def run_targets(
 
 
 @_jit
+def decide(  # noqa: PLR0913  # all that a pass reads and writes
+    s: FloatArray, bars: FloatArray, par: FloatArray, market: FeatureArray, action: float, out: FloatArray,
+    n: int, obs: FeatureArray,
+) -> bool:  # fmt: skip
+    """Make decision `n` of a pass and write the observation after it; return whether there is another.
+
+    `out` has shape (decisions, 5): what `record` writes, then the target asked for.
+    """
+    out[n, 4] = target_of(s, par, action)
+    step(s, bars, par, out[n, 4])
+    record(s, bars, par, out[n])
+    observe(s, bars, par, market, obs)
+    return s[_TERM] == 0.0 and s[_TRUNC] == 0.0
+
+
+@_jit
 def record(s: FloatArray, bars: FloatArray, par: FloatArray, out: FloatArray) -> None:
     """Write [index of the last closed bar, equity, exposure over equity, costs paid] into `out`."""
     out[0], out[1] = s[_T], s[_E]

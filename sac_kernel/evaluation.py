@@ -130,13 +130,12 @@ def run_policy(market: Market, policy: Policy, start_equity: float, name: str, t
     """Run a policy that sees observations over the whole market."""
     state, obs = _start(market, start_equity)
     bars, par = market.bars, market.par
-    records, actions = np.empty((len(bars), 4)), []
-    while not (state[Acc.TERMINATED] or state[Acc.TRUNCATED]):
-        bar_engine.observe(state, bars, par, market.observed, obs)
-        actions.append(bar_engine.target_of(state, par, policy(obs)))
-        bar_engine.step(state, bars, par, actions[-1])
-        bar_engine.record(state, bars, par, records[len(actions) - 1])
-    return _result(market, state, records[: len(actions)], np.asarray(actions), name, tier)
+    out, n, more = np.empty((len(bars), 5)), 0, True
+    bar_engine.observe(state, bars, par, market.observed, obs)
+    while more:
+        more = bar_engine.decide(state, bars, par, market.observed, policy(obs), out, n, obs)
+        n += 1
+    return _result(market, state, out[:n, :4], out[:n, 4].copy(), name, tier)
 
 
 def run_targets(
