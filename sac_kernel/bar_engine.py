@@ -122,13 +122,12 @@ _SHARPE_FLOOR = 0.01  # of the variance of a full position: a long flat stretch 
 # Plain ints: numba folds them into the code.
 _OPEN, _HIGH, _LOW, _CLOSE = 0, 1, 2, 3
 _SO, _SC, _NG, _NB, _TRADABLE, _DAY, _SIGMA, _SIZE, _EXPECTED = 4, 5, 6, 7, 8, 9, 10, 11, 12
-_COLUMNS = 13
 (_SIDE, _CAP, _COMM, _SLIP, _SWL, _SWS, _SL, _TP, _MARGIN, _K, _CAE, _PNLB, _IMPACT, _DAILY, _DDSTOP, _KILL,
  _PAUSE, _REWARD, _LAMBDA, _ETA, _MINO) = range(21)  # fmt: skip
 (_T, _LEFT, _CASH, _U, _ENTRY, _E, _E0, _PEAK, _DD, _HELD, _CSPR, _CCOM, _CSLIP, _CSWAP, _TURN, _TRADES,
  _DE, _DN, _DM, _DM2, _TERM, _TRUNC, _OUTS, _TARGET, _HALT, _LPEAK, _SA, _SB) = range(28)  # fmt: skip
 _MEAN_VARIANCE, _SHARPE, _EXPECTED_REWARD = 1, 2, 3
-_NO_TARGET = 9.0
+_NO_TARGET, _COLUMNS = 9.0, 13
 _HOLDING_TIME = np.minimum(np.log1p(np.arange(4096)) / 5.0, _OBS_CLIP).astype(np.float32)
 
 _jit = numba.njit(cache=True, fastmath=False, error_model="numpy")
@@ -354,11 +353,10 @@ def step(s: FloatArray, bars: FloatArray, par: FloatArray, action: float) -> flo
     costs and the account stay realised. EXPECTED, for every bar of a decision, is that of the close it was made at.
     A bar with an exit or ruin pays its realised change.
     """
-    before, t = s[_E], int(s[_T])
-    first, last_bar = t, bars.shape[0] - 1
+    before, first, last_bar = s[_E], int(s[_T]), bars.shape[0] - 1
     target = target_of(s, par, action)
     waiting = target != s[_TARGET]
-    expected, hoped = 0.0, bars[t, _EXPECTED]
+    t, expected, hoped = first, 0.0, bars[first, _EXPECTED]
     for _ in range(int(par[_K])):
         if t >= last_bar:
             break
@@ -572,10 +570,7 @@ def _sharpe_ann(days: float, mean: float, m2: float) -> float:
 def run_targets(
     s: FloatArray, bars: FloatArray, par: FloatArray, targets: FloatArray, out: FloatArray
 ) -> int:
-    """Follow a fixed sequence of targets to its end; return the number of decisions made.
-
-    `out` has shape (n, 4): after each decision the index of its last bar, equity, exposure, costs paid.
-    """
+    """Follow targets to their end and `record` each decision in `out`, shape (n, 4); return the number made."""
     n = 0
     while n < targets.size and s[_TERM] == 0.0 and s[_TRUNC] == 0.0:
         step(s, bars, par, targets[n])
@@ -589,10 +584,7 @@ def decide(  # noqa: PLR0913  # all that a pass reads and writes
     s: FloatArray, bars: FloatArray, par: FloatArray, market: FeatureArray, action: float, out: FloatArray,
     n: int, obs: FeatureArray,
 ) -> bool:  # fmt: skip
-    """Make decision `n` of a pass and write the observation after it; return whether there is another.
-
-    `out` has shape (decisions, 5): what `record` writes, then the target asked for.
-    """
+    """Make decision `n`: `record` it and its target in `out`, shape (n, 5), and `observe`; return if more follow."""
     out[n, 4] = target_of(s, par, action)
     step(s, bars, par, out[n, 4])
     record(s, bars, par, out[n])
