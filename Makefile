@@ -34,8 +34,8 @@ KAGGLE ?= 2.2.5
 test-client: $(READY)-dev
 	$(PIP) install --quiet "kaggle==$(KAGGLE)"
 	KAGGLE_CLIENT_PYTHON="$$(cd "$(BIN)" && pwd)/python" OMP_NUM_THREADS=1 \
-		$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/test_kaggle_client.py tests/test_kaggle_failures.py \
-		tests/test_kaggle_standin.py tests/test_kaggle_story.py tests/kaggle_standin; \
+		$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/kaggle/test_client.py tests/kaggle/test_failures.py \
+		tests/kaggle/test_standin.py tests/kaggle/test_story.py tests/kaggle_standin; \
 		status=$$?; $(PIP) install --quiet -r requirements/run.txt -c requirements/$(IMAGE).txt; exit $$status
 
 lint: $(READY)-dev
@@ -94,7 +94,7 @@ soak: $(READY)-dev
 # Line and branch coverage of the suite without the soak, whose memory the tracer changes; what is not covered is listed with its lines.
 coverage: $(READY)-trust
 	OMP_NUM_THREADS=1 $(BIN)/python -m coverage run -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
-		--ignore tests/test_soak.py
+		--ignore tests/experiment/test_soak.py
 	$(BIN)/python -m coverage combine -q
 	$(BIN)/python -m coverage report
 
@@ -121,7 +121,7 @@ locked:
 # The exported agent against torch: the short tests, then a million random states of MODEL.
 MODEL ?= outputs/agent_1_final.pt
 parity: $(READY)-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/test_export.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/live/test_export.py
 	$(BIN)/python -m benchmarks.export "$(MODEL)"
 
 check-wheels:

@@ -15,25 +15,20 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sac_kernel import (
-    MODULES,
-    __version__,
-    files,
-    job_folders,
-    kernel_notebook,
-    probe,
-    rehearsal,
-    report,
-    runtime,
-    trials,
-    wheels,
-)
-from sac_kernel.data_pipeline import DataConfig, DataPipeline, ProcessedData, read_processed, write_processed
-from sac_kernel.errors import ConfigError, SacKernelError
-from sac_kernel.kaggle_client import KaggleClient
-from sac_kernel.kaggle_run import KaggleRun, check_accelerator
-from sac_kernel.run_config import RunConfig
-from sac_kernel.runtime import CODE_MANIFEST, DATA_FILE, LOCAL_DATA, code_hash
+from sac_kernel import MODULES, __version__, inlined_files
+from sac_kernel.core import files, paths
+from sac_kernel.core.errors import ConfigError, SacKernelError
+from sac_kernel.core.packages import code_hash
+from sac_kernel.core.paths import CODE_MANIFEST, DATA_FILE, LOCAL_DATA
+from sac_kernel.experiment import output_layout
+from sac_kernel.experiment.run_config import RunConfig
+from sac_kernel.kaggle import kernel_notebook, probe, rehearsal, wheels
+from sac_kernel.kaggle.client import KaggleClient
+from sac_kernel.kaggle.run import KaggleRun, check_accelerator
+from sac_kernel.prices.pipeline import DataConfig, DataPipeline
+from sac_kernel.prices.processed_file import ProcessedData, read_processed, write_processed
+from sac_kernel.report import page
+from sac_kernel.stats import trials
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,7 +42,7 @@ DATASET_METADATA = ROOT / "dataset-metadata.json"
 BUILD = ROOT / "build"
 LEDGER = ROOT / "data" / trials.NAME
 LEDGER_AT_START = BUILD / trials.NAME
-WARM_START = BUILD / runtime.WARM_START
+WARM_START = BUILD / paths.WARM_START
 DATASETS = ("data", "code")
 DEFAULT_NAME = "sac-trading"
 _RETRY_S = 3.0  # first pause before a failed call is tried again
@@ -217,7 +212,7 @@ def _follow_and_fetch(run: KaggleRun, args: argparse.Namespace) -> int:
 
 def _say_fetched(manifest: Mapping[str, Any], folder: Path) -> int:
     summary = files.read_json(folder / "summary.json")
-    print(f"\n{report.text_table(summary['table'])}\n\n{summary['verdict']['sentence']}\n")
+    print(f"\n{page.text_table(summary['table'])}\n\n{summary['verdict']['sentence']}\n")
     print(f"report    {_shown(folder / 'report.html')}")
     if manifest["status"] != "complete":
         print("next      python build_kernel.py --resume, or --until-done")
@@ -270,10 +265,11 @@ def _data(args: argparse.Namespace) -> ProcessedData:
 def _stage_code(folder: Path) -> None:
     """Write a readable copy of the modules, the wheels that could be had, and code_manifest.json."""
     hashes = {}
-    for name in ("__init__", *MODULES):
-        text = kernel_notebook.module_source(PACKAGE, name)
-        files.write_text(folder / f"{name}.py", text)
-        hashes[f"{name}.py"] = files.sha256(text.encode())
+    for file in inlined_files():
+        text = kernel_notebook.module_source(PACKAGE, file)
+        flat = file.replace("/", ".")  # a dataset is uploaded without its folders
+        files.write_text(folder / flat, text)
+        hashes[flat] = files.sha256(text.encode())
     trials.merge(folder / trials.NAME, [LEDGER_AT_START])  # empty at first: then nothing was tried before
     if WARM_START.is_file():
         shutil.copyfile(WARM_START, folder / WARM_START.name)
@@ -296,13 +292,13 @@ def _rehearse(
     notebook: Path, datasets: dict[str, Path], parameters: Mapping[str, Any], output: Path, *, fresh: bool
 ) -> int:
     folder = BUILD / "rehearsal"
-    if fresh and job_folders.move_to_previous(folder / "working"):
+    if fresh and output_layout.move_to_previous(folder / "working"):
         print("--fresh: the earlier rehearsal's outputs moved to previous/")
     print("Rehearsing: this very notebook, in a folder laid out as on Kaggle, without network.\n", flush=True)
     done = rehearsal.rehearse(notebook, folder, datasets)
     summary = done.summary
     trials.merge(LEDGER, [done.working / trials.NAME])
-    print(f"\n{report.text_table(summary['table'])}\n\n{summary['verdict']['sentence']}\n")
+    print(f"\n{page.text_table(summary['table'])}\n\n{summary['verdict']['sentence']}\n")
     print(f"report    {_shown(done.working / 'report.html')}\nnotebook  {_shown(done.html)}")
     fetched = files.read_json(path) if (path := output / "summary.json").is_file() else None
     plain = {k: v for k, v in parameters.items() if k not in ("num_episodes", "expect_data_hash")}

@@ -23,10 +23,12 @@ from benchmarks.levers import (
     relabelled,
     warm_start,
 )
-from sac_kernel import runtime
-from sac_kernel.proof import PATH_BARS, UTD_RATIO, Setting, prove
-from sac_kernel.sac_agent import SACConfig
-from sac_kernel.synthetic_markets import MARKETS, Judge, Optimum
+from sac_kernel.agent.config import SACConfig
+from sac_kernel.core import packages
+from sac_kernel.core.device import set_threads
+from sac_kernel.experiment.proof import PATH_BARS, Setting, prove
+from sac_kernel.experiment.run_config import UTD_RATIO
+from sac_kernel.market.known_answer import MARKETS, Judge, Optimum
 
 MARKET = MARKETS["M11"]
 MEMBERS = 3
@@ -111,9 +113,9 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=10_000)
     parser.add_argument("--only", default="", help="rows whose name contains this")
     args = parser.parse_args()
-    runtime.set_threads(1)
+    set_threads(1)
     print(
-        f"{time.strftime('%Y-%m-%d', time.gmtime())}, one thread; {runtime.versions()}; {args}; {PATH_BARS} bars"
+        f"{time.strftime('%Y-%m-%d', time.gmtime())}, one thread; {packages.versions()}; {args}; {PATH_BARS} bars"
     )
     lines = ["| change | captured, each seed | turnover | best on the way |", "|---|---|---|---|"]
     for name, setting in settings(args.updates).items():

@@ -32,11 +32,15 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from sac_kernel import evaluation, runtime
-from sac_kernel.replay_buffer import Batch
-from sac_kernel.sac_agent import SACAgent, SACConfig
-from sac_kernel.trading_env import TradingEnvConfig, TradingVectorEnv, prepare_market
-from sac_kernel.train_sac_kaggle import KaggleTrainer
+from sac_kernel.agent.config import SACConfig
+from sac_kernel.agent.replay import Batch
+from sac_kernel.agent.sac import SACAgent
+from sac_kernel.backtest import evaluation
+from sac_kernel.core import packages
+from sac_kernel.core.device import set_threads
+from sac_kernel.experiment.trainer import KaggleTrainer
+from sac_kernel.market.envs import TradingVectorEnv
+from sac_kernel.market.market import TradingEnvConfig, prepare_market
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -189,7 +193,7 @@ def memory() -> None:
     """Print peak memory beyond the framework's, with a million transitions and a million bars in use."""
     from benchmarks.data import peak_mb
     from benchmarks.market import synthetic
-    from sac_kernel.sac_agent import Interaction
+    from sac_kernel.agent.sac import Interaction
 
     def train(n: int, *, keep: bool) -> int:
         config, frames = TradingEnvConfig(), synthetic(n)
@@ -223,7 +227,8 @@ def memory() -> None:
 
 def guide(folder: Path, episodes: int) -> None:
     """Train as the guide does on the bars of a folder and print time, updates and the share of gradient work."""
-    from sac_kernel.data_pipeline import DataConfig, DataPipeline, write_processed
+    from sac_kernel.prices.pipeline import DataConfig, DataPipeline
+    from sac_kernel.prices.processed_file import write_processed
 
     logging.getLogger("sac_kernel").setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory() as scratch:
@@ -287,8 +292,8 @@ def main() -> int:
     args = parser.parse_args()
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
-    runtime.set_threads(args.threads)
-    print(timing.header(runtime.versions(), args.threads, args.rounds))
+    set_threads(args.threads)
+    print(timing.header(packages.versions(), args.threads, args.rounds))
     if args.memory:
         memory()
     elif args.guide:

@@ -14,9 +14,10 @@ import time
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from sac_kernel import audit
-from sac_kernel.feature_engineering import FeaturePipeline
-from sac_kernel.trading_env import TradingEnvConfig, TradingEnvironment
+from sac_kernel.features.pipeline import FeaturePipeline
+from sac_kernel.market import audit
+from sac_kernel.market.envs import TradingEnvironment
+from sac_kernel.market.market import TradingEnvConfig
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,9 +15,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from benchmarks.levers import next_features_head, next_return_head
-from sac_kernel import runtime
-from sac_kernel.proof import PATH_BARS, Setting, prove
-from sac_kernel.synthetic_markets import MARKETS, Paths
+from sac_kernel.core import packages
+from sac_kernel.core.device import set_threads
+from sac_kernel.experiment.proof import PATH_BARS, Setting, prove
+from sac_kernel.market.known_answer import MARKETS, Paths
 
 MARKET = MARKETS["M11"]
 CLUSTERS, LATENT = 8, 8
@@ -63,8 +64,8 @@ def main() -> None:
     parser.add_argument("--rewards", default="raw,denoised")
     parser.add_argument("--only", default="", help="candidates whose name contains this")
     args = parser.parse_args()
-    runtime.set_threads(1)
-    print(f"{time.strftime('%Y-%m-%d', time.gmtime())}, one thread; {runtime.versions()}; {args}")
+    set_threads(1)
+    print(f"{time.strftime('%Y-%m-%d', time.gmtime())}, one thread; {packages.versions()}; {args}")
     path = MARKET.simulate(PATH_BARS // 10, 1, np.random.default_rng(1_000))
     shares = clusters_share(path)
     print(

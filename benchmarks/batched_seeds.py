@@ -12,8 +12,9 @@ from benchmarks.timing import compare, header  # before torch: it sets the threa
 # ruff: isort: split
 import torch
 
-from sac_kernel import runtime, sac_update
-from sac_kernel.networks import Critic
+from sac_kernel.agent import update as sac_update
+from sac_kernel.agent.networks import Critic
+from sac_kernel.core import packages
 
 WIDTH, HIDDEN, BATCH = 42, (64, 64), 256
 UPDATES = 20
@@ -43,7 +44,7 @@ def main() -> None:
     """Measure and print one row a K."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    print(header(runtime.versions()))
+    print(header(packages.versions()))
     print(
         "| | stacked | each alone | ratio (range) | unit |\n|---|---|---|---|---|\n"
         + "\n".join(

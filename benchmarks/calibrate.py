@@ -2,7 +2,7 @@
 
     python -m benchmarks.calibrate [--sets 2000] [--seed 0] [--real FOLDER]
 
-Each kind of null market gives sets of daily net returns with mean zero; the rule of `sac_kernel.verdict` is
+Each kind of null market gives sets of daily net returns with mean zero; the rule of `sac_kernel.stats.verdict` is
 put to each as in a report, without random policies (that mark can only lower every rate). FOLDER holds
 EURUSD_M5.parquet; without it the real days are left out, and the table says so.
 """
@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from sac_kernel import market_costs, metrics, significance, verdict
-from sac_kernel.verdict import ErrorRate, TrialCount
+from sac_kernel.prices import costs
+from sac_kernel.stats import metrics, significance, verdict
+from sac_kernel.stats.verdict import ErrorRate, TrialCount
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,7 +87,7 @@ def real_days(folder: Path) -> FloatArray | None:
         if not pd.api.types.is_float_dtype(part)
     )
     close = next(bars[c] for c in bars.columns if str(c).lower() == "close").to_numpy(np.float64)
-    day = market_costs.trading_day(times + pd.Timedelta(minutes=5) - pd.Timedelta(seconds=1))
+    day = costs.trading_day(times + pd.Timedelta(minutes=5) - pd.Timedelta(seconds=1))
     return metrics.daily_returns(close, day, float(close[0]))[1:]
 
 

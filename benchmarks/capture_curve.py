@@ -17,9 +17,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from matplotlib.figure import Figure
 
-from sac_kernel import files, plots, proof, runtime
-from sac_kernel.proof import Setting
-from sac_kernel.synthetic_markets import MARKETS, Judge, Market
+from sac_kernel.core import files, packages
+from sac_kernel.core.device import set_threads
+from sac_kernel.experiment import proof
+from sac_kernel.experiment.proof import Setting
+from sac_kernel.market.known_answer import MARKETS, Judge, Market
+from sac_kernel.report import plots
 
 Shares = dict[float, list[float]]
 """Information coefficient -> one share for each length."""
@@ -58,8 +61,8 @@ def main() -> None:
     parser.add_argument("--ic", default=",".join(map(str, SIGNALS)))
     parser.add_argument("--figure", type=Path, default=Path("build/capture_curve.png"))
     args = parser.parse_args()
-    runtime.set_threads(1)
-    print(f"{time.strftime('%Y-%m-%d', time.gmtime())}, one thread; {runtime.versions()}; {args}")
+    set_threads(1)
+    print(f"{time.strftime('%Y-%m-%d', time.gmtime())}, one thread; {packages.versions()}; {args}")
     bars, signals = (
         tuple(kind(v) for v in text.split(",")) for kind, text in ((int, args.bars), (float, args.ic))
     )

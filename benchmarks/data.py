@@ -22,8 +22,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sac_kernel.data_pipeline import DataConfig, DataPipeline, read_processed
-from sac_kernel.instruments import INSTRUMENTS
+from sac_kernel.prices.instruments import INSTRUMENTS
+from sac_kernel.prices.pipeline import DataConfig, DataPipeline
+from sac_kernel.prices.processed_file import read_processed
 
 SEED = 20261122
 ROOT = Path(__file__).resolve().parents[1]

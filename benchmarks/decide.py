@@ -17,10 +17,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from sac_kernel import runtime
-from sac_kernel.decide import Decider, account
-from sac_kernel.feature_engineering import INSTRUMENTS
-from sac_kernel.trading_env import TradingEnvConfig
+from sac_kernel.core import packages
+from sac_kernel.core.device import set_threads
+from sac_kernel.features.pipeline import INSTRUMENTS
+from sac_kernel.live.decide import Decider, account
+from sac_kernel.market.market import TradingEnvConfig
 from tests.conftest import make_bars
 from tests.use_models import save_agent
 
@@ -58,8 +59,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.decide", description=__doc__)
     parser.add_argument("--bars", type=int, default=4000)
     args = parser.parse_args()
-    runtime.set_threads(1)
-    facts = ", ".join(f"{k} {v}" for k, v in runtime.versions().items())
+    set_threads(1)
+    facts = ", ".join(f"{k} {v}" for k, v in packages.versions().items())
     print(f"{time.strftime('%Y-%m-%d', time.gmtime())}, seed 0, one thread; {facts}")
     print(f"load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "")
     print("\n| instruments | agent | time | median [ms] | 90 % | 99 % | 99.9 % | largest |")

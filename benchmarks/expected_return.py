@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sac_kernel import runtime
-from sac_kernel.auxiliary_task import FEATURE, next_returns
-from sac_kernel.data_pipeline import DataConfig, DataPipeline
-from sac_kernel.feature_engineering import FeaturePipeline
+from sac_kernel.core import packages
+from sac_kernel.features.forecast_input import FEATURE, next_returns
+from sac_kernel.features.pipeline import FeaturePipeline
+from sac_kernel.prices.pipeline import DataConfig, DataPipeline
 
 
 def main() -> int:
@@ -32,7 +32,7 @@ def main() -> int:
     parts = features.run_full_pipeline(*splits)
     assert features.task is not None
     print(
-        f"{time.strftime('%Y-%m-%d', time.gmtime())}; {runtime.versions()}; {len(features.feature_names)} features"
+        f"{time.strftime('%Y-%m-%d', time.gmtime())}; {packages.versions()}; {len(features.feature_names)} features"
     )
     print(features.task.estimate.summary())
     print(

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sac_kernel import export, runtime
-from sac_kernel.feature_engineering import CLIP, FeaturePipeline
-from sac_kernel.sac_agent import SACAgent
+from sac_kernel.agent.sac import SACAgent
+from sac_kernel.core.device import set_threads
+from sac_kernel.features.pipeline import CLIP, FeaturePipeline
+from sac_kernel.live import export
 
 BLOCK = 10_000
 
@@ -25,7 +26,7 @@ def differences(model: Path, states: int, seed: int = 0) -> np.ndarray:
     """
     import onnxruntime
 
-    runtime.set_threads(1)
+    set_threads(1)
     agent, pipeline = SACAgent.from_checkpoint(model, device="cpu"), FeaturePipeline.from_checkpoint(model)
     center, scale = pipeline.scaler
     with tempfile.TemporaryDirectory() as folder:

@@ -22,8 +22,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 import pandas as pd
 
-from sac_kernel import indicators
-from sac_kernel.feature_engineering import INSTRUMENTS, FeaturePipeline
+from sac_kernel.features import indicators
+from sac_kernel.features.pipeline import INSTRUMENTS, FeaturePipeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import gymnasium as gym
 
-from sac_kernel.sac_agent import Interaction, SACAgent, as_vector_env
-from sac_kernel.sac_config import SACConfig
+from sac_kernel.agent.config import SACConfig
+from sac_kernel.agent.sac import Interaction, SACAgent, as_vector_env
 
 if TYPE_CHECKING:
     import random

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from sac_kernel.expected_return import fit_expected_return
-from sac_kernel.networks import Actor
-from sac_kernel.proof import band_policy, one_path
-from sac_kernel.replay_buffer import Batch
-from sac_kernel.sac_agent import SACAgent
-from sac_kernel.sac_config import SACConfig
+from sac_kernel.agent.config import SACConfig
+from sac_kernel.agent.networks import Actor
+from sac_kernel.agent.replay import Batch
+from sac_kernel.agent.sac import SACAgent
+from sac_kernel.experiment.proof import band_policy, one_path
+from sac_kernel.features.forecast import fit_expected_return
 from tests.sac_oracle import AutogradLearner
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from sac_kernel.proof import Policy
-    from sac_kernel.synthetic_markets import Array, Market
+    from sac_kernel.experiment.proof import Policy
+    from sac_kernel.market.known_answer import Array, Market
 
 CLONE_STEPS, CLONE_BATCH, CLONE_RATE = 1_000, 1_024, 1e-3
 """Of Adam, for an actor that is fitted to a policy."""

@@ -20,11 +20,14 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import timing
-from sac_kernel import bar_engine, runtime
-from sac_kernel.bar_engine import Acc
-from sac_kernel.data_pipeline import DataConfig, DataPipeline
-from sac_kernel.feature_engineering import FeaturePipeline
-from sac_kernel.trading_env import TradingEnvConfig, TradingEnvironment, TradingVectorEnv, prepare_market
+from sac_kernel.core import packages
+from sac_kernel.core.device import set_threads
+from sac_kernel.features.pipeline import FeaturePipeline
+from sac_kernel.market import engine
+from sac_kernel.market.engine import Acc
+from sac_kernel.market.envs import TradingEnvironment, TradingVectorEnv
+from sac_kernel.market.market import TradingEnvConfig, prepare_market
+from sac_kernel.prices.pipeline import DataConfig, DataPipeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,9 +62,9 @@ def batched_engine(bars: pd.DataFrame, features: pd.DataFrame, *, hold: bool) ->
         if left == 0:
             left = HORIZON
             for i, t in enumerate(rng.integers(m.first_bar, len(m.bars) - HORIZON - 1, NUM_ENVS)):
-                bar_engine.reset(states[i], m.bars, m.par, t, HORIZON + 1, 1e5, 0.0)
+                engine.reset(states[i], m.bars, m.par, t, HORIZON + 1, 1e5, 0.0)
         left -= 1
-        bar_engine.step_many(states, m.bars, m.par, m.observed, targets[left % len(targets)], rewards, obs)
+        engine.step_many(states, m.bars, m.par, m.observed, targets[left % len(targets)], rewards, obs)
         return NUM_ENVS
 
     return step
@@ -171,8 +174,8 @@ def size_row(n: int) -> str:
     state = np.zeros(len(Acc))
 
     def one_pass() -> None:
-        bar_engine.reset(state, m.bars, m.par, 0, n, 1e12, 0.0)
-        bar_engine.run_targets(state, m.bars, m.par, 0.1 * targets, out)
+        engine.reset(state, m.bars, m.par, 0, n, 1e12, 0.0)
+        engine.run_targets(state, m.bars, m.par, 0.1 * targets, out)
 
     whole = seconds(one_pass)
     work = batched_engine(bars, features, hold=False)
@@ -186,8 +189,8 @@ def main() -> int:
     """Print both tables as Markdown, with versions and the date."""
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
-    runtime.set_threads(1)
-    print(timing.header(runtime.versions()))
+    set_threads(1)
+    print(timing.header(packages.versions()))
     print(f"\n{timing.HEAD}")
     for row in rows():
         print(row)

@@ -22,13 +22,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sac_kernel import evaluation, runtime, trials, verdict
-from sac_kernel.bar_formats import BarTable
-from sac_kernel.data_pipeline import DataConfig, ProcessedData, split_table, write_processed
-from sac_kernel.run_config import preset_of
-from sac_kernel.sac_agent import SACConfig
-from sac_kernel.train_sac_kaggle import KaggleTrainer
-from sac_kernel.verdict import TrialCount
+from sac_kernel.agent.config import SACConfig
+from sac_kernel.backtest import evaluation
+from sac_kernel.core.device import set_threads
+from sac_kernel.experiment.run_config import preset_of
+from sac_kernel.experiment.trainer import KaggleTrainer
+from sac_kernel.prices.bars import BarTable
+from sac_kernel.prices.pipeline import DataConfig, split_table
+from sac_kernel.prices.processed_file import ProcessedData, write_processed
+from sac_kernel.stats import trials, verdict
+from sac_kernel.stats.verdict import TrialCount
 
 BARS, BAR_S, HOURLY_SD = 9000, 3600, 1e-3
 HIDDEN, UTD = (64, 64), 0.25
@@ -71,7 +74,7 @@ def judged(seed: int, episodes: int, reward: str) -> evaluation.Judgement:
 def outcome(seed: int, episodes: int, reward: str) -> tuple[str, evaluation.EpisodeResult]:
     """Return the verdict's word and the agent's pass at base cost, in a process of one thread."""
     logging.disable(logging.INFO)
-    runtime.set_threads(1)
+    set_threads(1)
     judgement = judged(seed, episodes, reward)
     return judgement.verdict["word"], judgement.results["base"][0]
 

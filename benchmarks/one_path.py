@@ -22,8 +22,8 @@ from gymnasium.wrappers.vector import TransformReward
 
 from benchmarks import jobs, learners
 from benchmarks.time_to_mark import settings_of
-from sac_kernel.proof import EVALUATIONS, Setting, prepare, prove
-from sac_kernel.synthetic_markets import MARKETS, Judge
+from sac_kernel.experiment.proof import EVALUATIONS, Setting, prepare, prove
+from sac_kernel.market.known_answer import MARKETS, Judge
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -16,8 +16,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from sac_kernel import promotion, runtime
-from sac_kernel.verdict import upper_bound
+from sac_kernel.core import packages
+from sac_kernel.live import promotion
+from sac_kernel.stats.verdict import upper_bound
 
 DAYS = (60, 130, 260)
 SHARPES = (-2.0, 0.0, 2.0, 4.0)
@@ -39,7 +40,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.promotion", description=__doc__)
     parser.add_argument("--sets", type=int, default=1000)
     args = parser.parse_args()
-    facts = ", ".join(f"{k} {v}" for k, v in runtime.versions().items())
+    facts = ", ".join(f"{k} {v}" for k, v in packages.versions().items())
     print(f"{time.strftime('%Y-%m-%d', time.gmtime())}, seed 0, {args.sets} sets of each; {facts}\n")
     print(
         "| Sharpe ratio of the difference | days | drift | promoted [%] | upper 95 % bound [%] |\n|---|---|---|---|---|"

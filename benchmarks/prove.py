@@ -1,4 +1,4 @@
-"""`make prove`: the default agent on markets whose optimum is known; what is measured: `sac_kernel.proof`.
+"""`make prove`: the default agent on markets whose optimum is known; what is measured: `sac_kernel.experiment.proof`.
 
 python -m benchmarks.prove                       every market, 5 seeds, 10,000 updates
 python -m benchmarks.prove --markets M4 --seeds 2
@@ -19,11 +19,13 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from sac_kernel import files, plots, runtime
-from sac_kernel.config import check_names, typed
-from sac_kernel.proof import TABLE_HEAD, WITH_BAND, Setting, policy_figure, prove, prove_short
-from sac_kernel.sac_agent import SACConfig
-from sac_kernel.synthetic_markets import MARKETS
+from sac_kernel.agent.config import SACConfig
+from sac_kernel.core import files, packages
+from sac_kernel.core.config import check_names, typed
+from sac_kernel.core.device import set_threads
+from sac_kernel.experiment.proof import TABLE_HEAD, WITH_BAND, Setting, policy_figure, prove, prove_short
+from sac_kernel.market.known_answer import MARKETS
+from sac_kernel.report import plots
 
 
 def changes_of(pairs: list[str]) -> dict[str, typing.Any]:
@@ -51,12 +53,12 @@ def main() -> int:
     )
     args = parser.parse_args()
     warnings.simplefilter("error")
-    runtime.set_threads(1)
+    set_threads(1)
     check_names("--markets", args.markets.split(","), MARKETS)
     changes = changes_of(args.set)
     others = {"auxiliary": args.auxiliary, "every": args.every}
     setting = Setting(args.updates, args.rewards, changes, lambda line: print(line, flush=True), **others)
-    facts = ", ".join(f"{k} {v}" for k, v in runtime.versions().items())
+    facts = ", ".join(f"{k} {v}" for k, v in packages.versions().items())
     print(f"{time.strftime('%Y-%m-%d', time.gmtime())}, one thread; {facts}")
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     usual = Setting._field_defaults

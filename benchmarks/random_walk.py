@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from sac_kernel.random_walk import FULL_SEEDS, audit_random_walk
+from sac_kernel.backtest.random_walk import FULL_SEEDS, audit_random_walk
 
 
 def main() -> int:

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.rollover_artefact import read_bars
-from sac_kernel.feature_engineering import time_features
-from sac_kernel.hmm_detector import RegimeDetector
-from sac_kernel.indicators import ewma_volatility, log_path
+from sac_kernel.features.indicators import ewma_volatility, log_path
+from sac_kernel.features.pipeline import time_features
+from sac_kernel.features.regimes import RegimeDetector
 
 HOUR = 12
 

@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sac_kernel import market_costs, metrics
-from sac_kernel.bar_engine import Bar
-from sac_kernel.evaluation import EpisodeResult, run_targets
-from sac_kernel.trading_env import Market, TradingEnvConfig, prepare_market
+from sac_kernel.backtest.evaluation import EpisodeResult, run_targets
+from sac_kernel.market.engine import Bar
+from sac_kernel.market.market import Market, TradingEnvConfig, prepare_market
+from sac_kernel.prices import costs
+from sac_kernel.stats import metrics
 
 INSTRUMENTS = ("EURUSD", "EURGBP", "USDCHF")
 START_MIN, END_MIN = 17 * 60 + 5, 19 * 60
@@ -38,7 +39,7 @@ def read_bars(folder: Path, instrument: str) -> pd.DataFrame:
 
 def rule(market: Market) -> np.ndarray:
     """Return the targets of the rule: long if the order's fill falls into 17:05 to 19:00 New York."""
-    minute = market_costs.new_york_minute(market.open_time[market.first_bar + 1 :])
+    minute = costs.new_york_minute(market.open_time[market.first_bar + 1 :])
     return ((minute >= START_MIN) & (minute < END_MIN)).astype(np.float64)
 
 
@@ -67,7 +68,7 @@ def market_at(bars: pd.DataFrame, tier: str, factor: np.ndarray, *, naive: bool,
         spread = table[:, [Bar.SPREAD_OPEN, Bar.SPREAD_CLOSE]]
         table[:, [Bar.SPREAD_OPEN, Bar.SPREAD_CLOSE]] = np.median(spread)
     else:
-        hour = market_costs.new_york_minute(market.open_time) // 60
+        hour = costs.new_york_minute(market.open_time) // 60
         table[:, [Bar.SPREAD_OPEN, Bar.SPREAD_CLOSE]] *= factor[hour][:, None]
     if not freeze:
         table[:, Bar.TRADABLE] = 1.0
@@ -97,7 +98,7 @@ def main() -> int:
         f"{time.strftime('%Y-%m-%d', time.gmtime())}, numpy {np.__version__}, pandas {pd.__version__}; "
         "annual Sharpe ratio (annual return)\n"
     )
-    tiers = tuple(market_costs.COST_TIERS)
+    tiers = tuple(costs.COST_TIERS)
     ways = {
         "bid taken for mid, flat cost": (True, False, False),
         "bid and ask, EURUSD's spread of the hour": (False, False, False),

@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from sac_kernel import job_pool, sweep
-from sac_kernel.data_pipeline import DataConfig, DataPipeline, write_processed
+from sac_kernel.experiment import job_pool, sweep
+from sac_kernel.prices.pipeline import DataConfig, DataPipeline
+from sac_kernel.prices.processed_file import write_processed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from sac_kernel.job_pool import Place
+    from sac_kernel.experiment.job_pool import Place
 
 FEW, MANY = 10, 1010
 POOLS, NODES = (1, 2), (1, 2, 4)

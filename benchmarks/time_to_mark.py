@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import jobs, learners
-from sac_kernel.sac_config import SACConfig
-from sac_kernel.synthetic_markets import MARKETS, Judge, MarketVectorEnv
+from sac_kernel.agent.config import SACConfig
+from sac_kernel.market.known_answer import MARKETS, Judge, MarketVectorEnv
 
 NUM_ENVS = 64
 IN_A_ROW = 3

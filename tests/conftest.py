@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sac_kernel.bar_formats import BarTable
-from sac_kernel.data_pipeline import DataConfig, split_table
+from sac_kernel.prices.bars import BarTable
+from sac_kernel.prices.pipeline import DataConfig, split_table
 
 GUARD = Path(__file__).parent / "network_guard"
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(GUARD), os.environ.get("PYTHONPATH")]))
@@ -63,7 +63,7 @@ def figures_left_blank():
     """Figures are made, but each picture is the same empty one: drawing is most of what a short run costs."""
     from matplotlib.figure import Figure
 
-    from sac_kernel import plots
+    from sac_kernel.report import plots
 
     blank = plots.to_png(Figure(figsize=(1, 1)))
     with pytest.MonkeyPatch.context() as patch:

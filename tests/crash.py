@@ -29,12 +29,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
-from sac_kernel import checkpoint, files, job_outputs, runtime
-from sac_kernel.data_pipeline import write_processed
-from sac_kernel.errors import StorageError
-from sac_kernel.sac_agent import SACConfig
-from sac_kernel.trading_env import TradingEnvConfig
-from sac_kernel.train_sac_kaggle import KaggleTrainer
+from sac_kernel.agent.config import SACConfig
+from sac_kernel.core import files, packages
+from sac_kernel.core.errors import StorageError
+from sac_kernel.experiment import checkpoint, job_outputs
+from sac_kernel.experiment.trainer import KaggleTrainer
+from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.prices.processed_file import write_processed
 from tests.conftest import make_data
 
 SEED = 20261125
@@ -244,7 +245,7 @@ def main():
     said = ", ".join(f"{kind} {count}" for kind, count in sorted(total.items()))
     out.write(f"{cases} cases, hit by: {said}\n")
     out.write("every case went on to the digest of the uncut run; no temporary file was left\n")
-    out.write(f"{time.perf_counter() - began:.0f} s, seed {SEED}, {runtime.versions()}\n")
+    out.write(f"{time.perf_counter() - began:.0f} s, seed {SEED}, {packages.versions()}\n")
     sys.stdout.write(out.getvalue())
     return 0
 

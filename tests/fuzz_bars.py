@@ -27,10 +27,10 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from sac_kernel.bar_formats import read_bars
-from sac_kernel.bar_table import PRICE_COLUMNS
-from sac_kernel.errors import SacKernelError
-from sac_kernel.processed_file import read_processed
+from sac_kernel.core.errors import SacKernelError
+from sac_kernel.prices.bars import PRICE_COLUMNS
+from sac_kernel.prices.ingest.formats import read_bars
+from sac_kernel.prices.processed_file import read_processed
 
 HANG_S = 30.0
 _ROWS = 40

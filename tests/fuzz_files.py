@@ -21,14 +21,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sac_kernel import checkpoint, files, job_folders, job_outputs, kernel_notebook, run_config, trials
-from sac_kernel.data_pipeline import write_processed
-from sac_kernel.errors import SacKernelError
-from sac_kernel.processed_file import read_processed
-from sac_kernel.run_config import RunConfig
-from sac_kernel.sac_agent import SACAgent
-from sac_kernel.trading_env import TradingEnvConfig
-from sac_kernel.train_sac_kaggle import KaggleTrainer
+from sac_kernel.agent.sac import SACAgent
+from sac_kernel.core import files
+from sac_kernel.core.errors import SacKernelError
+from sac_kernel.experiment import checkpoint, job_outputs, output_layout, run_config
+from sac_kernel.experiment.run_config import RunConfig
+from sac_kernel.experiment.trainer import KaggleTrainer
+from sac_kernel.kaggle import kernel_notebook
+from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.prices.processed_file import read_processed, write_processed
+from sac_kernel.stats import trials
 from tests import fuzz_bars
 from tests.conftest import make_data
 from tests.crash import ENV, SAC
@@ -195,7 +197,7 @@ class Bench:
 
     def try_manifest(self, rng):
         files.write_bytes(self.out / "manifest.json", json_changed(self.manifest, rng))
-        job_folders.is_reported(self.out, 1)
+        output_layout.is_reported(self.out, 1)
         job_outputs.read_manifest(self.out)
 
     def try_ledger(self, rng):

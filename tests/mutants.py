@@ -27,10 +27,10 @@ from pathlib import Path
 SEED = 20261125
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = {
-    "metrics": ["tests/test_metrics.py"],
-    "checkpoint": ["tests/test_checkpoint.py"],
-    "trading_env": ["tests/test_trading_env.py"],
-    "sac_agent": ["tests/test_sac_agent.py", "tests/test_replay_buffer.py", "tests/test_cuda.py"],
+    "metrics": ["tests/stats/test_metrics.py"],
+    "checkpoint": ["tests/experiment/test_checkpoint.py"],
+    "trading_env": ["tests/market/test_envs.py"],
+    "sac_agent": ["tests/agent/test_sac.py", "tests/agent/test_replay.py", "tests/agent/test_cuda.py"],
 }
 OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-W", "ignore", "-m", "not slow and not learns")
 HANG_S = 600.0
@@ -98,7 +98,7 @@ def work(folder, sample, modules):
     import pytest
     import torch
 
-    import sac_kernel.train_sac_kaggle  # noqa: F401
+    import sac_kernel.experiment.trainer  # noqa: F401
 
     torch.set_num_threads(1)
     # What the tests import is imported before the forks; the test modules themselves in each, under its mutant.

@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from sac_kernel.errors import DataError
+from sac_kernel.core.errors import DataError
 
 
 def square(job, place):

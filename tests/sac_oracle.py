@@ -2,7 +2,7 @@
 
 import torch
 
-from sac_kernel.sac_update import BETA1, BETA2, EPSILON
+from sac_kernel.agent.update import BETA1, BETA2, EPSILON
 
 
 def critic_loss(nets, batch, noise, schedule):

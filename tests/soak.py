@@ -20,12 +20,12 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
-from sac_kernel import runtime
-from sac_kernel.data_pipeline import write_processed
-from sac_kernel.runtime import Deadline
-from sac_kernel.sac_agent import SACConfig
-from sac_kernel.trading_env import TradingEnvConfig
-from sac_kernel.train_sac_kaggle import KaggleTrainer
+from sac_kernel.agent.config import SACConfig
+from sac_kernel.core import packages
+from sac_kernel.core.clock import Deadline
+from sac_kernel.experiment.trainer import KaggleTrainer
+from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.prices.processed_file import write_processed
 from tests.conftest import make_data
 
 NUM_ENVS, EPISODE = 60, 20_000 * 3
@@ -122,7 +122,9 @@ def main():
         say(f"{len(trainer.stats['updates'])} validations\n")
         say(f"slope of the second half: {slope:+.2f} MB per million steps (flat is below {MAX_SLOPE_MB})\n")
         say(f"files beyond or short of the outputs: {wrong or 'none'}\n")
-    say(f"{time.perf_counter() - began:.0f} s, {time.process_time() - cpu:.0f} CPU s, {runtime.versions()}\n")
+    say(
+        f"{time.perf_counter() - began:.0f} s, {time.process_time() - cpu:.0f} CPU s, {packages.versions()}\n"
+    )
     return int(slope > MAX_SLOPE_MB or bool(wrong) or samples[-1, 2] > samples[len(samples) // 2, 2])
 
 

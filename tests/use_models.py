@@ -3,11 +3,12 @@
 import dataclasses
 import itertools
 
-from sac_kernel import evaluation
-from sac_kernel.feature_engineering import FeaturePipeline
-from sac_kernel.market import prepare_market
-from sac_kernel.run_config import AGENT_PRESETS
-from sac_kernel.sac_agent import SACAgent, SACConfig
+from sac_kernel.agent.config import SACConfig
+from sac_kernel.agent.sac import SACAgent
+from sac_kernel.backtest import evaluation
+from sac_kernel.experiment.run_config import AGENT_PRESETS
+from sac_kernel.features.pipeline import FeaturePipeline
+from sac_kernel.market.market import prepare_market
 
 
 def lively_agent(path, data, agent_id, config):

@@ -1,0 +1,16 @@
+"""The learner: Soft Actor-Critic, its networks, replay and update, and what acts greedily.
+
+The package knows nothing of prices: it learns from any Gymnasium env with a Box action.
+`agent.config` holds plain numbers and loads no framework.
+"""
+
+from sac_kernel.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "config": "SACConfig",
+        "sac": "SACAgent Interaction",
+        "ensemble": "Ensemble",
+    },
+)

@@ -1,0 +1,226 @@
+"""What becomes of an agent's trades when the market or its costs turn against it.
+
+The targets that the agent gave at base cost are replayed through a changed market: it does not react, so
+each row is what its trades are worth there, at no cost of thinking again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sac_kernel.backtest.evaluation import EpisodeResult, run_targets
+from sac_kernel.market import engine
+from sac_kernel.market.engine import Acc, Bar, Par
+from sac_kernel.stats import metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from sac_kernel.market.market import Market
+
+    FloatArray = NDArray[np.float64]
+    FeatureArray = NDArray[np.float32]
+
+COST_MULTIPLES = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
+GAP_FRAC = 0.05
+TREND_FRAC = 0.10
+"""A year, up or down."""
+MAX_MULTIPLE = 64.0
+_PRICES = slice(Bar.OPEN, Bar.CLOSE + 1)
+_BARS_A_YEAR_S = metrics.TRADING_DAYS_PER_YEAR * 86_400
+
+
+def stress_table(market: Market, base: EpisodeResult) -> list[dict[str, Any]]:
+    """Return one row a scenario: name, net_return_frac, sharpe_ann, max_drawdown_frac, cost_frac.
+
+    Parameters
+    ----------
+    market : the split at base cost
+    base : the agent's pass over it; its targets are replayed
+    """
+    late = np.concatenate(([0.0], base.action[:-1]))
+    scenarios = {
+        "as judged": (market, base.action),
+        "spread x5": (wider_spread(market, 5.0), base.action),
+        "volatility x2": (more_volatile(market, 2.0), base.action),
+        "volatility x3": (more_volatile(market, 3.0), base.action),
+        f"gap of {GAP_FRAC:.0%} against it": (gapped(market, base), base.action),
+        f"trend of +{TREND_FRAC:.0%} a year": (trending(market, TREND_FRAC), base.action),
+        f"trend of -{TREND_FRAC:.0%} a year": (trending(market, -TREND_FRAC), base.action),
+        "one more bar of latency": (market, late),
+    }
+    return [_row(name, *scenario, base.start_equity) for name, scenario in scenarios.items()]
+
+
+def cost_table(market: Market, base: EpisodeResult) -> list[dict[str, Any]]:
+    """Return the rows of `stress_table` for each multiple of all trading costs, with `multiple`."""
+    return [
+        {"multiple": k, **_row(f"costs x{k:g}", with_costs(market, k), base.action, base.start_equity)}
+        for k in COST_MULTIPLES
+    ]
+
+
+def break_even_multiple(market: Market, base: EpisodeResult) -> float | None:
+    """Return the multiple of all trading costs at which the net return is 0, in [0, `MAX_MULTIPLE`].
+
+    0 if the trades lose without costs; None if they still gain at `MAX_MULTIPLE`, or there are none.
+    """
+
+    def growth(multiple: float) -> float:
+        result = run_targets(with_costs(market, multiple), base.action, base.start_equity, "", "")
+        return result.log_growth
+
+    if base.turnover == 0.0 or growth(MAX_MULTIPLE) > 0.0:
+        return None
+    if growth(0.0) <= 0.0:
+        return 0.0
+    low, high = 0.0, MAX_MULTIPLE
+    for _ in range(30):
+        middle = (low + high) / 2.0
+        low, high = (middle, high) if growth(middle) > 0.0 else (low, middle)
+    return (low + high) / 2.0
+
+
+# -- changed markets ----------------------------------------------------------------------------------
+
+
+def with_costs(market: Market, multiple: float) -> Market:
+    """Return the market with spread, commission and slippage times `multiple`; swap stays."""
+    par = market.par.copy()
+    par[[Par.COMMISSION, Par.SLIPPAGE]] *= multiple
+    return dataclasses.replace(wider_spread(market, multiple), par=par)
+
+
+def wider_spread(market: Market, multiple: float) -> Market:
+    """Return the market with the whole spread table times `multiple`."""
+    bars = market.bars.copy()
+    bars[:, [Bar.SPREAD_OPEN, Bar.SPREAD_CLOSE]] *= multiple
+    return dataclasses.replace(market, bars=bars)
+
+
+def more_volatile(market: Market, multiple: float) -> Market:
+    """Return the market with every log price change, gaps included, times `multiple`."""
+    bars = market.bars.copy()
+    start = bars[0, Bar.OPEN]
+    bars[:, _PRICES] = start * (bars[:, _PRICES] / start) ** multiple
+    bars[:, Bar.SIGMA] *= multiple
+    return dataclasses.replace(market, bars=bars)
+
+
+def gapped(market: Market, base: EpisodeResult) -> Market:
+    """Return the market with one jump of `GAP_FRAC` against the largest position that the agent ever held."""
+    worst = int(np.argmax(np.abs(base.exposure)))
+    jump = 1.0 - GAP_FRAC * float(np.sign(base.exposure[worst]))
+    first = int(market.open_time.searchsorted(base.open_time_utc[worst])) + 1
+    bars = market.bars.copy()
+    bars[first:, _PRICES] *= jump
+    return dataclasses.replace(market, bars=bars)
+
+
+def trending(market: Market, annual_frac: float) -> Market:
+    """Return the market with a drift of `annual_frac` a year on top."""
+    bars = market.bars.copy()
+    rate = math.log1p(annual_frac) * market.bar_seconds / _BARS_A_YEAR_S
+    bars[:, _PRICES] *= np.exp(rate * np.arange(len(bars)))[:, None]
+    return dataclasses.replace(market, bars=bars)
+
+
+def unlinked(market: Market, columns: Sequence[str], seed: int = 0) -> Market:
+    """Return the market with these features moved in time together, round a circle: their links are broken.
+
+    With the features of the other instruments this is a correlation break; it needs a pass of the policy.
+    """
+    places = [market.feature_names.index(name) for name in columns]
+    observed = market.observed.copy()
+    known = observed[market.first_bar :]
+    shift = int(np.random.default_rng(seed).integers(len(known) // 4, 3 * len(known) // 4 + 1))
+    known[:, places] = np.roll(known[:, places], shift, axis=0)
+    return dataclasses.replace(market, observed=observed)
+
+
+# -- what the agent looks at ------------------------------------------------------------------------
+
+
+def observations(market: Market, base: EpisodeResult) -> FeatureArray:
+    """Return what the agent saw on its pass, shape (n_decisions, width)."""
+    state, width = np.zeros(len(Acc)), len(market.observation_names)
+    left = len(market.bars) - 1 - market.first_bar
+    engine.reset(state, market.bars, market.par, market.first_bar, left, base.start_equity, 0.0)
+    out = np.empty((base.action.size, width), np.float32)
+    for row, action in zip(out, base.action, strict=True):
+        engine.observe(state, market.bars, market.par, market.observed, row)
+        engine.step(state, market.bars, market.par, action)
+    return out
+
+
+def permutation_importance(
+    act: Callable[[FeatureArray], FloatArray], seen: FeatureArray, names: Sequence[str], seed: int = 0
+) -> dict[str, float]:
+    """Return by how much the target moves, on average, when one input is drawn from another time.
+
+    Breiman 2001, on the action in place of the loss: a policy's result is too noisy to rank inputs by.
+
+    Parameters
+    ----------
+    act : observations, shape (n, width) -> greedy targets, shape (n,)
+    seen : observations, shape (n, width); at most 4,000 of them are used
+    names : the inputs
+
+    Returns
+    -------
+    dict
+        name -> mean absolute change of the target, in [0, 2], largest first
+    """
+    rng = np.random.default_rng(seed)
+    rows = seen[np.sort(rng.permutation(len(seen))[:4000])]
+    before, moved = act(rows), {}
+    for i, name in enumerate(names):
+        changed = rows.copy()
+        changed[:, i] = rng.permutation(changed[:, i])
+        moved[name] = float(np.mean(np.abs(act(changed) - before)))
+    return dict(sorted(moved.items(), key=lambda item: -item[1]))
+
+
+def policy_map(
+    act: Callable[[FeatureArray], FloatArray], seen: FeatureArray, names: Sequence[str], feature: str
+) -> dict[str, Any]:
+    """Return the target over one feature and the position held, all other inputs at their medians.
+
+    Parameters
+    ----------
+    act, seen, names : as of `permutation_importance`; 'position' is one of the names
+    feature : another of them
+
+    Returns
+    -------
+    dict
+        feature; values, from its 1 % to its 99 % quantile; positions, from -1 to 1; action, one row a position
+    """
+    place, held = names.index(feature), names.index("position")
+    low, high = np.quantile(seen[:, place], (0.01, 0.99))
+    values = np.linspace(float(low), float(high), 31)
+    positions = np.linspace(-1.0, 1.0, 21)
+    rows = np.tile(np.median(seen, axis=0), (positions.size * values.size, 1)).astype(np.float32)
+    rows[:, place] = np.tile(values, positions.size)
+    rows[:, held] = np.repeat(positions, values.size)
+    action = np.reshape(act(rows), (positions.size, values.size))
+    numbers = {"values": values, "positions": positions, "action": action}
+    return {"feature": feature, **{name: array.round(4).tolist() for name, array in numbers.items()}}
+
+
+def _row(name: str, market: Market, targets: FloatArray, start: float) -> dict[str, Any]:
+    result = run_targets(market, targets, start, name, "base")
+    curve = np.concatenate(([start], result.equity))
+    return {
+        "scenario": name,
+        "net_return_frac": result.equity[-1] / start - 1.0,
+        "sharpe_ann": metrics.sharpe_ann(result.daily_returns),
+        "max_drawdown_frac": metrics.max_drawdown(curve),
+        "cost_frac": result.cost_paid[-1] / start,
+    }

@@ -1,0 +1,265 @@
+"""Judging out of sample: purged walk-forward with a refit in each fold, CPCV, and a last window opened once.
+
+Splits are by trading day. `purge_days` are left out before a test block, because a train row's outcome
+reaches into what follows it; `embargo_days` after one, because a feature's window reaches back into it.
+Scaler, regime model and agent are fitted anew in each fold, on its train days alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+import pandas as pd
+
+from sac_kernel.backtest import evaluation
+from sac_kernel.core import files
+from sac_kernel.core.config import require
+from sac_kernel.core.errors import DataError
+from sac_kernel.prices import costs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from sac_kernel.backtest.evaluation import EpisodeResult
+    from sac_kernel.market.market import Market, TradingEnvConfig
+    from sac_kernel.prices.processed_file import Bars
+
+    FloatArray = NDArray[np.float64]
+    IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Positions of days: those fitted on, those for selection (none in CPCV), those judged."""
+
+    train: IntArray
+    val: IntArray
+    test: IntArray
+
+    @property
+    def train_blocks(self) -> list[IntArray]:
+        """Return the train days in runs without a hole: no episode may cross one."""
+        return np.split(self.train, np.flatnonzero(np.diff(self.train) > 1) + 1)
+
+
+def walk_forward(
+    days: int,
+    folds: int = 4,
+    test_days: int = 60,
+    val_days: int = 40,
+    purge_days: int = 1,
+    expanding: bool = True,
+) -> list[Fold]:
+    """Return folds whose test blocks follow each other up to the last day; purged between all three parts.
+
+    Train is all days before (`expanding`), or as many as the first fold has.
+
+    Examples
+    --------
+    10 days, 2 folds of 2 test days, 1 day for selection, purge 1: train 0-2, val 4, test 6-7; then train
+    0-4, val 6, test 8-9.
+    """
+    where = "validation.walk_forward"
+    require(folds >= 1, where, "folds must be >= 1", folds)
+    require(test_days >= 1, where, "test_days must be >= 1", test_days)
+    require(
+        min(val_days, purge_days) >= 0, where, "val_days and purge_days must be >= 0", (val_days, purge_days)
+    )
+    out: list[Fold] = []
+    length = 0
+    for i in range(folds):
+        first = days - (folds - i) * test_days
+        val = np.arange(first - purge_days - val_days, first - purge_days)
+        end = first - purge_days - (val_days + purge_days if val_days else 0)
+        if end < 2:
+            msg = (
+                f"{where}: train days before the first test block are required, found {days} days for {folds} "
+                f"folds of {test_days} and {val_days} for selection; take fewer or shorter folds"
+            )
+            raise DataError(msg)
+        length = length or end
+        out.append(
+            Fold(np.arange(0 if expanding else end - length, end), val, np.arange(first, first + test_days))
+        )
+    return out
+
+
+def combinatorial(
+    days: int, groups: int = 6, test_groups: int = 2, purge_days: int = 1, embargo_days: int = 1
+) -> list[Fold]:
+    """Return the splits of combinatorial purged cross-validation (Lopez de Prado 2018, ch. 12).
+
+    Every choice of `test_groups` of the `groups` consecutive blocks is judged once; the rest, less the purge
+    before and the embargo after each test block, is for fitting. C(groups, test_groups) splits.
+    """
+    where = "validation.combinatorial"
+    require(
+        0 < test_groups < groups <= days,
+        where,
+        "0 < test_groups < groups <= days",
+        (test_groups, groups, days),
+    )
+    require(
+        min(purge_days, embargo_days) >= 0,
+        where,
+        "purge and embargo must be >= 0",
+        (purge_days, embargo_days),
+    )
+    blocks = np.array_split(np.arange(days), groups)
+    folds = []
+    for chosen in itertools.combinations(range(groups), test_groups):
+        free = np.ones(days, dtype=bool)
+        for g in chosen:
+            free[max(0, blocks[g][0] - purge_days) : blocks[g][-1] + embargo_days + 1] = False
+        test = np.concatenate([blocks[g] for g in chosen])
+        folds.append(Fold(np.flatnonzero(free), np.zeros(0, np.int64), test))
+    return folds
+
+
+def paths(groups: int = 6, test_groups: int = 2) -> NDArray[np.int64]:
+    """Return which split gives each group's result on each backtest path, shape (paths, groups).
+
+    There are test_groups / groups x C(groups, test_groups) paths; each judges every group once.
+    """
+    splits = list(itertools.combinations(range(groups), test_groups))
+    by_group = [[s for s, chosen in enumerate(splits) if g in chosen] for g in range(groups)]
+    return np.array(by_group, np.int64).T
+
+
+# -- running the folds --------------------------------------------------------------------------------
+
+
+class Fitted(Protocol):
+    """What a refit gives: features of later bars by its own scaler, and a policy."""
+
+    def features(self, bars: Bars) -> pd.DataFrame:
+        """Return scaled features on the traded instrument's index; NaN rows at the start are the warm-up."""
+
+    def act(self, obs: NDArray[np.float32]) -> float:
+        """Return the target for one observation."""
+
+
+class Pass(NamedTuple):
+    """A policy over one test block: what it did, where, and what was fitted for it."""
+
+    result: EpisodeResult
+    market: Market
+    fitted: Fitted
+
+
+def fold_passes(  # noqa: PLR0913  # a fold is all of these
+    bars: Bars,
+    instrument: str,
+    folds: Iterable[Fold],
+    fit: Callable[[list[Bars], Bars], Fitted],
+    config: TradingEnvConfig,
+    tier: str = "base",
+    warmup_days: int = 0,
+) -> Iterator[Pass]:
+    """Yield the pass over each block of test days of a policy refitted on the fold's train days.
+
+    Parameters
+    ----------
+    bars : instrument -> bars of the whole period
+    fit : train blocks (in time order, none crossing a hole) and validation bars -> what was fitted
+    warmup_days : days before a test block handed to `features`, so that its first day has some; they are
+        not traded
+    """
+    day = trading_days(bars[instrument])
+    listed = np.unique(day)
+    for i, fold in enumerate(folds):
+        train = [_cut(bars, listed[block]) for block in fold.train_blocks]
+        fitted = fit(train, _cut(bars, listed[fold.val]))
+        for block in np.split(fold.test, np.flatnonzero(np.diff(fold.test) > 1) + 1):
+            seen = listed[max(0, block[0] - warmup_days) : block[-1] + 1]
+            before_and_in = _cut(bars, seen)
+            frame, features = before_and_in[instrument], fitted.features(before_and_in)
+            inside = np.isin(trading_days(frame), listed[block])
+            market = evaluation.market_of(frame[inside], features[inside], config, tier)
+            name = f"fold {i + 1}"
+            result = evaluation.run_policy(market, fitted.act, config.initial_equity, name, tier)
+            yield Pass(result, market, fitted)
+
+
+def joined_daily_returns(results: Sequence[EpisodeResult]) -> tuple[IntArray, FloatArray]:
+    """Return days and daily returns of folds in date order; a day judged twice is an error (pool paths apart)."""
+    days = np.concatenate([np.unique(result.day) for result in results])
+    daily = np.concatenate([result.daily_returns for result in results])
+    order = np.argsort(days, kind="stable")
+    if np.any(np.diff(days[order]) == 0):
+        msg = (
+            "validation: every day judged once is required, found one twice; join the folds of one path only"
+        )
+        raise DataError(msg)
+    return days[order], daily[order]
+
+
+def trading_days(bars: pd.DataFrame) -> IntArray:
+    """Return the trading-day number of each bar's close, 17:00 to 17:00 New York."""
+    seconds = int(bars.attrs.get("bar_seconds", 60))
+    index: Any = bars.index
+    return costs.trading_day(index + pd.Timedelta(seconds=seconds) - pd.Timedelta(seconds=1))
+
+
+def _cut(bars: Bars, days: IntArray) -> Bars:
+    out = {}
+    for name, frame in bars.items():
+        out[name] = frame[np.isin(trading_days(frame), days)]
+        out[name].attrs = dict(frame.attrs)
+    return out
+
+
+# -- the last window --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FinalWindow:
+    """The dates that nothing may look at before everything else is decided; frozen, hashed, opened once."""
+
+    first_utc: str
+    last_utc: str
+    data_hash: str
+
+    @property
+    def dates_hash(self) -> str:
+        """Return the hash of the dates and the data."""
+        return files.content_hash(dataclasses.asdict(self))
+
+    def open_once(self, record: Path, bars: Bars, purpose: str) -> Bars:
+        """Return the bars inside the window, after writing down that it was opened, by whom and for what.
+
+        Parameters
+        ----------
+        record : a JSON file that travels with the trial ledger
+        purpose : the configuration that is judged: free text, no secret
+
+        Raises
+        ------
+        DataError
+            If the record exists (the window was opened before), or the window holds no bars.
+        """
+        if record.is_file():
+            was = files.read_json(record)
+            msg = (
+                f"{record}: a final window that was never opened is required, found it opened for "
+                f"{was.get('purpose')!r}; later looks are no test: choose a later window"
+            )
+            raise DataError(msg)
+        first, last = pd.Timestamp(self.first_utc), pd.Timestamp(self.last_utc)
+        out = {}
+        for name, frame in bars.items():
+            out[name] = frame[(frame.index >= first) & (frame.index <= last)]
+            out[name].attrs = dict(frame.attrs)
+        if not any(len(frame) for frame in out.values()):
+            msg = f"validation: bars from {first} to {last} are required, found none; fetch them first"
+            raise DataError(msg)
+        entry = {**dataclasses.asdict(self), "dates_hash": self.dates_hash, "purpose": purpose}
+        files.write_json(record, {**entry, "opened_utc": pd.Timestamp.now("UTC").isoformat()})
+        return out

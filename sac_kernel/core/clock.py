@@ -1,0 +1,115 @@
+"""A run's own clock: the deadline it stops at by itself, and progress with rate and ETA."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sac_kernel.core.errors import TimeUpError
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable
+    from types import FrameType
+
+
+@dataclass
+class Deadline:
+    """A run's own clock: says when to stop, so that the platform never has to.
+
+    Parameters
+    ----------
+    budget_s : seconds from `started_s` after which `passed` is true; infinite by default.
+    started_s : `time.monotonic()` at the start.
+    """
+
+    budget_s: float = float("inf")
+    started_s: float = field(default_factory=time.monotonic)
+    _stop: threading.Event = field(default_factory=threading.Event, repr=False)
+
+    def elapsed_s(self) -> float:
+        """Return seconds since the start."""
+        return time.monotonic() - self.started_s
+
+    def left_s(self) -> float:
+        """Return seconds left, negative when overrun."""
+        return self.budget_s - self.elapsed_s()
+
+    def passed(self, reserve_s: float = 0.0) -> bool:
+        """Whether less than `reserve_s` is left, or a stop was requested."""
+        return self._stop.is_set() or self.left_s() <= reserve_s
+
+    def check(self) -> None:
+        """Raise TimeUpError if the time is over or a stop was requested: for long steps that can be repeated."""
+        if self._stop.is_set() or self.left_s() <= 0.0:
+            msg = f"Deadline: time left is required, found {self.elapsed_s():.0f} s of {self.budget_s:.0f} s used"
+            raise TimeUpError(msg)
+
+    def request_stop(self) -> None:
+        """Make `passed` true from now on; safe in a signal handler."""
+        self._stop.set()
+
+    def stop_on_signals(self) -> Callable[[], None]:
+        """Turn SIGTERM and SIGINT into `request_stop`; return a function that undoes it.
+
+        Only the main thread may set handlers; elsewhere nothing changes.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return lambda: None
+
+        def handler(_number: int, _frame: FrameType | None) -> None:
+            self.request_stop()
+
+        old = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
+
+        def restore() -> None:
+            for number, previous in old.items():
+                signal.signal(number, previous)
+
+        return restore
+
+
+class Progress:
+    """Progress with rate and ETA: a live line on a terminal, one log line at intervals elsewhere."""
+
+    def __init__(self, logger: logging.Logger, label: str, total: int, done: int = 0) -> None:
+        self._logger, self._label, self._total = logger, label, total
+        self._started_s, self._first = time.monotonic(), done
+        self._live = sys.stderr.isatty()
+        self._interval_s = 1.0 if self._live else 10.0
+        self._next_s = self._started_s + 1.0
+
+    def update(self, done: int, note: str = "") -> None:
+        """Show `done` of the total if the interval has passed."""
+        now = time.monotonic()
+        if now < self._next_s:
+            return
+        self._next_s = now + self._interval_s
+        rate = (done - self._first) / max(now - self._started_s, 1e-9)
+        eta = duration((self._total - done) / rate) if rate > 0 else "?"
+        line = f"{self._label} {done:,}/{self._total:,} ({done / self._total:.0%}) ETA {eta} {note}".rstrip()
+        if self._live:
+            sys.stderr.write(f"\r\x1b[K{line}")
+            sys.stderr.flush()
+        else:
+            self._logger.info("%s", line)
+
+    def close(self) -> None:
+        """End the live line."""
+        if self._live:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as '8 s', '2 min 05 s' or '3 h 07 min'."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,102 @@
+"""Strict configuration: frozen dataclasses filled from flat names, with the nearest name in the error.
+
+Notebook parameters are scalars or flat lists of scalars whose names are `<section>_<field>`; this module
+turns them into dataclass fields and refuses what it does not know.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from typing import Any, TypeVar
+
+from sac_kernel.core.errors import ConfigError
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+T = TypeVar("T")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint ' (did you mean ...?)' for an unknown `name`, or '' when nothing is near."""
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {match[0]!r}?)" if match else ""
+
+
+def check_names(where: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise ConfigError if a given name is not known, naming the nearest one."""
+    known = list(known)
+    for name in given:
+        if name not in known:
+            msg = f"{where}: unknown parameter {name!r}{nearest(name, known)}; known: {', '.join(known)}"
+            raise ConfigError(msg)
+
+
+def typed(where: str, name: str, value: object, annotation: Any) -> Any:  # noqa: ANN401
+    """Return `value` as the annotated type, or raise ConfigError.
+
+    An int is accepted where a float is asked for and a list where a tuple is; nothing else is converted:
+    True is no number, 3.0 is no int, '3' is neither.
+    """
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in args:
+            return None
+        (annotation,) = (a for a in args if a is not type(None))
+        return typed(where, name, value, annotation)
+    if origin in (tuple, list):
+        if not isinstance(value, list | tuple):
+            raise _type_error(where, name, value, f"a flat list of {args[0].__name__}")
+        return origin(typed(where, f"{name}[{i}]", item, args[0]) for i, item in enumerate(value))
+    if annotation is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _type_error(where, name, value, "a finite number")
+    if type(value) is not annotation:
+        raise _type_error(where, name, value, getattr(annotation, "__name__", str(annotation)))
+    return value
+
+
+def from_flat(cls: type[T], values: Mapping[str, object], where: str) -> T:
+    """Build dataclass `cls` from a flat mapping, strict on names and types.
+
+    Raises
+    ------
+    ConfigError
+        If a name is not a field of `cls`, or a value has the wrong type or range.
+    """
+    hints = typing.get_type_hints(cls)
+    names = [f.name for f in dataclasses.fields(cls) if f.init]  # type: ignore[arg-type]  # T is a dataclass
+    check_names(where, values, names)
+    return cls(**{k: typed(where, k, v, hints[k]) for k, v in values.items()})
+
+
+def to_flat(config: object) -> dict[str, Any]:
+    """Return a dataclass as plain values, tuples as lists: what JSON and a `.pt` can hold."""
+    flat = dataclasses.asdict(config)  # type: ignore[call-overload]  # any dataclass instance
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in flat.items()}
+
+
+def difference(saved: Mapping[str, object], here: Mapping[str, object]) -> list[str]:
+    """Return one line per name whose value differs: 'gamma: saved 0.99, here 0.9'."""
+    absent = object()
+    return [
+        f"{name}: saved {saved.get(name, 'nothing')!r}, here {here.get(name, 'nothing')!r}"
+        for name in sorted({*saved, *here})
+        if saved.get(name, absent) != here.get(name, absent)
+    ]
+
+
+def require(ok: bool, where: str, required: str, found: object) -> None:
+    """Raise ConfigError '<where>: <required>, got <found>' unless `ok`."""
+    if not ok:
+        msg = f"{where}: {required}, got {found!r}"
+        raise ConfigError(msg)
+
+
+def _type_error(where: str, name: str, value: object, wanted: str) -> ConfigError:
+    return ConfigError(f"{where}: {name} must be {wanted}, got {value!r} ({type(value).__name__})")

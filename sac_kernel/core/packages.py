@@ -1,0 +1,69 @@
+"""What a run is made of: versions of packages, the code's hash, and wheels of packages that the image lacks."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import io
+import json
+import platform
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from sac_kernel import inlined_files
+from sac_kernel.core import files
+from sac_kernel.core.paths import CODE_MANIFEST, input_files, paths
+
+
+def add_wheels() -> dict[str, str]:
+    """Make packages importable that the image lacks, from the wheels of the code dataset.
+
+    Returns package -> 'installed', 'from a wheel' or why it is absent. No internet and no pip is needed: a
+    wheel for this Python whose hash is the manifest's is unpacked into a temporary folder at the end of sys.path.
+    """
+    root, found = paths().input_root, dict[str, str]()
+    for index in input_files(root, CODE_MANIFEST)[:1] if root else []:
+        wheels = json.loads(index.read_text(encoding="utf-8")).get("wheels", {})
+        for name, digest in sorted(wheels.items()):
+            package, _, tag = name.split("-")[:3]
+            if importlib.util.find_spec(package):
+                found.setdefault(package, "installed")
+            elif tag == f"cp{sys.version_info.major}{sys.version_info.minor}":
+                found[package] = _unpack_wheel(index.parent / name, digest)
+            else:
+                found.setdefault(package, f"no wheel for Python {platform.python_version()}")
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Return Python, platform and package versions of this process, for headers and checkpoints."""
+    names = ("torch", "numpy", "pandas", "h5py", "gymnasium", "numba", "matplotlib")
+    found = {name: importlib.metadata.version(name) for name in names}
+    return {"python": platform.python_version(), "machine": platform.machine(), **found}
+
+
+def import_root() -> Path:
+    """Return the folder that holds the package: what a worker process needs on its path."""
+    return Path(__file__).resolve().parents[2]
+
+
+def code_hash() -> str:
+    """Return the SHA-256 of the package's inlined files, in order; line ends are a matter of the checkout."""
+    folder = Path(__file__).resolve().parents[1]
+    contents = {name: (folder / name).read_bytes().replace(b"\r\n", b"\n") for name in inlined_files()}
+    return files.content_hash({name: files.sha256(content) for name, content in contents.items()})
+
+
+def _unpack_wheel(path: Path, digest: str) -> str:
+    content = path.read_bytes() if path.is_file() else b""
+    if hashlib.sha256(content).hexdigest() != digest:
+        return f"{path.name} is absent or not the one that was published"
+    folder = tempfile.mkdtemp(prefix="sac_wheel_")
+    with zipfile.ZipFile(io.BytesIO(content)) as wheel:
+        wheel.extractall(folder)
+    sys.path.append(folder)
+    importlib.invalidate_caches()
+    return "from a wheel"

@@ -1,0 +1,14 @@
+"""Runs: parameters, the trainer, the queue of jobs, walk-forward and sweeps, and what they leave on disk.
+
+A run that was cut goes on bit for bit from its state. The known-answer proof of the learner lives here too.
+"""
+
+from sac_kernel.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "trainer": "KaggleTrainer",
+        "run_config": "AGENT_PRESETS RUN_PRESETS RunConfig preset_of",
+    },
+)

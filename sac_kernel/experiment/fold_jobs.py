@@ -1,0 +1,339 @@
+"""One job of a walk-forward: an agent trained and judged in one fold at one cost tier, kept in one file.
+
+A job depends on its settings, the data and the code alone, so that jobs may run in any order, in several processes
+or on several machines (`job_pool`), today or tomorrow. Its file appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from sac_kernel.agent.config import SACConfig
+from sac_kernel.backtest import baselines, drift, evaluation, stress, validation
+from sac_kernel.backtest.evaluation import EpisodeResult
+from sac_kernel.core import files, packages
+from sac_kernel.core.config import from_flat, require, to_flat
+from sac_kernel.core.device import set_threads
+from sac_kernel.core.errors import DataError
+from sac_kernel.experiment import fold_training
+from sac_kernel.experiment.fold_training import Features, Recipe, Refit
+from sac_kernel.experiment.run_config import preset_of
+from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.prices.costs import COST_TIERS
+from sac_kernel.prices.processed_file import read_processed
+from sac_kernel.report import sections
+from sac_kernel.stats.trials import Trial
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from sac_kernel.backtest.validation import Fold, Pass
+    from sac_kernel.experiment.job_pool import Place
+    from sac_kernel.market.market import Market
+    from sac_kernel.prices.processed_file import Bars
+
+    FloatArray = NDArray[np.float64]
+
+BASELINES = 0
+"""The agent id of the jobs that run the baselines of a fold."""
+FILE, BARS = "result.npz", "bars"
+"""What a job leaves in its folder; its input's name."""
+COST_MULTIPLES = (0.0, *stress.COST_MULTIPLES)
+_SHARED = ("folds", "test_days", "val_days", "purge_days", "updates", "evaluations")
+_SERIES = ("close", "equity", "exposure", "cost_paid", "action", "day")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all jobs of a walk-forward share.
+
+    Attributes
+    ----------
+    h5_path : the processed file; its three splits are put together, the embargoes between them stay holes
+    agents : presets 1, 2, 3
+    seeds : trainings of each agent in each fold and tier, seeds 0 to seeds - 1
+    folds, test_days, val_days, purge_days : of `validation.walk_forward`, in trading days
+    tiers : cost tiers; an agent is trained, chosen and judged at the same one
+    updates, evaluations : of each training (`fold_training.Recipe`)
+    sac, env : settings beyond the presets, for all agents; None: the trainer's own
+    """
+
+    h5_path: str
+    agents: tuple[int, ...] = (1, 2, 3)
+    seeds: int = 3
+    folds: int = 4
+    tiers: tuple[str, ...] = ("raw", "base", "spec")
+    updates: int = 5_000
+    evaluations: int = 5
+    test_days: int = 60
+    val_days: int = 40
+    purge_days: int = 5
+    sac: SACConfig | None = None
+    env: TradingEnvConfig | None = None
+
+    def __post_init__(self) -> None:
+        where = "walk_forward"
+        for name in ("agents", "tiers"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+            values = getattr(self, name)
+            required = f"{name} must be distinct and at least one"
+            require(bool(values) and len(set(values)) == len(values), where, required, values)
+        require(self.seeds >= 1, where, "seeds must be >= 1", self.seeds)
+        known = set(self.tiers) <= set(COST_TIERS) and "base" in self.tiers
+        require(known, where, f"tiers must be among {', '.join(COST_TIERS)}, base included", self.tiers)
+        for agent_id in self.agents:
+            self.recipe(Job(agent_id, 0, 1, "base"))
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Return every job: the base tier first, fold by fold, the baselines of a fold first."""
+        out = []
+        for tier in sorted(self.tiers, key=lambda name: name != "base"):
+            for fold in range(1, self.folds + 1):
+                out.append(Job(BASELINES, 0, fold, tier))
+                out += [Job(a, s, fold, tier) for a in self.agents for s in range(self.seeds)]
+        return out
+
+    def recipe(self, job: Job) -> Recipe:
+        """Return how the agent of a job is trained."""
+        preset = preset_of(job.agent_id or 1)
+        sac = self.sac and dataclasses.replace(self.sac, gamma=preset.gamma)
+        interval = preset.decision_interval_min if job.agent_id else 0
+        env = dataclasses.replace(self.env or preset.env_config, decision_interval_min=interval)
+        return Recipe(job.agent_id or 1, job.seed, job.tier, self.updates, self.evaluations, sac, env)
+
+    def identity(self, job: Job) -> dict[str, Any]:
+        """Return what decides the result of a job beside the code, as plain values."""
+        recipe = self.recipe(job)
+        shared = {name: getattr(self, name) for name in _SHARED}
+        settings = {"sac": to_flat(recipe.sac_config), "env": to_flat(recipe.env_config)}
+        return {**shared, **settings, "data_hash": opened(self.h5_path).content_hash}
+
+    def fold_list(self) -> list[Fold]:
+        """Return the folds of the file's trading days."""
+        days = opened(self.h5_path).days.size
+        return validation.walk_forward(days, self.folds, self.test_days, self.val_days, self.purge_days)
+
+
+class Job(NamedTuple):
+    """An agent (or `BASELINES`), a seed, a fold from 1, a cost tier."""
+
+    agent_id: int
+    seed: int
+    fold: int
+    tier: str
+
+    @property
+    def name(self) -> str:
+        """Return its name, also that of its file."""
+        who = f"agent_{self.agent_id}_seed_{self.seed}" if self.agent_id else "baselines"
+        return f"{who}_fold_{self.fold}_{self.tier}"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The bars of a whole file, its splits put together in time order."""
+
+    bars: Bars
+    instrument: str
+    days: NDArray[np.int64]
+    content_hash: str
+    facts: dict[str, Any]
+
+
+@functools.lru_cache(maxsize=1)
+def opened(h5_path: str) -> Opened:
+    """Return the bars of a processed file; read once a process."""
+    data = read_processed(Path(h5_path))
+    bars: Bars = {}
+    for name in sorted(data.train):
+        bars[name] = pd.concat([split[name] for split in data.splits.values()])
+        bars[name].attrs = dict(data.train[name].attrs)
+    instrument = "EURUSD" if "EURUSD" in bars else min(bars)
+    days = np.unique(validation.trading_days(bars[instrument]))
+    return Opened(bars, instrument, days, data.content_hash, data.describe())
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What a finished job holds.
+
+    Attributes
+    ----------
+    passes : over the fold's test days: the agent's, or one a baseline
+    facts : plain values: trials, stats, inputs, cost_growth, drift, seconds
+    random_growth : log growth of random policies with the agent's turnover, base tier only
+    """
+
+    job: Job
+    passes: list[EpisodeResult]
+    facts: dict[str, Any]
+    random_growth: FloatArray
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Return the validated checkpoints of a base-tier job; cost tiers are no trials."""
+        return [_trial(row) for row in self.facts["trials"]] if self.job.tier == "base" else []
+
+
+# -- running ------------------------------------------------------------------------------------------
+
+
+def pool_job(settings: Settings, job: Job) -> dict[str, Any]:
+    """Return a job for `job_pool`: all that decides its result."""
+    code = packages.code_hash()
+    return {"label": job.name, "job": list(job), **settings.identity(job), "code_hash": code}
+
+
+def run_pool_job(given: Mapping[str, Any], place: Place) -> dict[str, Any]:
+    """Run a job on whatever process or machine `job_pool` chose."""
+    settings = Settings(
+        str(place.inputs[BARS]),
+        sac=from_flat(SACConfig, given["sac"], "fold_jobs"),
+        env=from_flat(TradingEnvConfig, given["env"], "fold_jobs"),
+        **{name: given[name] for name in _SHARED},
+    )
+    run_job(settings, Job(*given["job"]), place.folder / FILE)
+    return {"label": given["label"]}
+
+
+def run_job(settings: Settings, job: Job, path: Path) -> None:
+    """Train, judge, and write the job's file."""
+    set_threads(1)
+    source, recipe = opened(settings.h5_path), settings.recipe(job)
+    fold = settings.fold_list()[job.fold - 1]
+    started_s = time.process_time()
+
+    def fit(train: list[Bars], val: Bars) -> Features:
+        if job.agent_id == BASELINES:
+            return fold_training.fit_features(train, val, source.instrument)
+        return fold_training.fit_agent(train, val, recipe, source.instrument)
+
+    passes = validation.fold_passes(
+        source.bars, source.instrument, [fold], fit, recipe.env_config, job.tier, fold_training.WARMUP_DAYS
+    )
+    one = next(iter(passes))
+    if job.agent_id == BASELINES:
+        results, facts, growth = *_baselines(one, recipe, job), np.zeros(0)
+    else:
+        results, facts, growth = _agent(one, job)
+    facts |= {
+        "train_days": int(fold.train.size),
+        "trials": _trial_rows(one.fitted, settings, job),
+        "cpu_s": time.process_time() - started_s,
+    }
+    save(path, JobResult(job, results, facts, growth))
+
+
+def _agent(one: Pass, job: Job) -> tuple[list[EpisodeResult], dict[str, Any], FloatArray]:
+    result, market, refit = one
+    assert isinstance(refit, Refit)
+    named = dataclasses.replace(result, name=f"agent {job.agent_id}")
+    facts: dict[str, Any] = {"stats": refit.stats, "updates": refit.agent.updates}
+    growth = np.zeros(0)
+    if job.tier == "base":
+        start = result.start_equity
+        # The same shifts for every seed of a fold: seeds that bet alike stay alike.
+        own = evaluation.filled_targets(market, result.action, start)
+        growth = evaluation.random_same_turnover(market, own, start, evaluation.RANDOM_DRAWS, job.fold)
+        seen, act = stress.observations(market, result), evaluation.greedy_batch(refit.agent)
+        facts["inputs"] = stress.permutation_importance(act, seen, market.observation_names)
+        facts["cost_growth"] = [
+            evaluation.run_targets(stress.with_costs(market, k), result.action, start, "", "").log_growth
+            for k in COST_MULTIPLES
+        ]
+    return [named], facts, growth
+
+
+def _baselines(one: Pass, recipe: Recipe, job: Job) -> tuple[list[EpisodeResult], dict[str, Any]]:
+    _, market, features = one
+    assert isinstance(features, Features)
+    config, start = recipe.env_config, recipe.env_config.initial_equity
+    fitted_on = evaluation.market_of(*features.train, config, "base")
+    targets = baselines.all_targets(market, fitted_on)
+    results = [evaluation.run_targets(market, t, start, name, job.tier) for name, t in targets.items()]
+    facts: dict[str, Any] = {}
+    watched = sections.watched_series(fitted_on, market)
+    if min(series.now.size for series in watched.values()) >= drift.MIN_DAYS:
+        found = drift.check(watched)
+        first = list(dict.fromkeys(row["name"] for row in found["rows"]))[:4]
+        facts["drift"] = {**found, "paths": {name: drift.cusum(watched[name]) for name in first}}
+    return results, facts
+
+
+def _trial_rows(fitted: object, settings: Settings, job: Job) -> list[dict[str, Any]]:
+    if not isinstance(fitted, Refit):
+        return []
+    identity = settings.identity(job)
+    rows = []
+    for updates, result in fitted.trials:
+        trial = evaluation.trial_of(
+            result,
+            agent_id=job.agent_id,
+            seed=job.seed,
+            split=f"walk-forward val {job.fold}",
+            checkpoint=updates,
+            config_hash=files.content_hash(identity),
+            data_hash=identity["data_hash"],
+        )
+        rows.append({**dataclasses.asdict(trial), "day": trial.day.tolist(), "daily": trial.daily.tolist()})
+    return rows
+
+
+def _trial(row: dict[str, Any]) -> Trial:
+    return Trial(**{**row, "day": np.array(row["day"], np.int64), "daily": np.array(row["daily"])})
+
+
+def bare_market(settings: Settings, job: Job) -> Market:
+    """Return the job's test days without features: enough to run targets on."""
+    source = opened(settings.h5_path)
+    frame = source.bars[source.instrument]
+    inside = np.isin(validation.trading_days(frame), source.days[settings.fold_list()[job.fold - 1].test])
+    bars = frame[inside]
+    bars.attrs = dict(frame.attrs)
+    blank = pd.DataFrame({"none": np.zeros(len(bars), np.float32)}, index=bars.index)
+    return evaluation.market_of(bars, blank, settings.recipe(job).env_config, job.tier)
+
+
+# -- files --------------------------------------------------------------------------------------------
+
+
+def save(path: Path, result: JobResult) -> None:
+    """Write a finished job atomically."""
+    arrays: dict[str, NDArray[Any]] = {"random_growth": result.random_growth}
+    plain = []
+    for i, one in enumerate(result.passes):
+        arrays[f"{i}_time"] = one.open_time_utc.as_unit("ns").asi8
+        arrays |= {f"{i}_{name}": getattr(one, name) for name in _SERIES}
+        scalars = ("name", "tier", "turnover", "trades", "start_equity", "costs")
+        plain.append({name: getattr(one, name) for name in scalars})
+    text = files.strict_json({**result.facts, "job": list(result.job), "passes": plain})
+    arrays["facts"] = np.frombuffer(text.encode("utf-8"), np.uint8)
+    files.write_npz(path, arrays)
+
+
+def load(path: Path) -> JobResult:
+    """Read a finished job."""
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            facts = json.loads(found["facts"].tobytes().decode("utf-8"))
+            passes = []
+            for i, plain in enumerate(facts.pop("passes")):
+                time_utc = pd.DatetimeIndex(found[f"{i}_time"], tz="UTC")
+                series = {name: found[f"{i}_{name}"] for name in _SERIES}
+                passes.append(EpisodeResult(open_time_utc=time_utc, **series, **plain))
+            return JobResult(Job(*facts.pop("job")), passes, facts, found["random_growth"])
+    except (OSError, ValueError, KeyError) as err:
+        msg = f"{path}: a whole result of a job is required, found {err}; delete it, and it is run again"
+        raise DataError(msg) from err

@@ -1,0 +1,246 @@
+"""The last step of a run: judge on the test split, write report, summary, manifest and models.zip."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sac_kernel.agent.sac import SACAgent
+from sac_kernel.backtest import evaluation
+from sac_kernel.core import files, paths
+from sac_kernel.experiment import output_layout
+from sac_kernel.features.forecast import LEAST_RUNS, SIGNIFICANCE
+from sac_kernel.report import page, plots, sections, training_health
+from sac_kernel.stats import trials, verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import pandas as pd
+
+    from sac_kernel.backtest.evaluation import EpisodeResult, Judgement
+    from sac_kernel.market.market import TradingEnvConfig
+    from sac_kernel.prices.processed_file import ProcessedData
+    from sac_kernel.report.training_health import Finding
+
+
+@dataclass(frozen=True)
+class FinishedJob:
+    """What one job hands over to be judged and reported.
+
+    Attributes
+    ----------
+    folder : the job's folder
+    final, best : the agents of the last and of the best validated update
+    stats : training_stats, one value an episode
+    facts : run facts for the report
+    """
+
+    folder: Path
+    final: SACAgent
+    best: SACAgent
+    stats: dict[str, list[Any]]
+    facts: dict[str, Any]
+
+    @classmethod
+    def load(cls, folder: Path, agent_id: int) -> FinishedJob:
+        """Read a job's files, the agents onto the CPU: what is judged is what was written."""
+        final, best = (
+            SACAgent.from_checkpoint(folder / f"agent_{agent_id}_{kind}.pt", device="cpu")
+            for kind in ("final", "best")
+        )
+        stats = files.read_json(folder / output_layout.STATS_FILE)
+        return cls(folder, final, best, stats, files.read_json(folder / output_layout.FACTS_FILE))
+
+
+def bring_ledger(top: Path) -> None:
+    """Merge the ledgers of trials that are mounted, if any, into that of the output folder."""
+    root = paths.paths().input_root
+    if root and (mounted := paths.input_files(root, trials.NAME)):
+        trials.merge(top / trials.NAME, mounted)
+
+
+def judge_job(
+    job: FinishedJob,
+    bars: pd.DataFrame,
+    features: pd.DataFrame,
+    config: TradingEnvConfig,
+    train: tuple[pd.DataFrame, pd.DataFrame] | None = None,
+) -> Judgement:
+    """Judge a job's final and best agent on the test split; `train` fits the baselines that need it."""
+    i = job.final.agent_id
+    agents = {f"agent {i} (final)": job.final, f"agent {i} (best)": job.best}
+    counted = trials.count(trials.read(output_layout.top_of(job.folder) / trials.NAME))
+    return evaluation.judge(agents, bars, features, config, train=train, counted=counted)
+
+
+def finish_outputs(
+    top: Path,
+    jobs: Sequence[FinishedJob],
+    data: ProcessedData,
+    judgements: Sequence[Judgement],
+    failures: Mapping[str, str] | None = None,
+    ensembles: Sequence[EpisodeResult] = (),
+) -> dict[str, Any]:
+    """Write report.html, figures/, summary.json, models.zip and, last, manifest.json; return the summary.
+
+    With several jobs the first seed's agents are copied to the top: by order, never by result. `failures` (job
+    name -> why) are jobs that ended in an error; a run with any is not complete. `ensembles` are passes of
+    several seeds' mean action, rows of the results table.
+    """
+    files.sweep_temporaries(top)
+    headline, judgement = jobs[0], judgements[0]
+    failures = dict(failures or {})
+    whole = not failures and all(job.facts["status"] == "complete" for job in jobs)
+    if headline.folder != top:
+        _copy_first_seed(top, jobs)
+    names = _output_files(top)
+    rows = judgement.rows
+    ledger = trials.read(top / trials.NAME) or []
+    shown = sections.sections(judgement, headline.final, ledger)
+    for job, other in zip(jobs[1:], judgements[1:], strict=True):
+        label = f"{job.folder.name}: "
+        rows += [
+            {**row, "policy": label + row["policy"]}
+            for row in other.rows
+            if row["policy"].startswith("agent")
+        ]
+    rows += [result.row() for result in ensembles]
+    summary = {
+        "verdict": _with_notes(_verdict(jobs, judgements), headline.facts.get("expected_return"), failures),
+        "table": rows,
+        "data": data.describe(),
+        "status": "complete" if whole else "cut",
+        "run": headline.facts,
+        "jobs": [job.facts for job in jobs],
+        "failures": failures,
+        "random": {"percentile": judgement.percentile, "draws": int(judgement.random_log_growth.size)},
+        "files": [{"name": n, "bytes": (top / n).stat().st_size} for n in names if n.endswith(".pt")],
+        "training": {_name(job): [finding._asdict() for finding in health(job)] for job in jobs},
+        **shown,
+        "next_command": "kaggle kernels output OWNER/sac-trading-train -p outputs/",
+    }
+    files.write_json(top / "summary.json", summary)
+    figures = report_figures(headline, judgement) | sections.figures(judgement, shown)
+    seeds = seed_passes(judgements)
+    if len(seeds) > 1:
+        figures["seeds"] = plots.seeds_figure(seeds)
+    figures["bars"] = plots.bars_figure(_closes(data))
+    page.write_report(top, summary, figures)
+    models = [n for n in names if n.endswith(".pt") or "/logs/" in f"/{n}" or "metrics_ep" in n]
+    files.write_zip(top / "models.zip", {n: (top / n).read_bytes() for n in models})
+    facts = {k: headline.facts[k] for k in ("data_hash", "code_hash", "config_hash")}
+    facts |= {k: sum(job.facts[k] for job in jobs) for k in ("env_steps", "updates")}
+    facts |= {"status": summary["status"], "episodes": min(job.facts["episodes"] for job in jobs)}
+    files.write_manifest(top, _output_files(top), facts)
+    return summary
+
+
+def seed_passes(judgements: Sequence[Judgement]) -> list[EpisodeResult]:
+    """Return the first agent's pass at base cost, one a seed."""
+    passes = [judgement.results["base"][0] for judgement in judgements]
+    return [one for one in passes if one.name == passes[0].name]
+
+
+def _name(job: FinishedJob) -> str:
+    """Return the job's own name: that of its folder would say where this machine keeps its files."""
+    return output_layout.job_name(job.facts["agent_id"], job.facts["seed"])
+
+
+def _verdict(jobs: Sequence[FinishedJob], judgements: Sequence[Judgement]) -> dict[str, Any]:
+    """Return the headline's verdict, corrected for the number of agents: the first seed of each counts."""
+    first: dict[int, dict[str, Any]] = {}
+    for job, judgement in zip(jobs, judgements, strict=True):
+        first.setdefault(job.final.agent_id, judgement.verdict)
+    verdicts = list(first.values())
+    return verdict.over_agents(verdicts)[0] if len(verdicts) > 1 else verdicts[0]
+
+
+def report_figures(job: FinishedJob, judgement: Judgement) -> dict[str, Any]:
+    """Return the figures of the report, in the page's order."""
+    base = judgement.results["base"]
+    figures = {"equity": plots.equity_figure(judgement.drawn), "exposure": plots.exposure_figure(base[0])}
+    if judgement.percentile is not None:
+        growth = np.expm1(judgement.random_log_growth)
+        figures["random"] = plots.random_figure(math.expm1(base[0].log_growth), growth)
+    figures["training"] = plots.training_figure(stats_for_plot(job))
+    return figures
+
+
+def stats_for_plot(job: FinishedJob) -> dict[str, Any]:
+    """Return training stats with the evaluations as lists of their own, at their episode numbers."""
+    done = [k for k, value in enumerate(job.stats["eval_rewards"]) if value is not None]
+    evaluations = {name: [job.stats[name][k] for k in done] for name in ("eval_rewards", "eval_sharpes")}
+    target = job.final.config.entropy_target(job.final.updates)
+    return {**job.stats, **evaluations, "eval_episodes": [k + 1 for k in done], "target_entropy": target}
+
+
+def health(job: FinishedJob) -> list[Finding]:
+    """Return what a job's training curves say (`training_health.examine`)."""
+    updates = np.cumsum(job.stats["updates"])
+    return training_health.examine(job.stats, [job.final.config.entropy_target(int(n)) for n in updates])
+
+
+def read_manifest(top: Path) -> dict[str, Any]:
+    """Return the manifest after checking the hash of every file that it lists."""
+    return files.verify_manifest(top)
+
+
+def _with_notes(
+    verdict: Mapping[str, Any], expectation: Mapping[str, Any] | None, failures: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the verdict, before its notes what the agent learnt from, after them the jobs that failed."""
+    learnt = [_expectation_note(expectation)] if expectation else []
+    failed = [f"{name} failed: {why}" for name, why in failures.items()]
+    return {**verdict, "notes": [*learnt, *verdict["notes"], *failed]}
+
+
+def _expectation_note(fit: Mapping[str, Any]) -> str:
+    """Return in words what the train rows' features say of the returns of a decision (`train_market.lay_out`)."""
+    bars = fit["decision_bars"]
+    what = "the next return" if bars == 1 else f"the mean of the next {bars} returns"
+    t_stat = f"{fit['t_stat']:.1f} standard errors out of fold"
+    if bars > 1 and fit["t_stat"] == 0.0:
+        return (
+            f"Train rows: too few to tell what the features say of {what}: {LEAST_RUNS} runs of four decisions are "
+            "asked for. The agent learnt from its costs alone."
+        )
+    if fit["head"] == "flat":
+        return (
+            f"Train rows: what the features say of {what} is no more than noise ({t_stat}, "
+            f"{SIGNIFICANCE:g} are asked for). The agent learnt from its costs alone; to trade would be a mistake."
+        )
+    return (
+        f"Train rows: the features explain {fit['out_of_fold_share']:.3%} of the variance of {what} ({fit['head']}, "
+        f"{t_stat}). The agent learnt from that expectation less its costs; it is judged on realised prices."
+    )
+
+
+def _closes(data: ProcessedData) -> dict[str, pd.Series[float]]:
+    instrument = min(data.train, key=lambda name: (name != "EURUSD", name))
+    return {name: split[instrument]["close"] for name, split in data.splits.items()}
+
+
+def _copy_first_seed(top: Path, jobs: Sequence[FinishedJob]) -> None:
+    seen: set[int] = set()
+    for job in jobs:
+        agent_id = job.final.agent_id
+        if agent_id not in seen:
+            seen.add(agent_id)
+            for kind in ("best", "final"):
+                name = f"agent_{agent_id}_{kind}.pt"
+                files.write_bytes(top / name, (job.folder / name).read_bytes())
+
+
+def _output_files(top: Path) -> list[str]:
+    """Return the output files below `top`, previous runs, input logs and the manifest aside."""
+    wanted = [
+        p for name in output_layout.ENTRIES for p in [top / name] if p.is_file() and name != "manifest.json"
+    ]
+    wanted += [p for name in output_layout.ENTRIES for p in (top / name).rglob("*") if p.is_file()]
+    wanted += [*top.glob("agent_*.pt"), *top.glob(trials.NAME)]
+    return sorted(p.relative_to(top).as_posix() for p in wanted if not p.name.endswith(".tmp"))

@@ -1,0 +1,283 @@
+"""The default agent on markets whose optimum is known: captured share of it, turnover, mark.
+
+Captured share of the optimum's noise-free reward on fresh paths, by the final greedy policy (the averaged
+actor); `best` is the best of ten evaluations on the way. Markets without noise (M0, M1, M2, M9) are
+simulators that cost nothing: each of 64 accounts gives a fresh transition an update. The others are learnt as
+a panel of bars is: one path of 150,000 bars, 60 accounts, the trainer's update ratio, rewards denoised by
+`expected_return` fitted on that path, judged on fresh paths; beside them what the ridge of that path captures with
+the best band for its strength. With raw rewards the realised returns are taken instead, from the simulator where there
+is one (M3, M4, M5, M6, M8, M10), from the path elsewhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from sac_kernel.agent.config import SACConfig
+from sac_kernel.agent.sac import Interaction, SACAgent
+from sac_kernel.experiment.run_config import UTD_RATIO
+from sac_kernel.features.forecast import ExpectedReturn, fit_expected_return, reward_spread
+from sac_kernel.features.forecast_input import AuxiliaryTask
+from sac_kernel.market.known_answer import (
+    MARKETS,
+    POSITIONS,
+    BanditVectorEnv,
+    Judge,
+    Market,
+    MarketVectorEnv,
+    Optimum,
+)
+from sac_kernel.report import plots
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from matplotlib.figure import Figure
+
+    from sac_kernel.market.known_answer import Array, Paths
+
+    Policy = Callable[[Array], Array]
+    """Observations (n, S) of the market -> actions (n, 1) or (n,) in [-1, 1]."""
+
+SIMULATED_ENVS, PATH_ENVS = 64, 60
+PATH_BARS = 150_000
+REPLAYED_BARS = 5_000  # of M7, whose point is a path that is seen again and again
+FINITE = ("M7", "M11", "M11-02", "M12")
+"""Markets that are one path whatever the rewards."""
+EVALUATIONS = 10
+BANDIT_UPDATES = 1_000
+WITH_BAND = tuple(
+    name for name, m in MARKETS.items() if m.kind in ("predictor", "square") and m.cost and m.ic
+)
+"""Markets whose policy can be drawn over predictor and position."""
+
+SHORT = {"M0": (1_000, 0.95), "M2": (2_500, 0.60), "M11": (2_500, 0.40)}
+"""Updates and loose marks of the short form."""
+TABLE_HEAD = "| market | captured, median (range) | turnover | mark | |\n|---|---|---|---|---|"
+
+
+class Row(NamedTuple):
+    """One trained agent."""
+
+    final: float
+    best: float
+    turnover: float
+    reference: float  # what ridge + DP captures on the same path; NaN elsewhere
+    loss: float  # noise-free loss a bar
+
+
+class Setting(NamedTuple):
+    """What a run may change.
+
+    Attributes
+    ----------
+    updates : gradient updates
+    rewards : 'denoised' or 'raw'
+    changes : fields of `SACConfig`
+    log : takes a line an agent
+    auxiliary : whether the agent sees the expected return as agent 2 does (`auxiliary_task`), on a path
+    bars : of the one path
+    agent : class of the agent
+    path_seed : of the one path; None takes one for each agent's seed
+    every : bars between decisions; rewards are summed, the discount is gamma^every, the judge holds too
+    """
+
+    updates: int
+    rewards: str
+    changes: dict[str, Any]
+    log: Callable[[str], None]
+    auxiliary: bool = False
+    bars: int = PATH_BARS
+    agent: type[SACAgent] = SACAgent
+    path_seed: int | None = None
+    every: int = 1
+
+
+class Task(NamedTuple):
+    """What an agent is trained on.
+
+    Attributes
+    ----------
+    env : the market as a vector env
+    spread : standard deviation of a unit position's reward
+    reference : what ridge + band captures on the same path; NaN without a path or a linear predictor
+    see : market's observations (n, S) -> what the agent sees of them
+    """
+
+    env: Any
+    spread: float
+    reference: float
+    see: Callable[[Array], Array]
+
+
+def one_path(market: Market, bars: int, seed: int) -> Paths:
+    """Return the path that an agent of this seed learns from."""
+    return market.simulate(bars, 1, np.random.default_rng(1_000 + seed))
+
+
+def band_policy(market: Market, fitted: ExpectedReturn) -> Policy:
+    """Return the policy that trades an estimate with the best no-trade band for its strength; (n, S) -> (n,)."""
+    spread = float(fitted.train.std())
+    if spread == 0.0:
+        return lambda obs: np.zeros(len(obs))
+    optimum = Optimum(dataclasses.replace(market, kind="predictor", ic=spread, distractors=0))
+    return lambda obs: optimum.act(fitted.predict(obs[:, :-1]) / spread, obs[:, -1])
+
+
+def reference(market: Market, fitted: ExpectedReturn, judge: Judge) -> float:
+    """Return what the ridge of the same path captures with the best band for its own signal's strength."""
+    return judge.capture(judge.result(band_policy(market, fitted)))
+
+
+def on_path(market: Market, rewards: str) -> bool:
+    """Return whether the market is learnt from one finite path."""
+    return market.name in FINITE or (market.noise > 0 and rewards == "denoised")
+
+
+def prepare(market: Market, seed: int, setting: Setting, judge: Judge | None) -> Task:
+    """Return the env of one market, and what is known of it."""
+    unseen = float("nan")
+    if judge is None:
+        return Task(BanditVectorEnv(SIMULATED_ENVS), 1.0, unseen, _as_is)
+    if not on_path(market, setting.rewards):
+        spread = float(np.hypot(market.ic, market.noise))
+        env = MarketVectorEnv(market, SIMULATED_ENVS, every=setting.every)
+        return Task(env, spread, unseen, _as_is)
+    bars = REPLAYED_BARS if market.name == "M7" else setting.bars
+    path_seed = seed if setting.path_seed is None else setting.path_seed
+    path = one_path(market, bars, path_seed)
+    features, returns, see = path.features[:-1, 0], path.returns[:, 0], _as_is
+    bound = unseen
+    if market.ic and market.kind == "predictor":
+        bound = reference(market, fit_expected_return(features, returns, boosting=False), judge)
+    task = AuxiliaryTask.fit(features, returns, np.arange(bars), purge=100)
+    earned = returns if setting.rewards == "raw" else task.estimate.train
+    seen_market = market
+    if setting.auxiliary:
+        # One input more: the env takes its width from the market.
+        seen_market = dataclasses.replace(market, distractors=market.distractors + 1)
+        column = task.column(path.features[:, 0], np.arange(bars + 1))
+        path = path._replace(features=np.concatenate((path.features, column[:, None, None]), axis=-1))
+
+        def see(obs: Array) -> Array:
+            predicted = task.column(obs[:, :-1], np.full(len(obs), bars))
+            return np.concatenate((obs[:, :-1], predicted[:, None], obs[:, -1:]), axis=1)
+
+    env = MarketVectorEnv(seen_market, PATH_ENVS, path=path, returns=earned, every=setting.every)
+    return Task(env, reward_spread(earned, market.cost), bound, see)
+
+
+def _as_is(obs: Array) -> Array:
+    return obs
+
+
+def trained(market: Market, seed: int, setting: Setting, judge: Judge | None) -> tuple[Policy, Row]:
+    """Train the default agent on one market and judge it; return its greedy policy too."""
+    task = prepare(market, seed, setting, judge)
+    utd_ratio = UTD_RATIO if on_path(market, setting.rewards) else 1.0 / SIMULATED_ENVS
+    fields = {
+        "gamma": market.gamma**setting.every, "utd_ratio": utd_ratio, "reward_scale": 1.0 / task.spread,
+        **setting.changes,
+    }  # fmt: skip
+    width = task.env.single_observation_space.shape[0]
+    agent = setting.agent(SACConfig(state_dim=width, **fields), device="cpu", seed=seed)
+    loop, captures, result = Interaction(agent, task.env, seed), [], None
+
+    def policy(obs: Array) -> Array:
+        return np.asarray(agent.select_action(task.see(obs), evaluate=True), np.float64)
+
+    started = time.process_time()
+    for part in range(1, EVALUATIONS + 1):
+        while agent.updates < setting.updates * part // EVALUATIONS:
+            loop.advance()
+        if judge is None:
+            signs = np.array([[-1.0], [1.0]])
+            captures.append(float((policy(signs) * signs).mean()))
+            continue
+        result = judge.result(policy, setting.every)
+        captures.append(judge.capture(result) if market.ic else result.reward)
+    metrics = agent.take_metrics(agent.updates)
+    turnover = (
+        judge.turnover_ratio(result) if judge and result and market.ic else getattr(result, "turnover", 0.0)
+    )
+    setting.log(
+        f"  {market.name} seed {seed}: {' '.join(f'{c:.4g}' for c in captures)}; turnover {turnover:.3f}, "
+        f"reference {task.reference:.3f}, mean entropy {metrics['entropy']:.2f}, alpha {metrics['alpha']:.4f}, "
+        f"{time.process_time() - started:.0f} s"
+    )
+    return policy, Row(captures[-1], max(captures), turnover, task.reference, -captures[-1])
+
+
+def verdict(market: Market, rows: Sequence[Row], mark: float) -> tuple[str, bool]:
+    """Return one table row and whether the mark is met."""
+    finals = sorted(row.final for row in rows)
+    drop = max(row.best - row.final for row in rows)
+    median, turnover = statistics.median(finals), statistics.median(row.turnover for row in rows)
+    goal, value = f">= {mark:.2f}", median
+    passed = median >= mark
+    if not market.ic:  # the optimum is flat
+        loss = statistics.median(row.loss for row in rows)
+        share = loss / (2.0 * market.cost / 3.0)
+        passed = turnover < mark and share < 0.02 if market.name == "M6" else loss > -1e-4
+        goal = f"turnover < {mark:.0%}, loss < 2 % of random" if market.name == "M6" else "earns nothing"
+        return (
+            f"| {market.name} | loss {share:.2%} of random trading | {turnover:.2%} of cap a bar | {goal} | "
+            f"{'met' if passed else 'MISSED'} |"
+        ), passed
+    if market.name.startswith("M11"):
+        value = statistics.median(row.final / row.reference for row in rows)
+        steady = statistics.median(row.final / row.best for row in rows)
+        passed = value >= mark and steady >= 0.95
+        goal = f">= {mark:.2f} x reference ({value:.2f}), final >= .95 best ({steady:.2f})"
+    bounds = [row.reference for row in rows if np.isfinite(row.reference)]
+    reference_text = f", reference {statistics.median(bounds):.3f}" if bounds else ""
+    return (
+        f"| {market.name} | {median:.3f} ({finals[0]:.3f}-{finals[-1]:.3f}){reference_text}, "
+        f"largest drop from best {drop:.3f} | {turnover:.2f} x | {goal} | {'met' if passed else 'MISSED'} |"
+    ), passed
+
+
+class Proven(NamedTuple):
+    """One market: its table row, whether the mark is met, the greedy policy of the first seed, each seed's row."""
+
+    line: str
+    passed: bool
+    policy: Policy
+    rows: list[Row]
+
+
+def prove(name: str, seeds: range, setting: Setting, mark: float | None = None) -> Proven:
+    """Train and judge one market, every seed."""
+    market = MARKETS[name]
+    judge = None if name == "M0" else Judge(market, bars=300, n=256)
+    if name == "M0":
+        setting = setting._replace(updates=min(setting.updates, BANDIT_UPDATES))
+    policies, rows = zip(*(trained(market, seed, setting, judge) for seed in seeds), strict=True)
+    return Proven(*verdict(market, rows, market.mark if mark is None else mark), policies[0], list(rows))
+
+
+def prove_short(log: Callable[[str], None]) -> dict[str, Proven]:
+    """Return the markets of the short form, one seed each, with looser marks."""
+    return {
+        name: prove(name, range(1), Setting(updates, "denoised", {}, log), mark)
+        for name, (updates, mark) in SHORT.items()
+    }
+
+
+def policy_figure(name: str, policy: Policy) -> Figure:
+    """Return a policy's actions over predictor and position beside the optimum's; distractors are at zero."""
+    market = MARKETS[name]
+    optimum, predictor = Optimum(market), np.linspace(-3.0, 3.0, 61)
+    x, p = (grid.ravel() for grid in np.meshgrid(predictor, POSITIONS))
+    obs = np.zeros((x.size, market.state_dim))
+    obs[:, 0], obs[:, -1] = x, p
+    shape = (POSITIONS.size, predictor.size)
+    action, best = np.reshape(policy(obs), shape), optimum.act(x, p).reshape(shape)
+    return plots.policy_figure(
+        predictor, POSITIONS, action, f"{name}: predictor [its standard deviation]", best
+    )

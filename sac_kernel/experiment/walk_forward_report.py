@@ -1,0 +1,503 @@
+"""What a walk-forward says: folds joined in date order, seeds averaged, one verdict an agent, one page.
+
+Fixed beforehand: an agent's headline is an account split equally over its seeds and rebalanced every day
+(the mean of the seeds' daily returns) at base cost over all test days in date order. The agent with the
+smallest p value stands at the top of the page; Holm's correction over all agents pays for that choice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from sac_kernel.backtest import baselines, evaluation, validation
+from sac_kernel.core import packages
+from sac_kernel.core.errors import DataError
+from sac_kernel.experiment import fold_jobs
+from sac_kernel.experiment.run_config import preset_of
+from sac_kernel.report import page, plots, sections
+from sac_kernel.stats import significance, trials, verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from sac_kernel.backtest.evaluation import EpisodeResult
+    from sac_kernel.experiment.fold_jobs import JobResult, Settings
+    from sac_kernel.stats.trials import Trial
+
+    FloatArray = NDArray[np.float64]
+
+
+# -- joining ------------------------------------------------------------------------------------------
+
+
+def joined(passes: Sequence[EpisodeResult], name: str) -> EpisodeResult:
+    """Return passes over folds, in time order, as one: each fold starts with what the one before left."""
+    passes = sorted(passes, key=lambda one: one.open_time_utc[0])
+    start = passes[0].start_equity
+    factor, paid, equity, cost = 1.0, 0.0, [], []
+    for one in passes:
+        scale = factor * start / one.start_equity
+        equity.append(scale * one.equity)
+        cost.append(paid + scale * one.cost_paid)
+        factor, paid = equity[-1][-1] / start, cost[-1][-1]
+    whole = {
+        k: np.concatenate([getattr(one, k) for one in passes]) for k in ("close", "exposure", "action", "day")
+    }
+    return dataclasses.replace(
+        passes[0],
+        name=name,
+        open_time_utc=pd.DatetimeIndex(np.concatenate([one.open_time_utc for one in passes])),
+        **whole,
+        equity=np.concatenate(equity),
+        cost_paid=np.concatenate(cost),
+        turnover=sum(one.turnover for one in passes),
+        trades=sum(one.trades for one in passes),
+        costs={kind: sum(one.costs[kind] for one in passes) for kind in passes[0].costs},
+    )
+
+
+def averaged(results: Sequence[EpisodeResult], name: str) -> EpisodeResult:
+    """Return an account split equally over results on the same times, rebalanced at each day's end."""
+    first = results[0]
+    last = np.append(np.flatnonzero(np.diff(first.day)), first.day.size - 1)  # of each day
+    of_day = np.cumsum(np.diff(first.day, prepend=first.day[0]) != 0)
+    ratios = []
+    for one in results:
+        before = np.concatenate(([one.start_equity], one.equity[last[:-1]]))
+        ratios.append(one.equity / before[of_day])
+    ratio = np.mean(ratios, axis=0)
+    begin = first.start_equity * np.concatenate(([1.0], np.cumprod(ratio[last])[:-1]))
+    mean = {
+        k: np.mean([getattr(one, k) for one in results], axis=0) for k in ("exposure", "cost_paid", "action")
+    }
+    return dataclasses.replace(
+        first,
+        name=name,
+        equity=begin[of_day] * ratio,
+        **mean,
+        turnover=float(np.mean([one.turnover for one in results])),
+        trades=sum(one.trades for one in results),
+        costs={kind: float(np.mean([one.costs[kind] for one in results])) for kind in first.costs},
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Collected:
+    """All finished jobs of a walk-forward, joined.
+
+    Attributes
+    ----------
+    seeds : (agent, tier) -> joined pass of each seed
+    headline, ensemble : (agent, tier) -> mean over seeds; one account on the seeds' mean target
+    baselines : tier -> joined passes
+    """
+
+    settings: Settings
+    jobs: list[JobResult]
+    seeds: dict[tuple[int, str], list[EpisodeResult]]
+    headline: dict[tuple[int, str], EpisodeResult]
+    ensemble: dict[tuple[int, str], EpisodeResult]
+    baselines: dict[str, list[EpisodeResult]]
+
+    def of(self, agent_id: int, tier: str = "base") -> list[list[JobResult]]:
+        """Return an agent's jobs, a list a seed, folds in order."""
+        mine = [r for r in self.jobs if r.job.agent_id == agent_id and r.job.tier == tier]
+        return [
+            sorted((r for r in mine if r.job.seed == seed), key=lambda r: r.job.fold)
+            for seed in range(self.settings.seeds)
+        ]
+
+
+def collect(settings: Settings, jobs: Iterable[JobResult]) -> Collected:
+    """Return the joined passes of a run whose jobs are all finished."""
+    out = Collected(settings, list(jobs), {}, {}, {}, {})
+    missing = {job.name for job in settings.jobs} - {r.job.name for r in out.jobs}
+    if missing:
+        msg = f"walk_forward: all {len(settings.jobs)} jobs are required, found {len(missing)} missing: run them first"
+        raise DataError(msg)
+    for tier in settings.tiers:
+        parts = [r.passes for r in out.jobs if r.job.tier == tier and r.job.agent_id == fold_jobs.BASELINES]
+        out.baselines[tier] = [joined(same, same[0].name) for same in zip(*parts, strict=True)]
+        for agent_id in settings.agents:
+            key, of_seeds = (agent_id, tier), out.of(agent_id, tier)
+            label = f"agent {agent_id}"
+            out.seeds[key] = [
+                joined([r.passes[0] for r in folds], f"{label}, seed {seed}")
+                for seed, folds in enumerate(of_seeds)
+            ]
+            out.headline[key] = averaged(out.seeds[key], f"{label}, mean of {settings.seeds} seeds")
+            out.ensemble[key] = joined(
+                [_mean_target(settings, same) for same in zip(*of_seeds, strict=True)],
+                f"{label}, seeds' mean target",
+            )
+    return out
+
+
+def _mean_target(settings: Settings, same_fold: Sequence[JobResult]) -> EpisodeResult:
+    market = fold_jobs.bare_market(settings, same_fold[0].job)
+    targets = np.mean([r.passes[0].action for r in same_fold], axis=0)
+    one = same_fold[0].passes[0]
+    return evaluation.run_targets(market, targets, one.start_equity, one.name, one.tier)
+
+
+# -- judging ------------------------------------------------------------------------------------------
+
+
+def percentile(collected: Collected, agent_id: int) -> tuple[float | None, FloatArray]:
+    """Return the share of random policies with the agent's turnover that it beats, and their net returns.
+
+    Each fold's growth is the mean over seeds, folds are chained; draw by draw all seeds are shifted alike.
+    """
+    by_fold = [*zip(*collected.of(agent_id), strict=True)]
+    own = [[r.passes[0].log_growth for r in fold] for fold in by_fold]
+    drawn = [[r.random_growth for r in fold] for fold in by_fold]
+    mine = np.prod([np.mean(np.exp(fold)) for fold in own]) - 1.0
+    random = np.prod([np.mean(np.exp(fold), axis=0) for fold in drawn], axis=0) - 1.0
+    traded = collected.headline[agent_id, "base"].turnover > 0.0
+    return float(np.mean(random < mine)) if traded else None, random
+
+
+def verdicts(collected: Collected, ledger: Iterable[Trial]) -> dict[int, dict[str, Any]]:
+    """Return the verdict on each agent by the fixed rule, Holm-corrected for their number.
+
+    An agent's trials are its own: configurations x checkpoints, refits in several folds counting as one.
+    """
+    listed, out = list(ledger), []
+    for agent_id in collected.settings.agents:
+        headline = collected.headline[agent_id, "base"]
+        counted = trials.count(trials.over_folds(t for t in listed if t.agent_id == agent_id))
+        share, _ = percentile(collected, agent_id)
+        out.append(verdict.decide(headline.daily_returns, share, counted, headline.turnover))
+    corrected = verdict.over_agents(out) if len(out) > 1 else out
+    return dict(zip(collected.settings.agents, corrected, strict=True))
+
+
+def standing(found: Mapping[int, dict[str, Any]]) -> int:
+    """Return the agent that stands for all: the smallest p value, the first of equals."""
+    return min(
+        found,
+        key=lambda agent_id: 1.0 if found[agent_id].get("p_value") is None else found[agent_id]["p_value"],
+    )
+
+
+# -- the page -----------------------------------------------------------------------------------------
+
+
+def summary(collected: Collected, ledger: Sequence[Trial], command: str) -> dict[str, Any]:
+    """Return the page's content (see `report.write_report`)."""
+    settings, found = collected.settings, verdicts(collected, ledger)
+    top = standing(found)
+    order = [top, *(a for a in settings.agents if a != top)]
+    share, random = percentile(collected, top)
+    headline = collected.headline[top, "base"]
+    rows = []
+    for tier in settings.tiers:
+        policies = [which[a, tier] for a in order for which in (collected.headline, collected.ensemble)]
+        rows += [one.row() for one in (*policies, *collected.baselines[tier])]
+    name = f"Agent {top} ({preset_of(top).label})"
+    told = {**found[top], "sentence": f"{name}: {found[top]['sentence']}"}
+    others = [
+        f"It stands for all {len(found)} agents: its p value is the smallest, and Holm's correction pays for that."
+    ]
+    told["notes"] = [*(others if len(found) > 1 else []), *told["notes"], budget(collected)]
+    source = fold_jobs.opened(settings.h5_path)
+    return {
+        "title": "Does any of these agents have an edge after costs? A walk-forward",
+        "verdict": told,
+        "verdicts": {str(agent_id): one for agent_id, one in found.items()},
+        "table": rows,
+        "tables": tables(collected, found, ledger),
+        "random": {"percentile": share, "draws": int(random.size)},
+        "months": sections.months(headline),
+        "inputs": _inputs(collected, top),
+        "drift": _last_baselines(collected).facts.get("drift"),
+        "data": source.facts,
+        "run": _facts(collected),
+        "captions": {
+            "training": "Seed 0 in the last fold: a value for every twentieth of the updates.",
+            "inputs": "Mean over seeds and folds.",
+            "drift": "From the last fold's train days to its test days.",
+            "exposure": "Mean over the seeds.",
+            "costs": "The targets of the base tier at other costs, mean over seeds, folds chained.",
+        },
+        "next_command": command,
+    }
+
+
+def budget(collected: Collected) -> str:
+    """Return which learner and budget the verdict belongs to."""
+    s = collected.settings
+    sac = s.recipe(fold_jobs.Job(s.agents[0], 0, 1, "base")).sac_config
+    env = s.recipe(fold_jobs.Job(s.agents[0], 0, 1, "base")).env_config
+    return (
+        f"The verdict belongs to this learner at this budget: SAC {'x'.join(map(str, sac.hidden_dims))}, batch "
+        f"{sac.batch_size}, {s.updates:,} updates a training at {sac.utd_ratio:g} a step, reward '{env.reward}', "
+        f"{s.seeds} seeds, {s.folds} folds of {s.test_days} days. Longer training may say something else."
+    )
+
+
+def tables(
+    collected: Collected, found: Mapping[int, dict[str, Any]], ledger: Sequence[Trial]
+) -> list[dict[str, Any]]:
+    """Return the tables of agents, folds, regimes and searches, as `report` shows them."""
+    top, source = standing(found), fold_jobs.opened(collected.settings.h5_path)
+    headline = collected.headline[top, "base"]
+    return [
+        _agents_table(collected, found),
+        _folds_table(collected),
+        sections.regimes_table(headline, *_market_days(source.bars[source.instrument])),
+        sections.search_table(
+            _models(collected),
+            sections.benchmarks(collected.baselines["base"]),
+            trials.over_folds(ledger),
+        ),
+    ]
+
+
+def _market_days(bars: pd.DataFrame) -> tuple[NDArray[np.int64], FloatArray]:
+    """Return trading day and log return of every bar."""
+    close = np.log(bars["close"].to_numpy(np.float64))
+    return validation.trading_days(bars), np.diff(close, prepend=close[0])
+
+
+def _agents_table(collected: Collected, found: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
+    rows = []
+    ridge = _sharpes([_by_fold(collected, baselines.RIDGE)])
+    for agent_id, told in found.items():
+        scores = _sharpes([[r.passes[0] for r in folds] for folds in collected.of(agent_id)])
+        low, high = significance.iqm_interval(scores)
+        share = told["random_percentile"]
+        rows.append(
+            [
+                f"{agent_id} ({preset_of(agent_id).label})",
+                told["word"],
+                told.get("dsr"),
+                told.get("p_holm", told.get("p_value")),
+                told["trials"]["listed"],
+                round(told["trials"]["effective"], 1),
+                None if share is None else 100.0 * share,
+                significance.iqm(scores),
+                f"{low:.2f} to {high:.2f}",
+                significance.probability_of_improvement(scores, ridge),
+            ]
+        )
+    return {
+        "title": "Agents",
+        "note": "One verdict each at base cost, on the joined test days; the IQM is over seeds and folds.",
+        "columns": [
+            "Agent", "Verdict", "Deflated Sharpe [0 to 1]", "p (Holm)", "Trials", "worth",
+            "Beats random [%]",
+            "IQM of Sharpe (ann.)", "95 % interval", f"P(better than {baselines.RIDGE})",
+        ],
+        "rows": rows,
+    }  # fmt: skip
+
+
+def _folds_table(collected: Collected) -> dict[str, Any]:
+    rows: list[list[Any]] = []
+    for fold in range(1, collected.settings.folds + 1):
+        for agent_id in collected.settings.agents:
+            same = [folds[fold - 1] for folds in collected.of(agent_id)]
+            net = [100.0 * math.expm1(r.passes[0].log_growth) for r in same]
+            span = " to ".join(_span(same[0].passes[0]))
+            rows.append(
+                [
+                    f"{fold}",
+                    span,
+                    same[0].facts["train_days"],
+                    f"agent {agent_id}",
+                    np.mean(net),
+                    min(net),
+                    max(net),
+                ]
+            )
+        for name in (baselines.RIDGE, baselines.HOLD):
+            one = _by_fold(collected, name)[fold - 1]
+            net = [100.0 * math.expm1(one.log_growth)]
+            rows.append([f"{fold}", rows[-1][1], rows[-1][2], name, net[0], None, None])
+    return {
+        "title": "Folds",
+        "note": "Scaler, regime model and agent are refitted in each; base cost, net return of the fold's test days.",
+        "columns": [
+            "Fold",
+            "Test days",
+            "Train days",
+            "Policy",
+            "Net return [%]",
+            "Worst seed [%]",
+            "Best seed [%]",
+        ],
+        "rows": rows,
+    }
+
+
+def figures(collected: Collected, shown: Mapping[str, Any]) -> dict[str, Figure]:
+    """Return the page's figures in its order."""
+    top = standing({int(k): v for k, v in shown["verdicts"].items()})
+    base = collected.headline[top, "base"]
+    order = [top, *(a for a in collected.settings.agents if a != top)]
+    rivals = [collected.headline[a, "base"] for a in order[1:]]
+    drawn = (baselines.HOLD, baselines.MOMENTUM, baselines.RIDGE)
+    rivals += [one for one in collected.baselines["base"] if one.name in drawn]
+    out = {"equity": plots.equity_figure([base, *rivals])}
+    if collected.settings.seeds > 1:
+        for agent_id in order:
+            out[f"seeds-agent-{agent_id}"] = plots.seeds_figure(collected.seeds[agent_id, "base"])
+    out["folds"] = plots.folds_figure(_fold_returns(collected, order))
+    out["exposure"] = plots.exposure_figure(base)
+    share, random = percentile(collected, top)
+    if share is not None:
+        out["random"] = plots.random_figure(base.equity[-1] / base.start_equity - 1.0, random)
+    out["costs"] = plots.costs_figure(*cost_rows(collected, top))
+    if shown["inputs"]:
+        out["inputs"] = plots.inputs_figure(shown["inputs"])
+    if shown["drift"]:
+        out["drift"] = plots.drift_figure(
+            shown["drift"]["rows"], shown["drift"]["paths"], shown["drift"]["word"]
+        )
+    out["training"] = plots.training_figure(collected.of(top)[0][-1].facts["stats"])
+    return out
+
+
+def cost_rows(collected: Collected, agent_id: int) -> tuple[list[dict[str, float]], float | None]:
+    """Return net return by cost multiple, and the multiple at which it is 0, by straight lines between them.
+
+    0 if it loses without costs; None if it gains at every multiple, or never trades.
+    """
+    growth = np.array([[r.facts["cost_growth"] for r in folds] for folds in collected.of(agent_id)])
+    net = np.prod(np.exp(growth).mean(axis=0), axis=0) - 1.0
+    at = np.array(fold_jobs.COST_MULTIPLES)
+    rows = [{"multiple": float(k), "net_return_frac": float(x)} for k, x in zip(at, net, strict=True)]
+    below = np.flatnonzero(net <= 0.0)
+    if not below.size or collected.headline[agent_id, "base"].turnover == 0.0:
+        return rows, None
+    i = int(below[0])
+    if i == 0:
+        return rows, 0.0
+    return rows, float(at[i - 1] + (at[i] - at[i - 1]) * net[i - 1] / (net[i - 1] - net[i]))
+
+
+def markdown(shown: Mapping[str, Any]) -> str:
+    """Return what the page says as Markdown, without figures: what a results page is made of."""
+    told, facts = shown["verdict"], shown["run"]
+    lines = [f"    {shown['next_command']}", "", f"**{told['word']}.** {told['sentence']}", ""]
+    lines += [f"- {note}" for note in told["notes"]]
+    plain = {k: v for k, v in facts.items() if k != "versions"}
+    lines += ["", ", ".join(f"{k} {_cell(v)}" for k, v in plain.items())]
+    lines += [", ".join(f"{k} {v}" for k, v in facts["versions"].items()), ""]
+    rows = page.results_table(shown["table"])
+    tables = [
+        {"title": "Results", "note": "", "columns": list(rows.columns), "rows": rows.to_numpy().tolist()}
+    ]
+    for table in [*tables, *shown["tables"]]:
+        lines += [f"## {table['title']}", "", *([table["note"], ""] if table["note"] else [])]
+        lines += [_line(table["columns"]), _line(["---"] * len(table["columns"]))]
+        lines += [_line(map(_cell, row)) for row in table["rows"]] + [""]
+    return "\n".join(lines)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value))
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def csv_rows(collected: Collected) -> list[dict[str, Any]]:
+    """Return one row a job and policy: what results.csv holds."""
+    return [
+        {
+            "agent": r.job.agent_id or "baseline",
+            "seed": r.job.seed,
+            "fold": r.job.fold,
+            "test_first": _span(one)[0],
+            "test_last": _span(one)[1],
+            "updates": r.facts.get("updates"),
+            "cpu_s": round(r.facts["cpu_s"], 1),
+            **one.row(),
+        }
+        for r in collected.jobs
+        for one in r.passes
+    ]
+
+
+def _facts(collected: Collected) -> dict[str, Any]:
+    s = collected.settings
+    trained = [r for r in collected.jobs if r.job.agent_id != fold_jobs.BASELINES]
+    return {
+        "trainings": len(trained),
+        "agents": list(s.agents),
+        "seeds": s.seeds,
+        "folds": s.folds,
+        "tiers": list(s.tiers),
+        "updates": s.updates,
+        "evaluations": s.evaluations,
+        "test_days": s.test_days,
+        "val_days": s.val_days,
+        "purge_days": s.purge_days,
+        "cpu_s_a_training": float(np.median([r.facts["cpu_s"] for r in trained])),
+        "cpu_s_in_all": float(np.sum([r.facts["cpu_s"] for r in collected.jobs])),
+        "data_hash": fold_jobs.opened(s.h5_path).content_hash,
+        "versions": packages.versions(),
+    }
+
+
+def _span(result: EpisodeResult) -> tuple[str, str]:
+    """Return the first and the last trading day."""
+    first, last = result.day[[0, -1]].astype("datetime64[D]")
+    return str(first), str(last)
+
+
+def _inputs(collected: Collected, agent_id: int) -> dict[str, float]:
+    moved = [r.facts["inputs"] for folds in collected.of(agent_id) for r in folds]
+    names = dict.fromkeys(name for one in moved for name in one)
+    means = {name: float(np.mean([one[name] for one in moved if name in one])) for name in names}
+    return dict(sorted(means.items(), key=lambda item: -item[1]))
+
+
+def _last_baselines(collected: Collected) -> JobResult:
+    return max(
+        (r for r in collected.jobs if r.job.agent_id == fold_jobs.BASELINES and r.job.tier == "base"),
+        key=lambda r: r.job.fold,
+    )
+
+
+def _by_fold(collected: Collected, name: str) -> list[EpisodeResult]:
+    parts = [r for r in collected.jobs if r.job.agent_id == fold_jobs.BASELINES and r.job.tier == "base"]
+    parts.sort(key=lambda r: r.job.fold)
+    return [next(one for one in r.passes if one.name == name) for r in parts]
+
+
+def _sharpes(runs: Sequence[Sequence[EpisodeResult]]) -> FloatArray:
+    """Return the annual Sharpe ratio of each run in each fold, shape (runs, folds); 0 where it is flat."""
+    found = [[one.row()["sharpe_ann"] for one in folds] for folds in runs]
+    return np.nan_to_num(np.array(found, np.float64))
+
+
+def _models(collected: Collected) -> dict[str, FloatArray]:
+    agents = collected.settings.agents
+    return {one.name: one.daily_returns for a in agents for one in collected.seeds[a, "base"]}
+
+
+def _fold_returns(collected: Collected, agents: Sequence[int]) -> dict[str, list[list[float]]]:
+    """Return policy -> a list a fold of net returns, one a seed."""
+    out = {}
+    for agent_id in agents:
+        by_fold = zip(*collected.of(agent_id), strict=True)
+        out[f"agent {agent_id}"] = [[math.expm1(r.passes[0].log_growth) for r in fold] for fold in by_fold]
+    for name in (baselines.RIDGE, baselines.HOLD):
+        out[name] = [[math.expm1(one.log_growth)] for one in _by_fold(collected, name)]
+    return out

@@ -1,0 +1,101 @@
+"""Agent 2's auxiliary task: predict the next return, and see the prediction as one more feature.
+
+The task is learnt before training, by the estimate of `expected_return`, on train rows alone. A train row sees
+what models say that never saw its block in time, so the agent learns to trust the feature as far as it can be
+trusted on new rows; rows outside the train rows see the model of all of them. Which model a row gets is a
+function of its time, so the column can be made again from the saved agent, bit for bit, without the train rows.
+
+Heads on the agent's own body, learnt beside its critic, were tried: `benchmarks.auxiliary`, docs/learning.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sac_kernel.features.forecast import ExpectedReturn, block_starts, fit_expected_return
+from sac_kernel.prices import costs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+    from numpy.typing import ArrayLike, NDArray
+
+    FloatArray = NDArray[np.float64]
+    IntArray = NDArray[np.int64]
+
+FEATURE = "expected_return"
+_SIDE = {"bid": 1.0, "ask": -1.0}
+
+
+@dataclass(frozen=True)
+class AuxiliaryTask:
+    """A fitted prediction of the next return.
+
+    Attributes
+    ----------
+    estimate : of E[next return | features]
+    unit : its standard deviation on train rows; the feature is measured in it
+    starts : (folds,) Unix seconds, the first train row of each block in time
+    end : Unix seconds, the last train row
+    """
+
+    estimate: ExpectedReturn
+    unit: float
+    starts: IntArray
+    end: int
+
+    @classmethod
+    def fit(cls, features: ArrayLike, returns: FloatArray, seconds: IntArray, purge: int) -> AuxiliaryTask:
+        """Fit on train rows.
+
+        Parameters
+        ----------
+        features, returns, purge : as of `fit_expected_return`
+        seconds : (rows,) Unix time of each row, ascending
+        """
+        estimate = fit_expected_return(features, returns, purge=purge)
+        unit = float(estimate.train.std())
+        return cls(
+            estimate, unit or 1.0, seconds[block_starts(len(seconds), estimate.folds)], int(seconds[-1])
+        )
+
+    def column(self, features: ArrayLike, seconds: IntArray) -> FloatArray:
+        """Return the feature (rows,) of features (rows, columns) at `seconds` (rows,); 0 where a row has NaN."""
+        features = np.asarray(features)
+        fold = np.searchsorted(self.starts, seconds, side="right") - 1  # -1 before the first
+        fold[seconds > self.end] = -1
+        out = np.empty(len(seconds))
+        for k in range(-1, len(self.starts)):
+            rows = fold == k
+            out[rows] = self.estimate.predict(features[rows], k) / self.unit
+        return out
+
+    def state(self) -> dict[str, Any]:
+        """Return the task as plain values."""
+        return {
+            "estimate": self.estimate.state(), "unit": self.unit, "starts": self.starts.tolist(), "end": self.end,
+        }  # fmt: skip
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> AuxiliaryTask:
+        """Return the task that `state` describes."""
+        estimate = ExpectedReturn.from_state(state["estimate"])
+        return cls(estimate, float(state["unit"]), np.asarray(state["starts"], np.int64), int(state["end"]))
+
+
+def next_returns(bars: pd.DataFrame, bar_seconds: int) -> FloatArray:
+    """Return the log return of mid from each close to the next, NaN in the last row, shape (rows,).
+
+    Mid, by the normal spread of the clock (base costs): bids fall when the spread opens, and that is no return.
+    """
+    import pandas as pd
+
+    close = bars["close"].to_numpy(np.float64)
+    moment = pd.DatetimeIndex(bars.index) + pd.Timedelta(seconds=bar_seconds - 1)  # in the bar, as its close
+    spread = costs.spread_bps(moment, "base") * 1e-4
+    mid = close * (1.0 + _SIDE.get(bars.attrs.get("price_side", "mid"), 0.0) * spread / 2.0)
+    return np.append(np.diff(np.log(mid)), np.nan)

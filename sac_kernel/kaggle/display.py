@@ -1,0 +1,219 @@
+"""What the notebook shows beside training: the run header and a trade by hand on real bars."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+import sac_kernel
+from sac_kernel.backtest import evaluation
+from sac_kernel.core import clock, packages, paths
+from sac_kernel.core.device import describe_device, device_names, resolve_device, set_threads
+from sac_kernel.core.errors import DataError, DeviceError, InputNotFoundError, SacKernelError
+from sac_kernel.experiment import output_layout
+from sac_kernel.experiment.run_config import preset_of
+from sac_kernel.market import engine
+from sac_kernel.market.engine import Acc, Bar
+from sac_kernel.report import page, plots
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pandas.io.formats.style import Styler
+
+    from sac_kernel.experiment.run_config import RunConfig
+    from sac_kernel.experiment.trainer import KaggleTrainer
+
+TARGETS = (1.0, 1.0, -1.0, -1.0, 0.0)
+"""Long, hold, reverse, hold, flat."""
+
+JOB_COLUMNS = [
+    "agent_id",
+    "seed",
+    "status",
+    "device",
+    "episodes",
+    "env_steps",
+    "updates",
+    "updates_per_s",
+    "env_steps_per_s",
+    "train_s",
+]
+"""Of the facts of a job, what the notebook shows."""
+
+FIGURE_PX = 900
+"""Width at which the notebook shows figures: their text is then as large as its own."""
+
+_MIN_FREE_GB = 0.5
+
+
+def run_header(config: RunConfig, built_code_hash: str, package_dir: Path) -> dict[str, Any]:
+    """Return the facts that head a run, and check that the code is the notebook's own.
+
+    Raises
+    ------
+    SacKernelError
+        If `sac_kernel` was imported from anywhere but `package_dir`.
+    """
+    found = Path(str(sac_kernel.__file__)).resolve().parent
+    if found != package_dir.resolve():
+        msg = f"notebook: the package written by this notebook ({package_dir}) is required, found {found}"
+        raise SacKernelError(msg)
+    digest = packages.code_hash()
+    where = paths.paths()
+    inputs = paths.input_files(where.input_root, paths.DATA_FILE) if where.input_root else []
+    return {
+        "UTC": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
+        "devices": "; ".join(map(_described, device_names(config.device))),
+        "threads": set_threads(),
+        **{f"version {name}": value for name, value in packages.versions().items()},
+        "code": f"{digest[:12]} ({'as built' if digest == built_code_hash else 'edited here'})",
+        **{f"extra {name}": found for name, found in packages.add_wheels().items()},
+        "data hash": config.expect_data_hash[:12] or "none expected",
+        "inputs": ", ".join(str(path) for path in inputs) or "not mounted",
+        "output folder": str(config.top_folder),
+        "time budget": clock.duration(config.time_budget_h * 3600.0),
+        "jobs": ", ".join(output_layout.job_name(*job) for job in config.jobs),
+    }
+
+
+def show_figures() -> None:
+    """Have the notebook show figures as `plots.to_png` draws them, FIGURE_PX wide."""
+    from IPython import get_ipython  # the trainer's command line needs no notebook
+
+    shell = get_ipython()
+    formatter = shell.display_formatter.formatters["image/png"]
+    formatter.for_type(Figure, lambda figure: (plots.to_png(figure), {"width": FIGURE_PX}))
+
+
+def table(frame: pd.DataFrame, precision: int = 2) -> Styler:
+    """Return a frame as the notebook shows it: no index, text on the left, numbers on the right."""
+    texts = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
+    left: Any = [
+        {"selector": f"th.col{frame.columns.get_loc(name)}", "props": [("text-align", "left")]}
+        for name in texts
+    ]
+    style = frame.style.hide(axis="index").format(precision=precision, thousands=",")
+    return style.set_properties(subset=texts, **{"text-align": "left"}).set_table_styles(left)
+
+
+def facts(values: Mapping[str, Any]) -> Styler:
+    """Return names and values as the notebook shows them."""
+    return table(pd.DataFrame({"": list(values), "value": [str(value) for value in values.values()]}))
+
+
+def results(rows: list[dict[str, Any]]) -> Iterator[tuple[str, Styler]]:
+    """Yield heading and table of each cost tier, the headline's first."""
+    whole = page.results_table(rows)
+    for tier in ("base", "raw", "spec"):
+        yield page.TIERS[tier], table(whole[whole["Tier"] == tier].drop(columns="Tier"))
+
+
+def section_tables(tables: list[dict[str, Any]]) -> Iterator[tuple[str, Styler]]:
+    """Yield heading with note, and table, of the tables of `report_sections.sections`."""
+    for each in tables:
+        yield (
+            f"#### {each['title']}\n\n{each['note']}",
+            table(pd.DataFrame(each["rows"], columns=each["columns"])),
+        )
+
+
+def verdict_text(verdict: Mapping[str, Any]) -> str:
+    """Return the verdict as Markdown: what is found, the marks, the notes."""
+    found, _, _ = verdict["sentence"].partition(" Not passed:")
+    said = {True: "passed", False: "**not passed**", None: "not looked at"}
+    marks = [f"- {said[mark['passed']]}: {mark['name']} ({mark['found']})" for mark in verdict["marks"]]
+    return "\n".join([f"### {found}", "", *marks, "", *(f"* {note}" for note in verdict["notes"])])
+
+
+def preflight(config: RunConfig) -> str:
+    """Return why this run must not start, in words for its owner; '' if it may.
+
+    A run that ends here ends in the first minute, as COMPLETE, and costs next to nothing.
+    """
+    where = paths.paths()
+    on_kaggle = bool(os.environ.get("KAGGLE_KERNEL_RUN_TYPE"))
+    gpu_expected = on_kaggle and not os.environ.get(paths.REHEARSAL_VARIABLE) and not config.allow_cpu
+    try:
+        kinds = {resolve_device(name).type for name in device_names(config.device)}
+    except DeviceError as err:
+        return f"a device does not work. {err}"
+    if gpu_expected and kinds == {"cpu"}:
+        return (
+            "no GPU was given. Turn on GPU T4 x2 (Settings, Accelerator); it needs an account verified by phone "
+            "and hours left in the week's quota. To train on the CPU set allow_cpu = True."
+        )
+    if any(preset_of(agent_id).regimes for agent_id in config.agent_ids) and not _importable("hmmlearn"):
+        return (
+            "agent 3 needs the package hmmlearn, which this image lacks, and the code dataset has no wheel of it for "
+            f"Python {platform.python_version()}. Build again online, or train agents 1 and 2."
+        )
+    if where.input_root is not None and not config.h5_path:
+        try:
+            paths.find_input(paths.DATA_FILE)
+        except InputNotFoundError as err:
+            return f"the data is not mounted. A copy of this notebook needs its own data dataset. {err}"
+    free_gb = shutil.disk_usage(where.working_dir if where.working_dir.is_dir() else Path.cwd()).free / 1e9
+    if free_gb < _MIN_FREE_GB:
+        return f"{_MIN_FREE_GB} GB of free disk are required, found {free_gb:.2f} GB."
+    return ""
+
+
+def _importable(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _described(device: str) -> str:
+    try:
+        return describe_device(resolve_device(device))
+    except DeviceError as err:
+        return f"{device}: {err}"
+
+
+def five_bar_trade(trainer: KaggleTrainer) -> pd.DataFrame:
+    """Return five decisions by hand on the train bars: prices, exposure, equity and what each step paid."""
+    market = evaluation.market_of(
+        trainer.data.train[trainer.instrument], trainer.features["train"], trainer.env_config, "base"
+    )
+    state, record = np.zeros(len(Acc)), np.empty(4)
+    start = _first_tradable_window(market)
+    engine.reset(state, market.bars, market.par, start, len(market.bars), 100_000.0, 0.0)
+    rows, paid = [], 0.0
+    for target in TARGETS:
+        reward = engine.step(state, market.bars, market.par, target)
+        engine.record(state, market.bars, market.par, record)
+        t = int(record[0])
+        rows.append(
+            {
+                "bar opened [UTC]": market.open_time[t],
+                "open": market.bars[t, Bar.OPEN],
+                "close": market.bars[t, Bar.CLOSE],
+                "spread [bps]": market.bars[t, Bar.SPREAD_OPEN] * 1e4,
+                "target": target,
+                "exposure": record[2],
+                "equity": record[1],
+                "paid": record[3] - paid,
+                "reward [bps]": reward * 1e4,
+            }
+        )
+        paid = record[3]
+    return pd.DataFrame(rows)
+
+
+def _first_tradable_window(market: Any) -> int:  # noqa: ANN401
+    need = len(TARGETS) * market.interval_bars
+    tradable = market.bars[:, Bar.TRADABLE] > 0
+    for t in range(market.first_bar, len(tradable) - need - 1):
+        if tradable[t + 1 : t + 1 + need].all():
+            return int(t)
+    msg = f"walkthrough.five_bar_trade: {need} tradable bars in a row are required, found none in the train split"
+    raise DataError(msg)

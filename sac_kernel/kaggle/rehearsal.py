@@ -1,0 +1,220 @@
+"""The rehearsal: the very notebook that Kaggle would run, executed here in a folder laid out as Kaggle does.
+
+Inputs are mounted under both schemes and proven untouched by hashes before and after; the kernel refuses
+every connection but loopback; credentials are taken out of its environment; its own time budget is in force.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from html import escape as html_escape
+from typing import TYPE_CHECKING, Any
+
+import nbformat
+import papermill
+from nbconvert import HTMLExporter
+from papermill.exceptions import PapermillExecutionError
+
+from sac_kernel.core import files, paths
+from sac_kernel.core.errors import SacKernelError
+from sac_kernel.kaggle.kernel_notebook import MODULE_ANCHOR, MODULE_TABLE, WRITES_A_MODULE, first_sentence
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from sac_kernel.experiment.run_config import RunConfig
+
+REHEARSAL_OWNER = "you"
+T4_UPDATES_PER_S = 400.0
+"""Assumed, never measured: about 250 launched operations an update, up to 10 us each."""
+_SECRET_NAMES = ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN", "KAGGLE_API_V1_TOKEN")
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """Where a finished rehearsal left its files."""
+
+    notebook: Path
+    html: Path
+    working: Path
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Return summary.json of the run."""
+        summary: dict[str, Any] = files.read_json(self.working / "summary.json")
+        return summary
+
+
+def rehearse(notebook: Path, folder: Path, datasets: Mapping[str, Path]) -> Rehearsal:
+    """Execute `notebook` as Kaggle would and render it; return where everything is.
+
+    Parameters
+    ----------
+    notebook : the built kernel notebook
+    folder : build/rehearsal; `working` inside is kept, so that a run that was cut goes on
+    datasets : slug -> staged folder, mounted read-only in spirit: any change to an input is an error
+
+    Raises
+    ------
+    SacKernelError
+        If a cell fails (the executed notebook and its HTML are kept and named) or an input was changed.
+    """
+    mount, working = folder / "input", folder / "working"
+    _mount(mount, datasets)
+    working.mkdir(parents=True, exist_ok=True)
+    executed, html = folder / notebook.name, folder / f"{notebook.stem}.html"
+    before = _hashes(mount)
+    failure: PapermillExecutionError | None = None
+    with _kaggle_environment(mount.resolve(), working.resolve()):
+        try:
+            papermill.execute_notebook(
+                str(notebook),
+                str(executed),
+                cwd=str(working),
+                kernel_name="python3",
+                progress_bar=False,
+                stdout_file=_CellOutput(),
+                stderr_file=sys.stderr,
+            )
+        except PapermillExecutionError as err:
+            failure = err
+    render_html(executed, html)
+    if failure is not None:
+        msg = (
+            f"rehearsal: cell {failure.exec_count} of {executed} failed with {failure.ename}: {failure.evalue}; "
+            f"read the whole page at {html}"
+        )
+        raise SacKernelError(msg) from failure
+    changed = sorted(set(before.items()) ^ set(_hashes(mount).items()))
+    if changed:
+        msg = f"rehearsal: inputs must stay as they were, found {changed[0][0]} changed; Kaggle mounts them read-only"
+        raise SacKernelError(msg)
+    return Rehearsal(executed, html, working)
+
+
+def forecast(config: RunConfig, summary: Mapping[str, Any], last_run: Mapping[str, Any] | None = None) -> str:
+    """Return how long `config` takes on either accelerator, and where each figure comes from.
+
+    `summary` is of a run on this machine, `last_run` of one fetched from Kaggle, whose measured rate then counts.
+    """
+    here = summary["run"]
+    updates = len(config.jobs) * config.num_episodes * config.env_episode_length * config.sac_utd_ratio
+    measured = last_run["run"] if last_run and str(last_run["run"]["device"]).startswith("cuda") else None
+    gpu_rate = measured["updates_per_s"] if measured else T4_UPDATES_PER_S
+    source = "measured in the run fetched last" if measured else "assumed, never measured"
+    used = min(2, len(config.jobs))
+    lines = [f"speed     {here['updates_per_s']:.0f} updates/s here ({here['device']}), measured"]
+    rates = (
+        ("none", here["updates_per_s"], 1, "this machine's rate"),
+        ("NvidiaTeslaT4", gpu_rate, used, source),
+    )
+    for name, rate, devices, why in rates:
+        hours = updates / max(rate, 1e-9) / devices / 3600.0
+        lines.append(
+            f"estimate  {config.num_episodes} episodes, {updates:,.0f} updates, --accelerator {name}: "
+            f"{hours:.2f} h at {rate:.0f} updates/s{f' on each of {devices}' if devices > 1 else ''} ({why})"
+        )
+    return "\n".join(lines)
+
+
+def render_html(notebook: Path, html: Path) -> None:
+    """Render an executed notebook to one HTML page, the module cells folded as Kaggle folds them."""
+    page = nbformat.read(str(notebook), as_version=4)
+    page.cells = _with_modules_folded(page.cells)
+    body, _ = HTMLExporter().from_notebook_node(page)
+    files.write_text(html, body)
+
+
+def _with_modules_folded(cells: list[Any]) -> list[Any]:
+    """Return the cells with those of the modules, their table and anchors as one closed <details>."""
+    about = (MODULE_ANCHOR, MODULE_TABLE, WRITES_A_MODULE)
+    modules = [cell.source for cell in cells if cell.source.startswith(WRITES_A_MODULE)]
+    kept = [cell for cell in cells if not cell.source.startswith(about)]
+    if modules:
+        place = next(i for i, cell in enumerate(cells) if cell.source.startswith(about))
+        text = f"<details><summary><b>{len(modules)} modules in reading order</b></summary>"
+        text += "".join(map(_folded, modules)) + "</details>"
+        kept.insert(place, nbformat.v4.new_markdown_cell(text))
+    return kept
+
+
+def _folded(source: str) -> str:
+    """Return a module as HTML without a line break, which Markdown could take for the block's end."""
+    first, _, module = source.partition("\n")
+    name = first.rpartition("/")[2].removesuffix('.py"')
+    about, lines = html_escape(first_sentence(module)), html_escape(module, quote=False).split("\n")
+    return (
+        f'<details id="{name}" style="margin-left: 1.5em"><summary><code>{name}.py</code> '
+        f"{about} <small>{len(lines)} lines</small></summary><pre>{'&#10;'.join(lines)}</pre></details>"
+    )
+
+
+class _CellOutput:
+    """What the cells print, passed on to the terminal without the module cells' notices."""
+
+    def write(self, text: str) -> int:
+        """Pass text on."""
+        lines = text.splitlines(keepends=True)
+        kept = "".join(line for line in lines if not line.startswith(("Writing ", "Overwriting ")))
+        sys.stdout.write(kept)
+        sys.stdout.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the terminal."""
+        sys.stdout.flush()
+
+
+def _mount(mount: Path, datasets: Mapping[str, Path]) -> None:
+    """Lay the datasets out under both schemes that Kaggle uses."""
+    if mount.exists():
+        shutil.rmtree(mount)
+    for slug, source in datasets.items():
+        for target in (mount / "datasets" / REHEARSAL_OWNER / slug, mount / slug):
+            target.mkdir(parents=True)
+            for path in sorted(source.iterdir()):
+                if path.name != "dataset-metadata.json":  # the client never sends it
+                    shutil.copy2(path, target / path.name)
+
+
+def _hashes(mount: Path) -> dict[str, str]:
+    return {
+        path.relative_to(mount).as_posix(): files.file_sha256(path)
+        for path in sorted(mount.rglob("*"))
+        if path.is_file()
+    }
+
+
+@contextlib.contextmanager
+def _kaggle_environment(mount: Path, working: Path) -> Iterator[None]:
+    """Give the kernel Kaggle's environment, without credentials or this checkout on its path."""
+    changed = {
+        "KAGGLE_KERNEL_RUN_TYPE": "Batch",
+        paths.INPUT_ROOT_VARIABLE: str(mount),
+        paths.WORKING_DIR_VARIABLE: str(working),
+        paths.REHEARSAL_VARIABLE: "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    }
+    dropped = (*_SECRET_NAMES, "PYTHONPATH", "MPLBACKEND")
+    saved = {name: os.environ.get(name) for name in (*changed, *dropped)}
+    level = logging.getLogger("papermill").level
+    logging.getLogger("papermill").setLevel(logging.WARNING)
+    try:
+        os.environ.update(changed)
+        for name in dropped:
+            os.environ.pop(name, None)
+        yield
+    finally:
+        logging.getLogger("papermill").setLevel(level)
+        for name, value in saved.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

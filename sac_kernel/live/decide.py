@@ -1,0 +1,312 @@
+"""What a saved agent would do now: the backtest's decision at the newest bar, one bar at a time.
+
+Features, clock, observation and policy are the backtest's own functions; the recursions among them go on from
+bar to bar instead of starting over, so a decision is bit for bit the one that a backtest over the same bars takes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from sac_kernel.agent.sac import SACAgent
+from sac_kernel.backtest import evaluation
+from sac_kernel.core.config import from_flat
+from sac_kernel.core.errors import CheckpointError, DataError
+from sac_kernel.features.indicators import Memory
+from sac_kernel.features.pipeline import REGIME_FEATURE, FeaturePipeline, warmup_bars
+from sac_kernel.market import engine, market, risk_limits
+from sac_kernel.market.engine import Acc, Bar, Par
+from sac_kernel.market.market import CLOCK_FEATURES, Market, TradingEnvConfig
+from sac_kernel.prices.bars import PRICE_SIDES, open_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from sac_kernel.prices.processed_file import Bars
+
+    FloatArray = NDArray[np.float64]
+    FeatureArray = NDArray[np.float32]
+
+_FROZEN = "exposure changes from 16:45 to 19:00 New York wait until 19:00"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to hold from the next open on, and why.
+
+    Attributes
+    ----------
+    open_time_utc : open of the newest closed bar
+    target : the agent's action in [-1, 1], or the last target filled where that is no order: no or too small a change
+    exposure : notional over equity that it stands for, signed, after cap and size
+    units, notional : base currency and account currency, signed, at this close's mid
+    stop_loss, take_profit : prices of the overlay for a position opened at this close; None where it is off
+    high_vol_prob : filtered probability of the volatile regime, scaled back; None where the agent has none
+    out_of_range : feature -> (scaled value, lowest, highest of the bars followed before the account began)
+    limits : what keeps exposure below the target, or an order from being filled at the next open, in words
+    """
+
+    open_time_utc: pd.Timestamp
+    target: float
+    exposure: float
+    units: float
+    notional: float
+    stop_loss: float | None
+    take_profit: float | None
+    high_vol_prob: float | None
+    out_of_range: dict[str, tuple[float, float, float]]
+    limits: tuple[str, ...]
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        values = dataclasses.asdict(self)
+        return {**values, "open_time_utc": self.open_time_utc.isoformat(), "limits": list(self.limits)}
+
+
+class Decider:
+    """A saved agent on a feed of bars.
+
+    First `follow` the bars before the account began, from the first train bar on: averages that remember for
+    ever need them. Then `decide` at each closed bar, or `append` bars between decisions.
+
+    Attributes
+    ----------
+    instrument, bar_seconds : of the traded bars
+    interval_bars : bars between two decisions
+    rows : what the engine reads of the newest bars, shape (<= interval_bars + 1, len(Bar))
+    observed : what the agent sees of them, shape (<= interval_bars + 1, n_market_features)
+
+    Examples
+    --------
+    >>> decider = Decider.from_checkpoint("agent_1_best.pt", price_side="bid")      # doctest: +SKIP
+    >>> decider.follow(history)                                                     # doctest: +SKIP
+    >>> decision = decider.decide(newest_bars, account(equity=100_000.0))           # doctest: +SKIP
+    """
+
+    def __init__(
+        self, agent: SACAgent, pipeline: FeaturePipeline, config: TradingEnvConfig, side: str
+    ) -> None:
+        self.agent, self.config, self.price_side = agent, config, side
+        self.instrument, self.bar_seconds = pipeline.instrument, pipeline.bar_seconds
+        self._pipeline, self._policy = pipeline, evaluation.greedy_policy(agent)
+        self.par = market.parameters(config, side, self.bar_seconds, close_at_end=False)
+        self.interval_bars = int(self.par[Par.INTERVAL])
+        self._features, self._engine = Memory(), Memory()
+        self._followed = 0
+        self._begun = False
+        self._low = np.full(len(pipeline.feature_names), np.inf, np.float32)
+        self._high = -self._low
+        self._seen: dict[str, int] = {}  # open of the last bar, Unix seconds
+        self.rows = np.zeros((0, len(Bar)))
+        self.observed = np.zeros((0, len(pipeline.feature_names) + len(CLOCK_FEATURES)), np.float32)
+        empty = self.as_market(self.rows, self.observed, pd.DatetimeIndex([], tz="UTC"))
+        known = list(empty.observation_names)
+        self._obs = np.empty(len(known), np.float32)
+        if list(agent.context.get("observation_names", known)) != known:
+            msg = (
+                f"decide: an agent that observes {', '.join(known)} is required, found "
+                f"{', '.join(agent.context['observation_names'])}; use the code version that trained it"
+            )
+            raise CheckpointError(msg)
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """Return the instruments whose bars are needed beside the traded one's."""
+        return self._pipeline.panel.instruments
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Return the market features in order, the clock's aside."""
+        return tuple(self._pipeline.feature_names)
+
+    @classmethod
+    def from_checkpoint(
+        cls, path: str | Path, price_side: str | None = None, cost_tier: str = "base"
+    ) -> Decider:
+        """Load a `.pt` once, onto the CPU.
+
+        Parameters
+        ----------
+        path : an agent that a run wrote
+        price_side : 'bid', 'ask' or 'mid', of the bars to come; None takes what the agent's account says
+        cost_tier : what the account pays
+        """
+        agent = SACAgent.from_checkpoint(path, device="cpu")
+        pipeline = FeaturePipeline.from_checkpoint(path)  # type: ignore[arg-type]  # read_pt takes both
+        config = from_flat(TradingEnvConfig, agent.context["env"], f"{path}: env")
+        side = price_side or config.price_side
+        if side not in PRICE_SIDES:
+            msg = f"decide: the bars' price side (bid, ask or mid) is required, got {side!r}; pass price_side"
+            raise DataError(msg)
+        return cls(agent, pipeline, dataclasses.replace(config, cost_tier=cost_tier), side)
+
+    def follow(self, bars: pd.DataFrame | Bars) -> FeatureArray:
+        """Take in bars before the account begins; return their scaled features, shape (n_bars, n_features)."""
+        if self._begun:
+            msg = (
+                "decide.follow: bars before the account's first are required, found an account that has begun"
+            )
+            raise DataError(msg)
+        own, features = self._extend(bars)
+        self._followed += len(own)
+        ready = features[max(0, warmup_bars(self.bar_seconds) - self._followed + len(own)) :]
+        if ready.size:
+            self._low = np.minimum(self._low, ready.min(axis=0))
+            self._high = np.maximum(self._high, ready.max(axis=0))
+        return features
+
+    def append(self, bars: pd.DataFrame | Bars) -> tuple[FloatArray, FeatureArray]:
+        """Take in closed bars of the account's time and return their `rows` and `observed`.
+
+        Bars taken in before are skipped.
+        """
+        if self._followed < warmup_bars(self.bar_seconds):
+            msg = (
+                f"decide: at least {warmup_bars(self.bar_seconds)} bars before the account's first are required, "
+                f"found {self._followed}; follow() the bars that the agent was trained on and all since"
+            )
+            raise DataError(msg)
+        own, features = self._extend(bars)
+        self._begun = True
+        if len(own) == 0:
+            return self.rows[:0], self.observed[:0]
+        self._engine.rewind()
+        rows = market.bar_table(own, self.bar_seconds, self.config, self._engine)
+        clock = market.clock_features(open_seconds(own) + self.bar_seconds, self.config.cost_tier)
+        keep = self.interval_bars + 1
+        self.rows = np.concatenate((self.rows, rows))[-keep:]
+        seen = np.concatenate((features, clock), axis=1, dtype=np.float32)
+        self.observed = np.concatenate((self.observed, seen))[-keep:]
+        return rows, seen
+
+    def decide(self, bars: pd.DataFrame | Bars, state: FloatArray) -> Decision:
+        """Take in the bars closed since the last call and return what to hold from the next open on.
+
+        Parameters
+        ----------
+        bars : of the traded instrument, or a dict with those of the others the agent was trained with; bars
+            taken in before may be among them
+        state : the account at this close: the engine's own, or made by `account`
+        """
+        self.append(bars)
+        if not len(self.rows):
+            msg = f"decide: a closed bar of {self.instrument} is required, found none since follow()"
+            raise DataError(msg)
+        state = state.copy()
+        state[Acc.T] = len(self.rows) - 1
+        return self.decide_here(state)
+
+    def decide_here(self, state: FloatArray) -> Decision:
+        """Return the decision at the newest bar for an engine account that stands there."""
+        engine.observe(state, self.rows, self.par, self.observed, self._obs)
+        return self._explained(engine.target_of(state, self.par, self._policy(self._obs)), state)
+
+    def as_market(self, rows: FloatArray, observed: FeatureArray, index: pd.DatetimeIndex) -> Market:
+        """Return bars of this feed, as `append` gives them, as a `Market`; `index` are their open times."""
+        names = (*self.feature_names, *CLOCK_FEATURES)
+        return Market(rows, observed, self.par, 0, names, index, self.bar_seconds)
+
+    def _extend(self, bars: pd.DataFrame | Bars) -> tuple[pd.DataFrame, FeatureArray]:
+        """Return the new bars of the traded instrument and their features."""
+        given = {self.instrument: bars} if isinstance(bars, pd.DataFrame) else bars
+        new = {name: self._newer(name, given) for name in (self.instrument, *self.others)}
+        own = new[self.instrument]
+        if len(own) == 0:
+            return own, np.zeros((0, len(self._low)), np.float32)
+        times = open_seconds(own)
+        step = np.diff(times, prepend=self._seen.get(self.instrument, times[0] - self.bar_seconds))
+        if step.min() < self.bar_seconds:
+            msg = (
+                f"decide: closed bars of {self.bar_seconds} s in time order are required, found two "
+                f"{step.min()} s apart up to {own.index[-1]}; give bars of the size it was trained on"
+            )
+            raise DataError(msg)
+        features = self._pipeline.extend(new, self._features)
+        for name, part in new.items():
+            if len(part):
+                self._seen[name] = int(open_seconds(part)[-1])
+        return own, features
+
+    def _newer(self, name: str, given: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+        if name not in given:
+            msg = f"decide: bars of {name} are required, found {', '.join(given)}; give all that it was trained on"
+            raise DataError(msg)
+        bars = given[name]
+        times, last = open_seconds(bars), self._seen.get(name, 0)
+        if len(times) == 0 or times[0] > last:
+            return bars  # a slice would cost more than the features of the bar
+        return bars.iloc[int(np.searchsorted(times, last, side="right")) :]
+
+    def _explained(self, target: float, state: FloatArray) -> Decision:
+        row, par = self.rows[-1], self.par
+        equity = float(state[Acc.EQUITY])
+        mid = float(row[Bar.CLOSE] * (1.0 + par[Par.SIDE] * row[Bar.SPREAD_CLOSE] / 2.0))
+        exposure = min(1.0, max(-1.0, target)) * float(par[Par.CAP] * row[Bar.SIZE])
+        sign, half = np.sign(exposure), row[Bar.CLOSE] * row[Bar.SPREAD_CLOSE] / 2.0
+        entry = mid + sign * (half + par[Par.SLIPPAGE] * mid)
+        names, values = self.feature_names, self.observed[-1]
+        beyond = np.flatnonzero((values[: len(names)] < self._low) | (values[: len(names)] > self._high))
+        regime = names.index(REGIME_FEATURE) if REGIME_FEATURE in names else None
+        return Decision(
+            open_time_utc=pd.Timestamp(self._seen[self.instrument], unit="s", tz="UTC"),
+            target=target,
+            exposure=exposure,
+            units=exposure * equity / mid,
+            notional=exposure * equity,
+            stop_loss=_level(entry, -sign * par[Par.STOP_LOSS]),
+            take_profit=_level(entry, sign * par[Par.TAKE_PROFIT]),
+            high_vol_prob=None if regime is None else self._pipeline.unscaled(regime, values[regime]),
+            out_of_range={
+                names[i]: (float(values[i]), float(self._low[i]), float(self._high[i])) for i in beyond
+            },
+            limits=self._limits(target, row, state),
+        )
+
+    def _limits(self, target: float, row: FloatArray, state: FloatArray) -> tuple[str, ...]:
+        size = float(row[Bar.SIZE])
+        can_trade = self.observed[-1, -len(CLOCK_FEATURES) + CLOCK_FEATURES.index("can_trade")]
+        said = {
+            f"the account is halted until {_day_text(state[Acc.HALTED_UNTIL])}": risk_limits.is_halted(
+                state[Acc.HALTED_UNTIL], row[Bar.DAY]
+            ),
+            _FROZEN: can_trade == 0.0 and target != state[Acc.TARGET],
+            f"size {size:.3f} of the cap, by volatility": size < 1.0,
+            f"exposure cap {self.par[Par.CAP]:g}": abs(target) >= 1.0,
+        }
+        return tuple(text for text, binds in said.items() if binds)
+
+
+def account(
+    equity: float, units: float = 0.0, entry_price: float = 0.0, bars_held: int = 0, last_target: float = 0.0
+) -> FloatArray:
+    """Return an engine account of what a broker says, shape (len(Acc),).
+
+    Parameters
+    ----------
+    equity : account currency (the quote currency), > 0, marked at the price that would close the position
+    units : base currency held, long positive
+    entry_price : mean fill price of the position
+    bars_held : bars since it was opened or turned
+    last_target : the target filled last
+    """
+    state = np.zeros(len(Acc))
+    state[Acc.UNITS], state[Acc.ENTRY], state[Acc.HELD] = units, entry_price, bars_held
+    state[Acc.EQUITY] = state[Acc.START] = state[Acc.PEAK] = state[Acc.LIMIT_PEAK] = equity
+    state[Acc.TARGET] = last_target
+    return state
+
+
+def _level(entry: float, distance: float) -> float | None:
+    return None if distance == 0.0 else float(entry * (1.0 + distance))
+
+
+def _day_text(day: float) -> str:
+    return "a person says otherwise" if np.isinf(day) else str(np.datetime64(int(day), "D"))

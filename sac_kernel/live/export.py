@@ -1,0 +1,208 @@
+"""A saved agent as ONNX: raw features and account in, target exposure out, the scaler inside.
+
+python -m sac_kernel.export outputs/agent_1_best.pt agent_1.onnx
+
+The graph is written node by node with the onnx package (opset 13, which MetaTrader 5 and every runtime read); what
+goes in is described in the model itself, `metadata_props`, and in docs/use.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sac_kernel import __version__
+from sac_kernel.agent.sac import SACAgent
+from sac_kernel.core import files
+from sac_kernel.core.errors import CheckpointError, InputNotFoundError, SacKernelError
+from sac_kernel.features import forecast_input
+from sac_kernel.features.pipeline import CLIP, FeaturePipeline
+from sac_kernel.market.engine import ACCOUNT_FEATURES, LIMIT_FEATURES, SHARPE_FEATURES
+from sac_kernel.market.market import CLOCK_FEATURES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    FloatArray = NDArray[np.float64]
+
+logger = logging.getLogger(__name__)
+
+INPUT, OUTPUT = "observation", "target"
+OPSET = 13
+IR_VERSION = 8
+_CONTRACT = 1
+
+UNITS = {
+    forecast_input.FEATURE: "in standard deviations, as FeaturePipeline.compute gives it",
+    "trading_cost": "log of the one-way cost now over that of normal hours",
+    "time_to_rollover": "days to 17:00 New York, in (0, 1]",
+    "can_trade": "1 if an order given now is filled at the next open, 0 from 16:45 to 19:00 New York",
+    "position": "notional over equity, over the exposure cap, signed",
+    "unrealised_pnl": "over equity, in standard deviations of a day",
+    "holding_time": "log(1 + bars held) / 5",
+    "halted": "1 while a limit keeps the account flat, else 0",
+    "sharpe_mean": "state of the differential Sharpe ratio",
+    "sharpe_rms": "state of the differential Sharpe ratio",
+}
+"""Of inputs that come as they are; market features come unscaled, as `FeaturePipeline.compute` gives them."""
+
+
+def export(model: Path, target: Path) -> dict[str, Any]:
+    """Write the agent of a `.pt` as ONNX and return its contract, which the file carries too.
+
+    Raises
+    ------
+    InputNotFoundError
+        If the package onnx is absent.
+    CheckpointError
+        If the file is no agent, or observes what this version does not know.
+    """
+    agent = SACAgent.from_checkpoint(model, device="cpu")
+    pipeline = FeaturePipeline.from_checkpoint(model)
+    contract = contract_of(agent, pipeline, files.file_sha256(model))
+    center, scale = pipeline.scaler
+    files.write_bytes(target, onnx_bytes(agent, center, scale, contract))
+    return contract
+
+
+def contract_of(agent: SACAgent, pipeline: FeaturePipeline, model_sha256: str) -> dict[str, Any]:
+    """Return what goes in and comes out, as plain values: name, order, unit and range of every input."""
+    names = list(agent.context.get("observation_names", ()))
+    known = (*CLOCK_FEATURES, *ACCOUNT_FEATURES, *LIMIT_FEATURES, *SHARPE_FEATURES)
+    market, rest = names[: len(pipeline.feature_names)], names[len(pipeline.feature_names) :]
+    if market != pipeline.feature_names or not {*rest} <= {*known}:
+        msg = (
+            f"export: an agent that observes {', '.join(pipeline.feature_names)} and some of {', '.join(known)} is "
+            f"required, found {', '.join(names) or 'no names'}; use the code version that trained it"
+        )
+        raise CheckpointError(msg)
+    inputs = [
+        {"name": n, "unit": UNITS.get(n, "as FeaturePipeline.compute gives it, unscaled")} for n in market
+    ]
+    inputs += [{"name": n, "unit": UNITS[n]} for n in rest]
+    env = agent.context["env"]
+    return {
+        "contract": _CONTRACT,
+        "agent_id": agent.agent_id,
+        "model_sha256": model_sha256,
+        "code_version": __version__,
+        "instrument": pipeline.instrument,
+        "bar_seconds": pipeline.bar_seconds,
+        "other_instruments": list(pipeline.panel.instruments),
+        "decision_interval_min": env["decision_interval_min"] or pipeline.bar_seconds // 60,
+        "exposure_cap": env["exposure_cap"],
+        "input": {"name": INPUT, "type": "float32", "shape": ["batch", len(names)], "columns": inputs},
+        "output": {
+            "name": OUTPUT,
+            "type": "float32",
+            "shape": ["batch", 1],
+            "unit": "target exposure over the exposure cap, in [-1, 1], positive long; filled at the next open",
+        },
+    }
+
+
+def onnx_bytes(agent: SACAgent, center: FloatArray, scale: FloatArray, contract: Mapping[str, Any]) -> bytes:
+    """Return the model file: clip((x - center) / scale), the averaged actor, tanh.
+
+    Parameters
+    ----------
+    center, scale : of the market features; what comes after them passes unchanged
+    """
+    onnx = _onnx()
+    helper, numpy_helper = onnx.helper, onnx.numpy_helper
+    width = agent.config.state_dim
+    shift, factor, limit = np.zeros(width), np.ones(width), np.full(width, np.inf, np.float32)
+    shift[: center.size], factor[: center.size], limit[: center.size] = center, 1.0 / scale, CLIP
+    # Scaling in double and rounding once, as the features themselves are scaled.
+    weights = {"center": shift, "factor": factor, "limit": limit, "floor": -limit}
+    nodes = [
+        helper.make_node("Cast", [INPUT], ["wide"], to=onnx.TensorProto.DOUBLE),
+        helper.make_node("Sub", ["wide", "center"], ["centered"]),
+        helper.make_node("Mul", ["centered", "factor"], ["scaled"]),
+        helper.make_node("Cast", ["scaled"], ["narrow"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Min", ["narrow", "limit"], ["below"]),
+        helper.make_node("Max", ["below", "floor"], ["layer_0"]),
+    ]
+    actions, layers = agent.config.action_dim, _layers(agent)
+    for i, (weight, bias) in enumerate(layers):
+        last = i == len(layers) - 1
+        # Of the head only the mean: its first rows.
+        rows = slice(0, actions if last else None)
+        weights |= {f"weight_{i}": weight[rows], f"bias_{i}": bias[rows]}
+        nodes += [
+            helper.make_node("Gemm", [f"layer_{i}", f"weight_{i}", f"bias_{i}"], [f"linear_{i}"], transB=1),
+            helper.make_node(
+                "Tanh" if last else "Relu", [f"linear_{i}"], [OUTPUT if last else f"layer_{i + 1}"]
+            ),
+        ]
+    ends = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", columns])
+        for name, columns in ((INPUT, width), (OUTPUT, actions))
+    ]
+    initial = [numpy_helper.from_array(np.ascontiguousarray(v), k) for k, v in weights.items()]
+    graph = helper.make_graph(nodes, f"agent_{agent.agent_id}", ends[:1], ends[1:], initial)
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="sac_kernel",
+    )
+    helper.set_model_props(model, {k: _text(v) for k, v in contract.items()})
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _layers(agent: SACAgent) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Return weight (out, in) and bias (out,) of each layer of the averaged actor, the head last."""
+    state = {k: v.numpy() for k, v in agent.nets.average.state_dict().items()}
+    stems = [name.removesuffix(".weight") for name in state if name.endswith(".weight")]
+    return [(state[f"{stem}.weight"], state[f"{stem}.bias"]) for stem in stems]
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def _onnx() -> Any:  # noqa: ANN401  # a module without types here
+    if importlib.util.find_spec("onnx") is None:
+        msg = "export: the package onnx is required, found none; `pip install onnx` and export again"
+        raise InputNotFoundError(msg)
+    import onnx
+
+    return onnx
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Export from the command line; return the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    parser = argparse.ArgumentParser(
+        prog="python -m sac_kernel.export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", type=Path, help="an agent's .pt")
+    parser.add_argument("target", type=Path, help="the .onnx to write")
+    args = parser.parse_args(arguments)
+    try:
+        contract = export(args.model, args.target)
+    except SacKernelError as err:
+        logger.error("%s: %s", type(err).__name__, err)  # the message says it all
+        return 2
+    logger.info("%s: agent %d, %s", args.target, contract["agent_id"], contract["instrument"])
+    for i, column in enumerate(contract["input"]["columns"]):
+        logger.info("%3d  %-28s %s", i, column["name"], column["unit"])
+    logger.info("     %-28s %s", OUTPUT, contract["output"]["unit"])
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,476 @@
+"""Paper trading: a saved agent on a feed of bars, filled by the backtest's engine, with a journal that survives.
+
+python -m sac_kernel.paper --model outputs/agent_1_best.pt --bars EURUSD_M5.csv --journal paper/
+python -m sac_kernel.paper --model outputs/agent_1_best.pt --bars EURUSD_M5.csv --journal paper/ --speed 0
+
+Without --speed the file is watched as it grows; with it, its bars are replayed, so many a second, 0 as fast as
+possible. `paper.html` in the journal's folder shows the account and loads itself anew. A file called KILL there
+flattens the account at the next open, for good.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import math
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from sac_kernel.backtest import drift
+from sac_kernel.core import files
+from sac_kernel.core.errors import CheckpointError, SacKernelError
+from sac_kernel.core.paths import LOCAL_DATA
+from sac_kernel.features.indicators import price_columns
+from sac_kernel.features.pipeline import warmup_bars
+from sac_kernel.live import model_store, paper_page
+from sac_kernel.live.decide import Decider, Decision
+from sac_kernel.live.feed import BarFiles
+from sac_kernel.live.journal import Journal
+from sac_kernel.market import engine, market, risk_limits
+from sac_kernel.market.engine import Acc, Bar, Info
+from sac_kernel.prices.bars import PRICE_COLUMNS, open_seconds
+from sac_kernel.prices.costs import COST_TIERS
+from sac_kernel.prices.processed_file import read_processed
+from sac_kernel.report import sections
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from sac_kernel.market.market import Market
+    from sac_kernel.prices.processed_file import Bars, ProcessedData
+
+    FloatArray = NDArray[np.float64]
+
+logger = logging.getLogger(__name__)
+
+JOURNAL_FILE, KILL_FILE, PAGE_FILE = "journal.jsonl", "KILL", "paper.html"
+LIMITS = ("daily_loss_limit", "drawdown_stop", "kill_loss")
+_SCHEMA = 1
+_NO_END = 2.0**53  # bars until truncation: a feed has no end
+_POLL_S = 1.0
+_SYNC_EVERY = 1000  # lines of a replay that never waits
+
+
+class PaperAccount:
+    """An account that follows a decider from close to close, by the backtest's engine.
+
+    Within a decision interval every close is worked out from the account as it stood at the decision, so orders
+    wait and lapse as they do in a backtest's step.
+
+    Parameters
+    ----------
+    decider : has taken in every bar before the account's first
+    start_equity : account currency
+    limits : of `LIMITS`, fractions that replace the agent's own
+    """
+
+    def __init__(self, decider: Decider, start_equity: float, limits: dict[str, float]) -> None:
+        self.decider, self.start_equity = decider, start_equity
+        # The reward is nobody's business here, and 'expected' refuses limits.
+        reward = decider.config.reward.replace("expected", "log_return")
+        changes: dict[str, Any] = {**limits, "reward": reward}
+        config = dataclasses.replace(decider.config, **changes)
+        self._par, self._closing = (
+            market.parameters(config, decider.price_side, decider.bar_seconds, close_at_end=end)
+            for end in (False, True)
+        )
+        self.now = np.zeros(len(Acc))
+        self.target = 0.0
+        self.due = False
+        self._base, self._order = self.now, 0.0
+        self._bars = -1  # closed since the base; -1 before the first
+
+    @property
+    def over(self) -> bool:
+        """Whether the account is ruined."""
+        return bool(self.now[Acc.TERMINATED])
+
+    def close_bar(self) -> Decision | None:
+        """Bring the account to the close of the bar that the decider took in last; decide if it is time."""
+        rows = self.decider.rows
+        if self._bars < 0:
+            left = int(_NO_END)
+            engine.reset(self.now, rows, self._par, len(rows) - 1, left, self.start_equity, 0.0)
+            self._bars, self.due = 0, True
+        else:
+            if self.due:
+                self._base, self._order, self._bars = self.now, self.target, 0
+            self._bars += 1
+            self.now = self._stepped(self._par)
+            self.due = self._bars == self.decider.interval_bars
+        if not self.due or self.over:
+            return None
+        decision = self.decider.decide_here(self.now)
+        self.target = decision.target
+        return decision
+
+    def kill(self) -> None:
+        """Flatten at the next open and stay flat: the kill switch by hand."""
+        until, day = self.now[Acc.HALTED_UNTIL], self.decider.rows[-1, Bar.DAY]
+        self.now[Acc.HALTED_UNTIL] = risk_limits.halted_until(until, day, False, False, 0.0, True)
+        self.due = True
+
+    def resume(self, state: FloatArray, target: float) -> None:
+        """Stand where an account stood when a decision was due; the decider has taken in that bar."""
+        self.now, self.target = state, target
+        self._bars, self.due = 0, True
+
+    def report(self) -> FloatArray:
+        """Return the account's figures, shape (len(Info),)."""
+        out, here = np.empty(len(Info)), self.now.copy()
+        here[Acc.T] = len(self.decider.rows) - 1
+        engine.report(here, self.decider.rows, self._par, out)
+        return out
+
+    def equity_if_closed(self) -> float:
+        """Return equity after the position is closed at cost at this close: what a backtest that ends here says."""
+        return float((self._stepped(self._closing) if self._bars > 0 else self.now)[Acc.EQUITY])
+
+    def _stepped(self, par: FloatArray) -> FloatArray:
+        state, rows = self._base.copy(), self.decider.rows
+        state[Acc.T] = len(rows) - 1 - self._bars
+        engine.step(state, rows, par, self._order)
+        state[Acc.TRUNCATED] = 0.0  # the bars end here for now
+        return state
+
+
+class PaperSession:
+    """One journal's account: goes on where the journal ends, or begins.
+
+    Parameters
+    ----------
+    account : new
+    journal : of this account, or empty
+    facts : what must not change between the parts of a session, plain values
+    kill_file : its presence is the kill switch
+    """
+
+    def __init__(
+        self, account: PaperAccount, journal: Journal, facts: dict[str, Any], kill_file: Path
+    ) -> None:
+        self.account, self.decider, self.journal = account, account.decider, journal
+        self._kill_file = kill_file
+        self._rows: list[tuple[FloatArray, NDArray[np.float32]]] = []
+        self._times: list[pd.Timestamp] = []
+        if not journal.lines:
+            journal.append({"schema": _SCHEMA, **facts})
+        else:
+            self._check_same(facts)
+
+    @property
+    def last_time(self) -> pd.Timestamp | None:
+        """Return the open of the last bar in the journal or taken since; None before the first."""
+        if self._times:
+            return self._times[-1]
+        lines = self.journal.lines[1:]
+        return pd.Timestamp(lines[-1]["open_time_utc"]) if lines else None
+
+    def restore(self, bars: Bars) -> None:
+        """Take in the bars that the journal knows, and stand where it ends.
+
+        Raises
+        ------
+        CheckpointError
+            If a bar is gone or changed since, or the account comes out different: another code or engine.
+        """
+        lines = self.journal.lines[1:]
+        if not lines:
+            return
+        own = bars[self.decider.instrument]
+        times = pd.DatetimeIndex([line["open_time_utc"] for line in lines])
+        own = own[(own.index >= times[0]) & (own.index <= times[-1])]
+        self._check_bars(own, times, np.asarray([line["bar"] for line in lines]))
+        last = max(i for i, line in enumerate(lines) if "account" in line)
+        others = {n: b for n, b in bars.items() if n != self.decider.instrument}
+        self._take({**others, self.decider.instrument: own.iloc[: last + 1]})
+        saved = [math.inf if value is None else value for value in lines[last]["account"]]
+        self.account.resume(np.asarray(saved, np.float64), float(lines[last]["target"]))
+        for line, k in zip(lines[last + 1 :], range(last + 1, len(own)), strict=True):
+            self._take(
+                {**{n: b.iloc[:0] for n, b in others.items()}, self.decider.instrument: own.iloc[k : k + 1]}
+            )
+            self.account.close_bar()
+            self._check_equity(line)
+
+    def take(self, bars: Bars) -> Decision | None:
+        """Take in one closed bar, decide if it is time, and write it down before anything is shown."""
+        self._take(bars)
+        decision = self.account.close_bar()
+        state = self.account.now
+        if self._kill_file.is_file() and not math.isinf(state[Acc.HALTED_UNTIL]):
+            self.account.kill()
+        own = bars[self.decider.instrument]
+        line = {
+            "open_time_utc": own.index[-1].isoformat(),
+            "bar": own[list(PRICE_COLUMNS)].to_numpy()[-1].tolist(),
+            "equity": float(state[Acc.EQUITY]),
+            "exposure": float(self.account.report()[Info.POSITION]),
+            "halted": risk_limits.is_halted(state[Acc.HALTED_UNTIL], self.decider.rows[-1, Bar.DAY]),
+        }
+        if self.account.due:
+            line["target"] = self.account.target
+            line["account"] = [None if math.isinf(v) else v for v in state.tolist()]
+        if decision is not None:
+            line["why"] = {
+                k: v
+                for k, v in decision.plain().items()
+                if k in ("high_vol_prob", "out_of_range", "limits") and v
+            }
+        self.journal.append(line)
+        return decision
+
+    def as_market(self) -> Market:
+        """Return the account's bars so far as a market."""
+        rows, observed = (np.concatenate(parts) for parts in zip(*self._rows, strict=True))
+        return self.decider.as_market(rows, observed, pd.DatetimeIndex(self._times))
+
+    def _take(self, bars: Bars) -> None:
+        self._rows.append(self.decider.append(bars))
+        self._times += list(bars[self.decider.instrument].index)
+
+    def _check_same(self, facts: dict[str, Any]) -> None:
+        saved = self.journal.lines[0]
+        changed = [k for k, v in {"schema": _SCHEMA, **facts}.items() if saved.get(k) != v]
+        if changed:
+            found = "; ".join(f"{k} was {saved.get(k)!r}, is {facts.get(k)!r}" for k in changed)
+            msg = f"paper: a session goes on with what it began with: {found}; set it back, or use a new --journal"
+            raise CheckpointError(msg)
+
+    def _check_bars(self, own: pd.DataFrame, times: pd.DatetimeIndex, prices: FloatArray) -> None:
+        same = len(own) == len(times) and bool((own.index == times).all())
+        if not same or not np.array_equal(own[list(PRICE_COLUMNS)].to_numpy(), prices):
+            wrong = ~(own.reindex(times)[list(PRICE_COLUMNS)].to_numpy() == prices).all(axis=1)
+            when = times[int(np.argmax(wrong))] if wrong.any() else "a bar that is new"
+            msg = (
+                f"paper: the {len(times)} bars in the journal are required as they were, found {len(own)}, the first "
+                f"difference at {when}; give the same feed, or use a new --journal"
+            )
+            raise CheckpointError(msg)
+
+    def _check_equity(self, line: dict[str, Any]) -> None:
+        equity = float(self.account.now[Acc.EQUITY])
+        if equity != line["equity"]:
+            msg = (
+                f"paper: the account of the journal is required at {line['open_time_utc']}, {line['equity']!r}, found "
+                f"{equity!r}; code, engine or bars are others: use a new --journal"
+            )
+            raise CheckpointError(msg)
+
+
+class Watch:
+    """What the terminal shows: a line a bar, and a summary a day with drift.
+
+    Parameters
+    ----------
+    session : the account
+    train : the market that the agent was trained on, for drift
+    quiet : only the summaries
+    """
+
+    def __init__(self, session: PaperSession, train: Market, *, quiet: bool) -> None:
+        self._session, self._train, self._quiet = session, train, quiet
+        self._day = math.nan
+
+    def show(self, decision: Decision | None) -> None:
+        """Show the newest bar."""
+        account = self._session.account
+        day, figures = account.decider.rows[-1, Bar.DAY], account.report()
+        if not self._quiet:
+            what = "" if decision is None else f"  target {decision.target:+.3f}"
+            why = "" if decision is None else "; ".join((*decision.limits, *_beyond(decision)))
+            logger.info(
+                "%s  %.5f  equity %s  exposure %+.3f%s%s", self._session.last_time, account.decider.rows[-1, Bar.CLOSE],
+                f"{figures[Info.EQUITY]:,.2f}", figures[Info.POSITION], what, f"  [{why}]" if why else "",
+            )  # fmt: skip
+        if day != self._day and not math.isnan(self._day):
+            logger.info("%s", self.summary())
+        self._day = day
+
+    def summary(self) -> str:
+        """Return equity, exposure, costs and drift in one line."""
+        f = self._session.account.report()
+        return (
+            f"{self._session.last_time:%Y-%m-%d %H:%M}  equity {f[Info.EQUITY]:,.2f} "
+            f"({100.0 * f[Info.TOTAL_RETURN]:+.2f} %)  exposure {f[Info.POSITION]:+.3f}  "
+            f"max drawdown {100.0 * f[Info.DRAWDOWN]:.2f} %  costs {f[Info.COSTS]:,.2f}  trades {f[Info.TRADES]:.0f}"
+            f"{'  HALTED' if f[Info.HALTED] else ''}  {self.drift()}"
+        )
+
+    def drift(self) -> str:
+        """Return the drift check's word and the series it names, or how many days it still waits."""
+        watched = sections.watched_series(self._train, self._session.as_market())
+        days = min(series.now.size for series in watched.values())
+        if days < drift.MIN_DAYS:
+            return f"drift: {days} of {drift.MIN_DAYS} days"
+        found = drift.check(watched)
+        alarms = list(dict.fromkeys(row["name"] for row in found["rows"] if row["alarm"]))
+        return f"drift: {found['word']}" + (f" ({', '.join(alarms[:3])})" if alarms else "")
+
+
+def _beyond(decision: Decision) -> list[str]:
+    names = list(decision.out_of_range)
+    return [f"never seen before: {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"] if names else []
+
+
+def history_before(data: ProcessedData, feed: Bars, start: pd.Timestamp) -> Bars:
+    """Return all bars before the account's first: those of the processed file, then those of the feed.
+
+    Where both have bars of a time, the feed's count.
+    """
+    out = {}
+    for name, part in feed.items():
+        older = pd.concat([split[name] for split in data.splits.values() if name in split])
+        older = older[older.index < min(part.index[0], start)]
+        out[name] = pd.concat([older, part[part.index < start]])
+    return out
+
+
+class Opened(NamedTuple):
+    """A session ready to go on: its feed, the open it has come to, the market its agent was trained on."""
+
+    session: PaperSession
+    feed: BarFiles
+    after: pd.Timestamp
+    train: Market
+
+
+def open_session(args: argparse.Namespace) -> Opened:
+    """Begin or go on with the session of the command line."""
+    data, model = read_processed(args.history, args.price_side), model_store.resolve(args.model)
+    decider = Decider.from_checkpoint(model, args.price_side or data.price_side, args.cost_tier)
+    name = decider.instrument
+    feed = BarFiles(args.bars, name, decider.others, args.price_side or data.price_side, args.clock)
+    bars = feed.read()
+    journal = Journal(args.journal / JOURNAL_FILE)
+    if journal.torn_bytes:
+        logger.info("journal: an unfinished line of %d bytes was cut off", journal.torn_bytes)
+    start = _start(journal, bars[name], live=args.speed is None)
+    history = history_before(data, bars, start)
+    features = decider.follow(history)
+    limits = {k: getattr(args, k) for k in LIMITS if getattr(args, k) is not None}
+    facts = {
+        "model_sha256": files.file_sha256(model),
+        "instrument": name,
+        "bar_seconds": decider.bar_seconds,
+        "price_side": decider.price_side,
+        "cost_tier": args.cost_tier,
+        "start_equity": args.equity,
+        "limits": limits,
+        "start": start.isoformat(),
+        "history_sha256": _hash_of(history[name]),
+    }
+    account = PaperAccount(decider, args.equity, limits)
+    session = PaperSession(account, journal, facts, args.journal / KILL_FILE)
+    session.restore({n: part[part.index >= start] for n, part in bars.items()})
+    after = session.last_time or start - pd.Timedelta(seconds=1)
+    return Opened(
+        session, feed, after, _train_market(decider, history[name], data.train[name].index[-1], features)
+    )
+
+
+def follow(opened: Opened, speed: float | None, sleep: Callable[[float], object] = time.sleep) -> None:
+    """Follow the feed to its end, to ruin, or until interrupted; None watches the files as they grow."""
+    session, journal = opened.session, opened.session.journal
+    watch, shown_s = Watch(session, opened.train, quiet=speed == 0), time.monotonic()
+    page = journal.path.with_name(PAGE_FILE)
+    logger.info("%s after %s, %d bars in %s", session.decider.instrument, f"{opened.after:%Y-%m-%d %H:%M}",
+                max(0, len(journal.lines) - 1), journal.path)  # fmt: skip
+    logger.info("page %s; Ctrl-C stops, the same command goes on", page)
+    feed = opened.feed.tail(opened.after) if speed is None else opened.feed.replay(opened.after)
+    fresh = session.last_time is not None
+    for count, bars in enumerate(feed):
+        if bars is not None:
+            watch.show(session.take(bars))
+            fresh = True
+        if speed != 0 or count % _SYNC_EVERY == 0:
+            journal.sync()
+        if fresh and speed != 0 and (bars is None or time.monotonic() > shown_s + paper_page.REFRESH_S):
+            paper_page.write_page(page, Journal(journal.path).lines, watch.summary())
+            fresh, shown_s = False, time.monotonic()
+        if bars is None or speed:
+            sleep(1.0 / speed if speed else _POLL_S)
+        if session.account.over:
+            logger.info("the account is ruined: equity below 1 %% of its start")
+            break
+    if session.last_time is not None:
+        logger.info("%s", watch.summary())
+        logger.info("equity if closed at cost now: %s", f"{session.account.equity_if_closed():,.2f}")
+        paper_page.write_page(page, Journal(journal.path).lines, watch.summary())
+
+
+def _train_market(
+    decider: Decider, history: pd.DataFrame, train_end: pd.Timestamp, features: NDArray[np.float32]
+) -> Market:
+    """Return the history up to the end of the train split as the agent sees it, without the warm-up."""
+    rows = slice(warmup_bars(decider.bar_seconds), int(history.index.searchsorted(train_end, side="right")))
+    frame = pd.DataFrame(features[rows], history.index[rows], list(decider.feature_names))
+    config = dataclasses.replace(decider.config, price_side=decider.price_side)
+    return market.prepare_market(history.iloc[rows], frame, config, close_at_end=True)
+
+
+def _start(journal: Journal, own: pd.DataFrame, *, live: bool) -> pd.Timestamp:
+    """Return the open of the account's first bar, or, live, a moment after the last bar there is."""
+    if journal.lines:
+        return pd.Timestamp(journal.lines[0]["start"])
+    return own.index[-1] + pd.Timedelta(seconds=1) if live else own.index[0]
+
+
+def _hash_of(bars: pd.DataFrame) -> str:
+    columns = (open_seconds(bars), *price_columns(bars))
+    return files.sha256(b"".join(column.tobytes() for column in columns))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Paper trade from the command line; return the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    args = _parser().parse_args(arguments)
+    try:
+        opened = open_session(args)
+        with opened.session.journal:
+            follow(opened, args.speed)
+    except KeyboardInterrupt:
+        logger.info("stopped; the same command goes on from here")
+    except SacKernelError as err:
+        logger.error("%s: %s", type(err).__name__, err)  # the message says it all
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m sac_kernel.paper",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--model", type=Path, required=True, help="an agent's .pt, or models/current.json")
+    parser.add_argument("--bars", type=Path, required=True, help="a file of bars, or a folder of instruments")
+    parser.add_argument(
+        "--journal", type=Path, required=True, metavar="DIR", help="where the session is kept"
+    )
+    parser.add_argument("--speed", type=float, help="replay so many bars a second, 0: as fast as possible")
+    parser.add_argument(
+        "--history", type=Path, default=LOCAL_DATA, metavar="H5", help="the bars before; default %(default)s"
+    )
+    parser.add_argument("--price-side", choices=("bid", "ask", "mid"), help="default: that of --history")
+    parser.add_argument(
+        "--clock", help="UTC, an IANA zone, histdata or mt-eet, if the file does not prove it"
+    )
+    parser.add_argument("--cost-tier", choices=list(COST_TIERS), default="base")
+    parser.add_argument("--equity", type=float, default=100_000.0, help="at the start, account currency")
+    for name in LIMITS:
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=float, metavar="FRAC", help="default: the agent's own"
+        )
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,147 @@
+"""The rule by which a new model replaces the one in use: fixed in code, with its own error rates.
+
+Both trade the same bars, which neither was trained, selected or promoted on; what counts is the difference of their
+daily net returns at base cost.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from sac_kernel.agent.sac import SACAgent
+from sac_kernel.backtest import drift, evaluation
+from sac_kernel.core.errors import DataError
+from sac_kernel.features.pipeline import FeaturePipeline
+from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.report import sections
+from sac_kernel.stats import significance
+from sac_kernel.stats.metrics import TRADING_DAYS_PER_YEAR
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from sac_kernel.market.market import Market
+    from sac_kernel.prices.processed_file import ProcessedData
+
+    FloatArray = NDArray[np.float64]
+
+MIN_DAYS = 60
+"""As of the verdict: fewer days say nothing."""
+LEVEL = 0.95
+"""Of the two-sided interval that must lie above 0; `benchmarks.promotion` counts how often that errs."""
+LEVEL_AFTER_DRIFT = 0.5
+"""Where the market has left the one in use behind, three to one that the candidate is better is enough."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A candidate beside the model in use, on the newest window.
+
+    Attributes
+    ----------
+    promote, reason : what the rule says, and why in words
+    days : trading days both traded
+    low_frac, high_frac : 95 % interval of the annual difference, candidate minus in use
+    candidate_frac, in_use_frac : mean net return a year
+    drift : 'retrain', 'keep', or '' where there are too few days
+    """
+
+    promote: bool
+    reason: str
+    days: int
+    low_frac: float
+    high_frac: float
+    candidate_frac: float
+    in_use_frac: float
+    drift: str
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as plain values, NaN as None."""
+        values = dataclasses.asdict(self)
+        return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in values.items()}
+
+
+def decide(candidate: FloatArray, in_use: FloatArray, *, drifted: bool) -> tuple[bool, str]:
+    """Return whether the candidate replaces the model in use, and why.
+
+    Parameters
+    ----------
+    candidate, in_use : simple daily net returns of the same days, shape (n_days,)
+    drifted : the check on the market since the training of the model in use says retrain
+    """
+    difference = candidate - in_use
+    if difference.size < MIN_DAYS:
+        return False, f"{difference.size} days that neither has seen, {MIN_DAYS} are required"
+    low, high = significance.bootstrap_interval(difference)
+    if low > 0:
+        return True, f"better: 95 % interval of the annual difference {low:+.1%} to {high:+.1%}"
+    if drifted:
+        middle, _ = significance.bootstrap_interval(difference, level=LEVEL_AFTER_DRIFT)
+        if middle > 0:
+            return (
+                True,
+                f"the market has drifted and the candidate is likely better: 50 % interval above {middle:+.1%}",
+            )
+    return False, f"not shown to be better: 95 % interval of the annual difference {low:+.1%} to {high:+.1%}"
+
+
+def compare(candidate: Path, in_use: Path, data: ProcessedData, after: str) -> Comparison:
+    """Let both models trade the bars of the test split after a moment, and apply the rule.
+
+    Parameters
+    ----------
+    candidate, in_use : `.pt` files; each brings its own features, scaler and account
+    data : bars up to now; the candidate was trained on its train and selected on its val split
+    after : ISO time of the last bar that a choice of the model in use has seen
+    """
+    daily, days, markets = [], [], []
+    for path in (candidate, in_use):
+        result, train, window = _traded(path, data, pd.Timestamp(after))
+        daily.append(result.daily_returns if result else np.zeros(0))
+        days.append(np.unique(result.day) if result else np.zeros(0, np.int64))
+        markets.append((train, window))
+    common, *at = np.intersect1d(days[0], days[1], return_indices=True)
+    theirs, ours = (values[rows] for values, rows in zip(daily, at, strict=True))
+    word = _drift(*markets[1])
+    promote, reason = decide(theirs, ours, drifted=word == drift.RETRAIN)
+    low, high = significance.bootstrap_interval(theirs - ours)
+    means = [
+        float(np.mean(values)) * TRADING_DAYS_PER_YEAR if values.size else float("nan")
+        for values in (theirs, ours)
+    ]
+    return Comparison(promote, reason, int(common.size), low, high, means[0], means[1], word)
+
+
+def _traded(
+    path: Path, data: ProcessedData, after: pd.Timestamp
+) -> tuple[evaluation.EpisodeResult | None, Market, Market | None]:
+    """Return one model's pass over the window, and its train and window markets; None where no bar is left."""
+    agent, pipeline = SACAgent.from_checkpoint(path, device="cpu"), FeaturePipeline.from_checkpoint(path)
+    frames = pipeline.run_full_pipeline(data.train, data.val, data.test)
+    config = TradingEnvConfig(**agent.context["env"])
+    name = pipeline.instrument
+    train = evaluation.market_of(data.train[name], frames[0], config, "base")
+    bars, features = data.test[name], frames[2]
+    new = bars.index > after
+    if new.sum() < 2:
+        return None, train, None
+    window = evaluation.market_of(bars[new], features[new], config, "base")
+    label = f"agent {agent.agent_id}"
+    policy = evaluation.greedy_policy(agent)
+    return evaluation.run_policy(window, policy, config.initial_equity, label, "base"), train, window
+
+
+def _drift(train: Market, window: Market | None) -> str:
+    if window is None:
+        return ""
+    try:
+        return str(drift.check(sections.watched_series(train, window))["word"])
+    except DataError:  # too few days for the test
+        return ""

@@ -1,0 +1,405 @@
+"""Markets whose optimum is known: what an agent must be able to learn before a real bar is worth its time.
+
+Each market has a predictor, an expected next return given it, noise that no action changes, and a linear
+cost c |change of position|. The best policy is computed by dynamic programming on (predictor, position) at
+the agent's own discount, and an agent is judged by its *capture*: its noise-free reward rate divided by that
+of the best policy on the same fresh paths. Units: one-bar standard deviations of the return.
+
+The first such optimum in the literature: de Lataillade, Deremble, Potters & Bouchaud 2012, arXiv:1203.5957
+(linear cost, capped position: long above a band, short below it, hold inside).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+
+from sac_kernel.core.config import require
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+POSITIONS = np.linspace(-1.0, 1.0, 21)
+GRID_SIZE, GRID_SIGMAS = 241, 5.0
+HOURS = 24
+LAGS = 30
+SWITCH = 0.02
+"""Chance a bar that the hidden regime of the regime market changes."""
+
+
+class Paths(NamedTuple):
+    """n simulated paths of T decisions."""
+
+    features: Array  # (T + 1, n, D), known at the close of t
+    state: Array  # (T + 1, n), what the best policy looks at: predictor, filtered probability or hour
+    mean: Array  # (T, n), E[return from close t to close t + 1 | state t]
+    returns: Array  # (T, n), realised
+
+
+@dataclass(frozen=True)
+class Market:
+    """One market with a known answer.
+
+    Attributes
+    ----------
+    name : M0 ... M12
+    mark : share of the optimum (or of the bound) that the default agent must reach
+    kind : 'predictor' AR(1) with correlation `rho`; 'square' the same with a response of (x^2 - 1) / sqrt 2;
+        'regime' hidden two-state drift, the last 30 returns observed; 'hour' drift by hour of day
+    ic : information coefficient, standard deviation of the expected return
+    cost : of one unit of position traded, in one-bar standard deviations
+    noise : standard deviation of the unpredictable part of a return
+    distractors : AR(1) inputs that predict nothing
+    gamma : discount per bar, of agent and optimum alike
+    """
+
+    name: str
+    mark: float
+    kind: str = "predictor"
+    ic: float = 1.0
+    cost: float = 0.0
+    noise: float = 0.0
+    rho: float = 0.95
+    distractors: int = 0
+    gamma: float = 0.95
+
+    def __post_init__(self) -> None:
+        known = ("predictor", "square", "regime", "hour")
+        require(self.kind in known, "Market", f"kind must be one of {known}", self.kind)
+        require(0 <= self.gamma < 1, "Market", "gamma must be in [0, 1)", self.gamma)
+        require(self.cost >= 0 and self.noise >= 0, "Market", "cost and noise must be >= 0", self)
+
+    @property
+    def state_dim(self) -> int:
+        """Return the width of the observation: predictors, distractors, previous position."""
+        return {"predictor": 1, "square": 1, "regime": LAGS, "hour": 4}[self.kind] + self.distractors + 1
+
+    def expected_return(self, state: Array) -> Array:
+        """Return E[next return | state], the shape of `state`."""
+        if self.kind == "square":
+            return self.ic * (state**2 - 1.0) / np.sqrt(2.0)
+        if self.kind == "regime":
+            return self.ic * (2.0 * state - 1.0)
+        if self.kind == "hour":
+            return self.ic * np.sqrt(2.0) * np.sin(2.0 * np.pi * state / HOURS)
+        return self.ic * state
+
+    def simulate(self, bars: int, n: int, rng: np.random.Generator) -> Paths:
+        """Return `n` stationary paths of `bars` decisions."""
+        if self.kind == "regime":
+            features, state, mean, returns = self._regime(bars, n, rng)
+        else:
+            if self.kind == "hour":
+                hour = (np.arange(bars + 1)[:, None] + rng.integers(0, HOURS, n)) % HOURS
+                state = hour.astype(np.float64)
+                angle = 2.0 * np.pi * state[..., None] / HOURS * np.array([1.0, 2.0])
+                features = np.concatenate((np.sin(angle), np.cos(angle)), axis=-1)
+            else:
+                state = _ar1(self.rho, (bars + 1, n), rng)
+                features = state[..., None]
+            mean = self.expected_return(state[:-1])
+            returns = mean + self.noise * rng.standard_normal(mean.shape)
+        if self.distractors:
+            extra = _ar1(self.rho, (bars + 1, n, self.distractors), rng)
+            features = np.concatenate((features, extra), axis=-1)
+        return Paths(features, state, mean, returns)
+
+    def _regime(self, bars: int, n: int, rng: np.random.Generator) -> tuple[Array, Array, Array, Array]:
+        total = bars + LAGS
+        sign = np.where(rng.random(n) < 0.5, 1.0, -1.0)
+        flips = np.where(rng.random((total, n)) < SWITCH, -1.0, 1.0)
+        hidden = sign * np.cumprod(flips, axis=0)  # (total, n), regime of each bar's return
+        y = self.ic * hidden + self.noise * rng.standard_normal((total, n))
+        filtered = np.full((total + 1, n), 0.5)
+        for t in range(total):
+            filtered[t + 1] = self._filter(filtered[t], y[t])
+        lags = np.lib.stride_tricks.sliding_window_view(y, LAGS, axis=0) / np.hypot(self.ic, self.noise)
+        state = filtered[LAGS:]
+        # features[t] are the 30 returns that end at the close of t; returns[t] is the one after it.
+        return lags, state, self.expected_return(state[:-1]), y[LAGS:]
+
+    def _filter(self, p_up: Array, y: Array) -> Array:
+        """Return P(next regime is up) after a return y, from P(this regime is up)."""
+        log_ratio = 2.0 * self.ic * y / self.noise**2
+        up = p_up * np.exp(np.minimum(log_ratio, 50.0))
+        posterior = up / (up + 1.0 - p_up)
+        return (1.0 - SWITCH) * posterior + SWITCH * (1.0 - posterior)
+
+    def grid(self) -> Array:
+        """Return the grid of states of the dynamic programme."""
+        if self.kind == "hour":
+            return np.arange(HOURS, dtype=np.float64)
+        if self.kind == "regime":
+            return np.linspace(0.0, 1.0, GRID_SIZE)
+        return np.linspace(-GRID_SIGMAS, GRID_SIGMAS, GRID_SIZE)
+
+    def transitions(self) -> Array:
+        """Return P(next grid state | grid state), rows sum to 1."""
+        grid = self.grid()
+        if self.kind == "hour":
+            return np.roll(np.eye(HOURS), 1, axis=1)
+        nodes, weights = np.polynomial.hermite_e.hermegauss(101)
+        weights = weights / weights.sum()
+        if self.kind == "regime":
+            rows = np.zeros((len(grid), len(grid)))
+            for sign, chance in ((1.0, grid), (-1.0, 1.0 - grid)):
+                y = sign * self.ic + self.noise * nodes
+                landed = self._filter(np.clip(grid, 1e-9, 1 - 1e-9)[:, None], y[None, :])
+                rows += chance[:, None] * _spread(landed, weights, grid)
+            return rows
+        landed = self.rho * grid[:, None] + np.sqrt(1.0 - self.rho**2) * nodes[None, :]
+        return _spread(landed, weights, grid)
+
+
+MARKETS = {
+    market.name: market
+    for market in (
+        Market("M0", 0.95),
+        Market("M1", 0.97),
+        Market("M2", 0.93, cost=2.0),
+        Market("M3", 0.90, ic=0.3, cost=0.6, noise=0.954),
+        Market("M4", 0.85, ic=0.05, cost=0.1, noise=0.9987),
+        Market("M5", 0.80, ic=0.05, cost=0.1, noise=0.9987, distractors=28),
+        Market("M6", 0.01, ic=0.0, cost=0.1, noise=1.0),
+        Market("M7", 0.0, ic=0.0, cost=0.1, noise=1.0),
+        Market("M8", 0.80, kind="regime", ic=0.5, cost=1.0, noise=1.0),
+        Market("M9", 0.95, cost=0.25, rho=0.0),
+        Market("M10", 0.90, kind="hour", ic=0.3, cost=0.6, noise=0.954),
+        Market("M11", 0.90, ic=0.05, cost=0.1, noise=0.9987, distractors=28),
+        Market("M11-02", 0.80, ic=0.02, cost=0.04, noise=0.9998, distractors=28),
+        Market("M12", 0.80, kind="square", ic=0.05, cost=0.1, noise=0.9987, distractors=28),
+    )
+}
+"""M0 is the one-step bandit of `BanditVectorEnv`; M7, M11 and M12 are learnt from one finite path."""
+
+
+class Optimum:
+    """The best policy of a market by value iteration on (state, position), at the market's own discount.
+
+    Attributes
+    ----------
+    grid : states, ascending
+    action : (len(grid), 21) best next position for each state and present position of `POSITIONS`
+    """
+
+    def __init__(self, market: Market, tolerance: float = 1e-10) -> None:
+        self.grid = market.grid()
+        chance, mean = market.transitions(), market.expected_return(self.grid)
+        trade = market.cost * np.abs(POSITIONS[:, None] - POSITIONS[None, :])  # (from, to)
+        value = np.zeros((len(self.grid), len(POSITIONS)))
+        for _ in range(10_000):
+            held = mean[:, None] * POSITIONS + market.gamma * chance @ value  # (state, to)
+            candidates = held[:, None, :] - trade
+            new = candidates.max(axis=-1)
+            change = float(np.abs(new - value).max())
+            value = new
+            if change < tolerance:
+                break
+        self.value = value
+        self.action = POSITIONS[candidates.argmax(axis=-1)]
+
+    def act(self, state: Array, position: Array) -> Array:
+        """Return the best next position of the nearest grid state, shape of `state`."""
+        step = self.grid[1] - self.grid[0]
+        row = np.clip(np.rint((state - self.grid[0]) / step), 0, len(self.grid) - 1).astype(np.int64)
+        column = np.rint((position + 1.0) / (POSITIONS[1] - POSITIONS[0])).astype(np.int64)
+        return self.action[row, column]
+
+    def band(self) -> tuple[float, float]:
+        """Return (sell below, buy above): the states at which a full opposite position is given up."""
+        long = self.grid[self.action[:, 0] > 0]
+        short = self.grid[self.action[:, -1] < 0]
+        return float(short.max(initial=-np.inf)), float(long.min(initial=np.inf))
+
+
+class Result(NamedTuple):
+    """Noise-free reward and turnover of one bar, means over paths and bars."""
+
+    reward: float
+    turnover: float
+
+
+def play(market: Market, paths: Paths, act: Callable[[int, Array, Array], Array]) -> Result:
+    """Return the noise-free result of a policy on `paths`, each started flat.
+
+    Parameters
+    ----------
+    act : (t, observations (n, S), positions (n,)) -> next positions (n,) in [-1, 1]
+    """
+    position, reward, turnover = np.zeros(paths.mean.shape[1]), 0.0, 0.0
+    for t, mean in enumerate(paths.mean):
+        obs = np.concatenate((paths.features[t], position[:, None]), axis=1)
+        target = np.asarray(act(t, obs, position), np.float64)
+        traded = np.abs(target - position)
+        reward += float((target * mean - market.cost * traded).mean())
+        turnover += float(traded.mean())
+        position = target
+    bars = len(paths.mean)
+    return Result(reward / bars, turnover / bars)
+
+
+class Judge:
+    """Judges policies of one market on fresh paths against the optimum on the same paths."""
+
+    def __init__(self, market: Market, bars: int = 400, n: int = 512, seed: int = 12_345) -> None:
+        self.market = market
+        self.paths = market.simulate(bars, n, np.random.default_rng(seed))
+        optimum = Optimum(market)
+        self.best = play(market, self.paths, lambda t, _obs, p: optimum.act(self.paths.state[t], p))
+
+    def result(self, policy: Callable[[Array], Any], every: int = 1) -> Result:
+        """Return the result of `policy`: observations (n, S) -> actions (n, 1) or (n,), asked `every` so many bars."""
+
+        def act(t: int, obs: Array, position: Array) -> Array:
+            return position if t % every else np.reshape(policy(obs), position.shape)
+
+        return play(self.market, self.paths, act)
+
+    def capture(self, result: Result) -> float:
+        """Return the share of the optimum's reward, 1 at best; NaN where the optimum is to stay flat."""
+        return result.reward / self.best.reward if self.best.reward > 1e-9 else float("nan")
+
+    def turnover_ratio(self, result: Result) -> float:
+        """Return turnover over the optimum's; NaN where the optimum is to stay flat."""
+        return result.turnover / self.best.turnover if self.best.turnover > 1e-9 else float("nan")
+
+
+class MarketVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
+    """A market as a vector env: obs = (features, previous position), action = next position.
+
+    Reward of a decision: action x sum of the returns until the next - cost x |action - previous position|. Every
+    `horizon` bars all accounts are truncated (a time limit: bootstrap) and start flat on new paths.
+
+    Parameters
+    ----------
+    market : what is traded
+    num_envs : parallel accounts
+    path : None simulates fresh paths for ever; otherwise one path (n = 1) on which every account starts at a
+        random bar
+    returns : with `path`, what an account earns for a unit of position, (T,); None is the realised return.
+        An estimate of the expected return takes the noise out of the reward and leaves its optimum
+    every : bars between decisions, a divisor of `horizon`; the position is held between them
+    """
+
+    metadata = {"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP}  # noqa: RUF012  # gymnasium's own form
+
+    def __init__(
+        self,
+        market: Market,
+        num_envs: int = 60,
+        horizon: int = 250,
+        path: Paths | None = None,
+        returns: Array | None = None,
+        every: int = 1,
+    ) -> None:
+        require(
+            horizon % every == 0, "MarketVectorEnv", f"horizon must be a multiple of every = {every}", horizon
+        )
+        self.market, self.num_envs, self.horizon, self.path = market, num_envs, horizon, path
+        self._every = every
+        if path is not None:
+            bars = len(path.mean)
+            require(bars >= horizon, "MarketVectorEnv", f"path must have >= {horizon} bars", bars)
+            self._returns = path.returns[:, 0] if returns is None else np.asarray(returns, np.float64)
+            require(len(self._returns) == bars, "MarketVectorEnv", f"returns must be {bars} long", returns)
+        width = market.state_dim
+        self.single_observation_space = gym.spaces.Box(-np.inf, np.inf, (width,), np.float32)
+        self.single_action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.observation_space = gym.vector.utils.batch_space(self.single_observation_space, num_envs)
+        self.action_space = gym.vector.utils.batch_space(self.single_action_space, num_envs)
+        self._rng = np.random.default_rng(0)
+        self._position, self._t = np.zeros(num_envs), 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:  # noqa: ANN401, ARG002
+        """Return the first observations; `seed` starts the generator anew."""
+        if seed is not None:
+            self._rng = np.random.default_rng(seed)
+        self._start()
+        return self._observe(), {}
+
+    def step(self, actions: Any) -> tuple[Any, Array, Any, Any, dict[str, Any]]:  # noqa: ANN401
+        """Trade to `actions` (n, 1) at the close, earn the returns until the next decision."""
+        target, end = np.asarray(actions, np.float64)[:, 0], self._t + self._every
+        earned = self._earned[self._t : end].sum(axis=0)
+        reward = target * earned - self.market.cost * np.abs(target - self._position)
+        self._position, self._t = target, end
+        obs, ended = self._observe(), np.full(self.num_envs, self._t == self.horizon)
+        infos: dict[str, Any] = {}
+        if ended[0]:
+            infos = {"final_obs": obs, "_final_obs": ended}
+            self._start()
+            obs = self._observe()
+        return obs, reward, np.zeros(self.num_envs, bool), ended, infos
+
+    def _start(self) -> None:
+        if self.path is None:
+            paths = self.market.simulate(self.horizon, self.num_envs, self._rng)
+            self._features, self._earned = paths.features, paths.returns
+        else:
+            first = self._rng.integers(0, len(self.path.mean) - self.horizon + 1, self.num_envs)
+            bar = first + np.arange(self.horizon + 1)[:, None]
+            self._features, self._earned = self.path.features[bar, 0], self._returns[bar[:-1]]
+        self._position, self._t = np.zeros(self.num_envs), 0
+
+    def _observe(self) -> Any:  # noqa: ANN401
+        obs = np.concatenate((self._features[self._t], self._position[:, None]), axis=1)
+        return obs.astype(np.float32)
+
+
+class BanditVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
+    """M0: one decision, the observation is s = +-1, the reward action x s; the optimum is s."""
+
+    metadata = {"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP}  # noqa: RUF012  # gymnasium's own form
+
+    def __init__(self, num_envs: int = 60) -> None:
+        self.num_envs = num_envs
+        self.single_observation_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.single_action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.observation_space = gym.vector.utils.batch_space(self.single_observation_space, num_envs)
+        self.action_space = gym.vector.utils.batch_space(self.single_action_space, num_envs)
+        self._rng = np.random.default_rng(0)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:  # noqa: ANN401, ARG002
+        """Return the first signs; `seed` starts the generator anew."""
+        if seed is not None:
+            self._rng = np.random.default_rng(seed)
+        return self._draw(), {}
+
+    def step(self, actions: Any) -> tuple[Any, Array, Any, Any, dict[str, Any]]:  # noqa: ANN401
+        """Return action x sign; every step is the last of its episode."""
+        last, ended = self._sign, np.ones(self.num_envs, bool)
+        reward = (np.asarray(actions, np.float64) * last)[:, 0]
+        return self._draw(), reward, ended, ~ended, {"final_obs": last, "_final_obs": ended}
+
+    def _draw(self) -> Any:  # noqa: ANN401
+        self._sign = self._rng.choice([-1.0, 1.0], (self.num_envs, 1)).astype(np.float32)
+        return self._sign
+
+
+def _ar1(rho: float, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """Return stationary AR(1) series of unit variance along the first axis."""
+    x = rng.standard_normal(shape)
+    scale = np.sqrt(1.0 - rho**2)
+    for t in range(1, len(x)):
+        x[t] = rho * x[t - 1] + scale * x[t]
+    return x
+
+
+def _spread(landed: Array, weights: Array, grid: Array) -> Array:
+    """Return transition rows: each landing point's weight, split between its two grid neighbours."""
+    step = grid[1] - grid[0]
+    place = np.clip((landed - grid[0]) / step, 0.0, len(grid) - 1.0)
+    low = np.minimum(place.astype(np.int64), len(grid) - 2)
+    share = place - low
+    rows = np.zeros((len(grid), len(grid)))
+    index = np.broadcast_to(np.arange(len(grid))[:, None], low.shape)
+    np.add.at(rows, (index, low), weights * (1.0 - share))
+    np.add.at(rows, (index, low + 1), weights * share)
+    return rows

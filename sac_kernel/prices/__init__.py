@@ -1,0 +1,16 @@
+"""Prices: instruments and their costs, checked bars, clocks, and the processed file that training reads.
+
+`DataPipeline` turns a source of bars into `processed_data.h5`, split in time with an embargo between the splits.
+Readers of foreign formats live in `prices.ingest`.
+"""
+
+from sac_kernel.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "bars": "BarTable aggregate check_bars inspect_bars",
+        "pipeline": "DataConfig DataPipeline",
+        "processed_file": "ProcessedData read_processed write_processed",
+    },
+)

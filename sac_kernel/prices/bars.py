@@ -1,0 +1,300 @@
+"""Bars in one form: the table, what makes it valid, and larger bars made of smaller ones or of ticks.
+
+A bar exists because a price was seen in it. Nothing here fills, sorts, smooths or drops a bar for being large.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from sac_kernel.core.errors import DataError
+from sac_kernel.prices.clocks import unix_seconds
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    FloatArray = NDArray[np.float64]
+    IntArray = NDArray[np.int64]
+
+PRICE_COLUMNS = ("open", "high", "low", "close")
+PRICE_SIDES = ("bid", "ask", "mid")
+INDEX_NAME = "open_time_utc"
+MAX_ROWS = 20_000_000
+"""Rows of one instrument: thirteen years of minutes are five million."""
+
+_EARLIEST, _LATEST = pd.Timestamp("1971-01-01", tz="UTC"), pd.Timestamp("2100-01-01", tz="UTC")
+_DAY_S = 86_400
+_SATURDAY_NOON_S = 216_000  # 1970-01-03 12:00 UTC
+
+
+@dataclass(frozen=True)
+class BarTable:
+    """Bars of one instrument.
+
+    Attributes
+    ----------
+    bars : DataFrame, index `open_time_utc` (UTC), columns open, high, low, close (float64)
+    bar_seconds : length of a bar
+    price_side : 'bid', 'ask' or 'mid'
+    source, clock : where the bars came from and the clock of the file, in words
+    notes : what a reader should know: what was recognised, left out or is missing
+    """
+
+    bars: pd.DataFrame
+    bar_seconds: int
+    price_side: str
+    source: str
+    clock: str
+    notes: tuple[str, ...] = ()
+
+
+def make_bars(times: pd.DatetimeIndex, prices: FloatArray, where: str) -> pd.DataFrame:
+    """Return checked bars of UTC open times (n,) and prices (n, 4) in the order open, high, low, close."""
+    index = pd.DatetimeIndex(times, name=INDEX_NAME).as_unit("ns")
+    bars = pd.DataFrame(prices, index=index, columns=list(PRICE_COLUMNS), dtype=np.float64)
+    check_bars(bars, where)
+    return bars
+
+
+def check_bars(bars: pd.DataFrame, where: str) -> None:
+    """Raise DataError unless bars are usable: sorted, unique, finite, positive, low <= open, close <= high.
+
+    Nothing is repaired; the message names the first offending bar and how many there are.
+    """
+    utc = isinstance(bars.index, pd.DatetimeIndex) and bars.index.tz is not None
+    if not utc or not {*PRICE_COLUMNS} <= {*bars.columns}:
+        found = f"{bars.index.dtype} and {', '.join(map(str, bars.columns[:8]))}"
+        msg = f"{where}: an index of UTC open times and open, high, low, close are required, found {found}"
+        raise DataError(msg)
+    if len(bars) == 0:
+        msg = f"{where}: bars are required, found an empty table"
+        raise DataError(msg)
+    times = open_seconds(bars)
+    o, h, lo, c = (bars[name].to_numpy() for name in PRICE_COLUMNS)
+    prices = bars.loc[:, list(PRICE_COLUMNS)].to_numpy()
+    step = np.diff(times, prepend=times[0] - 1)
+    faults = {
+        "a time in every bar": np.asarray(bars.index.isna()),
+        "finite prices": ~np.isfinite(prices).all(axis=1),
+        "prices above 0": (prices <= 0).any(axis=1),
+        "high >= low": h < lo,
+        "high >= open and close": h < np.maximum(o, c),
+        "low <= open and close": lo > np.minimum(o, c),
+        "unique open times": step == 0,
+        "increasing open times": step < 0,
+        "open times of whole seconds": np.asarray(bars.index.as_unit("ns").asi8 % 1_000_000_000 != 0),  # type: ignore[attr-defined]  # a DatetimeIndex
+        "open times from 1971 to 2100": (bars.index < _EARLIEST) | (bars.index > _LATEST),
+    }
+    for required, bad in faults.items():
+        if bad.any():
+            i = int(np.argmax(bad))
+            values = ", ".join(f"{name} {prices[i, k]:g}" for k, name in enumerate(PRICE_COLUMNS))
+            when = "no time" if bars.index[i] is pd.NaT else bars.index[i].isoformat()
+            msg = (
+                f"{where}: {required} required, found {int(bad.sum())} bad of {len(bars)} bars, first at bar "
+                f"{i} ({when}: {values}); correct the source, nothing is repaired silently"
+            )
+            raise DataError(msg)
+
+
+def infer_bar_seconds(bars: pd.DataFrame, where: Path | str) -> int:
+    """Return the most frequent distance of open times; a shorter distance is an error."""
+    steps, counts = np.unique(np.diff(open_seconds(bars)), return_counts=True)
+    steps, counts = steps[steps > 0], counts[steps > 0]
+    if steps.size == 0:
+        msg = f"{where}: at least two bars with increasing times are required, found {len(bars)}"
+        raise DataError(msg)
+    usual = int(steps[np.argmax(counts)])
+    # A day of a local clock may have 23 hours.
+    if steps[0] < usual - (3600 if usual >= _DAY_S else 0):
+        msg = (
+            f"{where}: bars of one length are required, found mostly {usual} s apart but also {steps[0]} s; "
+            "resample the source to one bar size"
+        )
+        raise DataError(msg)
+    return usual
+
+
+def open_seconds(bars: pd.DataFrame) -> IntArray:
+    """Return the open times in Unix seconds, shape (n,)."""
+    return unix_seconds(pd.DatetimeIndex(bars.index))
+
+
+def follows_gap(bars: pd.DataFrame, bar_seconds: int) -> NDArray[np.bool_]:
+    """Return, shape (n,), where a bar does not open as the one before it closes; the first bar is not one."""
+    seconds = open_seconds(bars)
+    return np.diff(seconds, prepend=seconds[:1] - bar_seconds) > bar_seconds
+
+
+def inspect_bars(bars: pd.DataFrame, bar_seconds: int) -> dict[str, Any]:
+    """Return what a reader of the bars should know: gaps, flat bars, the largest move. Nothing is changed.
+
+    `gaps` counts jumps of the open time beyond one bar; `weekend_gaps` those that contain a Saturday noon,
+    `longest_gap_h` is the longest, `longest_weekday_gap_h` the longest of the others (0 if there is none).
+    """
+    seconds = open_seconds(bars)
+    gap = follows_gap(bars, bar_seconds)[1:]
+    jump_h = np.diff(seconds) / 3600
+    weekend = gap & (np.diff((seconds - _SATURDAY_NOON_S) // (7 * _DAY_S)) > 0)
+    move = np.abs(np.diff(np.log(bars["close"].to_numpy())))
+    largest = int(np.argmax(move)) + 1
+    return {
+        "bars": len(bars),
+        "first_utc": bars.index[0].isoformat(),
+        "last_utc": bars.index[-1].isoformat(),
+        "gaps": int(gap.sum()),
+        "weekend_gaps": int(weekend.sum()),
+        "longest_gap_h": float(jump_h.max()),
+        "longest_weekday_gap_h": float(jump_h[gap & ~weekend].max(initial=0.0)),
+        "flat_bars": int((bars["high"] == bars["low"]).sum()),
+        "largest_move_bps": float(move[largest - 1] * 1e4),
+        "largest_move_utc": bars.index[largest].isoformat(),
+    }
+
+
+def aggregate(table: BarTable, bar_seconds: int) -> BarTable:
+    """Return larger bars: first open, largest high, smallest low, last close of the bars that exist.
+
+    Bars start at multiples of `bar_seconds` since midnight UTC; one without any source bar is absent.
+
+    Raises
+    ------
+    DataError
+        If `bar_seconds` does not hold a whole number of source bars, does not divide a day, or a source bar
+        would lie in two of them.
+    """
+    if bar_seconds == table.bar_seconds:
+        return table
+    where = f"{table.source}: bars of {bar_seconds / 60:g} minutes"
+    if bar_seconds <= 0 or bar_seconds % table.bar_seconds or _DAY_S % bar_seconds:
+        msg = (
+            f"{where}: a divisor of one day and a multiple of the source's {table.bar_seconds / 60:g} minutes "
+            "is required; choose another --bar-minutes"
+        )
+        raise DataError(msg)
+    seconds = open_seconds(table.bars)
+    straddling = seconds % bar_seconds + table.bar_seconds > bar_seconds
+    if straddling.any():
+        when = table.bars.index[int(np.argmax(straddling))].isoformat()
+        msg = (
+            f"{where}: source bars inside one of them are required, found {int(straddling.sum())} across two, "
+            f"first {when}; choose another --bar-minutes"
+        )
+        raise DataError(msg)
+    starts, times = _groups(seconds, bar_seconds)
+    o, h, lo, c = table.bars.loc[:, list(PRICE_COLUMNS)].to_numpy().T
+    prices = _reduced(o, h, lo, c, starts)
+    bars = make_bars(times, prices, where)
+    note = f"{table.source}: {len(seconds):,} bars of {table.bar_seconds / 60:g} minutes made {len(bars):,}"
+    return replace(table, bars=bars, bar_seconds=bar_seconds, notes=(*table.notes, note))
+
+
+def bars_of_ticks(time_s: IntArray, price: FloatArray, bar_seconds: int, where: str) -> pd.DataFrame:
+    """Return bars of one side's ticks, in the order they were quoted: first, max, min, last of each bar.
+
+    Parameters
+    ----------
+    time_s : int array, shape (n,), Unix seconds UTC of the ticks, not decreasing
+    price : float array, shape (n,), finite and above 0
+    bar_seconds : length of a bar; empty bars are absent
+    """
+    bad = ~np.isfinite(price) | (price <= 0) | (np.diff(time_s, prepend=time_s[:1]) < 0)
+    if bad.any() or price.size == 0:
+        first = f", first at tick {int(np.argmax(bad))}" if bad.any() else ""
+        msg = (
+            f"{where}: ticks in time order with finite prices above 0 are required, "
+            f"found {int(bad.sum())} bad of {price.size}{first}"
+        )
+        raise DataError(msg)
+    starts, times = _groups(time_s, bar_seconds)
+    return make_bars(times, _reduced(price, price, price, price, starts), where)
+
+
+def join(tables: list[BarTable], where: str) -> BarTable:
+    """Return one table of several files of one instrument, in time order.
+
+    A bar that several files hold alike is kept once and counted in a note; two different bars of one open
+    time, or files of different bar length or price side, are an error.
+    """
+    tables = sorted(tables, key=lambda t: t.bars.index[0])
+    for name in ("bar_seconds", "price_side"):
+        values = sorted({getattr(t, name) for t in tables})
+        if len(values) > 1:
+            msg = (
+                f"{where}: files of one {name.replace('_', ' ')} are required, found "
+                f"{', '.join(map(str, values))}; keep one of them, or set --bar-minutes or --price-side"
+            )
+            raise DataError(msg)
+    first = tables[0]
+    if len(tables) == 1:
+        return first
+    bars = pd.concat([t.bars for t in tables])
+    bars = bars.iloc[np.argsort(open_seconds(bars), kind="stable")]
+    bars, notes = drop_repeats(bars, where)
+    check_bars(bars, where)
+    clocks = ", ".join(sorted({t.clock for t in tables}))
+    source = f"{first.source} and {len(tables) - 1} more"
+    own = _alike([note for t in tables for note in t.notes])
+    return replace(first, bars=bars, source=source, clock=clocks, notes=(*own, *notes))
+
+
+def drop_repeats(bars: pd.DataFrame, where: str) -> tuple[pd.DataFrame, list[str]]:
+    """Return bars with repeated open times kept once, and a note with their count.
+
+    Raises
+    ------
+    DataError
+        If two bars of one open time differ.
+    """
+    repeated = bars.index.duplicated(keep="first")
+    if not repeated.any():
+        return bars, []
+    alike = bars.assign(time=bars.index).duplicated(keep="first").to_numpy()
+    contradictory = repeated & ~alike
+    if contradictory.any():
+        when = bars.index[int(np.argmax(contradictory))].isoformat()
+        msg = (
+            f"{where}: one bar for each open time is required, found {int(contradictory.sum())} that contradict "
+            f"an earlier one, first {when}; correct the source, or give its clock with --clock"
+        )
+        raise DataError(msg)
+    note = f"{where}: {int(repeated.sum())} repeated bars, identical to earlier ones, were left out"
+    return bars[~repeated], [note]
+
+
+def _alike(notes: list[str]) -> list[str]:
+    """Return the first of each group of notes that differ only in file name and numbers, with their count."""
+    kinds: dict[str, list[str]] = {}
+    for note in notes:
+        kinds.setdefault(re.sub(r"^[^ ]+: |[\d,]+", "", note), []).append(note)
+    return [
+        group[0] + (f" (and {len(group) - 1} more alike)" if group[1:] else "") for group in kinds.values()
+    ]
+
+
+def _groups(seconds: IntArray, bar_seconds: int) -> tuple[NDArray[np.intp], pd.DatetimeIndex]:
+    """Return where each larger bar starts in the source, and its open time."""
+    opened = seconds // bar_seconds * bar_seconds
+    starts = np.flatnonzero(np.diff(opened, prepend=opened[0] - 1))
+    return starts, utc_index(opened[starts])
+
+
+def utc_index(seconds: IntArray) -> pd.DatetimeIndex:
+    """Return Unix seconds as a UTC index of nanoseconds."""
+    return pd.DatetimeIndex(seconds.astype("datetime64[s]"), tz="UTC", name=INDEX_NAME).as_unit("ns")
+
+
+def _reduced(
+    o: FloatArray, h: FloatArray, lo: FloatArray, c: FloatArray, starts: NDArray[np.intp]
+) -> FloatArray:
+    ends = np.append(starts[1:], o.size) - 1
+    return np.stack(
+        [o[starts], np.maximum.reduceat(h, starts), np.minimum.reduceat(lo, starts), c[ends]], axis=1
+    )

@@ -1,0 +1,244 @@
+"""Bars from Dukascopy or HistData.com through the optional package tradedesk-marketdata.
+
+That package fetches ticks, decodes them, and keeps one-minute bars of each day in a cache; a run that was cut
+goes on from there. Here its days are read, made into larger bars and handed over one instrument at a time.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sac_kernel.core.config import require
+from sac_kernel.core.errors import DataError, InputNotFoundError
+from sac_kernel.prices import bars as bar_table
+from sac_kernel.prices.ingest import text
+from sac_kernel.prices.ingest.binary import MAX_BYTES
+from sac_kernel.prices.instruments import DUKASCOPY_NAMES, INSTRUMENTS, point_digits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PROVIDERS = ("dukascopy", "histdata")
+EXTRA = "tradedesk-marketdata==2.0.0"
+
+_FIRST_MONTHS = {"USDCAD": "2000-06", "EURGBP": "2002-03", "EURJPY": "2002-03", "USDSEK": "2008-08",
+                 "XAUUSD": "2009-03", "SPXUSD": "2010-11"}  # fmt: skip
+_EARLIEST_MONTH = "2000-05"
+_DAY = dt.timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Download:
+    """What to fetch.
+
+    Attributes
+    ----------
+    provider : 'dukascopy' (one request an hour of ticks: 8,760 an instrument and year) or 'histdata' (one
+        file a month); both free for one's own research
+    first_day, last_day : inclusive, UTC
+    cache : folder of what was fetched; a second run fetches only what is missing
+    price_side : 'bid' or 'ask'
+    bar_seconds : length of the bars made of the minutes
+    retries, timeout_s : attempts for one file, and seconds to wait for each
+    """
+
+    provider: str
+    first_day: dt.date
+    last_day: dt.date
+    cache: Path
+    price_side: str
+    bar_seconds: int
+    retries: int = 3
+    timeout_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        require(
+            self.provider in PROVIDERS,
+            "Download",
+            f"provider must be one of {', '.join(PROVIDERS)}",
+            self.provider,
+        )
+        require(
+            self.first_day <= self.last_day,
+            "Download",
+            "first_day must not be after last_day",
+            self.first_day,
+        )
+        require(
+            self.price_side in ("bid", "ask"), "Download", "price_side must be bid or ask", self.price_side
+        )
+
+
+def fetch(download: Download, instrument: str) -> bar_table.BarTable | None:
+    """Fetch what the cache lacks of one instrument and return its bars; None where the provider has none.
+
+    Progress goes to the terminal's error stream.
+
+    Raises
+    ------
+    InputNotFoundError
+        If tradedesk-marketdata is absent, or the provider could not be reached for some days. What came is
+        kept: run again to go on.
+    """
+    try:
+        import tradedesk_marketdata.export as exporter
+        from rich.console import Console
+        from rich.progress import Progress
+    except ImportError as err:
+        msg = (
+            "data_download: the package tradedesk-marketdata is required to download bars, found none; run "
+            f"`pip install {EXTRA}`, or give your own bars with --data"
+        )
+        raise InputNotFoundError(msg) from err
+    cache = download.cache / download.provider
+    cache.mkdir(parents=True, exist_ok=True)
+    source = _source(download, instrument, cache)
+    symbol = _symbol(download, instrument)
+    missed: set[dt.date] = set()
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        spans = list(_spans(download))
+        overall = progress.add_task(f"{instrument} from {download.provider}", total=len(spans))
+        for first, last in spans:
+            before = {*progress.task_ids}
+            exporter.export_range(
+                source=source,
+                symbol=symbol,
+                start_utc=_midnight(first),
+                end_utc_inclusive=_midnight(last),
+                out=cache,
+                resample_rule=None,
+                cache_dir=cache,
+                progress=progress,
+                timeout=(download.timeout_s, download.timeout_s),
+                retries=download.retries,
+            )
+            for task in {*progress.task_ids} - before:
+                progress.remove_task(task)
+            progress.advance(overall)
+            now_missed = source.missed_days()
+            missed |= now_missed
+            if now_missed and last == download.first_day:
+                break  # the very first day: the provider is out of reach, the rest would only wait
+    if missed:
+        msg = (
+            f"data_download: {instrument} of every day is required, found {len(missed)} days that {download.provider} "
+            f"did not answer for, first {min(missed)}; what came is kept in {cache}: run again to go on"
+        )
+        raise InputNotFoundError(msg)
+    return read_cache(cache, symbol, instrument, download)
+
+
+def read_cache(cache: Path, symbol: str, instrument: str, download: Download) -> bar_table.BarTable | None:
+    """Return the bars of the cached days, None if no day has any."""
+    tables, absent = [], 0
+    day = download.first_day
+    while day <= download.last_day:
+        folder = cache / symbol / f"{day.year}" / f"{day.month - 1:02d}"
+        path = folder / f"{day.day:02d}_{download.price_side}.csv.zst"
+        if path.is_file():
+            bars = _read_day(path)
+            if bars is not None:
+                table = bar_table.BarTable(
+                    bars, 60, download.price_side, f"{download.provider} {instrument}", "UTC"
+                )
+                tables.append(bar_table.aggregate(table, min(download.bar_seconds, 3600)))
+        elif day.weekday() < 5:
+            absent += 1
+        day += _DAY
+    if not tables:
+        return None
+    table = bar_table.join(tables, instrument)
+    table = bar_table.aggregate(table, download.bar_seconds)
+    notes = [f"{instrument}: {download.provider} has nothing for {absent} weekdays"] if absent else []
+    notes.append(
+        f"{instrument}: {len(tables):,} days of {download.provider} ticks, {download.price_side}, UTC"
+    )
+    return bar_table.BarTable(
+        table.bars,
+        table.bar_seconds,
+        table.price_side,
+        f"{download.provider} {instrument}",
+        "UTC",
+        tuple(notes),
+    )
+
+
+def _read_day(path: Path) -> Any:  # noqa: ANN401  # bars or None
+    """Return the one-minute bars of a day, None if the market was closed."""
+    import zstandard
+
+    try:
+        with path.open("rb") as stream, zstandard.ZstdDecompressor().stream_reader(stream) as reader:
+            content = reader.read(MAX_BYTES // 16)
+    except (zstandard.ZstdError, OSError) as err:
+        msg = f"{path}: a whole day of the cache is required, found: {err}; delete the file and run again"
+        raise DataError(msg) from err
+    if content.count(b"\n") < 2:
+        return None
+    raw = text.read_text(content, path.name, str(path))
+    return bar_table.make_bars(raw.times, raw.sides[""], str(path))
+
+
+def _source(download: Download, instrument: str, cache: Path) -> Any:  # noqa: ANN401  # a class of the extra
+    """Return the provider's source with what it could not fetch made public."""
+    from tradedesk_marketdata.sources import dukascopy, histdata
+
+    if download.provider == "dukascopy":
+        base: Any = dukascopy.DukascopySource
+        options: dict[str, Any] = {"price_divisor": 10.0 ** point_digits(instrument)}
+    else:
+        base, options = histdata.HistDataSource, {"symbol_map": _symbol_map(instrument, cache)}
+
+    class Watched(base):  # type: ignore[misc]  # its base is chosen at run time
+        """Remembers its run."""
+
+        def open(self, ctx: Any) -> Any:  # noqa: ANN401  # classes of the extra
+            self.run = super().open(ctx)
+            return self.run
+
+        def missed_days(self) -> set[dt.date]:
+            months = {*getattr(self.run, "failed_months", ())}
+            days = {dt.date(year, month, 1) for year, month in months}
+            return days | {*getattr(self.run, "day_unavailable", ())}
+
+    return Watched(options)
+
+
+def _symbol_map(instrument: str, cache: Path) -> Path:
+    """Write HistData's entry of one instrument, in the prices it quotes."""
+    path = cache / f"{instrument}.toml"
+    first = _FIRST_MONTHS.get(instrument, _EARLIEST_MONTH)
+    path.write_text(
+        f'[symbols.{instrument}]\nname = "{instrument}"\nscale = 1\nfirst_month = "{first}"\n'
+        'scale_verified = true\nscale_evidence = "prices are kept as HistData quotes them"\n',
+        encoding="utf-8",
+    )
+    return path
+
+
+def _symbol(download: Download, instrument: str) -> str:
+    return DUKASCOPY_NAMES.get(instrument, instrument) if download.provider == "dukascopy" else instrument
+
+
+def _spans(download: Download) -> Iterator[tuple[dt.date, dt.date]]:
+    """Give the first day, then months: an hour's ticks stay in memory until its span is done."""
+    first, last = download.first_day, download.last_day
+    if download.provider == "histdata":
+        yield first, last
+        return
+    yield first, first
+    first += _DAY
+    while first <= last:
+        end = min(last, (first.replace(day=1) + 32 * _DAY).replace(day=1) - _DAY)
+        yield first, end
+        first = end + _DAY
+
+
+def _midnight(day: dt.date) -> dt.datetime:
+    return dt.datetime(day.year, day.month, day.day, tzinfo=dt.UTC)
+
+
+__all__ = ["EXTRA", "INSTRUMENTS", "PROVIDERS", "Download", "fetch", "read_cache"]

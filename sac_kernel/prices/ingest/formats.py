@@ -1,0 +1,271 @@
+"""Bars as people have them, read into one form: open_time_utc -> open, high, low, close.
+
+`read_bars` reads one file of any format, `read_instrument` several files of one instrument, `find_files` a
+folder. The price side and the clock are stated by the caller or proven by the file; nothing is guessed
+without a note, and nothing is filled, sorted or dropped for being large.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from sac_kernel.core.errors import DataError, InputNotFoundError
+from sac_kernel.prices import clocks
+from sac_kernel.prices.bars import (
+    INDEX_NAME,
+    PRICE_COLUMNS,
+    PRICE_SIDES,
+    BarTable,
+    aggregate,
+    bars_of_ticks,
+    check_bars,
+    drop_repeats,
+    infer_bar_seconds,
+    join,
+    make_bars,
+    open_seconds,
+)
+from sac_kernel.prices.ingest import binary, text
+from sac_kernel.prices.instruments import guess_instrument, points_scale
+
+if TYPE_CHECKING:
+    from sac_kernel.prices.ingest.text import Raw
+
+__all__ = [
+    "INDEX_NAME",
+    "PRICE_COLUMNS",
+    "PRICE_SIDES",
+    "BarTable",
+    "check_bars",
+    "find_files",
+    "infer_bar_seconds",
+    "read_bars",
+    "read_instrument",
+    "read_sample",
+]
+
+SUFFIXES = (".csv", ".txt", ".json", ".zip", ".parquet", ".hst", ".bi5")
+"""What a file of bars may end in."""
+
+_SAMPLE_PACKAGE, _SAMPLE_FILE = "gym-anytrading", "FOREX_EURUSD_1H_ASK.csv"
+_TICK_BAR_SECONDS = 60
+_SIDE_IN_NAME = re.compile(r"(?<![A-Z])(BID|ASK|MID)(?![A-Z])")
+
+
+def read_sample() -> BarTable:
+    """Read the real sample that the installed package gym-anytrading ships.
+
+    6,225 EURUSD bars of one hour in 2017: ask prices (the file's name), UTC, dates dd.mm.yyyy.
+    """
+    try:
+        files = importlib.metadata.files(_SAMPLE_PACKAGE) or []
+        (entry,) = (f for f in files if f.name == _SAMPLE_FILE)
+        table = read_bars(Path(str(entry.locate())), clock="UTC")
+    except (importlib.metadata.PackageNotFoundError, ValueError, OSError) as err:
+        msg = (
+            f"bar_formats.read_sample: {_SAMPLE_FILE} of the package {_SAMPLE_PACKAGE} is required, found: "
+            f"{err}; run `pip install gym-anytrading`, or give your own bars with --data"
+        )
+        raise InputNotFoundError(msg) from err
+    return BarTable(table.bars, table.bar_seconds, "ask", f"sample of {_SAMPLE_PACKAGE}", "UTC")
+
+
+def read_bars(
+    path: Path,
+    price_side: str | None = None,
+    clock: str | None = None,
+    instrument: str = "",
+    content: bytes | None = None,
+) -> BarTable:
+    """Read one file of bars, or of ticks, which become one-minute bars.
+
+    Parameters
+    ----------
+    path : a file of one of the formats in docs/data.md
+    price_side : 'bid', 'ask' or 'mid'; needed unless the format or the file's name tells it. Of a file with
+        bid and ask the one that is asked for is read, else the bid
+    clock : 'UTC', an IANA zone, 'histdata' or 'mt-eet' (New York + 7 h); needed unless the file proves it
+    instrument : what the file must be of; '' takes what the file or its name says
+    content : whole lines of the file, its first among them, to read in place of all of it
+
+    Raises
+    ------
+    InputNotFoundError, DataError
+        With the file, the place in it, what was required and what was found.
+    """
+    where = str(path)
+    if price_side is not None and price_side not in PRICE_SIDES:
+        msg = f"{where}: the price side (bid, ask or mid) is required, got {price_side!r}; pass --price-side"
+        raise DataError(msg)
+    if clock is not None:
+        clocks.check_clock(clock, where)
+    raw = _read_raw(path, where, content)
+    told = raw.instrument or guess_instrument(path.name)
+    if instrument and told and instrument != told:
+        msg = f"{where}: bars of {instrument} are required, found {told}; pass --instrument {told}"
+        raise DataError(msg)
+    side, values, side_notes = _side(raw, price_side, path)
+    times, clock_name = _utc(raw, clock, where)
+    if raw.ticks:
+        bars = bars_of_ticks(times.as_unit("s").asi8, values, _TICK_BAR_SECONDS, where)
+        notes = [f"{where}: {len(values):,} ticks made {len(bars):,} one-minute bars"]
+        seconds = _TICK_BAR_SECONDS
+    else:
+        values, notes = _without_points(values, instrument or told, where)
+        bars, repeats = _bars(times, values, clock_name, where)
+        notes += repeats
+        seconds = _bar_seconds(raw, bars, where)
+    notes = [f"{where}: {raw.layout}, clock {clock_name}, {side}", *raw.notes, *side_notes, *notes]
+    return BarTable(
+        bars, seconds, side, path.name, clock_name, tuple(n.replace(where, path.name) for n in notes)
+    )
+
+
+def read_instrument(
+    paths: list[Path], price_side: str | None, clock: str | None, instrument: str, bar_seconds: int = 0
+) -> BarTable:
+    """Read files of one instrument, each made into bars of `bar_seconds` (0: as they are), and join them."""
+    tables = []
+    for path in paths:
+        if path.suffix == ".bi5" and path.stat().st_size == 0:
+            continue  # an hour or day without prices
+        table = read_bars(path, price_side, clock, instrument)
+        tables.append(aggregate(table, bar_seconds) if 0 < bar_seconds <= 3600 else table)
+    if not tables:
+        msg = f"{paths[0].parent if paths else instrument}: files with bars of {instrument} are required, found none"
+        raise DataError(msg)
+    table = join(tables, instrument)
+    return aggregate(table, bar_seconds) if bar_seconds else table
+
+
+def find_files(folder: Path) -> dict[str, list[Path]]:
+    """Return instrument -> its files in a folder and the folders below, by the names of file and folders.
+
+    Raises
+    ------
+    DataError
+        If there is no file of bars, or one whose name tells no instrument or several.
+    """
+    found: dict[str, list[Path]] = {}
+    inner = (p for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file())
+    for path in inner:
+        if path.suffix.lower() == ".txt" or any(
+            part.startswith(".") for part in path.relative_to(folder).parts
+        ):
+            continue  # HistData's gap reports, hidden files
+        names = (guess_instrument(part) for part in reversed((folder / path.relative_to(folder)).parts))
+        instrument = next(filter(None, names), "")
+        if not instrument:
+            msg = (
+                f"{path}: a file name that tells one instrument is required (EURUSD_M5.csv); rename the file"
+            )
+            raise DataError(msg)
+        found.setdefault(instrument, []).append(path)
+    if not found:
+        msg = f"{folder}: files of bars ({', '.join(SUFFIXES)}) are required, found none"
+        raise DataError(msg)
+    return dict(sorted(found.items()))
+
+
+def _read_raw(path: Path, where: str, content: bytes | None) -> Raw:
+    if not path.is_file():
+        msg = f"{where}: a file of bars is required, found no file; check the path given with --data"
+        raise InputNotFoundError(msg)
+    if path.stat().st_size > binary.MAX_BYTES:
+        msg = f"{where}: at most {binary.MAX_BYTES:,} bytes are required, found {path.stat().st_size:,}; split it"
+        raise DataError(msg)
+    content, name = path.read_bytes() if content is None else content, path.name
+    if content[:4] == b"PK\x03\x04" or path.suffix.lower() == ".zip":
+        name, content = binary.unzip(content, where)
+        where = f"{where}:{name}"
+    suffix = Path(name).suffix.lower()
+    if suffix == ".bi5":
+        return binary.read_bi5(content, path, where)
+    if suffix == ".hst":
+        return binary.read_hst(content, where)
+    if suffix == ".parquet":
+        return binary.read_parquet(content, where)
+    if suffix == ".json":
+        return text.read_oanda(content, where)
+    return text.read_text(content, name, where)
+
+
+def _side(raw: Raw, price_side: str | None, path: Path) -> tuple[str, text.FloatArray, list[str]]:
+    """Return the price side, its values and what to say of it."""
+    sides, where = raw.sides, str(path)
+    if "" not in sides:
+        if raw.ticks and price_side == "mid":
+            return "mid", (sides["bid"] + sides["ask"]) / 2, []
+        if price_side is not None and price_side not in sides:
+            msg = f"{where}: {price_side} prices are required, found {', '.join(sides)} ({raw.layout})"
+            raise DataError(msg)
+        side = price_side or ("bid" if "bid" in sides else next(iter(sides)))
+        notes = [f"{where}: {side} taken of {', '.join(sides)}"] if len(sides) > 1 else []
+        return side, sides[side], notes
+    named = {found.lower() for found in _SIDE_IN_NAME.findall(path.name.upper())}
+    if len(named) == 1 and price_side not in (None, *named):
+        msg = f"{where}: {price_side} prices are required, found a name that says {', '.join(named)}"
+        raise DataError(msg)
+    side = price_side or (named.pop() if len(named) == 1 else "")
+    if not side:
+        msg = f"{where}: the price side (bid, ask or mid) is required, got None; pass --price-side"
+        raise DataError(msg)
+    return side, sides[""], [] if price_side else [f"{where}: the name says {side} prices"]
+
+
+def _utc(raw: Raw, clock: str | None, where: str) -> tuple[pd.DatetimeIndex, str]:
+    """Return the rows' times in UTC and the clock they were on."""
+    proven = "UTC" if raw.times.tz is not None else raw.clock
+    if proven and clock not in (None, proven):
+        msg = f"{where}: clock {clock} was given, but the file ({raw.layout}) proves {proven}; leave --clock out"
+        raise DataError(msg)
+    named = proven or clock
+    if not named:
+        msg = (
+            f"{where}: the clock of times without an offset is required, got None; pass --clock UTC, an IANA zone, "
+            "histdata or mt-eet (MetaTrader servers)"
+        )
+        raise DataError(msg)
+    return (raw.times if raw.times.tz is not None else clocks.to_utc(raw.times, named, where)), named
+
+
+def _bars(
+    times: pd.DatetimeIndex, prices: text.FloatArray, clock: str, where: str
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return checked bars; HistData repeats an hour when its source's clock changes."""
+    if clock != clocks.HISTDATA:
+        return make_bars(times, prices, where), []
+    frame = pd.DataFrame(prices, index=pd.DatetimeIndex(times, name=INDEX_NAME), columns=list(PRICE_COLUMNS))
+    frame, notes = drop_repeats(frame, where)
+    return make_bars(pd.DatetimeIndex(frame.index), frame.to_numpy(), where), notes
+
+
+def _without_points(
+    prices: text.FloatArray, instrument: str, where: str
+) -> tuple[text.FloatArray, list[str]]:
+    """Return prices in the quote currency where a file counts them in whole points."""
+    if prices.size == 0 or not np.isfinite(prices).all():
+        return prices, []
+    whole = np.round(prices)
+    if not np.allclose(prices, whole, rtol=0, atol=1e-6):
+        return prices, []
+    scale = points_scale(instrument, float(np.median(prices)))
+    if scale == 1.0:
+        return prices, []
+    return whole / scale, [f"{where}: prices in points, divided by {scale:,.0f} ({instrument})"]
+
+
+def _bar_seconds(raw: Raw, bars: pd.DataFrame, where: str) -> int:
+    if not raw.bar_seconds:
+        return infer_bar_seconds(bars, where)
+    shortest = int(np.diff(open_seconds(bars)).min(initial=raw.bar_seconds))
+    if shortest < raw.bar_seconds:
+        msg = f"{where}: bars of {raw.bar_seconds} s are required, found two {shortest} s apart"
+        raise DataError(msg)
+    return raw.bar_seconds

@@ -1,0 +1,13 @@
+"""Results in, figures and one page out: `report.html`, its sections and tables.
+
+These modules know plain results only, never the trainer. Figures share the style of `core.plot_style`.
+"""
+
+from sac_kernel.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "page": "text_table",
+    },
+)

@@ -1,0 +1,488 @@
+"""Arrays in, matplotlib figures out: the market, the features, the training, the verdict.
+
+Figures live on the Agg canvas under one local style: pyplot and the caller's settings stay out, so
+equal input gives equal pixels. A notebook shows one by `IPython.display.Image(to_png(figure))`.
+
+A result is what one policy did over one split at one cost tier: an object with `name`, `tier`,
+`open_time_utc` (DatetimeIndex), arrays of its length `close`, `equity`, `exposure` (notional over
+equity, long positive), `cost_paid` (so far; account currency), and `start_equity`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from sac_kernel.core.plot_style import (
+    BLUE,
+    EXPOSURE_MAP,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PURPLE,
+    SKY,
+    UNDER_WATER,
+    VERMILION,
+    WIDTH_IN,
+    aligned,
+    line,
+    numbers,
+    percent,
+    refuse,
+    styled,
+    thin,
+    time_axis,
+    utc_times,
+)
+from sac_kernel.core.plot_style import to_png as to_png
+from sac_kernel.core.plot_style import to_rgb as to_rgb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from matplotlib.axes import Axes
+    from numpy.typing import ArrayLike, NDArray
+
+    FloatArray = NDArray[np.float64]
+    TimeArray = NDArray[np.datetime64]
+
+CLIP = 5.0
+"""Scaled features end at +-5."""
+STUCK_SHARE = 0.99
+"""Above this share of bars at one exposure the agent does not trade, and the figure says so."""
+
+_OTHERS = ((ORANGE, "-"), (GREEN, "--"), (PURPLE, "-."), (SKY, "-"), (VERMILION, ":"), (GREY, "--"))
+_SPLIT_COLORS = {"train": BLUE, "val": ORANGE, "test": GREEN}
+
+_LEFT: dict[str, Any] = {"x": 0.01, "ha": "left"}
+_HOLE: dict[str, Any] = {"facecolor": "#D5D9DD", "edgecolor": GREY, "hatch": "////", "lw": 0}
+
+_FEW_POINTS = 30  # below this, points are marked: a line through two of them hides where they are
+_NO_TRADE = 0.05
+"""Change of position, of the cap, below which nothing is traded: half a step of the optimum's grid."""
+_LOG_PANELS = ("critic_losses", "alpha_values")
+_LOG_FROM = 30.0  # ratio of largest to smallest value
+_CUSUM_BOUND = 2.807  # |Brownian motion| on [0, 1] exceeds it once in 100
+_SMOOTH_FROM = 20  # episodes; a running mean of fewer says nothing
+
+
+@styled
+def bars_figure(
+    splits: Mapping[str, pd.Series[float]],
+    gaps: Iterable[tuple[pd.Timestamp, pd.Timestamp]] | None = None,
+) -> Figure:
+    """Return the close price coloured by split, the bars left out between splits in grey.
+
+    Parameters
+    ----------
+    splits : close prices by split name, in time order, each indexed by open_time_utc
+    gaps : (last bar before, first bar after) of each hole; None takes what lies between the splits
+    """
+    empty = [name for name, bars in splits.items() if bars.empty]
+    if empty or not splits:
+        refuse("plots.bars_figure", "bars in every split", f"none in {empty or 'no split'}")
+    if gaps is None:
+        parts = list(splits.values())
+        gaps = [(a.index[-1], b.index[0]) for a, b in itertools.pairwise(parts)]
+    figure = Figure(figsize=(WIDTH_IN, 3.6), layout="constrained")
+    ax = figure.subplots()
+    for i, (name, bars) in enumerate(splits.items()):
+        color = _SPLIT_COLORS.get(name, _OTHERS[i % len(_OTHERS)][0])
+        time, price = utc_times(pd.DatetimeIndex(bars.index)), bars.to_numpy(np.float64)
+        line(ax, time, price, color=color, linewidth=1.0, label=name)
+    for i, gap in enumerate(gaps):
+        left, right = utc_times(pd.DatetimeIndex(gap))
+        ax.axvspan(left, right, label="_" if i else "left out (embargo)", **_HOLE)
+    counts = ", ".join(f"{name} {len(bars):,}" for name, bars in splits.items())
+    ax.set_title(f"Bars in time order: {counts}; no bar is in two splits")
+    ax.set_ylabel("Close [price]")
+    time_axis(ax)
+    figure.legend(loc="outside lower center", ncols=len(splits) + 1)
+    return figure
+
+
+@styled
+def features_figure(features: pd.DataFrame) -> Figure:
+    """Return the spread of each scaled feature and how often it is clipped, warm-up left out."""
+    rows = features.dropna()
+    if rows.empty:
+        refuse("plots.features_figure", "a row without NaN", f"none in {len(features)} rows")
+    values = rows.to_numpy(np.float64)
+    low, q1, median, q3, high = np.quantile(values, (0.01, 0.25, 0.5, 0.75, 0.99), axis=0)
+    clipped = 100.0 * np.mean(np.abs(values) >= CLIP, axis=0)
+    place = np.arange(values.shape[1])
+    figure = Figure(figsize=(WIDTH_IN, 1.5 + 0.23 * place.size), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
+    left.hlines(place, low, high, color=GREY, linewidth=1.0, label="1 % to 99 %")
+    left.barh(place, q3 - q1, left=q1, height=0.6, color=SKY, label="middle half")
+    left.plot(median, place, "|", color=INK, markersize=8, markeredgewidth=1.6, label="median")
+    for bound in (-CLIP, CLIP):
+        left.axvline(bound, color=VERMILION, linestyle="--", linewidth=1.0)
+    left.set(xlim=(-CLIP - 0.4, CLIP + 0.4), xlabel="Scaled value [dimensionless]")
+    left.set(ylabel="Feature", yticks=place, yticklabels=[str(name) for name in rows.columns])
+    left.invert_yaxis()
+    bars = right.barh(place, clipped, height=0.6, color=VERMILION)
+    right.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
+    right.set(xlim=(0, max(1.0, 1.35 * clipped.max())), xlabel="At a bound [% of rows]")
+    worst = int(np.argmax(clipped))
+    finding = f"{rows.columns[worst]} is clipped most, {clipped[worst]:.2f} % of rows"
+    finding = finding if clipped[worst] > 0 else "none is ever clipped"
+    figure.suptitle(f"{place.size} features on {len(rows):,} train rows: {finding}", **_LEFT)
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+_PANELS = (
+    ("episode_rewards", "Episode reward", "log return", "healthy: rises slowly, with noise"),
+    ("eval_rewards", "Evaluation reward", "log return", "healthy: follows the training reward"),
+    ("critic_losses", "Critic loss", "squared error", "healthy: falls, then settles"),
+    ("actor_losses", "Actor loss", "scaled reward", "healthy: settles; its level means nothing"),
+    ("alpha_values", "Entropy weight alpha", "scaled reward", "healthy: comes to rest above 0"),
+    ("entropies", "Policy entropy", "nats", "healthy: comes down to its target and stays"),
+    ("eval_sharpes", "Evaluation Sharpe ratio", "per year", "healthy: above 0, at best above 1"),
+    ("episode_lengths", "Episode length", "steps", "healthy: full length; short ones are ruin"),
+)
+
+
+@styled
+def training_figure(stats: Mapping[str, Any]) -> Figure:
+    """Return the curves of a training run, each with a line on what healthy looks like.
+
+    Parameters
+    ----------
+    stats : lists with one value an episode (`episode_rewards`, `episode_lengths`, `actor_losses`,
+        `critic_losses`, `alpha_values`, `entropies`) and one an evaluation (`eval_episodes`,
+        `eval_rewards`, `eval_sharpes`); None where there is no value; an absent list counts as
+        empty. `target_entropy`, nats, is drawn if given.
+    """
+    evaluated = numbers(stats.get("eval_episodes"))
+    figure = Figure(figsize=(WIDTH_IN, 9.6), layout="constrained")
+    axes = figure.subplots(len(_PANELS) // 2, 2)
+    for ax, (key, title, unit, healthy) in zip(axes.flat, _PANELS, strict=True):
+        y = numbers(stats.get(key))
+        x = evaluated if key.startswith("eval_") else np.arange(1.0, y.size + 1)
+        if x.size != y.size:
+            refuse("plots.training_figure", f"{x.size} values (eval_episodes)", f"{y.size} {key}")
+        ax.set_title(title, pad=16)
+        ax.text(0, 1.03, healthy, transform=ax.transAxes, color=GREY, fontsize=8.5)
+        ax.set(xlabel="Episode", ylabel=f"{title.split()[-1].capitalize()} [{unit}]")
+        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        if key.startswith("eval_"):
+            ax.axhline(0.0, color=GREY, linewidth=0.8)
+        _history(ax, x, y, smooth=key == "episode_rewards")
+        positive = y[np.isfinite(y)]
+        if key in _LOG_PANELS and positive.size and 0 < positive.min() < positive.max() / _LOG_FROM:
+            ax.set_yscale("log")
+    target = stats.get("target_entropy")
+    if target is not None:
+        ax = axes.flat[[panel[0] for panel in _PANELS].index("entropies")]
+        ax.axhline(target, color=VERMILION, linestyle="--", label=f"target {target:g}")
+        ax.legend()
+    episodes = len(stats.get("episode_rewards") or ())
+    figure.suptitle(f"Training: episodes {episodes:,}, evaluations {evaluated.size:,}", **_LEFT)
+    return figure
+
+
+@styled
+def policy_figure(
+    values: ArrayLike, positions: ArrayLike, action: ArrayLike, feature: str, optimal: ArrayLike | None = None
+) -> Figure:
+    """Return the greedy action over one input and the position held.
+
+    Parameters
+    ----------
+    values : shape (n,), ascending, of the input named `feature`
+    positions : shape (m,), ascending, held, in [-1, 1] of the cap
+    action : shape (m, n), the next position asked for, in [-1, 1]
+    optimal : shape (m, n), that of the best policy, where it is known: drawn beside it, and the edge of its
+        no-trade region, where it asks for the position that is held, in both
+    """
+    x, p = np.asarray(values, np.float64), np.asarray(positions, np.float64)
+    maps = {"The agent": np.asarray(action, np.float64)}
+    if optimal is not None:
+        maps["The optimum"] = np.asarray(optimal, np.float64)
+    for name, field in maps.items():
+        if field.shape != (p.size, x.size):
+            refuse("plots.policy_figure", f"shape {(p.size, x.size)}", f"{field.shape} for {name.lower()}")
+    figure = Figure(figsize=(WIDTH_IN, 4.0), layout="constrained")
+    axes = figure.subplots(1, len(maps), sharey=True, squeeze=False)[0]
+    for ax, (name, field) in zip(axes, maps.items(), strict=True):
+        look: dict[str, Any] = {"cmap": EXPOSURE_MAP, "vmin": -1, "vmax": 1, "shading": "nearest"}
+        mesh = ax.pcolormesh(x, p, field, **look)
+        traded = np.abs(maps.get("The optimum", field) - p[:, None])
+        if optimal is not None and 0.0 < (traded < _NO_TRADE).mean() < 1.0:
+            ax.contour(x, p, traded, levels=[_NO_TRADE], colors=[INK], linewidths=1.4)
+        ax.set(title=name, xlabel=feature)
+        ax.grid(visible=False)
+    axes[0].set_ylabel("Position held [of the cap]")
+    figure.colorbar(mesh, ax=list(axes), label="Position asked for [of the cap]")
+    if optimal is not None:
+        figure.suptitle("Inside the line the best policy does not trade", **_LEFT)
+    return figure
+
+
+@styled
+def equity_figure(results: Sequence[Any]) -> Figure:
+    """Return equity in % of start of several results, and the drawdown of the first, the agent."""
+    if not results:
+        refuse("plots.equity_figure", "at least one policy", "none")
+    one_tier = len({result.tier for result in results}) == 1
+    figure = Figure(figsize=(WIDTH_IN, 5.2), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2.6, 1.0))
+    top.axhline(100.0, color=GREY, linewidth=0.8)
+    for i, result in enumerate(results):
+        time, equity = utc_times(result.open_time_utc), 100.0 * result.equity / result.start_equity
+        aligned("plots.equity_figure", time.size, {f"equity of {result.name}": equity})
+        name = result.name if one_tier else f"{result.name}, {result.tier}"
+        look = {"color": BLUE, "linewidth": 2.0, "zorder": 3}
+        if i:
+            color, dash = _OTHERS[(i - 1) % len(_OTHERS)]
+            look = {"color": color, "linestyle": dash, "linewidth": 1.2}
+        line(top, time, equity, label=f"{name} {percent(equity[-1] / 100 - 1)}", **look)
+    agent, others = results[0], results[1:]
+    final = agent.equity[-1] / agent.start_equity
+    beaten = sum(bool(final > other.equity[-1] / other.start_equity) for other in others)
+    compared = f", ahead of {beaten} of {len(others)} other curves" if others else ""
+    top.set_title(f"{agent.name} at {agent.tier} costs: {percent(final - 1)}{compared}")
+    top.set_ylabel("Equity [% of start]")
+    curve = np.concatenate(([agent.start_equity], agent.equity))
+    drawdown = 100.0 * (curve / np.maximum.accumulate(curve) - 1.0)[1:]
+    time, kept = utc_times(agent.open_time_utc), thin(drawdown)
+    bottom.fill_between(time[kept], drawdown[kept], 0.0, **UNDER_WATER)
+    line(bottom, time, drawdown, color=VERMILION, linewidth=0.9)
+    bottom.set_ylabel("Drawdown of\nthe first [%]")
+    time_axis(bottom)
+    figure.legend(loc="outside lower center", ncols=3)
+    figure.align_ylabels()
+    return figure
+
+
+@styled
+def exposure_figure(result: Any) -> Figure:  # noqa: ANN401
+    """Return what the agent held: exposure over time and its histogram, and the costs so far.
+
+    Costs by kind are named if the result has `costs` (kind -> account currency, at the end). A
+    warning is written if one exposure is held for over `STUCK_SHARE` of the time.
+    """
+    time = utc_times(result.open_time_utc)
+    arrays = {"exposure": result.exposure, "cost_paid": result.cost_paid}
+    held, paid = aligned("plots.exposure_figure", time.size, arrays)
+    figure = Figure(figsize=(WIDTH_IN, 5.2), layout="constrained")
+    axes = figure.subplot_mosaic("EEE;CCL", height_ratios=(1.3, 1.0))
+    axes["E"].axhline(0.0, color=GREY, linewidth=0.8)
+    line(axes["E"], time, held, color=BLUE, drawstyle="steps-post", linewidth=0.9)
+    long, short, flat = (100.0 * np.mean(np.sign(held) == sign) for sign in (1, -1, 0))
+    shares = f"long {long:.1f} %, short {short:.1f} %, flat {flat:.1f} % of the time"
+    axes["E"].set_title(f"{result.name}: {shares}")
+    axes["E"].set_ylabel("Exposure [x equity]")
+    scale = 100.0 / result.start_equity
+    line(axes["C"], time, scale * paid, color=VERMILION)
+    parts: Mapping[str, float] = getattr(result, "costs", None) or {}
+    named = ", ".join(f"{kind} {scale * cost:.2f}" for kind, cost in parts.items())
+    axes["C"].set_title(f"Costs {scale * paid[-1]:.2f} % of start{': ' if named else ''}{named}")
+    axes["C"].set_ylabel("Costs so far [% of start]")
+    reach = max(1.0, float(np.abs(held).max()))
+    bins, weights = np.linspace(-reach, reach, 41), np.full(held.size, 100.0 / held.size)
+    axes["L"].hist(held, bins=bins.tolist(), weights=weights, color=BLUE)
+    axes["L"].set(xlabel="Exposure [x equity]", ylabel="Share of the time [%]")
+    time_axis(axes["E"])
+    time_axis(axes["C"])
+    level, share = _main_level(held, 0.05 * reach)
+    if share > STUCK_SHARE:
+        finding = f"near {level:+.2f} x equity {100 * share:.1f} % of the time"
+        figure.suptitle(f"Warning: {finding}, it hardly trades", color=VERMILION, **_LEFT)
+    return figure
+
+
+@styled
+def random_figure(agent_return: float, random_returns: ArrayLike) -> Figure:
+    """Return where the agent's net return lies among random policies of the same turnover.
+
+    Both are fractions over the whole split; `random_returns` has one value a policy, shape (n,).
+    """
+    draws = np.asarray(random_returns, np.float64)
+    if draws.ndim != 1 or not draws.size or not np.isfinite([*draws, agent_return]).all():
+        found = f"{agent_return} and an array of shape {draws.shape}"
+        refuse("plots.random_figure", "finite returns of one dimension", found)
+    percentile = 100.0 * np.mean(draws < agent_return)
+    figure = Figure(figsize=(WIDTH_IN, 3.6), layout="constrained")
+    ax = figure.subplots()
+    bins = int(np.clip(np.sqrt(draws.size), 8, 40))
+    ax.hist(100.0 * draws, bins=bins, color=SKY, edgecolor="white", label="random policies")
+    ax.axvline(100.0 * agent_return, color=VERMILION, linewidth=2.2, label="the agent")
+    ax.axvline(100.0 * float(np.median(draws)), color=INK, linestyle="--", label="median of random")
+    compared = f"better than {percentile:.0f} % of {draws.size:,} random policies"
+    ax.set_title(f"Net return {percent(agent_return)}: {compared} with the same turnover")
+    ax.set(xlabel="Net return over the split [% of start]", ylabel="Random policies [number]")
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+@styled
+def seeds_figure(results: Sequence[Any]) -> Figure:
+    """Return equity of one configuration over its seeds: every seed, their median, the band between extremes.
+
+    All results are over the same times.
+    """
+    if len(results) < 2:
+        refuse("plots.seeds_figure", "at least two seeds", f"{len(results)}")
+    time = utc_times(results[0].open_time_utc)
+    curves = {f"{r.name} {i}": 100.0 * r.equity / r.start_equity for i, r in enumerate(results)}
+    equity = np.stack(aligned("plots.seeds_figure", time.size, curves))
+    figure = Figure(figsize=(WIDTH_IN, 3.6), layout="constrained")
+    ax, kept = figure.subplots(), thin(np.median(equity, axis=0))
+    ax.axhline(100.0, color=GREY, linewidth=0.8)
+    low, high = equity[:, kept].min(axis=0), equity[:, kept].max(axis=0)
+    ax.fill_between(time[kept], low, high, color=SKY, alpha=0.3, linewidth=0, label="worst to best seed")
+    for curve in equity:
+        ax.plot(time[kept], curve[kept], color=BLUE, alpha=0.4, linewidth=0.8)
+    ax.plot(time[kept], np.median(equity[:, kept], axis=0), color=BLUE, linewidth=2.0, label="median seed")
+    ends = equity[:, -1] / 100 - 1
+    spread = (
+        f"worst {percent(ends.min())}, median {percent(float(np.median(ends)))}, best {percent(ends.max())}"
+    )
+    ax.set_title(f"{len(equity)} seeds: {spread}")
+    ax.set_ylabel("Equity [% of start]")
+    time_axis(ax)
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+@styled
+def folds_figure(returns: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
+    """Return the net return of each fold: a dot a seed, a bar from worst to best, policies side by side.
+
+    `returns`: policy -> a list a fold, in time order, of net returns, fractions, one a seed.
+    """
+    folds = max((len(by_fold) for by_fold in returns.values()), default=0)
+    if not folds:
+        refuse("plots.folds_figure", "at least one fold", "none")
+    figure = Figure(figsize=(WIDTH_IN, 3.6), layout="constrained")
+    ax, colors = figure.subplots(), (BLUE, *(color for color, _ in _OTHERS))
+    ax.axhline(0.0, color=GREY, linewidth=0.8)
+    for i, (name, by_fold) in enumerate(returns.items()):
+        place = np.arange(1, folds + 1) + 0.8 * ((i + 0.5) / len(returns) - 0.5)
+        values = [100.0 * np.array(fold, np.float64) for fold in by_fold]
+        ends = [v.min() for v in values], [v.max() for v in values]
+        ax.vlines(place, *ends, color=colors[i % len(colors)], linewidth=1.2)
+        x = np.repeat(place, [v.size for v in values])
+        ax.plot(x, np.concatenate(values), "o", markersize=5, color=colors[i % len(colors)], label=name)
+    for edge in np.arange(1.5, folds):
+        ax.axvline(edge, color="#E2E5E8", linewidth=0.8)
+    first = next(iter(returns))
+    gained = sum(bool(np.mean(fold) > 0) for fold in returns[first])
+    ax.set_title(f"{first} gains in {gained} of {folds} folds; a dot is a seed")
+    ax.set(xticks=range(1, folds + 1), xlabel="Fold, in time order", ylabel="Net return [% of start]")
+    ax.grid(visible=False, axis="x")
+    figure.legend(loc="outside lower center", ncols=len(returns))
+    return figure
+
+
+@styled
+def costs_figure(rows: Sequence[Mapping[str, Any]], break_even: float | None) -> Figure:
+    """Return the net return over multiples of all trading costs, and the multiple at which it is 0.
+
+    Each row has `multiple` and `net_return_frac`.
+    """
+    if not rows:
+        refuse("plots.costs_figure", "at least one multiple of the costs", "none")
+    multiple = np.array([row["multiple"] for row in rows], np.float64)
+    net = 100.0 * np.array([row["net_return_frac"] for row in rows], np.float64)
+    figure = Figure(figsize=(WIDTH_IN, 3.2), layout="constrained")
+    ax = figure.subplots()
+    ax.axhline(0.0, color=GREY, linewidth=0.8)
+    ax.plot(multiple, net, color=BLUE, marker="o")
+    ax.axvline(1.0, color=INK, linestyle="--", linewidth=1.0, label="costs as judged")
+    if break_even is None:
+        finding = "no cost in the range turns the sign" if net.any() else "it never traded"
+    else:
+        finding = f"the net return is 0 at {break_even:.2f} times the costs"
+        if multiple.min() <= break_even <= multiple.max():
+            ax.axvline(break_even, color=VERMILION, linewidth=1.6, label="break-even")
+    if break_even == 0.0:
+        finding = "its trades lose even without trading costs"
+    ax.set_title(f"Sensitivity to costs: {finding}")
+    ax.set(xlabel="All trading costs [x base]", ylabel="Net return [% of start]")
+    ax.legend()
+    return figure
+
+
+@styled
+def inputs_figure(moved: Mapping[str, float], most: int = 15) -> Figure:
+    """Return the inputs that move the agent's target most when they are drawn from another time.
+
+    `moved`: name -> mean absolute change of the target, in [0, 2].
+    """
+    if not moved:
+        refuse("plots.inputs_figure", "at least one input", "none")
+    shown = sorted(moved.items(), key=lambda item: -item[1])[:most]
+    figure = Figure(figsize=(WIDTH_IN, 1.2 + 0.24 * len(shown)), layout="constrained")
+    ax = figure.subplots()
+    ax.barh(range(len(shown)), [value for _, value in shown], color=BLUE, height=0.65)
+    ax.set(yticks=range(len(shown)), yticklabels=[name for name, _ in shown], ylabel="Input")
+    ax.set_xlabel("Mean change of the target when shuffled [x exposure cap]")
+    ax.invert_yaxis()
+    ax.set_title(f"What the agent looks at: {shown[0][0]} first, {len(shown)} of {len(moved)} inputs shown")
+    return figure
+
+
+@styled
+def drift_figure(rows: Sequence[Mapping[str, Any]], paths: Mapping[str, ArrayLike], word: str) -> Figure:
+    """Return KS distances of the most suspicious series, and CUSUM paths with their 1 % bound.
+
+    Parameters
+    ----------
+    rows : name, test ('KS' or 'CUSUM'), statistic, alarm
+    paths : name -> cumulated deviation from the train mean, in standard errors, a value a day
+    word : 'retrain' or 'keep'
+    """
+    distances = [row for row in rows if row["test"] == "KS"][:12]
+    if not distances or not paths:
+        refuse("plots.drift_figure", "at least one series", "none")
+    figure = Figure(figsize=(WIDTH_IN, 3.9), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    colors = [VERMILION if row["alarm"] else SKY for row in distances]
+    left.barh(range(len(distances)), [row["statistic"] for row in distances], color=colors, height=0.65)
+    left.set(yticks=range(len(distances)), yticklabels=[row["name"] for row in distances])
+    left.set(xlabel="KS distance, train to now [0 to 1]", ylabel="Series, daily means")
+    left.invert_yaxis()
+    for (name, path), (color, dash) in zip(paths.items(), _OTHERS, strict=False):
+        values = np.asarray(path, np.float64)
+        right.plot(np.arange(1, values.size + 1), values, color=color, linestyle=dash, label=name)
+    for bound in (-_CUSUM_BOUND, _CUSUM_BOUND):
+        right.axhline(bound, color=GREY, linestyle="--", linewidth=1.0)
+    right.set(xlabel="Day of the window", ylabel="CUSUM [standard errors]")
+    alarms = sum(bool(row["alarm"]) for row in rows)
+    figure.suptitle(f"Drift since training: {word}, {alarms} of {len(rows)} tests raise an alarm", **_LEFT)
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def _history(ax: Axes, x: FloatArray, y: FloatArray, *, smooth: bool) -> None:
+    known = np.isfinite(y)
+    if not known.any():
+        ax.text(0.5, 0.5, "no value yet", ha="center", color=GREY, transform=ax.transAxes)
+        ax.set(xticks=[], yticks=[])
+        return
+    smooth = smooth and y.size >= _SMOOTH_FROM
+    marker, alpha = "o" if known.sum() <= _FEW_POINTS else "", 0.35 if smooth else 1.0
+    ax.plot(x[known], y[known], color=BLUE, alpha=alpha, marker=marker, markersize=3.5)
+    if smooth:
+        window = max(5, y.size // 10)
+        mean = pd.Series(y).rolling(window, min_periods=1).mean()
+        ax.plot(x, mean, color=BLUE, linewidth=2.0, label=f"mean of {window}")
+        ax.legend()
+
+
+def _main_level(held: FloatArray, width: float) -> tuple[float, float]:
+    """Return the middle of the most used interval of this width, and its share of the time."""
+    ordered = np.sort(held)
+    inside = np.searchsorted(ordered, ordered + width, side="right") - np.arange(held.size)
+    first = int(np.argmax(inside))
+    count = int(inside[first])
+    return float(np.median(ordered[first : first + count])), count / held.size

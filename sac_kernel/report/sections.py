@@ -1,0 +1,227 @@
+"""What the report shows beside the results: months, stress, costs, inputs, drift; plain values and figures.
+
+Each section is a value of the summary under its own key; `report.write_report` knows how to show it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sac_kernel.backtest import baselines, drift, evaluation, stress
+from sac_kernel.backtest.drift import Series
+from sac_kernel.core.errors import ConfigError
+from sac_kernel.features.pipeline import time_features
+from sac_kernel.market.engine import Bar
+from sac_kernel.market.market import CLOCK_FEATURES
+from sac_kernel.report import plots
+from sac_kernel.stats import metrics, significance
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from sac_kernel.backtest.evaluation import Agent, EpisodeResult, Judgement
+    from sac_kernel.market.market import Market
+    from sac_kernel.stats.trials import Trial
+
+    FloatArray = NDArray[np.float64]
+    IntArray = NDArray[np.int64]
+
+DRIFT_ROWS = 8
+"""Rows of the drift table on the page: the most suspicious ones."""
+LEAST_CONFIGURATIONS = 10
+"""Fewer say nothing about the choice among them (PBO)."""
+PBO_BLOCKS = 16
+
+
+def sections(
+    judgement: Judgement, agent: Agent | None = None, ledger: Sequence[Trial] = ()
+) -> dict[str, Any]:
+    """Return months, tables, stress, costs, break_even_multiple, inputs and policy (with an agent), drift.
+
+    Parameters
+    ----------
+    judgement : as `evaluation.judge` gives it; the first agent is the one looked at
+    agent : that agent, for the importance of its inputs and a map of its actions
+    ledger : the trials that were looked at
+    """
+    base, market = judgement.results["base"][0], judgement.market
+    out: dict[str, Any] = {
+        "months": months(base),
+        "tables": [
+            regimes_table(base, *_log_changes(market)),
+            search_table(
+                {r.name: r.daily_returns for r in judgement.results["base"] if r.name.startswith("agent")},
+                benchmarks(judgement.results["base"]),
+                ledger,
+            ),
+        ],
+        "stress": stress.stress_table(market, base),
+        "costs": stress.cost_table(market, base),
+        "break_even_multiple": stress.break_even_multiple(market, base),
+    }
+    if agent is not None and base.turnover > 0.0:
+        seen, act = stress.observations(market, base), evaluation.greedy_batch(agent)
+        out["inputs"] = stress.permutation_importance(act, seen, market.observation_names)
+        first = next(name for name in out["inputs"] if name in market.feature_names)
+        out["policy"] = stress.policy_map(act, seen, market.observation_names, first)
+    if judgement.train is not None:
+        watched = watched_series(judgement.train, market)
+        if min(series.now.size for series in watched.values()) >= drift.MIN_DAYS:
+            out["drift"] = drift.check(watched)
+    return out
+
+
+def figures(judgement: Judgement, shown: Mapping[str, Any]) -> dict[str, Figure]:
+    """Return the figures of what `sections` returned: costs, inputs, policy, drift; those that are there."""
+    out = {"costs": plots.costs_figure(shown["costs"], shown["break_even_multiple"])}
+    if shown.get("inputs"):
+        out["inputs"] = plots.inputs_figure(shown["inputs"])
+    if shown.get("policy"):
+        out["policy"] = plots.policy_figure(**shown["policy"])
+    if shown.get("drift"):
+        watched = watched_series(judgement.train, judgement.market)  # type: ignore[arg-type]  # drift needs it
+        first = list(dict.fromkeys(row["name"] for row in shown["drift"]["rows"]))[:4]
+        paths = {name: drift.cusum(watched[name]) for name in first}
+        out["drift"] = plots.drift_figure(shown["drift"]["rows"], paths, shown["drift"]["word"])
+    return out
+
+
+def months(result: EpisodeResult) -> dict[str, list[float | None]]:
+    """Return net returns by calendar month: year -> 12 months, then the year; None where nothing was traded."""
+    days = np.unique(result.day)
+    month = days.astype("datetime64[D]").astype("datetime64[M]").astype(int)
+    growth = np.log1p(result.daily_returns)
+    out: dict[str, list[float | None]] = {}
+    for year in range(month[0] // 12, month[-1] // 12 + 1):
+        inside = [growth[month == 12 * year + m] for m in range(12)]
+        row: list[float | None] = [float(np.expm1(g.sum())) if g.size else None for g in inside]
+        out[str(1970 + year)] = [*row, float(np.expm1(np.concatenate(inside).sum()))]
+    return out
+
+
+def regimes_table(result: EpisodeResult, day: IntArray, change: FloatArray) -> dict[str, Any]:
+    """Return how the policy did on calm, middling and wild days, and on days on which the market rose or fell.
+
+    Parameters
+    ----------
+    result : a pass; its days are sorted into regimes
+    day, change : trading day and log return of every bar of the market, shape (n_bars,)
+    """
+    days, inside = np.unique(result.day), np.isin(day, result.day)
+    at = np.searchsorted(days, day[inside])
+    size = np.sqrt(np.bincount(at, change[inside] ** 2, days.size))
+    move = np.bincount(at, change[inside], days.size)
+    low, high = np.quantile(size, [1 / 3, 2 / 3])
+    regimes = {
+        "calm third (realised volatility)": size <= low,
+        "middle third": (size > low) & (size <= high),
+        "wild third": size > high,
+        "market rose": move > 0,
+        "market fell": move < 0,
+    }
+    daily, rows = result.daily_returns, []
+    for name, chosen in regimes.items():
+        part = daily[chosen]
+        ends = significance.bootstrap_interval(part)
+        interval = f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f}" if np.isfinite(ends[0]) else None
+        annual = 100 * float(part.mean()) * metrics.TRADING_DAYS_PER_YEAR if part.size else None
+        rows.append([name, int(chosen.sum()), annual, interval, metrics.sharpe_ann(part)])
+    return {
+        "title": "Regimes",
+        "note": f"{result.name}: its days sorted by what the market did on them; known only afterwards.",
+        "columns": ["Days", "Number", "Net return [% a year]", "95 % interval [% a year]", "Sharpe (ann.)"],
+        "rows": rows,
+    }
+
+
+def search_table(
+    models: Mapping[str, FloatArray], against: Mapping[str, FloatArray], ledger: Sequence[Trial]
+) -> dict[str, Any]:
+    """Return what is left of the best after the search for it: SPA and StepM on these days, PBO on the ledger.
+
+    A line that cannot be worked out says what it lacks.
+
+    Parameters
+    ----------
+    models : policies that were judged, name -> daily returns, all of the same days
+    against : benchmarks, the same
+    ledger : validated checkpoints, each with its days (`trials.over_folds`)
+    """
+    rows: list[list[Any]] = []
+    names, returns = list(models), np.stack(list(models.values()), axis=1)
+    for name, benchmark in against.items():
+        question = f"SPA (Hansen 2005): does any of {len(names)} agents beat {name}?"
+        try:
+            rows.append(
+                [question, significance.spa_p_value(returns, benchmark), "p value; below 0.05 is a yes"]
+            )
+        except ConfigError:
+            rows.append([question, None, "needs the package arch, which is not installed here"])
+            continue
+        better = significance.step_m(returns, benchmark)
+        told = ", ".join(names[i] for i in better) or "none"
+        rows.append(
+            [f"StepM (Romano & Wolf 2005): which of them beat {name}?", len(better), f"{told}, at 5 %"]
+        )
+    rows.append(["PBO (Bailey et al. 2017): is the best checkpoint chosen by luck?", *_pbo(ledger)])
+    return {
+        "title": "After the search",
+        "note": "What many looks do to the best of them. PBO on pure noise is one half or a little more.",
+        "columns": ["Question", "Value", "Read as"],
+        "rows": rows,
+    }
+
+
+def benchmarks(results: Sequence[EpisodeResult]) -> dict[str, FloatArray]:
+    """Return flat and the baseline with the highest Sharpe ratio, the bound aside: name -> daily returns."""
+    aside = (baselines.FLAT, baselines.FORESIGHT, evaluation.RANDOM)
+    real = [one for one in results if one.name not in aside and not one.name.startswith("agent")]
+    best = sorted(real, key=lambda one: significance.moments(one.daily_returns).sharpe)[-1:]
+    flat = np.zeros(results[0].daily_returns.size)
+    return {baselines.FLAT: flat, **{one.name: one.daily_returns for one in best}}
+
+
+def _pbo(ledger: Sequence[Trial]) -> tuple[float | None, str]:
+    """Return PBO on the days that the most checkpoints share, and on what; None and what is missing."""
+    groups: dict[bytes, list[Trial]] = {}
+    for trial in ledger:
+        groups.setdefault(trial.day.tobytes(), []).append(trial)
+    same = max(groups.values(), key=len, default=[])
+    moving = [trial.daily for trial in same if trial.daily.any()]
+    days = same[0].day.size if same else 0
+    found = f"{len(moving)} checkpoints that trade, on {days} days"
+    if len(moving) < LEAST_CONFIGURATIONS or days < 2 * PBO_BLOCKS:
+        return None, f"needs {LEAST_CONFIGURATIONS} on {2 * PBO_BLOCKS} days, found {found}"
+    return significance.pbo(np.stack(moving, axis=1), PBO_BLOCKS), found
+
+
+def _log_changes(market: Market) -> tuple[IntArray, FloatArray]:
+    """Return trading day and log return of every bar with features."""
+    rows = slice(market.first_bar, None)
+    change = np.diff(np.log(market.bars[:, Bar.CLOSE]), prepend=np.log(market.bars[0, Bar.OPEN]))[rows]
+    return market.bars[rows, Bar.DAY].astype(np.int64), change
+
+
+def watched_series(train: Market, now: Market) -> dict[str, Series]:
+    """Return daily means of every feature, the day's return and its size, in training and now.
+
+    Features of the clock alone cannot drift: they are left out.
+    """
+    frames = [_daily(market) for market in (train, now)]
+    return {name: Series(frames[0][name], frames[1][name]) for name in frames[0]}
+
+
+def _daily(market: Market) -> dict[str, FloatArray]:
+    day, change = _log_changes(market)
+    means = drift.daily_means(market.observed[market.first_bar :].astype(np.float64), day)
+    clock = {*CLOCK_FEATURES, *time_features(market.open_time[:1], market.bar_seconds)}
+    out = {name: means[:, i] for i, name in enumerate(market.feature_names) if name not in clock}
+    bars_a_day = float(np.median(np.unique(day, return_counts=True)[1]))
+    out["return"] = bars_a_day * drift.daily_means(change[:, None], day)[:, 0]
+    out["volatility"] = np.log(np.sqrt(drift.daily_means(np.square(change)[:, None], day)[:, 0]) + 1e-12)
+    return out

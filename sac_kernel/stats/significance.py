@@ -1,0 +1,378 @@
+"""Statistics of daily returns that tell an edge from luck; published formulas, NumPy only.
+
+A Sharpe ratio here is per observation, never annualised (multiply by sqrt(260) for a year of trading
+days), with the sample deviation (ddof 1); skewness and kurtosis are those of the population formula, the
+kurtosis of a normal distribution being 3.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import itertools
+import math
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from sac_kernel.core.errors import ConfigError, DataError
+from sac_kernel.stats.metrics import MIN_DAYS_FOR_SHARPE, TRADING_DAYS_PER_YEAR
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    FloatArray = NDArray[np.float64]
+    IntArray = NDArray[np.int64]
+
+EULER_GAMMA = 0.5772156649015329
+BOOTSTRAP_DRAWS = 2000
+_NORMAL = NormalDist()
+_FLAT_SD = 1e-15  # below this only rounding is left
+
+
+class Moments(NamedTuple):
+    """Sharpe ratio per observation, skewness, kurtosis (3 is normal) and number of observations."""
+
+    sharpe: float
+    skew: float
+    kurtosis: float
+    n: int
+
+
+def moments(returns: FloatArray) -> Moments:
+    """Return what the Sharpe ratio's distribution depends on; Sharpe 0 for constant returns."""
+    centred = returns - returns.mean()
+    variance = float(np.mean(centred**2))
+    if variance <= _FLAT_SD**2:
+        return Moments(0.0, 0.0, 3.0, returns.size)
+    sd = math.sqrt(variance)
+    sharpe = float(returns.mean()) / float(returns.std(ddof=1))
+    skew = float(np.mean(centred**3)) / sd**3
+    return Moments(sharpe, skew, float(np.mean(centred**4)) / variance**2, returns.size)
+
+
+def sharpe_sd(m: Moments) -> float:
+    """Return the standard error of a Sharpe ratio.
+
+    Bailey & Lopez de Prado 2012, eq. 8 (after Mertens 2002); for normal returns that of Lo 2002, eq. 10,
+    with n - 1 for n.
+    """
+    spread = 1.0 - m.skew * m.sharpe + (m.kurtosis - 1.0) / 4.0 * m.sharpe**2
+    return math.sqrt(max(spread, 0.0) / (m.n - 1))
+
+
+def psr(m: Moments, benchmark: float = 0.0) -> float:
+    """Return the probability that the true Sharpe ratio is above `benchmark` (per observation).
+
+    Probabilistic Sharpe ratio, Bailey & Lopez de Prado 2012, eq. 9.
+    """
+    sd = sharpe_sd(m)
+    return _NORMAL.cdf((m.sharpe - benchmark) / sd) if sd > 0 else float(m.sharpe > benchmark)
+
+
+def min_track_record(m: Moments, benchmark: float = 0.0, level: float = 0.95) -> float:
+    """Return the observations needed for PSR(`benchmark`) > `level`; infinity if the Sharpe is not above it.
+
+    Bailey & Lopez de Prado 2012, eq. 11. The `n` of `m` plays no part.
+    """
+    if m.sharpe <= benchmark:
+        return math.inf
+    spread = 1.0 - m.skew * m.sharpe + (m.kurtosis - 1.0) / 4.0 * m.sharpe**2
+    return 1.0 + spread * (_NORMAL.inv_cdf(level) / (m.sharpe - benchmark)) ** 2
+
+
+def expected_max_sharpe(trials: float, variance: float) -> float:
+    """Return the Sharpe ratio that the best of `trials` skill-less ones is expected to have.
+
+    Bailey & Lopez de Prado 2014, eq. 6; `variance` is that of the trials' Sharpe ratios, per observation.
+    `trials` may be a fraction (an effective number); one trial or fewer: 0, nothing was selected.
+    """
+    if trials <= 1.0:
+        return 0.0
+    best, next_best = (_NORMAL.inv_cdf(1.0 - 1.0 / x) for x in (trials, trials * math.e))
+    return max(0.0, math.sqrt(variance) * ((1.0 - EULER_GAMMA) * best + EULER_GAMMA * next_best))
+
+
+def dsr(m: Moments, trials: float, variance: float) -> float:
+    """Return the deflated Sharpe ratio: PSR against what the best of `trials` would have by luck."""
+    return psr(m, expected_max_sharpe(trials, variance))
+
+
+def lo_factor(autocorrelation: ArrayLike, periods: int) -> float:
+    """Return what a one-period Sharpe ratio is multiplied by for `periods`, serial correlation in it.
+
+    Lo 2002, eq. 20: q / sqrt(q + 2 sum (q - k) rho_k); sqrt(q) for independent returns.
+
+    Parameters
+    ----------
+    autocorrelation : rho_1, rho_2, ...; those beyond its end count as 0
+    """
+    rho = np.asarray(autocorrelation, np.float64)[: periods - 1]
+    spread = periods + 2.0 * float(np.sum((periods - 1.0 - np.arange(rho.size)) * rho))
+    if spread <= 0.0:
+        msg = f"significance.lo_factor: autocorrelations of a real series required, found {rho[:3].tolist()}"
+        raise DataError(msg)
+    return periods / math.sqrt(spread)
+
+
+def autocorrelations(returns: FloatArray, lags: int) -> FloatArray:
+    """Return rho_1 to rho_lags, shape (lags,), with the biased (1 / n) autocovariance; 0 if constant."""
+    centred = returns - returns.mean()
+    variance = float(centred @ centred)
+    if variance <= 0.0:
+        return np.zeros(lags)
+    return np.array([float(centred[k:] @ centred[:-k]) / variance for k in range(1, lags + 1)])
+
+
+def effective_rank(returns: FloatArray) -> float:
+    """Return how many independent columns a matrix of returns, shape (n_days, n_trials), amounts to.
+
+    exp of the entropy of the eigenvalues of the correlation matrix (Roy & Vetterli 2007): 1 for equal
+    columns, n_trials for uncorrelated ones. A constant column correlates with nothing.
+    """
+    z = returns - returns.mean(axis=0)
+    sd = z.std(axis=0)
+    z = np.divide(z, sd, out=np.zeros_like(z), where=sd > _FLAT_SD)
+    correlation = z.T @ z / len(z)
+    np.fill_diagonal(correlation, 1.0)
+    return rank_of_correlation(correlation)
+
+
+def rank_of_correlation(correlation: FloatArray) -> float:
+    """Return exp of the entropy of the eigenvalues of a correlation matrix."""
+    share = np.clip(np.linalg.eigvalsh(correlation), 0.0, None)
+    share = share[share > 0] / share.sum()
+    return float(np.exp(-np.sum(share * np.log(share))))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p values adjusted for their number, in the same order (Holm 1979)."""
+    order = np.argsort(p_values)
+    adjusted, running = np.empty(len(p_values)), 0.0
+    for rank, i in enumerate(order):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = running
+    return adjusted.tolist()
+
+
+# -- resampling ---------------------------------------------------------------------------------------
+
+
+def stationary_bootstrap_indices(n: int, draws: int, mean_block: float, rng: np.random.Generator) -> IntArray:
+    """Return resampled indices, shape (draws, n): blocks of geometric length on a circle.
+
+    Politis & Romano 1994: with probability 1 / `mean_block` an index starts a new block at a uniform
+    place, else it follows its predecessor.
+    """
+    fresh = rng.random((draws, n)) < 1.0 / mean_block
+    fresh[:, 0] = True
+    start = rng.integers(0, n, size=(draws, n))
+    position = np.arange(n)
+    since = position - np.maximum.accumulate(np.where(fresh, position, 0), axis=1)
+    return (np.take_along_axis(start, position - since, axis=1) + since) % n
+
+
+def optimal_block(returns: FloatArray) -> float:
+    """Return the mean block length of the stationary bootstrap for the mean of `returns`, at least 1.
+
+    Politis & White 2004 with the correction of Patton, Politis & White 2009: a flat-top lag window, wide
+    enough for the last autocorrelation that stands out of noise.
+    """
+    n = returns.size
+    run = max(5, math.ceil(math.log10(n)))
+    most = math.ceil(math.sqrt(n)) + run
+    longest = math.ceil(min(3.0 * math.sqrt(n), n / 3.0))
+    centred = returns - returns.mean()
+    lags = np.arange(min(most, n - 1) + 1)
+    covariance = np.array([float(centred[k:] @ centred[: n - k]) / n for k in lags])
+    if covariance[0] <= 0.0:
+        return 1.0
+    noise = 2.0 * math.sqrt(math.log10(n) / n)
+    loud = np.array([abs(_lag_correlation(centred, k)) > noise for k in lags[1:-1]])
+    # The first lag of a quiet run, as in Patton's published code, where the papers take the one before.
+    first = next((k + 1 for k in range(len(loud) - run + 1) if not loud[k : k + run].any()), most)
+    window = min(2 * first, most, len(lags) - 1)
+    k = np.arange(-window, window + 1)
+    weight = np.minimum(1.0, 2.0 * (1.0 - np.abs(k) / window))
+    both = covariance[np.abs(k)]
+    curvature, density = float(np.sum(weight * np.abs(k) * both)), float(np.sum(weight * both))
+    if density == 0.0:
+        return 1.0
+    block = (2.0 * curvature**2 / (2.0 * density**2)) ** (1 / 3) * n ** (1 / 3)
+    return float(min(max(block, 1.0), longest))
+
+
+def bootstrap_interval(
+    returns: FloatArray,
+    statistic: str = "mean",
+    level: float = 0.95,
+    draws: int = BOOTSTRAP_DRAWS,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Return the percentile interval of the annualised mean return or Sharpe ratio of daily returns.
+
+    Stationary bootstrap, mean block by `optimal_block`, whole days and at least 2: serial correlation is
+    kept, so the interval is wider, and more honest, than one from independent days. (NaN, NaN) below
+    `MIN_DAYS_FOR_SHARPE` days.
+
+    Parameters
+    ----------
+    returns : float array, shape (n_days,), simple daily returns
+    statistic : 'mean' (260 x mean, a fraction a year) or 'sharpe'
+    """
+    n = returns.size
+    if n < MIN_DAYS_FOR_SHARPE:
+        return math.nan, math.nan
+    visits = _visits(n, draws, max(2, round(optimal_block(returns))), seed)
+    value = _sums(visits, returns) / n
+    if statistic == "sharpe":
+        variance = (_sums(visits, returns**2) / n - value**2) * n / (n - 1)
+        sd = np.sqrt(np.maximum(variance, 0.0))
+        value = np.divide(value, sd, out=np.zeros_like(value), where=sd > 1e-12)
+        value *= math.sqrt(TRADING_DAYS_PER_YEAR)
+    else:
+        value *= TRADING_DAYS_PER_YEAR
+    tail = (1.0 - level) / 2.0
+    low, high = np.quantile(value, [tail, 1.0 - tail])
+    return float(low), float(high)
+
+
+@functools.lru_cache(maxsize=8)
+def _visits(n: int, draws: int, mean_block: int, seed: int) -> FloatArray:
+    """Return how often each resample visits each day, shape (draws, n).
+
+    Sums need no more than that, so one set of resamples serves every series of a length.
+    """
+    indices = stationary_bootstrap_indices(n, draws, mean_block, np.random.default_rng(seed))
+    flat = (indices + n * np.arange(draws)[:, None]).ravel()
+    counts = np.bincount(flat, minlength=draws * n).reshape(draws, n).astype(np.float64)
+    counts.setflags(write=False)
+    return counts
+
+
+def _sums(visits: FloatArray, values: FloatArray) -> FloatArray:
+    # einsum, not BLAS: the last digit must not depend on the number of threads.
+    total: FloatArray = np.einsum("dn,n->d", visits, values)
+    return total
+
+
+def _lag_correlation(centred: FloatArray, k: int) -> float:
+    ahead, behind = centred[k:], centred[:-k]
+    scale = math.sqrt(float(ahead @ ahead) * float(behind @ behind))
+    return float(ahead @ behind) / scale if scale > 0 else 0.0
+
+
+# -- many configurations, many runs ------------------------------------------------------------------
+
+
+def pbo(returns: FloatArray, blocks: int = 16) -> float:
+    """Return the probability of backtest overfitting by combinatorially symmetric cross-validation.
+
+    Bailey, Borwein, Lopez de Prado & Zhu 2017: over every choice of half of the blocks, how often the
+    configuration that is best there falls into the lower half on the rest. On noise it sits at one half or
+    a little above, because the halves are complements.
+
+    Parameters
+    ----------
+    returns : shape (n_days, n_configurations), n_configurations >= 2; days beyond a whole number of
+        blocks are left out
+    blocks : even, at most 20
+    """
+    rows, count = len(returns) // max(blocks, 1), returns.shape[1]
+    if blocks % 2 or not 2 <= blocks <= 20 or rows < 2 or count < 2:
+        msg = (
+            "significance.pbo: an even number of blocks from 2 to 20, 2 days a block and 2 configurations are "
+            f"required, found {blocks} blocks, {len(returns)} days and {count} configurations"
+        )
+        raise DataError(msg)
+    cut = returns[: rows * blocks].reshape(blocks, rows, count)
+    total, square = cut.sum(axis=1), (cut**2).sum(axis=1)
+    halves = list(itertools.combinations(range(blocks), blocks // 2))
+    chosen = np.zeros((len(halves), blocks))
+    chosen[np.arange(len(halves))[:, None], halves] = 1.0
+    n = rows * blocks // 2
+    inside = _sharpe_of_sums(chosen @ total, chosen @ square, n)
+    outside = _sharpe_of_sums((1.0 - chosen) @ total, (1.0 - chosen) @ square, n)
+    best = inside.argmax(axis=1)
+    of_best = outside[np.arange(len(halves)), best][:, None]
+    rank = (outside < of_best).sum(axis=1) + 0.5 * ((outside == of_best).sum(axis=1) + 1)
+    return float(np.mean(rank / (count + 1) <= 0.5))
+
+
+def _sharpe_of_sums(total: FloatArray, square: FloatArray, n: int) -> FloatArray:
+    mean = total / n
+    variance = np.maximum(square / n - mean**2, 0.0)
+    out: FloatArray = np.divide(mean, np.sqrt(variance), out=np.zeros_like(mean), where=variance > 0)
+    return out
+
+
+def iqm(scores: FloatArray) -> float:
+    """Return the interquartile mean: that of the middle half of all runs (Agarwal et al. 2021)."""
+    ordered = np.sort(scores, axis=None)
+    cut = ordered.size // 4
+    return float(ordered[cut : ordered.size - cut].mean())
+
+
+def iqm_interval(
+    scores: FloatArray, level: float = 0.95, draws: int = BOOTSTRAP_DRAWS, seed: int = 0
+) -> tuple[float, float]:
+    """Return the interval of the IQM of `scores`, shape (seeds, folds): seeds are resampled within each fold.
+
+    Stratified bootstrap, Agarwal et al. 2021, arXiv:2108.13264.
+    """
+    seeds, folds = scores.shape
+    picked = np.random.default_rng(seed).integers(0, seeds, (draws, seeds, folds))
+    sample = np.sort(scores[picked, np.arange(folds)].reshape(draws, -1), axis=1)
+    cut = seeds * folds // 4
+    value = sample[:, cut : seeds * folds - cut].mean(axis=1)
+    low, high = np.quantile(value, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+    return float(low), float(high)
+
+
+def probability_of_improvement(ours: FloatArray, theirs: FloatArray) -> float:
+    """Return the chance that a run of ours beats one of theirs, averaged over folds; ties count half.
+
+    Both of shape (runs, folds). Agarwal et al. 2021, section 4.3.
+    """
+    above = (ours[:, None, :] > theirs[None]) + 0.5 * (ours[:, None, :] == theirs[None])
+    return float(above.mean())
+
+
+def spa_p_value(models: FloatArray, benchmark: FloatArray, draws: int = 1000, seed: int = 0) -> float:
+    """Return Hansen's (2005) consistent p value that no model beats the benchmark; needs `arch`.
+
+    Parameters
+    ----------
+    models : daily returns, shape (n_days, n_models)
+    benchmark : daily returns of what is to be beaten, shape (n_days,); zeros for flat
+    """
+    test = _arch().SPA(
+        -benchmark, -models, block_size=_block(models - benchmark[:, None]), reps=draws, seed=seed
+    )
+    test.compute()
+    return float(test.pvalues["consistent"])
+
+
+def step_m(models: FloatArray, benchmark: FloatArray, size: float = 0.05, draws: int = 1000) -> list[int]:
+    """Return the columns of `models` that beat the benchmark (Romano & Wolf 2005); needs `arch`."""
+    block = _block(models - benchmark[:, None])
+    test = _arch().StepM(-benchmark, -models, size=size, block_size=block, reps=draws, seed=0)
+    test.compute()
+    return sorted(int(i) for i in test.superior_models)
+
+
+def _block(differences: FloatArray) -> int:
+    return max(2, math.ceil(max(optimal_block(column) for column in differences.T)))
+
+
+def _arch() -> Any:  # noqa: ANN401  # a module
+    if importlib.util.find_spec("arch") is None:
+        msg = (
+            "significance: the package arch is required for SPA and StepM, found none (the Kaggle image lacks it); "
+            "install arch==8.0.0, or read the deflated Sharpe ratio and the interval instead"
+        )
+        raise ConfigError(msg)
+    return importlib.import_module("arch.bootstrap")

@@ -1,0 +1,227 @@
+"""The ledger of trials: every configuration that was ever scored, so that luck can be counted.
+
+`trials.csv` is append-only, written atomically, and merged by trial id: it travels with the state and data
+datasets, and the copy that comes home adds to the one that is there. A trial is one configuration at one
+checkpoint scored on one split; scoring it again gives the same id and adds nothing. Cost tiers of one pass
+are no trials.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sac_kernel.core import files
+from sac_kernel.core.errors import DataError
+from sac_kernel.stats import significance
+from sac_kernel.stats.metrics import MIN_DAYS_FOR_SHARPE
+from sac_kernel.stats.verdict import TrialCount
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    FloatArray = NDArray[np.float64]
+    IntArray = NDArray[np.int64]
+
+NAME = "trials.csv"
+_COLUMNS = (
+    "trial_id",
+    "agent_id",
+    "seed",
+    "split",
+    "checkpoint",
+    "config_hash",
+    "data_hash",
+    "days",
+    "daily_bps",
+)
+_SHARED_DAYS = 20  # fewer days in common say nothing of a correlation
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One configuration at one checkpoint, scored on one split at base cost.
+
+    Attributes
+    ----------
+    checkpoint : updates or episode at which it was scored
+    config_hash, data_hash : what was trained, on what
+    day : trading-day numbers, shape (n_days,)
+    daily : simple net returns of those days, shape (n_days,)
+    """
+
+    agent_id: int
+    seed: int
+    split: str
+    checkpoint: int
+    config_hash: str
+    data_hash: str
+    day: IntArray
+    daily: FloatArray
+
+    @property
+    def trial_id(self) -> str:
+        """Return what makes a trial the same trial, as a hash; results play no part."""
+        key = [self.agent_id, self.seed, self.split, self.checkpoint, self.config_hash, self.data_hash]
+        return files.content_hash(key)[:16]
+
+    def row(self) -> dict[str, str]:
+        """Return the trial as a line of the ledger: days as first + steps, returns in bps."""
+        steps = np.diff(self.day, prepend=self.day[:1] * 0)
+        return {
+            "trial_id": self.trial_id,
+            "agent_id": str(self.agent_id),
+            "seed": str(self.seed),
+            "split": self.split,
+            "checkpoint": str(self.checkpoint),
+            "config_hash": self.config_hash,
+            "data_hash": self.data_hash,
+            "days": " ".join(map(str, steps.tolist())),
+            "daily_bps": " ".join(f"{1e4 * value:.3f}" for value in self.daily),
+        }
+
+
+def read(path: Path) -> list[Trial] | None:
+    """Return the trials of a ledger in its order; None where there is no file.
+
+    Raises
+    ------
+    DataError
+        If the file is no ledger, or a line is damaged; the line is named.
+    """
+    if not path.is_file():
+        return None
+    # A byte that is no text becomes a character that no ledger has: its line is named like any damaged one.
+    text = path.read_text(encoding="utf-8", errors="replace")
+    lines = csv.DictReader(io.StringIO(text))
+    try:
+        if tuple(lines.fieldnames or ()) != _COLUMNS:
+            msg = f"{path}: a ledger with columns {', '.join(_COLUMNS)} is required, found {lines.fieldnames}"
+            raise DataError(
+                msg + "; restore the file from an earlier run, or move it away to start a new one"
+            )
+        return [_trial(row, f"{path}, line {i}") for i, row in enumerate(lines, 2)]
+    except csv.Error as err:
+        msg = f"{path}: a ledger of comma-separated lines is required, found: {err}"
+        raise DataError(msg + "; restore the file from an earlier run") from err
+
+
+def append(path: Path, trials: Iterable[Trial]) -> int:
+    """Add trials that the ledger does not list yet; return how many were new. The file is made if absent."""
+    known = {trial.trial_id: trial for trial in read(path) or ()}
+    before = len(known)
+    for trial in trials:
+        known.setdefault(trial.trial_id, trial)
+    if len(known) > before or not path.is_file():
+        text = io.StringIO()
+        writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(trial.row() for trial in known.values())
+        files.write_text(path, text.getvalue())
+    return len(known) - before
+
+
+def merge(into: Path, others: Iterable[Path]) -> int:
+    """Add the trials of other ledgers, absent files skipped; return how many were new."""
+    return append(into, [trial for path in others for trial in read(path) or ()])
+
+
+def count(trials: Iterable[Trial] | None, at_least: int = 1) -> TrialCount:
+    """Return how many trials there were and what they amount to.
+
+    Parameters
+    ----------
+    trials : of one question, one split of one data set; None: the ledger is missing
+    at_least : trials known from elsewhere, for a missing ledger
+
+    Notes
+    -----
+    effective: the effective rank of the correlation matrix of all rows (configuration x checkpoint), each
+    pair over the days it shares; pairs that share fewer than 20 days count as independent. spread: the
+    variance of Sharpe ratios times days, which luck alone makes 1; never below 1.
+    """
+    if trials is None:
+        return TrialCount(listed=at_least, effective=float(at_least), known=False)
+    scored = [trial for trial in trials if trial.daily.size >= MIN_DAYS_FOR_SHARPE]
+    if not scored:
+        return TrialCount()
+    scaled = [significance.moments(t.daily).sharpe * math.sqrt(t.daily.size) for t in scored]
+    spread = float(np.var(scaled, ddof=1)) if len(scored) > 1 else 1.0
+    effective = significance.rank_of_correlation(_correlation(scored))
+    return TrialCount(len(scored), min(max(effective, 1.0), float(len(scored))), max(spread, 1.0))
+
+
+def over_folds(trials: Iterable[Trial]) -> list[Trial]:
+    """Return one trial for each configuration at each checkpoint, its days those of all folds it was scored in.
+
+    A refit in another fold is the same trial on other days. A day scored twice counts once, as first listed.
+    """
+    groups: dict[tuple[Any, ...], list[Trial]] = {}
+    for trial in trials:
+        key = (trial.agent_id, trial.seed, trial.checkpoint, trial.config_hash, trial.data_hash)
+        groups.setdefault(key, []).append(trial)
+    out = []
+    for group in groups.values():
+        day, first = np.unique(np.concatenate([trial.day for trial in group]), return_index=True)
+        daily = np.concatenate([trial.daily for trial in group])[first]
+        out.append(
+            dataclasses.replace(group[0], split="+".join(t.split for t in group), day=day, daily=daily)
+        )
+    return out
+
+
+def matrix(trials: Iterable[Trial]) -> tuple[IntArray, FloatArray]:
+    """Return all days and returns, shape (n_days, n_trials), NaN where a trial has no such day."""
+    listed = list(trials)
+    days = np.unique(np.concatenate([trial.day for trial in listed])) if listed else np.zeros(0, np.int64)
+    values = np.full((days.size, len(listed)), np.nan)
+    for i, trial in enumerate(listed):
+        values[np.searchsorted(days, trial.day), i] = trial.daily
+    return days, values
+
+
+def _correlation(trials: list[Trial]) -> FloatArray:
+    values = matrix(trials)[1]
+    known = np.isfinite(values)
+    filled = np.where(known, values, 0.0)
+    has = known.astype(np.float64)
+    shared = has.T @ has
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean_i = filled.T @ has / shared  # of i over the days it shares with j
+        covariance = filled.T @ filled / shared - mean_i * mean_i.T
+        variance = (filled**2).T @ has / shared - mean_i**2
+        out = covariance / np.sqrt(variance * variance.T)
+    out = np.where((shared >= _SHARED_DAYS) & np.isfinite(out), np.clip(out, -1.0, 1.0), 0.0)
+    np.fill_diagonal(out, 1.0)
+    return out
+
+
+def _trial(row: dict[str, Any], where: str) -> Trial:
+    try:
+        trial = Trial(
+            agent_id=int(row["agent_id"]),
+            seed=int(row["seed"]),
+            split=row["split"],
+            checkpoint=int(row["checkpoint"]),
+            config_hash=row["config_hash"],
+            data_hash=row["data_hash"],
+            day=np.cumsum([int(x) for x in row["days"].split()], dtype=np.int64),
+            daily=np.array([float(x) for x in row["daily_bps"].split()]) * 1e-4,
+        )
+        whole = trial.day.size == trial.daily.size and bool(np.isfinite(trial.daily).all())
+        whole = whole and trial.trial_id == row["trial_id"]
+    except (TypeError, ValueError, AttributeError, OverflowError):
+        whole = False
+    if not whole:
+        msg = f"{where}: a whole trial is required, found a damaged one; restore the file from an earlier run"
+        raise DataError(msg)
+    return trial

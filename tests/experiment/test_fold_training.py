@@ -1,0 +1,150 @@
+"""Refits in folds: fitted on train days alone, no episode across a hole, the chosen checkpoint, CPCV paths."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sac_kernel.agent.config import SACConfig
+from sac_kernel.backtest import evaluation, validation
+from sac_kernel.core.errors import ConfigError, DataError
+from sac_kernel.experiment import fold_training
+from sac_kernel.experiment.fold_training import Recipe
+from sac_kernel.market.engine import Bar
+from sac_kernel.market.market import TradingEnvConfig
+from tests.conftest import make_bars
+
+SAC = SACConfig(hidden_dims=(16,), batch_size=32, warmup_steps=120, utd_ratio=0.2, schedule_updates=100)
+ENV = TradingEnvConfig(episode_lengths=(600,), horizon=150)
+RECIPE = Recipe(updates=100, evaluations=4, sac=SAC, env=ENV)
+
+
+@pytest.fixture(scope="module")
+def bars():
+    return {"EURUSD": make_bars(2400)}
+
+
+def days_of(bars, first, last):
+    """The bars of trading days first to last, by position."""
+    frame = bars["EURUSD"]
+    day = validation.trading_days(frame)
+    listed = np.unique(day)
+    part = frame[np.isin(day, listed[first : last + 1])]
+    part.attrs = dict(frame.attrs)
+    return {"EURUSD": part}
+
+
+@pytest.fixture(scope="module")
+def refit(bars):
+    return fold_training.fit_agent([days_of(bars, 0, 60)], days_of(bars, 62, 75), RECIPE, "EURUSD")
+
+
+def test_the_scaler_is_that_of_the_train_rows_alone(bars):
+    train = days_of(bars, 0, 60)
+    fitted = fold_training.fit_features([train], days_of(bars, 62, 75), "EURUSD")
+    alone = fitted.pipeline.compute(train).iloc[48:]  # hourly bars: two days of warm-up
+    state = fitted.pipeline.state()
+    np.testing.assert_allclose(state["mean"], alone.mean(), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(state["std"], alone.std(ddof=0), rtol=1e-9)
+    assert fitted.train[1].index.equals(train["EURUSD"].index)
+    assert fitted.val[1].notna().all().all()
+
+
+def test_features_of_a_test_block_do_not_depend_on_where_its_warm_up_begins(bars):
+    fitted = fold_training.fit_features([days_of(bars, 0, 60)], days_of(bars, 62, 75), "EURUSD")
+    whole = fitted.features(days_of(bars, 0, 90))
+    short = fitted.features(days_of(bars, 80 - fold_training.WARMUP_DAYS, 90))
+    block = days_of(bars, 80, 90)["EURUSD"].index
+    assert np.abs(whole.loc[block] - short.loc[block]).max().max() < 5e-3  # of a standard deviation
+
+
+def test_no_account_ever_lives_across_a_hole(bars):
+    train = [days_of(bars, 0, 30), days_of(bars, 45, 75)]
+    fitted = fold_training.fit_features(train, days_of(bars, 77, 77), "EURUSD")
+    market = evaluation.market_of(*fitted.train, ENV, "base")
+    env = fold_training.block_env(market, ENV, 10)
+    assert [e.num_envs for e in env.envs] == [5, 5]
+    ends = [(e.market.open_time[0], e.market.open_time[-1]) for e in env.envs]
+    hole = pd.DatetimeIndex([train[0]["EURUSD"].index[-1], train[1]["EURUSD"].index[0]])
+    assert ends[0][1] == hole[0]
+    assert ends[1][0] == hole[1]
+    env.reset(seed=0)
+    for _ in range(400):
+        _, _, terminated, truncated, infos = env.step(np.zeros((10, 1)))
+        done = terminated | truncated
+        assert done.any() == bool(infos)
+        if done.any():
+            assert infos["final_obs"].shape == (10, len(market.observation_names))
+    longest = max(np.diff(e.market.open_time).max() for e in env.envs)
+    assert longest <= np.timedelta64(72, "h")
+
+
+def test_observations_of_the_parts_are_those_of_the_whole(bars):
+    train = [days_of(bars, 0, 30), days_of(bars, 45, 75)]
+    fitted = fold_training.fit_features(train, days_of(bars, 77, 77), "EURUSD")
+    market = evaluation.market_of(*fitted.train, ENV, "base")
+    second = fold_training.block_env(market, ENV, 10).envs[1].market
+    at = market.open_time.get_loc(second.open_time[0])
+    np.testing.assert_array_equal(second.bars[:, Bar.CLOSE], market.bars[at:, Bar.CLOSE])
+    np.testing.assert_array_equal(second.observed, market.observed[at:])
+
+
+def test_accounts_are_shared_out_by_largest_remainder():
+    assert fold_training._shares(10, np.array([100, 100, 100])).tolist() == [4, 3, 3]
+    assert fold_training._shares(60, np.array([1, 5])).tolist() == [10, 50]
+
+
+def test_train_days_shorter_than_an_episode_are_refused_with_what_was_found(bars):
+    fitted = fold_training.fit_features([days_of(bars, 0, 6)], days_of(bars, 62, 75), "EURUSD")
+    market = evaluation.market_of(*fitted.train, ENV, "base")
+    with pytest.raises(DataError, match=r"a stretch of 150 train bars .* found "):
+        fold_training.block_env(market, ENV, 10)
+    with pytest.raises(DataError, match="train bars of EURUSD are required"):
+        fold_training.fit_features([], days_of(bars, 62, 75), "EURUSD")
+    with pytest.raises(ConfigError, match="evaluations must divide 20"):
+        Recipe(evaluations=3)
+
+
+def test_every_evaluation_is_a_trial_and_the_best_mean_of_three_is_kept(refit, bars):
+    assert [updates for updates, _ in refit.trials] == sorted({updates for updates, _ in refit.trials})
+    assert len(refit.trials) == RECIPE.evaluations
+    growth = [result.log_growth / len(result.equity) for _, result in refit.trials]
+    means = [np.mean(growth[max(0, i - 2) : i + 1]) for i in range(len(growth))]
+    chosen = refit.trials[int(np.argmax(means))][1]
+    market = evaluation.market_of(*refit.val, ENV, "base")
+    again = evaluation.run_policy(market, refit.act, ENV.initial_equity, "", "base")
+    np.testing.assert_array_equal(again.equity, chosen.equity)
+    assert chosen.turnover > 0
+
+
+def test_curves_have_a_value_a_report(refit):
+    assert {len(refit.stats[k]) for k in ("episode_rewards", "critic_losses", "entropies")} == {20}
+    assert refit.stats["eval_episodes"] == [5, 10, 15, 20]
+
+
+def test_a_training_at_other_costs_is_judged_at_them(bars):
+    recipe = dataclasses.replace(RECIPE, tier="spec", updates=20)
+    assert recipe.env_config.cost_tier == "spec"
+    refit = fold_training.fit_agent([days_of(bars, 0, 40)], days_of(bars, 42, 60), recipe, "EURUSD")
+    dear = refit.trials[-1][1]
+    market = evaluation.market_of(*refit.val, ENV, "base")
+    cheap = evaluation.run_targets(market, dear.action, ENV.initial_equity, "", "base")
+    assert dear.tier == "spec"
+    assert dear.costs["commission"] == pytest.approx(cheap.costs["commission"] * 14 / 3, rel=0.01)
+
+
+def test_a_short_budget_has_a_short_warm_up_and_schedule():
+    short, long = Recipe(updates=2_000).sac_config, Recipe(updates=75_000).sac_config
+    assert (short.warmup_steps, short.schedule_updates) == (800, 2_000)  # of 8,000 steps
+    assert (long.warmup_steps, long.schedule_updates) == (5_000, 10_000)
+
+
+def test_cpcv_judges_every_day_once_on_every_path(bars):
+    small = {"EURUSD": days_of(bars, 0, 79)["EURUSD"]}
+    recipe = dataclasses.replace(RECIPE, updates=10)
+    days, daily = fold_training.combinatorial_paths(small, "EURUSD", recipe, 4, 2, 1)
+    assert daily.shape == (3, days.size)  # 2 / 4 x C(4, 2) paths
+    assert np.isfinite(daily[:, 2:]).all()  # the first two days come before the first feature
+    assert np.isnan(daily[:, 0]).all()
+    assert not np.array_equal(daily[0, 2:], daily[1, 2:])

@@ -1,0 +1,257 @@
+"""The flat parameters: what the notebook's cell, --set and the dataclass agree on, and what is refused."""
+
+import ast
+import dataclasses
+import types
+import typing
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from sac_kernel.agent.config import SACConfig
+from sac_kernel.core.errors import ConfigError
+from sac_kernel.experiment.run_config import RunConfig, check_divides, from_parameters, horizons
+from sac_kernel.kaggle.kernel_notebook import parse_settings
+from sac_kernel.market.market import TradingEnvConfig
+
+TEMPLATE = Path(__file__).resolve().parents[2] / "notebooks" / "train.ipynb"
+
+
+def parameters_cell():
+    notebook = nbformat.read(TEMPLATE, as_version=4)
+    (cell,) = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+    return cell.source
+
+
+def written(annotation):
+    """How a field's type is written in the cell: a tuple of ints is a list there."""
+    args = typing.get_args(annotation)
+    return f"list[{args[0].__name__}]" if args else annotation.__name__
+
+
+def listed(value):
+    return list(value) if isinstance(value, tuple) else value
+
+
+def test_parameters_cell_equals_run_config_in_names_types_defaults_and_order():
+    hints = typing.get_type_hints(RunConfig)
+    expected = [(f.name, written(hints[f.name]), listed(f.default)) for f in dataclasses.fields(RunConfig)]
+    found = [
+        (node.target.id, ast.unparse(node.annotation), ast.literal_eval(node.value))
+        for node in ast.parse(parameters_cell()).body
+    ]
+    assert found == expected
+    assert [type(f[2]) for f in found] == [type(e[2]) for e in expected]
+
+
+def test_parameters_are_scalars_or_flat_lists_each_with_a_word_of_help():
+    lines = parameters_cell().split("\n")
+    assert all("  # " in line and len(line.split("  # ", 1)[1]) > 10 for line in lines)
+    assert len(lines) == len(dataclasses.fields(RunConfig))
+
+
+def test_the_cell_as_it_stands_is_the_default_run():
+    namespace = {"unrelated": types, "__name__": "__main__"}
+    exec(parameters_cell(), namespace)
+    assert from_parameters(namespace) == RunConfig()
+
+
+def test_a_wrong_type_in_the_edited_cell_is_refused_by_name():
+    namespace = {}
+    exec(parameters_cell(), namespace)
+    with pytest.raises(ConfigError, match=r"parameters cell: num_episodes must be int, got '50'"):
+        from_parameters({**namespace, "num_episodes": "50"})
+
+
+def test_prefixed_names_are_the_fields_of_agent_and_account():
+    names = [f.name for f in dataclasses.fields(RunConfig)]
+    sac = {n.removeprefix("sac_") for n in names if n.startswith("sac_")}
+    env = {n.removeprefix("env_") for n in names if n.startswith("env_")}
+    assert sac <= {f.name for f in dataclasses.fields(SACConfig)}
+    assert env - {"episode_length"} <= {f.name for f in dataclasses.fields(TradingEnvConfig)}
+
+
+def test_parameters_reach_agent_and_account():
+    config = RunConfig(
+        sac_batch_size=64,
+        sac_hidden_dims=(32, 8),
+        sac_gamma=0.9,
+        env_episode_length=120,
+        env_horizon=50,
+        env_cost_tier="raw",
+        env_decision_interval_min=120,
+    )
+    sac, env = config.sac_config(1), config.env_config(1)
+    assert (sac.batch_size, sac.hidden_dims, sac.gamma, sac.utd_ratio) == (64, (32, 8), 0.9, 0.25)
+    assert (env.episode_lengths, env.horizon, env.cost_tier) == ((120,), 50, "raw")
+    assert env.decision_interval_min == 120
+
+
+def test_presets_fill_what_is_left_open():
+    config = RunConfig(agent_ids=(1, 2, 3))
+    assert [config.env_config(i).decision_interval_min for i in (1, 2, 3)] == [0, 60, 240]
+    assert [config.sac_config(i).gamma for i in (1, 2, 3)] == [0.99] * 3
+    assert config.env_config(1).horizon is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "reward"),
+    [
+        ({}, "expected"),
+        ({"env_volatility_target": 0.1, "env_impact": 1.0}, "expected"),
+        ({"env_stop_loss_bps": 20.0}, "log_return"),
+        ({"env_take_profit_bps": 20.0}, "log_return"),
+        ({"env_daily_loss_limit": 0.02}, "log_return"),
+        ({"env_drawdown_stop": 0.1}, "log_return"),
+        ({"env_kill_loss": 0.2}, "log_return"),
+        ({"env_exposure_cap": 2.0}, "log_return"),
+        ({"env_reward": "mean_variance"}, "mean_variance"),
+    ],
+)
+def test_rewards_are_denoised_unless_the_path_decides_what_a_bar_pays(changes, reward):
+    assert RunConfig(**changes).env_config(1).reward == reward
+
+
+def test_jobs_are_every_agent_with_every_seed_in_order():
+    config = RunConfig(agent_ids=(2, 1), seeds=(5, 0))
+    assert config.jobs == [(2, 5), (2, 0), (1, 5), (1, 0)]
+
+
+# -- --set ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "value"),
+    [
+        ("num_episodes=50", "num_episodes", 50),
+        (" num_episodes = 50 ", "num_episodes", 50),
+        ("agent_ids=[1, 3]", "agent_ids", [1, 3]),
+        ("agent_ids=(1, 3)", "agent_ids", [1, 3]),
+        ("agent_ids=1,3", "agent_ids", [1, 3]),
+        ("sac_utd_ratio=1", "sac_utd_ratio", 1.0),
+        ("sac_learning_rate=1e-3", "sac_learning_rate", 0.001),
+        ("env_cost_tier=raw", "env_cost_tier", "raw"),
+        ("env_cost_tier='raw'", "env_cost_tier", "raw"),
+        ("sac_buffer_capacity=10_000", "sac_buffer_capacity", 10_000),
+        ("h5_path=a=b.h5", "h5_path", "a=b.h5"),
+        ("h5_path=", "h5_path", ""),
+    ],
+)
+def test_a_setting_is_read_as_its_type(text, name, value):
+    settings = parse_settings([text])
+    assert settings == {name: value}
+    assert type(settings[name]) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "nearest"),
+    [
+        ("num_episode=5", "num_episodes"),
+        ("episodes=5", "num_episodes"),
+        ("sac_batchsize=5", "sac_batch_size"),
+        ("seed=1", "seeds"),
+        ("agent_id=1", "agent_ids"),
+        ("Device=cpu", "device"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest(text, nearest):
+    with pytest.raises(ConfigError, match=rf"unknown parameter .*did you mean '{nearest}'"):
+        parse_settings([text])
+
+
+def test_a_name_like_no_other_is_refused_with_the_list():
+    with pytest.raises(ConfigError, match=r"'zzz'; known: h5_path, output_dir"):
+        parse_settings(["zzz=1"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("num_episodes", "name=value is required"),
+        ("num_episodes=True", r"num_episodes must be int, got True \(bool\)"),
+        ("num_episodes=5.0", r"num_episodes must be int, got 5\.0 \(float\)"),
+        ("num_episodes=five", "num_episodes must be int, got 'five'"),
+        ("num_episodes=None", "num_episodes must be int, got None"),
+        ("num_episodes=", "num_episodes must be int, got ''"),
+        ("num_episodes=[5]", "num_episodes must be int"),
+        ("sac_learning_rate=True", "sac_learning_rate must be float, got True"),
+        ("sac_learning_rate='1e-3'", "sac_learning_rate must be float, got '1e-3'"),
+        ("agent_ids=1", "agent_ids must be a flat list of int, got 1"),
+        ("agent_ids=[[1]]", r"agent_ids\[0\] must be int, got \[1\] \(list\)"),
+        ("agent_ids=[1, True]", r"agent_ids\[1\] must be int, got True"),
+        ("agent_ids=['1']", r"agent_ids\[0\] must be int, got '1'"),
+        ("agent_ids={1: 2}", "agent_ids must be a flat list of int"),
+        ("sac_hidden_dims=[[256], [256]]", r"sac_hidden_dims\[0\] must be int"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused_saying_what_was_found(text, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_settings([text])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("num_episodes=0", "num_episodes must be > 0, got 0"),
+        ("time_budget_h=-1", "time_budget_h must be > 0"),
+        ("time_budget_h=1e999", "time_budget_h"),
+        ("env_swap_long_bps=1e999", "env_swap_long_bps"),
+        ("agent_ids=[7]", "1 short-term, 2 medium, 3 swing; got 7"),
+        ("agent_ids=[]", "must not be empty"),
+        ("seeds=[1, 1]", "must be distinct"),
+        ("num_envs=7", "divide the episode length 3000, got 7; the nearest divisors are 6 and 8"),
+        ("sac_gamma=1.0", r"gamma must be in \[0, 1\)"),
+        ("sac_hidden_dims=[]", "hidden_dims"),
+        ("env_cost_tier=cheap", "cost_tier must be one of raw, base, spec, got 'cheap'"),
+        ("env_exposure_cap=31", "exposure_cap"),
+        ("env_episode_length=0", "episode_length"),
+    ],
+)
+def test_a_value_out_of_range_is_refused(text, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_settings([text])
+
+
+def test_too_many_checkpoints_are_refused_with_the_frequency_that_fits():
+    # Three jobs: (300 - 20) // 3 - 12 = 81 places each, 2 x 500 files: 1000 / 81 is 12.3, so 13.
+    with pytest.raises(ConfigError, match=r"3 job\(s\); set checkpoint_frequency to 13 or more"):
+        RunConfig(seeds=(0, 1, 2), num_episodes=500, checkpoint_frequency=5)
+    RunConfig(seeds=(0, 1, 2), num_episodes=500, checkpoint_frequency=13)
+
+
+# -- divisors ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("num_envs", "length", "below", "above"),
+    [
+        (7, 3000, 6, 8),
+        (59, 3000, 50, 60),
+        (64, 3000, 60, 75),
+        (4, 10, 2, 5),
+        (3001, 3000, 3000, 3000),
+        (60, 2**70, 32, 64),
+    ],
+)
+def test_nearest_divisors(num_envs, length, below, above):
+    with pytest.raises(ConfigError, match=rf"nearest divisors are {below} and {above}$"):
+        check_divides(num_envs, length)
+
+
+@pytest.mark.parametrize(("num_envs", "length"), [(1, 7), (60, 3000), (3000, 3000), (6, 60)])
+def test_divisors_pass(num_envs, length):
+    check_divides(num_envs, length)
+
+
+def test_horizons_by_hand_and_as_the_page_has_them():
+    # 100 decisions at gamma .99; 1.5 bps / (.798 x 2.97 bps x sqrt(100, 1,200 and 4,800 bars of five minutes)).
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in horizons()[2:]]
+    assert [row[:4] for row in rows] == [
+        ["1 short-term", "5", "0.99", "8.3"],
+        ["2 medium", "60", "0.99", "100.0"],
+        ["3 swing", "240", "0.99", "400.0"],
+    ]
+    assert [float(row[5]) for row in rows] == pytest.approx([0.0633, 0.0183, 0.0091], abs=5e-4)
+    page = (Path(__file__).resolve().parents[2] / "docs/learning.md").read_text(encoding="utf-8")
+    assert "\n".join(horizons()) in page

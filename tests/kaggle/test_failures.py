@@ -1,0 +1,852 @@
+"""Every known failure of the platform and its client: injected, seen, survived; the table in docs is made here.
+
+Each row drives the real `kaggle` client against the local platform, and reads what was lost from that
+platform's state. `python -m tests.kaggle.test_failures` writes docs/kaggle-failures.md anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sac_kernel.core import files
+from sac_kernel.core.errors import KaggleError
+from sac_kernel.kaggle.client import KaggleClient
+from tests.kaggle_standin import (
+    Body,
+    Drop,
+    Expired,
+    KaggleStandin,
+    Partial,
+    Silence,
+    Status,
+    client_python,
+    kaggle_env,
+)
+from tests.kaggle_standin.client import PLAIN
+from tests.kaggle_standin.samples import write_dataset, write_kernel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "kaggle-failures.md"
+KEY = "planted-key-0123456789abcdef01234567"
+TOKEN = "KGAT_planted_token_0123456789"
+BUSY = Body({"status": "BLOBS_RECEIVED"})
+HTML = "<html><body>Something went wrong</body></html>"
+OUTPUTS = {"model.bin": b"weights" * 9, "logs/stats.json": b"{}", "summary.json": b"[1]"}
+WRITES_OUTPUTS = f"""
+import hashlib, json, os
+os.makedirs("logs")
+listed = {{}}
+for name, content in {OUTPUTS!r}.items():
+    open(name, "wb").write(content)
+    listed[name] = {{"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}}
+json.dump({{"files": listed, "end": "complete"}}, open("manifest.json", "w"))
+print("done")
+"""
+
+
+class Scene:
+    """One platform shared by all rows, a client of it, and what the row's user saw."""
+
+    def __init__(self, kaggle: KaggleStandin, root: Path) -> None:
+        self.kaggle, self.root = kaggle, root
+        self.env = kaggle_env(kaggle, root / "home")
+        self.shared = self.new_client(self.env)
+        self.numbers = itertools.count(1)
+        self.start()
+
+    def start(self) -> None:
+        """Forget what the row before saw and asked."""
+        self.seen: list[str] = []
+        self.kind = ""
+        self.number = next(self.numbers)
+        self.client = self.shared
+        self.kaggle.faults.clear()
+        self.kaggle.requests.clear()
+
+    def new_client(self, env: dict[str, str], tries: int = 5, **settings: Any) -> KaggleClient:
+        client = KaggleClient(
+            env, **{"python": client_python(), "poll_s": 0.001, "say": self.say, **settings}
+        )
+        client.tries = tries
+        return client
+
+    def say(self, line: str) -> None:
+        self.seen.append(line)
+
+    def login(self, name: str, auth: str = "none", python: str = "", **variables: str) -> KaggleClient:
+        """Return a client with a home of its own and these variables."""
+        home = self.root / f"home-{name}-{self.number}"
+        env = {**kaggle_env(self.kaggle, home, auth=auth), **variables}
+        return self.new_client(env, python=python or client_python())
+
+    @contextlib.contextmanager
+    def refused(self, kind: str) -> Iterator[None]:
+        with pytest.raises(KaggleError) as caught:
+            yield
+        self.kind = caught.value.kind
+        self.seen.append(str(caught.value))
+        assert self.kind == kind, str(caught.value)
+
+    # -- datasets
+
+    @property
+    def ref(self) -> str:
+        return f"tester/row-{self.number:03d}-data"
+
+    def folder(self, content: str = "one", **more: Any) -> Path:
+        folder = self.root / f"dataset-{self.number}"
+        body = {"bars.bin": content.encode() * 20, "fingerprint.json": fingerprint(content)}
+        write_dataset(folder, self.ref, body)
+        if more:
+            path = folder / "dataset-metadata.json"
+            path.write_text(json.dumps({**json.loads(path.read_text()), **more}))
+        return folder
+
+    def at_one_time(self, content: str) -> Path:
+        """Return the folder with file times that are always the same."""
+        folder = self.folder(content)
+        for path in folder.iterdir():
+            os.utime(path, (1e9, 1e9))
+        return folder
+
+    def publish(self, content: str = "one", **more: Any) -> int:
+        """Publish, and check that the platform then holds exactly this content, in its newest version."""
+        published = self.client.publish_dataset(self.folder(content, **more), content, "note")
+        self.holds(content)
+        assert published.version == self.kaggle.datasets[self.ref].latest.number
+        return len(self.kaggle.datasets[self.ref].versions)
+
+    def holds(self, content: str) -> None:
+        found = {p.name: p.read_bytes() for p in self.kaggle.datasets[self.ref].latest.files()}
+        assert found == {"bars.bin": content.encode() * 20, "fingerprint.json": fingerprint(content)}
+
+    def given(self, content: str = "one") -> None:
+        """Put the dataset there without the client."""
+        body = {"bars.bin": content.encode() * 20, "fingerprint.json": fingerprint(content)}
+        self.kaggle.add_dataset(self.ref, body)
+
+    # -- kernels
+
+    @property
+    def kernel(self) -> str:
+        return f"tester/row-{self.number:03d}-train"
+
+    def kernel_folder(self, source: str = "print(1)", **metadata: Any) -> Path:
+        return write_kernel(self.root / f"kernel-{self.number}", self.kernel, source, **metadata)
+
+    def push(self, **metadata: Any) -> Any:
+        return self.client.push_kernel(self.kernel_folder(**metadata))
+
+    def runs(self) -> int:
+        """Return how often this row's kernel was started."""
+        kernel = self.kaggle.kernels.get(self.kernel)
+        return len(kernel.sessions) if kernel else 0
+
+    def out(self) -> Path:
+        return self.root / f"out-{self.number}"
+
+    def fetch(self) -> None:
+        """Fetch, and check that exactly the run's files are there."""
+        self.client.fetch_outputs(DONE, self.out())
+        assert tree(self.out()).keys() == {*OUTPUTS, "manifest.json"}
+        assert {name: tree(self.out())[name] for name in OUTPUTS} == OUTPUTS
+
+
+DONE = "tester/done-train"
+
+
+def fingerprint(content: str) -> bytes:
+    return json.dumps({"content_hash": content}).encode()
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@dataclass(frozen=True)
+class Row:
+    area: str
+    injected: str
+    sees: str
+    ends: str
+    act: Callable[[Scene], None]
+
+
+ROWS: list[Row] = []
+MENDED = ("a file is cut off halfway",)  # a newer client resumes it by itself
+
+
+def row(area: str, injected: str, sees: str, ends: str) -> Callable[..., None]:
+    """Add a failure: how it is injected, a text that the user sees, and how it ends."""
+
+    def add(act: Callable[[Scene], None]) -> None:
+        ROWS.append(Row(area, injected, sees, ends, act))
+
+    return add
+
+
+ERROR = "error, nothing was started or changed"
+NAMED = "error that says how to stop the run which started"
+
+# -- login
+
+
+@row("Login", "no credentials at all", "a Kaggle login required, found none", ERROR)
+def _(s: Scene) -> None:
+    s.client = s.login("none")
+    assert s.client.owner() is None
+    with s.refused("login"):
+        s.publish()
+    assert s.kaggle.requests == []
+
+
+@row(
+    "Login",
+    "a token that Kaggle does not know",
+    "credentials that work required, found KAGGLE_API_TOKEN",
+    ERROR,
+)
+def _(s: Scene) -> None:
+    with s.refused("login"):
+        s.login("bad", KAGGLE_API_TOKEN=TOKEN).owner()
+
+
+@row("Login", "a bad token beside a good kaggle.json", "one working way to log in required", ERROR)
+def _(s: Scene) -> None:
+    client = s.login("mixed")
+    home = s.root / f"home-mixed-{s.number}"
+    key = {"username": "tester", "key": s.kaggle.rules.key}
+    (home / ".kaggle" / "kaggle.json").write_text(json.dumps(key))
+    (home / ".kaggle" / "access_token").write_text(TOKEN)
+    client = s.login("mixed")
+    with s.refused("login"):
+        client.owner()
+
+
+@row("Login", "a kaggle.json that is not JSON", "kaggle.json, which the client or Kaggle refuses", ERROR)
+def _(s: Scene) -> None:
+    s.login("damaged")
+    (s.root / f"home-damaged-{s.number}" / ".kaggle" / "kaggle.json").write_text(f"key = {KEY}")
+    with s.refused("login"):
+        s.login("damaged").owner()
+
+
+@row("Login", "KAGGLE_USERNAME without KAGGLE_KEY", "found KAGGLE_USERNAME, which the client", ERROR)
+def _(s: Scene) -> None:
+    with s.refused("login"):
+        s.login("half", KAGGLE_USERNAME="tester").owner()
+
+
+@row("Login", "a wrong key (HTTP 401)", "Kaggle refused the login", ERROR)
+def _(s: Scene) -> None:
+    s.client = s.login("wrong", KAGGLE_USERNAME="tester", KAGGLE_KEY=KEY)
+    with s.refused("login"):
+        s.publish()
+    assert s.ref not in s.kaggle.datasets
+
+
+@row("Login", "503 when the token is checked", "Kaggle could not check the token", "asked again, goes on")
+def _(s: Scene) -> None:
+    s.kaggle.fault("IntrospectToken", Status(503), Status(503))  # the client asks twice
+    assert s.login("token", auth="token").owner() == "tester"
+
+
+@row("Login", "the login ends during the work (401, OAuth after 12 h)", "~/.kaggle/access_token", ERROR)
+def _(s: Scene) -> None:
+    s.kaggle.fault("GetDatasetStatus", Status(401))
+    with s.refused("login"):
+        s.publish()
+
+
+@row("Login", "VERBOSE=1, with which the client prints tokens", "Kaggle had an error", "taken out, goes on")
+def _(s: Scene) -> None:
+    s.given()
+    s.kaggle.fault("GetDatasetStatus", Status(503, "Service Unavailable"))
+    assert s.login("verbose", auth="token", VERBOSE="1").dataset_version(s.ref) == 1
+
+
+@row(
+    "Login",
+    "the client cannot start (module six is absent)",
+    "run pip install -r requirements/run.txt",
+    ERROR,
+)
+def _(s: Scene) -> None:
+    stub = s.root / "stub" / "kaggle"
+    stub.mkdir(parents=True)
+    (stub / "__init__.py").write_text("import six_is_absent")
+    with s.refused("client"):
+        s.login("stub", auth="legacy", python=PLAIN, PYTHONPATH=str(stub.parent)).owner()
+
+
+# -- answers that may be asked for again
+
+
+def asked_again(injected: str, sees: str, *faults: Any, **settings: Any) -> None:
+    @row("Polling", injected, sees, "asked again after a pause, goes on")
+    def _(s: Scene) -> None:
+        s.given()
+        s.client = s.new_client(s.env, **settings)
+        s.kaggle.fault("GetDatasetStatus", *faults)
+        assert s.client.dataset_version(s.ref) == 1
+        assert len(s.kaggle.calls("GetDatasetStatus")) == len(faults) + 1
+
+
+asked_again("429", "Kaggle asks for fewer calls", Status(429, "Too Many Requests"))
+asked_again("429 as an error page", "Kaggle asks for fewer calls", Status(429, HTML, html=True))
+asked_again("503 as an error page", "Kaggle had an error", Status(503, HTML, html=True))
+asked_again("500, an unknown text", "success required, found the client's", Status(500, "oops"))
+asked_again("the connection drops", "the connection broke", Drop())
+asked_again("a page of HTML with status 200", "Kaggle had an error", Status(200, HTML, html=True))
+asked_again("silence", "Kaggle did not answer in time", Silence(60.0), timeout_s=2.0)
+asked_again("a status that the client does not know", "'NEVER_SEEN'", Body({"status": "NEVER_SEEN"}))
+
+
+@row("Polling", "503 without end", "nothing was lost: repeat the command", "error after 5 tries")
+def _(s: Scene) -> None:
+    s.kaggle.fault("GetDatasetStatus", *[Status(503, "Service Unavailable")] * 5)
+    with s.refused("server"):
+        s.client.dataset_version(s.ref)
+    assert len(s.kaggle.calls("GetDatasetStatus")) == 5
+
+
+# -- publishing
+
+
+@row("Publishing", "an error in the body of an answer, or `{}`, exit status 0", "creation error: no room",
+     "sent again, goes on")  # fmt: skip
+def _(s: Scene) -> None:
+    s.kaggle.fault("CreateDataset", Body({"status": "error", "error": "no room"}), Body({}))
+    assert s.publish() == 1
+
+
+@row("Publishing", "an upload gets 403, another stops halfway and expires: the client leaves files out, exit status 0",
+     "a file did not arrive: 'Upload unsuccessful", "sent again: the last version lacks no file")  # fmt: skip
+def _(s: Scene) -> None:
+    s.kaggle.fault("blob", Status(403), Partial(5), Status(404))
+    assert s.publish() in (1, 2)  # 2.2.5 creates nothing, 2.2.4 a version without the files
+
+
+@row("Publishing", "an upload stops halfway, then its connection drops", "sending 2 files",
+     "the client resumes, goes on")  # fmt: skip
+def _(s: Scene) -> None:
+    s.kaggle.fault("blob", Partial(5), Drop())
+    assert s.publish() == 1
+
+
+@row(
+    "Publishing",
+    "silence during an upload",
+    "Kaggle did not answer in time",
+    "stopped and sent again, goes on",
+)
+def _(s: Scene) -> None:
+    s.client = s.new_client(s.env, timeout_s=3.0)
+    s.kaggle.fault("blob", Silence(60.0))
+    assert s.publish() == 1
+
+
+@row(
+    "Publishing",
+    "429 to the start of an upload, ten times",
+    "Kaggle asks for fewer calls",
+    "sent again, goes on",
+)
+def _(s: Scene) -> None:
+    s.kaggle.fault("StartBlobUpload", *[Status(429, "Too Many Requests", retry_after=0)] * 10)
+    assert s.publish() == 1
+
+
+@row("Publishing", "the answer to the creation is lost after it took effect", "try 1 of 3 failed",
+     "recognised by its fingerprint: one version")  # fmt: skip
+def _(s: Scene) -> None:
+    s.kaggle.fault("CreateDataset", Drop(processed=True))
+    assert s.publish() == 1
+
+
+@row("Publishing", "a failed upload, then other content of the same size and time (the client would send the old)",
+     "the metadata was refused", "error; the repeated call sends the new content")  # fmt: skip
+def _(s: Scene) -> None:
+    s.given("old")
+    s.kaggle.fault("CreateDatasetVersion", Status(400, "Invalid note"))
+    with s.refused("metadata"):
+        s.client.publish_dataset(s.at_one_time("aaa"), "aaa", "note")
+    s.client.publish_dataset(s.at_one_time("bbb"), "bbb", "note")
+    s.holds("bbb")
+
+
+@row("Publishing", "403 to a new version: the one before is still processed",
+     "the version before is processed, or not yours", "sent again, goes on")  # fmt: skip
+def _(s: Scene) -> None:
+    s.given("old")
+    s.kaggle.fault("CreateDatasetVersion", Status(403, "Permission 'datasets.update' was denied"))
+    assert s.publish() == 2
+
+
+@row(
+    "Publishing",
+    "`ready`, but of the version before",
+    "not yet: ready, version 1",
+    "waits for the new number",
+)
+def _(s: Scene) -> None:
+    s.given("old")
+    stale = Body({"ref": s.ref, "currentVersionNumber": 1})
+    s.kaggle.fault("GetDataset", stale, stale, stale)
+    assert s.publish() == 2
+
+
+@row(
+    "Publishing",
+    "new number, but the old files are still served",
+    "the fingerprint shown is old",
+    "waits for the new",
+)
+def _(s: Scene) -> None:
+    s.given("old")
+    s.kaggle.fault("DownloadDataset", *[Body({"content_hash": "old"})] * 2)
+    assert s.publish() == 2
+
+
+@row("Publishing", "the status is not known yet (`{}`)", "not yet: not_yet_persisted", "waits, goes on")
+def _(s: Scene) -> None:
+    s.given("old")
+    s.kaggle.fault("GetDatasetStatus", Body({}))
+    assert s.publish() == 2
+
+
+@row(
+    "Publishing",
+    "a version that is processed without end",
+    "found blobs_received",
+    "error after a time limit",
+)
+def _(s: Scene) -> None:
+    s.given()
+    s.client = s.new_client(s.env)
+    s.client.ready_s = 0.0
+    s.kaggle.fault("GetDatasetStatus", BUSY)
+    with s.refused("ended"):
+        s.publish()
+    assert s.publish() == 1  # repeated: nothing is uploaded twice
+    assert s.kaggle.calls("blob") == []
+
+
+@row("Publishing", "the platform fails to process the version", "found failed, version 1",
+     "error; repeated, it is sent anew")  # fmt: skip
+def _(s: Scene) -> None:
+    s.given("old")
+    s.kaggle.fault("GetDatasetStatus", Body({"status": "READY"}), Body({"status": "FAILED"}))
+    s.kaggle.fault("GetDataset", *[Body({"ref": s.ref, "currentVersionNumber": 1})] * 2)
+    with s.refused("ended"):
+        s.publish()
+
+
+@row("Publishing", "keywords that do not exist (the client then prints nothing else)", "not valid tags",
+     "recognised by its fingerprint")  # fmt: skip
+def _(s: Scene) -> None:
+    s.given("old")
+    assert s.publish(keywords=["nonsense"]) == 2
+
+
+@row("Publishing", "the address of the fingerprint has expired", "the address of a file has expired",
+     "asked again; nothing is uploaded")  # fmt: skip
+def _(s: Scene) -> None:
+    s.given()
+    s.kaggle.fault("download", Expired())
+    assert s.publish() == 1
+    assert s.kaggle.calls("StartBlobUpload") == []
+
+
+@row("Publishing", "the name of a deleted dataset (500)", "name stays reserved once it was deleted", ERROR)
+def _(s: Scene) -> None:
+    s.kaggle.platform.shelf.deleted.add(s.ref)
+    s.client = s.new_client(s.env, tries=1)
+    with s.refused("server"):
+        s.publish()
+
+
+@row("Publishing", "a title of 3 letters", "the metadata was refused", ERROR)
+def _(s: Scene) -> None:
+    with s.refused("metadata"):
+        s.publish(title="abc")
+    assert s.kaggle.calls("StartBlobUpload") == []
+
+
+def not_published(injected: str, sees: str, spoil: Callable[[Path], object]) -> None:
+    @row("Publishing", injected, sees, ERROR)
+    def _(s: Scene) -> None:
+        folder = s.folder()
+        spoil(folder)
+        with s.refused("metadata"):
+            s.client.publish_dataset(folder, "one", "note")
+        assert s.kaggle.requests == []
+
+
+not_published(
+    "a folder in the folder (the client leaves it out)", "a flat folder", lambda f: (f / "sub").mkdir()
+)
+not_published("a .pt file (the platform unpacks it)", "found m.pt", lambda f: (f / "m.pt").touch())
+not_published("INSERT_OWNER in the metadata", "an id tester/ and", lambda f: (f / "dataset-metadata.json").write_text(
+    '{"id": "INSERT_OWNER/x-data"}'))  # fmt: skip
+not_published("a fingerprint of other content", "fingerprint.json with 'one' required, found two",
+              lambda f: (f / "fingerprint.json").write_bytes(fingerprint("two")))  # fmt: skip
+
+# -- pushing
+
+
+def not_pushed(injected: str, sees: str, kind: str, **metadata: Any) -> None:
+    @row("Pushing", injected, sees, ERROR)
+    def _(s: Scene) -> None:
+        with s.refused(kind):
+            s.push(**metadata)
+        assert s.kaggle.calls("SaveKernel") == []
+
+
+not_pushed(
+    "a title that makes another name (later: 403 on status)",
+    "a title that makes",
+    "metadata",
+    title="other name",
+)
+not_pushed("a stale id_no", "no id_no required, found 17", "metadata", id_no=17)
+not_pushed("a notebook that is not JSON", "a JSON object required", "metadata", code_file="k.ipynb")
+not_pushed("a notebook above 900 kB", "a text below 900,000 bytes", "too_large", source="#" * 900_001)
+not_pushed("a data source that does not exist", "found none that you can read", "sources",
+           dataset_sources=["tester/never-made"])  # fmt: skip
+not_pushed("a kernel source without a COMPLETE run", "kernel tester/never-ran, COMPLETE required", "sources",
+           kernel_sources=["tester/never-ran"])  # fmt: skip
+
+
+@row(
+    "Pushing",
+    "a data source that is not ready (it would be mounted in its old version)",
+    "found blobs_received",
+    ERROR,
+)
+def _(s: Scene) -> None:
+    s.given()
+    s.kaggle.fault("GetDatasetStatus", BUSY)
+    with s.refused("sources"):
+        s.push(dataset_sources=[s.ref])
+    assert s.runs() == 0
+
+
+@row("Pushing", "a run of this kernel is active", "no active run required, found RUNNING", ERROR)
+def _(s: Scene) -> None:
+    s.kaggle.fault("GetKernelSessionStatus", Body({"status": "RUNNING"}))
+    with s.refused("active"):
+        s.push()
+    assert s.runs() == 0
+
+
+def push_refused(injected: str, sees: str, kind: str, answer: Any, ends: str = ERROR) -> None:
+    @row("Pushing", injected, sees, ends)
+    def _(s: Scene) -> None:
+        s.kaggle.fault("SaveKernel", answer)
+        with s.refused(kind):
+            s.push()
+        assert (len(s.kaggle.calls("SaveKernel")), s.runs()) == (1, 0)  # never two runs by accident
+
+
+push_refused("two GPU runs are active, exit status 0", "two GPU runs are active, the limit", "gpu_busy",
+             Body({"error": "Maximum batch GPU session count of 2 reached."}))  # fmt: skip
+push_refused("the week's GPU hours are used up, exit status 0", "wait for Saturday 00:00 UTC", "quota",
+             Body({"error": "You have used all of your weekly GPU quota."}))  # fmt: skip
+push_refused("no phone verification", "verify it at kaggle.com/settings", "phone",
+             Body({"error": "Please verify your phone number."}))  # fmt: skip
+push_refused("409", "give kernel and datasets different names", "conflict", Status(409, "Conflict"))
+push_refused("404 Notebook not found", "remove id_no", "absent", Status(404, "Notebook not found"))
+push_refused("the platform counts more than 1 MB", "move data out of it", "too_large",
+             Status(400, "kernel source must be less than 1 megabytes"))  # fmt: skip
+push_refused("503", "Kaggle had an error", "server", Status(503, "Service Unavailable"))
+push_refused("`{}`, exit status 0", "successfully pushed", "unknown", Body({}))
+push_refused("sources that Kaggle leaves out, exit status 0", "that Kaggle left out [('dataset', \"['tester/gone']\")]",
+             "sources",
+             Body({"versionNumber": 1, "url": "U", "invalidDatasetSources": ["tester/gone"]}), NAMED)  # fmt: skip
+push_refused("the kernel is filed under another name", "the run at this name required", "elsewhere",
+             Body({"versionNumber": 1, "url": "https://www.kaggle.com/code/tester/other"}), NAMED)  # fmt: skip
+
+
+@row("Pushing", "429", "Kaggle asks for fewer calls", "pushed again: one run")
+def _(s: Scene) -> None:
+    s.kaggle.fault("SaveKernel", Status(429, "Too Many Requests"))
+    assert s.push().version == 1
+    assert s.runs() == 1
+
+
+@row(
+    "Pushing",
+    "the answer is lost after the push took effect",
+    "was lost, but it took effect",
+    "recognised: one run",
+)
+def _(s: Scene) -> None:
+    s.kaggle.fault("SaveKernel", Drop(processed=True))
+    pushed = s.push()
+    assert (pushed.ref, pushed.version, s.runs()) == (s.kernel, None, 1)
+
+
+@row("Pushing", "Kaggle stores another machine (CPU, P100) and internet", "machine_shape '' instead of 'NvidiaTeslaT4'",
+     "error that names the run which started")  # fmt: skip
+def _(s: Scene) -> None:
+    stored = {"ref": s.kernel, "isPrivate": True, "enableInternet": True}
+    blob = {"source": "1", "language": "python", "kernelType": "script", "slug": "x"}
+    s.kaggle.fault("GetKernel", Body({"metadata": stored, "blob": blob}))
+    with s.refused("stored"):
+        s.push(machine_shape="NvidiaTeslaT4", enable_gpu=True)
+    assert "enable_internet True instead of False" in s.seen[-1]
+    assert s.runs() == 1
+
+
+@row(
+    "Pushing",
+    "what was stored cannot be read",
+    "what was stored could not be read",
+    "goes on, saying so: one run",
+)
+def _(s: Scene) -> None:
+    s.client = s.new_client(s.env, tries=2)
+    s.kaggle.fault("GetKernel", *[Body({})] * 2)
+    assert s.push().version == 1
+    assert s.runs() == 1
+
+
+# -- following
+
+
+@row(
+    "Following",
+    "403 (or 401) on status and log: wrong name or account",
+    "no such kernel, or not yours",
+    ERROR,
+)
+def _(s: Scene) -> None:
+    with s.refused("denied"):
+        s.client.kernel_status("tester/never-pushed")
+
+
+@row("Following", "429, then 500, then a dropped connection", "try 3 of 5 failed", "asked again, goes on")
+def _(s: Scene) -> None:
+    s.kaggle.fault("GetKernelSessionStatus", Status(429), Status(500), Drop())
+    assert s.client.kernel_status(DONE) == ("COMPLETE", "")
+
+
+@row("Following", "a run that failed, exit status 0", "Your notebook was stopped", "reported with its reason")
+def _(s: Scene) -> None:
+    s.kaggle.fault(
+        "GetKernelSessionStatus", Body({"status": "ERROR", "failureMessage": "Your notebook was stopped."})
+    )
+    status = s.client.kernel_status(DONE)
+    assert status == ("ERROR", "Your notebook was stopped.")
+    s.say(status.failure)
+
+
+@row("Following", "a log of single lines, one of them damaged", "second", "the whole records are returned")
+def _(s: Scene) -> None:
+    lines = ['{"stream_name": "stdout", "time": 1, "data": "first"}', '{"stream_na', ',{"data": "second"}']
+    s.kaggle.fault("ListKernelSessionOutput", Body({"log": "\n".join(lines)}))
+    records = s.client.kernel_log(DONE)
+    assert [record["data"] for record in records] == ["first", "second"]
+    s.say(records[1]["data"])
+
+
+# -- fetching
+
+
+def fetched_again(injected: str, sees: str, where: str, *faults: Any) -> None:
+    @row("Fetching", injected, sees, "fetched again, every hash is right")
+    def _(s: Scene) -> None:
+        s.kaggle.fault(where, *faults)
+        s.fetch()
+
+
+fetched_again(
+    "the manifest's address has expired (the client saves the error page)", "try 1 of 5", "output", Expired()
+)
+fetched_again("429 to the listing", "Kaggle asks for fewer calls", "ListKernelSessionOutput", Status(429))
+fetched_again("`{}` to the listing", "a manifest.json among the outputs", "ListKernelSessionOutput", Body({}))
+
+
+def file_fetched_again(injected: str, fault: Any) -> None:
+    @row(
+        "Fetching",
+        injected,
+        "every file of the manifest required, found",
+        "fetched again, every hash is right",
+    )
+    def _(s: Scene) -> None:
+        s.out().mkdir()
+        (s.out() / "summary.json").write_bytes(OUTPUTS["summary.json"])
+        original = s.client._fetch_files
+        s.client._fetch_files = lambda *a: (  # type: ignore[method-assign]
+            setattr(s.client, "_fetch_files", original), s.kaggle.fault("output", fault), original(*a))  # fmt: skip
+        s.fetch()
+        assert all("summary" not in r.path for r in s.kaggle.calls("output"))  # right already
+
+
+file_fetched_again(
+    "the address of a file has expired (the client saves the error page, exit status 0)", Expired()
+)
+file_fetched_again("a file is cut off halfway", Partial(1))
+
+
+@row("Fetching", "a file stays wrong", "1 absent or wrong, first model.bin", "error; the folder is as it was")
+def _(s: Scene) -> None:
+    s.out().mkdir()
+    (s.out() / "model.bin").write_bytes(b"mine")
+    (s.out() / "summary.json").write_bytes(OUTPUTS["summary.json"])
+    path = s.kaggle.session(DONE).working / "model.bin"
+    path.write_bytes(b"not this")
+    s.client = s.new_client(s.env, tries=2)
+    with s.refused("content"):
+        s.client.fetch_outputs(DONE, s.out())
+    path.write_bytes(OUTPUTS["model.bin"])
+    assert tree(s.out()) == {"model.bin": b"mine", "summary.json": OUTPUTS["summary.json"]}
+    assert [p for p in s.root.iterdir() if p.name.startswith(".")] == []
+    s.fetch()  # a newer file of the user's that is wrong is replaced
+
+
+@row("Fetching", "a file name with .. in the listing", "stays inside", "never asked for")
+def _(s: Scene) -> None:
+    listing = {"files": [{"fileName": "../escaped.txt", "url": f"{s.kaggle.url}/output/x"}]}
+    s.kaggle.fault("ListKernelSessionOutput", Body(listing))
+    s.fetch()
+    assert not (s.root / "escaped.txt").exists()
+    assert all("/output/x" not in r.path for r in s.kaggle.calls("output"))
+    s.say("stays inside")
+
+
+@row(
+    "Fetching",
+    "a file name with .. in the manifest",
+    "a whole manifest.json required",
+    "error; nothing is written",
+)
+def _(s: Scene) -> None:
+    path = s.kaggle.session(DONE).working / "manifest.json"
+    good = path.read_text()
+    path.write_text(
+        json.dumps({"files": {"../x": {"sha256": "0" * 64, "bytes": 1}}, "end": files.END_MARKER})
+    )
+    s.client = s.new_client(s.env, tries=2)
+    try:
+        with s.refused("content"):
+            s.fetch()
+    finally:
+        path.write_text(good)
+    assert not s.out().exists()
+
+
+@row(
+    "Fetching",
+    "a run that ended in ERROR or is not over",
+    "a run that is COMPLETE required, found ERROR",
+    ERROR,
+)
+def _(s: Scene) -> None:
+    s.kaggle.fault("ListKernelSessionOutput", Body({}))
+    s.kaggle.fault("GetKernelSessionStatus", Body({"status": "ERROR"}))
+    with s.refused("ended"):
+        s.fetch()
+    assert not s.out().exists()
+
+
+# -- quota, deletion
+
+
+def quota_unknown(injected: str, sees: str, *faults: Any) -> None:
+    @row("Quota", injected, sees, "goes on without")
+    def _(s: Scene) -> None:
+        s.client = s.new_client(s.env, tries=2)
+        s.kaggle.fault("GetAcceleratorQuotaStatistics", *faults)
+        s.say(f"quota: {s.client.quota()}")
+
+
+quota_unknown("`{}`", "quota: None", Body({}))
+quota_unknown("numbers are missing (a traceback)", "quota: None", *[Body({"gpuQuota": {}})] * 2)
+
+
+@row(
+    "Deleting",
+    "the answer is lost after the deletion took effect",
+    "the connection broke",
+    "recognised as done",
+)
+def _(s: Scene) -> None:
+    s.push()
+    s.kaggle.fault("DeleteKernel", Drop(processed=True))
+    s.client.delete_kernel(s.kernel)
+    assert s.kernel not in s.kaggle.kernels
+
+
+# -- the rows as tests, and as a page
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    root = tmp_path_factory.mktemp("failures")
+    with KaggleStandin(root / "platform") as kaggle:
+        scene = Scene(kaggle, root)
+        kernel = write_kernel(root / "done", DONE, WRITES_OUTPUTS)
+        scene.shared.push_kernel(kernel)
+        assert scene.shared.owner() == "tester"  # remembered
+        kaggle.wait_status(DONE, "COMPLETE")
+        yield scene
+
+
+@pytest.mark.parametrize("failure", ROWS, ids=lambda r: f"{r.area}-{r.injected}".replace(" ", "-")[:60])
+def test_failure_is_seen_and_nothing_is_lost(stage: Scene, failure: Row) -> None:
+    stage.start()
+    began = time.monotonic()
+    failure.act(stage)
+    text = "\n".join(stage.seen)
+    assert failure.sees in text or ("KAGGLE_CLIENT_PYTHON" in os.environ and failure.injected in MENDED)
+    assert stage.kaggle.faults.pending() == {}
+    assert failure.ends.startswith("error") == bool(stage.kind)
+    for secret in (KEY, TOKEN, stage.kaggle.rules.key, stage.kaggle.rules.token):
+        assert secret not in text
+    assert time.monotonic() - began < 30.0
+
+
+def page() -> str:
+    """Return docs/kaggle-failures.md."""
+    lines = [
+        "# What can fail on Kaggle, and what you see",
+        "",
+        "Made from the tests, which cause each failure with the real `kaggle` client and a local platform, and read",
+        "from that platform's state that nothing was lost. *error* means exit status 2 with the text shown, which",
+        "goes on to say what to do; everything else ends with status 0. Any command can be repeated after any error.",
+        "",
+        "`python -m tests.kaggle.test_failures` writes this page anew.",
+    ]
+    for area in dict.fromkeys(r.area for r in ROWS):
+        lines += ["", f"## {area}", "", "| what fails | what you see (excerpt) | how it ends | lost |"]
+        lines += ["|---|---|---|---|"]
+        for r in (r for r in ROWS if r.area == area):
+            sees = r.sees.replace("|", "\\|")
+            lines.append(f"| {r.injected} | {sees} | {r.ends} | nothing |")
+    return "\n".join(lines) + "\n"
+
+
+def test_page_of_failures_is_current() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run: python -m tests.kaggle.test_failures"
+
+
+def test_table_has_at_least_forty_rows_and_none_twice() -> None:
+    assert len({(r.area, r.injected) for r in ROWS}) == len(ROWS) >= 40
+
+
+if __name__ == "__main__":
+    files.write_text(PAGE, page())

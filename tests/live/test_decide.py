@@ -1,0 +1,186 @@
+"""A live decision is the backtest's, bit for bit, at every bar of the test split."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sac_kernel.backtest import evaluation
+from sac_kernel.core.errors import CheckpointError, DataError
+from sac_kernel.features.indicators import Memory
+from sac_kernel.features.pipeline import FeaturePipeline
+from sac_kernel.live.decide import Decider, account
+from sac_kernel.market import engine
+from sac_kernel.market.engine import Acc
+from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.prices.pipeline import DataPipeline
+from sac_kernel.prices.processed_file import write_processed
+from tests.conftest import make_bars, make_data
+from tests.use_models import lively_agent
+
+H1 = 3600
+
+
+def history_of(data):
+    return pd.concat([data.train["EURUSD"], data.val["EURUSD"]])
+
+
+@pytest.fixture(scope="module")
+def sample():
+    return DataPipeline().build()
+
+
+CONFIGS = {
+    1: TradingEnvConfig(),
+    2: TradingEnvConfig(decision_interval_min=120, impact=0.5, min_order=0.05),
+    3: TradingEnvConfig(
+        decision_interval_min=240, volatility_target=0.1, atr_risk=0.02, drawdown_stop=0.05, stop_loss_bps=40
+    ),
+}
+
+
+@pytest.mark.parametrize("agent_id", CONFIGS)
+def test_decisions_are_the_backtests_over_the_whole_test_split(agent_id, sample, tmp_path):
+    config = CONFIGS[agent_id]
+    agent, market = lively_agent(tmp_path / "agent.pt", sample, agent_id, config)
+    backtest = evaluation.validate(agent, market, config.initial_equity)
+
+    decider = Decider.from_checkpoint(tmp_path / "agent.pt", price_side="ask")
+    decider.follow(history_of(sample))
+    bars, targets, k = sample.test["EURUSD"], [], decider.interval_bars
+    state = np.zeros(len(Acc))
+    engine.reset(state, market.bars, market.par, 0, len(bars) - 1, config.initial_equity, 0.0)
+    seen = 0
+    while not state[Acc.TRUNCATED]:
+        t = int(state[Acc.T])
+        decision = decider.decide(bars.iloc[seen : t + 1], state)  # only what is closed by now
+        assert decision.open_time_utc == bars.index[t]
+        assert np.array_equal(decider.rows[-1], market.bars[t])
+        assert np.array_equal(decider.observed[-1], market.observed[t])
+        targets.append(decision.target)
+        seen = t + 1
+        engine.step(state, market.bars, market.par, decision.target)
+    assert k == {1: 1, 2: 2, 3: 4}[agent_id]
+    assert len(targets) == len(backtest.action) > 1100 / k
+    assert targets == backtest.action.tolist()
+    assert state[Acc.EQUITY] == backtest.equity[-1]
+    assert len(set(targets)) > len(targets) / 3
+    assert backtest.trades > 0.2 * len(targets)
+
+
+# -- features bar by bar
+
+
+def test_eight_instruments_in_stretches_give_the_features_of_one_pass():
+    names = ("EURUSD", "USDJPY", "GBPUSD", "USDCAD", "USDCHF", "EURGBP", "XAUUSD", "SPXUSD")
+    bars = {name: make_bars(2600, seed=i, bar_seconds=900) for i, name in enumerate(names)}
+    bars["SPXUSD"] = bars["SPXUSD"][np.random.default_rng(0).random(2600) > 0.1]  # pauses: it has an age
+    own = bars["EURUSD"].index
+
+    def part(first, end):
+        return {n: b[(b.index >= own[first]) & (b.index <= own[end - 1])] for n, b in bars.items()}
+
+    pipeline = FeaturePipeline(regimes=True)
+    whole = pipeline.run_full_pipeline(part(0, 1500), part(1500, 2000), part(2000, 2600))
+    with pytest.raises(CheckpointError, match="fitted pipeline"):
+        pipeline.extend(part(0, 10), Memory())
+    pipeline, memory, rows = FeaturePipeline.from_state(pipeline.state()), Memory(), []
+    for first, end in [(0, 1), (1, 2), (2, 1000), (1000, 2300), *((i, i + 1) for i in range(2300, 2600))]:
+        rows.append(pipeline.extend(part(first, end), memory))
+    streamed, known = np.concatenate(rows), np.concatenate(whole)
+    assert streamed.shape[1] == 29  # the regime and an age among them
+    warm = int(np.isnan(known[:, 0]).sum())
+    assert np.array_equal(streamed[warm:], known[warm:])
+
+
+# -- reasons and refusals
+
+
+@pytest.fixture
+def decider(tmp_path):
+    data = make_data(700)
+    lively_agent(
+        tmp_path / "agent.pt",
+        data,
+        1,
+        TradingEnvConfig(stop_loss_bps=50, take_profit_bps=100, price_side="bid"),
+    )
+    decider = Decider.from_checkpoint(tmp_path / "agent.pt")
+    decider.follow(history_of(data))
+    return decider, data.test["EURUSD"]
+
+
+def test_a_decision_says_size_levels_and_what_binds(decider):
+    decider, bars = decider
+    frozen = next(i for i, t in enumerate(bars.index) if t.tz_convert("America/New_York").hour == 16)
+    found = decider.decide(bars.iloc[: frozen + 1], account(equity=50_000.0))
+    close = bars["close"].iloc[frozen]
+    # The close of that bar, 17:00 New York, has the spread of its last second; bid bars.
+    assert found.exposure == found.target
+    assert found.notional == pytest.approx(50_000.0 * found.target, rel=1e-12)
+    assert found.units == pytest.approx(found.notional / close, rel=1e-4)
+    sign = np.sign(found.target)
+    assert found.stop_loss == pytest.approx(close * (1 - sign * 0.005), rel=2e-4)
+    assert found.take_profit == pytest.approx(close * (1 + sign * 0.01), rel=2e-4)
+    assert found.high_vol_prob is None
+    assert any("16:45 to 19:00" in text for text in found.limits)
+    state = account(equity=50_000.0)
+    state[Acc.HALTED_UNTIL] = np.inf
+    again = decider.decide(bars.iloc[: frozen + 1], state)
+    assert again.open_time_utc == bars.index[frozen]
+    assert again.limits[0] == "the account is halted until a person says otherwise"
+
+
+def test_a_feature_beyond_all_bars_before_is_named_with_its_range(decider):
+    decider, bars = decider
+    assert not decider.decide(bars.iloc[:1], account(equity=1e5)).out_of_range
+    jump = bars.iloc[1:2] * 1.2
+    found = decider.decide(jump, account(equity=1e5)).out_of_range
+    value, low, high = (
+        found["eurusd_bollinger_4h"] if "eurusd_bollinger_4h" in found else found["eurusd_return_1h"]
+    )
+    assert value > high > low
+
+
+def test_an_order_needs_the_account_as_the_agent_sees_it(decider):
+    decider, bars = decider
+    flat = decider.decide(bars.iloc[:30], account(equity=1e5))
+    long = decider.decide(bars.iloc[:30], account(equity=1e5, units=8e4, entry_price=1.0, bars_held=9))
+    assert flat.target != long.target
+
+
+def test_what_cannot_be_decided_on_is_refused(decider, tmp_path):
+    decider, bars = decider
+    with pytest.raises(DataError, match="bars of EURUSD are required, found GBPUSD"):
+        decider.decide({"GBPUSD": bars}, account(equity=1e5))
+    with pytest.raises(
+        DataError, match="closed bars of 3600 s in time order are required, found two 1800 s apart"
+    ):
+        decider.decide(make_bars(40, bar_seconds=1800, start=bars.index[0].isoformat()), account(equity=1e5))
+    decider.decide(bars.iloc[:3], account(equity=1e5))
+    with pytest.raises(DataError, match="an account that has begun"):
+        decider.follow(bars.iloc[3:5])
+    fresh = Decider.from_checkpoint(tmp_path / "agent.pt")
+    with pytest.raises(DataError, match="at least 48 bars before the account's first are required, found 0"):
+        fresh.decide(bars, account(equity=1e5))
+
+
+def test_the_price_side_must_be_known(tmp_path):
+    lively_agent(tmp_path / "agent.pt", make_data(700), 1, TradingEnvConfig())
+    with pytest.raises(DataError, match="price side"):
+        Decider.from_checkpoint(tmp_path / "agent.pt")
+
+
+def test_the_lines_of_the_page_run_as_they_stand(tmp_path, monkeypatch, capsys):
+    page = Path(__file__).resolve().parents[2] / "docs" / "use.md"
+    (lines,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    data = make_data(700)
+    write_processed(data, tmp_path / "data/processed/processed_data.h5")
+    (tmp_path / "outputs").mkdir()
+    lively_agent(tmp_path / "outputs/agent_1_best.pt", data, 1, TradingEnvConfig())
+    monkeypatch.chdir(tmp_path)
+    exec(compile(lines, str(page), "exec"), {})
+    last = data.test["EURUSD"].index[-1]
+    assert f"open_time_utc=Timestamp('{last:%Y-%m-%d %H:%M}" in capsys.readouterr().out

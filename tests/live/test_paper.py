@@ -1,0 +1,301 @@
+"""Paper trading is the backtest, whatever kills it on the way; journals, feeds and the kill switch."""
+
+import base64
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sac_kernel.backtest import evaluation
+from sac_kernel.core.errors import CheckpointError, DataError
+from sac_kernel.live import paper, paper_page
+from sac_kernel.live.feed import BarFiles, one_by_one
+from sac_kernel.live.journal import Journal
+from sac_kernel.market.engine import Acc, Info
+from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.prices.pipeline import DataPipeline
+from sac_kernel.prices.processed_file import write_processed
+from tests.conftest import make_bars
+from tests.use_models import lively_agent
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = {
+    1: TradingEnvConfig(),
+    3: TradingEnvConfig(
+        decision_interval_min=240,
+        stop_loss_bps=20,
+        take_profit_bps=30,
+        daily_loss_limit=0.004,
+        drawdown_stop=0.02,
+    ),
+}
+
+
+def write_csv(bars, path):
+    bars[["open", "high", "low", "close"]].to_csv(path, date_format="%Y-%m-%dT%H:%M:%S+00:00")
+
+
+def options(folder, journal, *more):
+    names = {"--model": "agent.pt", "--history": "data.h5", "--bars": "EURUSD.csv"}
+    paths = [part for name, file in names.items() for part in (name, str(folder / file))]
+    return [*paths, "--journal", str(journal), *more]
+
+
+def journal_of(folder):
+    lines = (folder / paper.JOURNAL_FILE).read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def sample():
+    return DataPipeline().build()
+
+
+@pytest.fixture(scope="module")
+def world(sample, tmp_path_factory):
+    """Folders with an agent, its data and a feed of the test split, and the backtest of each; by agent."""
+    worlds = {}
+    for agent_id, config in CONFIGS.items():
+        folder = tmp_path_factory.mktemp(f"agent_{agent_id}")
+        agent, market = lively_agent(folder / "agent.pt", sample, agent_id, config)
+        write_processed(sample, folder / "data.h5")
+        write_csv(sample.test["EURUSD"], folder / "EURUSD.csv")
+        worlds[agent_id] = folder, evaluation.validate(agent, market, config.initial_equity)
+    return worlds
+
+
+@pytest.fixture(scope="module")
+def uncut(world, tmp_path_factory):
+    """The journal of a replay that nothing interrupted, and its last printed line; by agent."""
+    out, said = {}, []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    paper.logger.addHandler(handler)
+    paper.logger.setLevel(logging.INFO)
+    for agent_id, (folder, _) in world.items():
+        target = tmp_path_factory.mktemp("uncut")
+        assert paper.main(options(folder, target, "--speed", "0")) == 0
+        out[agent_id] = (target / paper.JOURNAL_FILE).read_bytes(), said[-1]
+    paper.logger.removeHandler(handler)
+    return out
+
+
+@pytest.mark.parametrize("agent_id", CONFIGS)
+def test_a_replayed_feed_is_the_backtest(agent_id, world, uncut):
+    backtest = world[agent_id][1]
+    journal, last_said = uncut[agent_id]
+    lines = [json.loads(line) for line in journal.splitlines()][1:]
+    decided = [line for line in lines if "account" in line]
+    k = {1: 1, 3: 4}[agent_id]
+    assert len(lines) > 1100
+    assert [line["target"] for line in decided][: len(backtest.action)] == backtest.action.tolist()
+    # The backtest's records stand at the closes of its decisions; the last one is closed at cost.
+    equity = [line["equity"] for line in lines]
+    assert equity[k::k][: len(backtest.equity) - 1] == backtest.equity[:-1].tolist()
+    assert last_said == f"equity if closed at cost now: {backtest.equity[-1]:,.2f}"
+    assert backtest.trades > 100
+    if agent_id == 3:
+        assert any(line["halted"] for line in lines)
+        assert not all(line["halted"] for line in lines[-1000:])
+
+
+@pytest.mark.parametrize(("agent_id", "share"), [(1, 0.9), (3, 0.77)])
+def test_a_journal_cut_anywhere_goes_on_to_the_very_same_bytes(agent_id, share, world, uncut, tmp_path):
+    folder, whole = world[agent_id][0], uncut[agent_id][0]
+    header = whole.index(b"\n") + 1
+    (tmp_path / paper.JOURNAL_FILE).write_bytes(whole[: header + int(share * (len(whole) - header))])
+    assert paper.main(options(folder, tmp_path, "--speed", "0")) == 0
+    assert (tmp_path / paper.JOURNAL_FILE).read_bytes() == whole
+
+
+def test_kill_9_in_the_middle_and_the_same_command_again(world, uncut, tmp_path):
+    folder, path = world[3][0], tmp_path / paper.JOURNAL_FILE
+    command = [sys.executable, "-m", "sac_kernel.paper", *options(folder, tmp_path, "--speed", "1000")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    while process.poll() is None and (not path.is_file() or path.read_bytes().count(b"\n") < 800):
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert 800 <= path.read_bytes().count(b"\n") < 1100
+    assert uncut[3][0].startswith(path.read_bytes())
+    assert paper.main(options(folder, tmp_path, "--speed", "0")) == 0
+    assert path.read_bytes() == uncut[3][0]
+
+
+# -- what a session refuses
+
+
+@pytest.fixture
+def short(world, sample, tmp_path):
+    """A folder as agent 1's, with a feed of 60 bars, after one session over the first 40."""
+    folder = world[1][0]
+    bars = sample.test["EURUSD"].iloc[:60]
+    write_csv(bars.iloc[:40], tmp_path / "EURUSD.csv")
+    for name in ("agent.pt", "data.h5"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    assert paper.main(options(tmp_path, tmp_path, "--speed", "0")) == 0
+    write_csv(bars, tmp_path / "EURUSD.csv")
+    return tmp_path
+
+
+def opened(folder, *more):
+    return paper.open_session(paper._parser().parse_args(options(folder, folder, "--speed", "0", *more)))
+
+
+def test_a_grown_file_goes_on_where_the_session_was(short, uncut):
+    assert paper.main(options(short, short, "--speed", "0")) == 0
+    first = b"".join(uncut[1][0].splitlines(keepends=True)[:61])
+    assert (short / paper.JOURNAL_FILE).read_bytes() == first
+
+
+def test_the_page_is_the_journal_drawn(short):
+    lines = journal_of(short)
+    text = (short / paper.PAGE_FILE).read_text(encoding="utf-8")
+    assert '<meta http-equiv="refresh" content="15">' in text
+    assert "Paper account: EURUSD since 2017-10-23 08:00" in text
+    shown = re.findall(r"<tr><td>(\S+ \S+)<td>([\d.]+)<td>([\d,.]+)<td>(\S+)<td>(\S*)<td>", text)
+    assert len(shown) == 12
+    assert shown[0][0] == lines[-1]["open_time_utc"][:16].replace("T", " ")
+    assert shown[0][2:] == (
+        f"{lines[-1]['equity']:,.2f}", f"{lines[-1]['exposure']:+.3f}", f"{lines[-1]['target']:+.3f}"
+    )  # fmt: skip
+    assert "drift: 3 of 20 days" in text
+    # The account's own count of its costs, after it was restored from the journal.
+    account = opened(short).session.account
+    costs = paper_page.costs(lines[1:])
+    assert costs[-1] == pytest.approx(account.report()[Info.COSTS], rel=1e-12)
+    assert f"costs {costs[-1]:,.2f} " in text
+    assert costs[0] == 0.0
+    assert (np.diff(costs) >= 0).all()
+    png = base64.b64decode(re.search(r"base64,([^\"]+)", text)[1])
+    assert png.startswith(b"\x89PNG")
+
+
+def test_a_watched_file_has_its_page_while_it_waits(short):
+    """The page is written before the loop sleeps for the first time."""
+
+    def stop(_):
+        assert (short / paper.PAGE_FILE).stat().st_mtime_ns > before
+        raise KeyboardInterrupt
+
+    before = (short / paper.PAGE_FILE).stat().st_mtime_ns
+    session = opened(short)
+    with session.session.journal, pytest.raises(KeyboardInterrupt):
+        paper.follow(session, None, stop)
+    assert len(journal_of(short)) == 1 + 60  # what came while nobody looked
+
+
+def test_other_terms_than_the_journals_are_refused_by_name(short):
+    with pytest.raises(CheckpointError, match=r"start_equity was 100000.0, is 5000.0"):
+        opened(short, "--equity", "5000")
+
+
+def test_a_bar_that_was_revised_since_is_refused_by_time(short):
+    text = (short / "EURUSD.csv").read_text(encoding="utf-8").splitlines()
+    time_, open_, high, low, close = text[20].split(",")
+    text[20] = f"{time_},{open_},{float(high) + 0.001},{low},{close}"
+    (short / "EURUSD.csv").write_text("\n".join(text) + "\n", encoding="utf-8")
+    with pytest.raises(CheckpointError, match=f"the first difference at {time_[:10]}"):
+        opened(short)
+
+
+def test_a_line_in_the_middle_that_is_no_line_is_refused_by_number(tmp_path):
+    with Journal(tmp_path / "j") as journal:
+        journal.append({"a": 1})
+        journal.append({"b": 2.5})
+    assert Journal(tmp_path / "j").lines == [{"a": 1}, {"b": 2.5}]
+    (tmp_path / "j").write_bytes(b'{"a":1}\n{"a\n{"b":2}\n')
+    with pytest.raises(CheckpointError, match="line 2"):
+        Journal(tmp_path / "j")
+
+
+def test_a_torn_last_line_is_cut_off_and_written_over(tmp_path):
+    path = tmp_path / "j"
+    path.write_bytes(b'{"a":1}\n{"b":')
+    with Journal(path) as journal:
+        assert (journal.lines, journal.torn_bytes) == ([{"a": 1}], 5)
+        journal.append({"b": 2})
+    assert path.read_bytes() == b'{"a":1}\n{"b":2}\n'
+
+
+# -- the kill switch
+
+
+def test_the_kill_file_flattens_at_the_next_open_for_good(short):
+    session, feed, after, _ = opened(short)
+    held = []
+    for i, bars in enumerate(feed.replay(after)):
+        if i == 5:
+            (short / paper.KILL_FILE).touch()
+        session.take(bars)
+        held.append(session.account.now[Acc.UNITS])
+    assert all(held[:6])
+    assert not any(held[6:])
+    session.journal.close()
+    lines = journal_of(short)
+    assert [line["halted"] for line in lines[41:]] == [False] * 5 + [True] * 15
+    # It stays so in the next session, the file gone or not.
+    (short / paper.KILL_FILE).unlink()
+    again = opened(short).session
+    assert again.account.now[Acc.HALTED_UNTIL] == np.inf
+    again.journal.close()
+
+
+def test_limits_bind_an_agent_that_was_trained_without(short, tmp_path):
+    (short / paper.JOURNAL_FILE).unlink()
+    session, feed, after, _ = opened(short, "--kill-loss", "0.0005")
+    for bars in feed.replay(after):
+        session.take(bars)
+    session.journal.close()
+    lines = journal_of(short)[1:]
+    first = next(i for i, line in enumerate(lines) if line["equity"] <= 100_000 * (1 - 0.0005))
+    assert 0 < first < 55
+    assert [line["halted"] for line in lines] == [i >= first for i in range(60)]
+    assert all(line["exposure"] == 0.0 for line in lines[first + 1 :])
+
+
+# -- feeds
+
+
+def test_a_tail_gives_each_bar_once_when_its_line_is_whole(tmp_path):
+    bars, path = make_bars(3000, bar_seconds=300), tmp_path / "EURUSD.csv"
+    write_csv(bars.iloc[:1200], path)
+    assert path.stat().st_size > 1 << 16  # only its end is read
+    feed = BarFiles(path, "EURUSD", (), "bid", None).tail(bars.index[1197])
+    got = [next(feed) for _ in range(3)]
+    assert [step and step["EURUSD"].index[0] for step in got] == [bars.index[1198], bars.index[1199], None]
+    write_csv(bars.iloc[:1202], path)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text[:-5], encoding="utf-8")
+    assert next(feed)["EURUSD"].index[0] == bars.index[1200]
+    assert next(feed) is None
+    assert next(feed) is None
+    path.write_text(text, encoding="utf-8")
+    step = next(feed)["EURUSD"]
+    assert step.index[0] == bars.index[1201]
+    assert step["close"].to_numpy() == bars["close"].to_numpy()[1201]
+    assert next(feed) is None
+    write_csv(bars, path)  # more at once than the end that is read
+    rest = [next(feed)["EURUSD"].index[0] for _ in range(1798)]
+    assert rest == list(bars.index[1202:])
+
+
+def test_the_others_bars_come_with_the_first_traded_bar_that_knows_them():
+    own, other = make_bars(4, weekends=False), make_bars(9, bar_seconds=1800, weekends=False)
+    steps = list(one_by_one({"EURUSD": own, "XAUUSD": other}, "EURUSD", own.index[0]))
+    assert [len(step["XAUUSD"]) for step in steps] == [3, 2, 2]
+    assert steps[1]["XAUUSD"].index[-1] == own.index[2]
+
+
+def test_a_tail_of_a_format_that_does_not_grow_is_refused(tmp_path):
+    (tmp_path / "EURUSD.parquet").touch()
+    with pytest.raises(DataError, match="replay other formats with --speed"):
+        next(BarFiles(tmp_path / "EURUSD.parquet", "EURUSD", (), "bid", None).tail())

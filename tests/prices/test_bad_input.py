@@ -1,0 +1,179 @@
+"""Bad input, one row each: the error says where, what was required, what was found and what to do.
+
+Every row is what a user would type, through the command that she would type it into, beside the outputs of an
+earlier run, which stay as they were.
+"""
+
+import re
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+import build_kernel
+from sac_kernel.experiment.trainer import main as train
+from sac_kernel.prices.processed_file import read_processed, write_processed
+from tests.conftest import make_bars, make_data
+
+TABLE = "train/EURUSD"
+
+
+def spoilt(change):
+    """Return how to spoil a good processed file in place."""
+
+    def write(path):
+        write_processed(make_data(1600), path)
+        with h5py.File(path, "r+") as file:
+            change(file[TABLE])
+
+    return write
+
+
+def price(name, value):
+    return spoilt(lambda table: table[name].__setitem__(5, value))
+
+
+def swap_times(table):
+    table["timestamp"][5:7] = table["timestamp"][5:7][::-1]
+
+
+def repeat_time(table):
+    table["timestamp"][6] = table["timestamp"][5]
+
+
+def truncated(path):
+    write_processed(make_data(1600), path)
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def other_layout(path):
+    with h5py.File(path, "w") as file:
+        file["EURUSD"] = np.ones((10, 4))
+
+
+def short(path):
+    write_processed(make_data(1600), path)
+
+
+# name of the row: how the file is made, then where, required, found, what to do
+FILES = {
+    "h5 missing": (lambda path: None, r"bars\.h5", "a processed_data.h5 is required", "found no file", "make"),
+    "h5 truncated": (truncated, r"bars\.h5", "a readable HDF5 file is required", "found: .*truncated", "again"),
+    "h5 of no bytes": (
+        lambda path: path.touch(), r"bars\.h5", "a readable HDF5 file is required", "found: ", "again",
+    ),
+    "h5 empty": (
+        lambda path: h5py.File(path, "w").close(), r"bars\.h5", r"the layout .* is required",
+        "found an empty file", "build",
+    ),
+    "h5 of another layout": (
+        other_layout, r"bars\.h5", r"the layout /train\|val\|test/<INSTRUMENT>/ is required", "found /EURUSD", "build",
+    ),
+    "NaN price": (price("close", np.nan), r"bars\.h5:/train/EURUSD", "finite prices", "found 1 bad", "correct"),
+    "price of 0": (price("low", 0.0), r"bars\.h5:/train/EURUSD", "prices above 0 required", "found 1 bad", "correct"),
+    "negative price": (price("low", -1.0), r"bars\.h5:/train/EURUSD", "prices above 0", "found 1 bad", "correct"),
+    "high < low": (price("high", 0.1), r"bars\.h5:/train/EURUSD", "high >= low required", "found 1 bad", "correct"),
+    "unsorted times": (
+        spoilt(swap_times), r"bars\.h5:/train/EURUSD", "increasing open times required", "found 1 bad", "correct",
+    ),
+    "duplicate times": (
+        spoilt(repeat_time), r"bars\.h5:/train/EURUSD", "unique open times required", "found 1 bad", "correct",
+    ),
+    "too few bars for one episode": (
+        short, "trading_env", r"3000 bars \(horizon\) .* are required", r"found \d+ of", "give more bars, or set",
+    ),
+}  # fmt: skip
+
+
+def said(pattern_parts, text):
+    """Whether the text has all parts, in this order: where, required, found, what to do."""
+    return re.search(".*".join(pattern_parts), text, re.DOTALL)
+
+
+@pytest.fixture
+def earlier(tmp_path):
+    """A folder with outputs of an earlier run."""
+    folder = tmp_path / "sortie de l'été"
+    (folder / "checkpoints").mkdir(parents=True)
+    for name in ("agent_1_best.pt", "manifest.json", "checkpoints/agent_1_ep5.pt"):
+        (folder / name).write_bytes(b"mine")
+    return folder
+
+
+def contents(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("row", FILES)
+def test_a_bad_file(tmp_path, earlier, row, caplog):
+    make, *parts = FILES[row]
+    path = tmp_path / "données du jour" / "bars.h5"
+    path.parent.mkdir()
+    make(path)
+    before = contents(earlier)
+    assert train(["--h5-path", str(path), "--output-dir", str(earlier), "--device", "cpu"]) == 2
+    assert said(parts, caplog.text), caplog.text
+    assert contents(earlier) == before
+
+
+@pytest.mark.parametrize(
+    ("row", "flags", "parts"),
+    [
+        (
+            "agent 7",
+            ["--agent-id", "7"],
+            ["agent_id must be one of 1 short-term, 2 medium, 3 swing", "got 7"],
+        ),
+        ("no episodes", ["--num-episodes", "0"], ["num_episodes must be > 0", "got 0"]),
+        ("an unknown device", ["--device", "gpu"], ["device must be auto, cpu, cuda", "got 'gpu'"]),
+        pytest.param(
+            "--device cuda without one",
+            ["--device", "cuda"],
+            ["cuda needs a CUDA device", "device='auto'"],
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device"),
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_bad_flag(tmp_path, earlier, row, flags, parts, caplog):
+    before = contents(earlier)
+    assert train(["--h5-path", str(tmp_path / "any.h5"), "--output-dir", str(earlier), *flags]) == 2
+    assert said(parts, caplog.text), caplog.text
+    assert contents(earlier) == before
+
+
+@pytest.mark.parametrize(
+    ("row", "setting", "parts"),
+    [
+        ("unknown parameter", "num_episode=5", ["unknown parameter 'num_episode'", "mean 'num_episodes'", "known:"]),
+        ("text for a number", "num_episodes=many", ["num_episodes must be int", "got 'many'"]),
+        ("fraction for a count", "num_episodes=2.5", ["num_episodes must be int", r"got 2\.5 \(float\)"]),
+        ("truth for a number", "num_episodes=True", ["num_episodes must be int", r"got True \(bool\)"]),
+        ("number for a list", "seeds=3", ["seeds must be a flat list of int", "got 3"]),
+        ("nested list", "seeds=[[1]]", [r"seeds\[0\] must be int", r"got \[1\]"]),
+        ("NaN", "sac_learning_rate=1e999", ["sac_learning_rate must be", "got"]),
+        ("agent 7", "agent_ids=[7]", ["agent_id must be one of", "3 swing", "got 7"]),
+        ("no equals sign", "num_episodes", ["--set: name=value is required", "got 'num_episodes'"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_a_bad_setting(row, setting, parts, capsys):
+    assert build_kernel.main(["--set", setting]) == 2
+    error = capsys.readouterr().err
+    assert said(parts, error), error
+
+
+@pytest.mark.parametrize("ends", [b"\n", b"\r\n"], ids=["unix", "windows"])
+def test_blanks_accents_and_windows_line_ends_are_no_bad_input(tmp_path, ends):
+    folder = tmp_path / "mes données à moi"
+    folder.mkdir()
+    text = make_bars(1600).rename_axis("time").to_csv(lineterminator="\n").encode()
+    (folder / "euro dollar é.csv").write_bytes(text.replace(b"\n", ends))
+    target = folder / "processed_data.h5"
+    config = build_kernel.DataConfig(
+        source="files", path=str(folder / "euro dollar é.csv"), price_side="bid", output_path=str(target)
+    )
+    build_kernel.DataPipeline(config).write()
+    closes = read_processed(target).train["EURUSD"]["close"].to_numpy()
+    assert np.array_equal(closes, make_bars(1600)["close"].to_numpy()[: len(closes)])

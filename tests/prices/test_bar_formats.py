@@ -1,0 +1,227 @@
+"""Bars are read as they are or refused with the place, what was required and what was found."""
+
+import importlib.metadata
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sac_kernel.core.errors import DataError, InputNotFoundError
+from sac_kernel.prices.ingest import formats
+from tests.conftest import make_bars
+
+HEADER = "open_time_utc,open,high,low,close\n"
+ROWS = (
+    "2017-01-02T00:00:00Z,1.10,1.12,1.09,1.11\n",
+    "2017-01-02T01:00:00Z,1.11,1.13,1.10,1.12\n",
+    "2017-01-02T02:00:00Z,1.12,1.14,1.11,1.13\n",
+)
+GOOD = HEADER + "".join(ROWS)
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_file(content, name="bars.csv"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write_file
+
+
+def check_is_the_good_one(table):
+    assert table.bars.index.tolist() == list(pd.date_range("2017-01-02", periods=3, freq="h", tz="UTC"))
+    assert table.bars.index.name == "open_time_utc"
+    assert table.bars.columns.tolist() == ["open", "high", "low", "close"]
+    assert table.bars["open"].tolist() == [1.10, 1.11, 1.12]
+    assert table.bars["high"].tolist() == [1.12, 1.13, 1.14]
+    assert table.bars["low"].tolist() == [1.09, 1.10, 1.11]
+    assert table.bars["close"].tolist() == [1.11, 1.12, 1.13]
+    assert table.bar_seconds == 3600
+    assert table.price_side == "bid"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        GOOD,
+        GOOD.replace("\n", "\r\n"),
+        "\ufeff" + GOOD,
+        GOOD.rstrip("\n"),
+        GOOD.replace(",", ", "),
+        GOOD.replace("T", " ").replace("Z", "+00:00"),
+        GOOD.replace("Z", "").replace("T", " "),
+        GOOD.replace("open_time_utc,open,high,low,close", "OPEN_TIME_UTC,Open,High,Low,Close"),
+        GOOD.replace("open_time_utc", "Time"),
+        GOOD.replace("T00:", "T02:").replace("T01:", "T03:").replace("T02:00:00Z,1.12", "T04:00:00Z,1.12")
+        .replace("Z", "+02:00"),
+    ],
+    ids=["plain", "windows", "bom", "no_end", "blanks", "offset", "naive", "case", "time", "plus_two"],
+)  # fmt: skip
+def test_a_csv_is_read_whatever_wrote_it(write, content):
+    check_is_the_good_one(formats.read_bars(write(content), "bid"))
+
+
+def test_a_csv_in_a_folder_with_blanks_and_accents_is_read(write):
+    check_is_the_good_one(formats.read_bars(write(GOOD, "un café propre/mes données.csv"), "bid"))
+
+
+def test_columns_are_found_by_name_not_by_place(write):
+    frame = pd.read_csv(write(GOOD))
+    frame["volume"] = 0
+    text = frame[["volume", "close", "low", "open_time_utc", "high", "open"]].to_csv(index=False)
+    check_is_the_good_one(formats.read_bars(write(text), "bid"))
+
+
+def test_times_without_an_offset_need_their_clock(write):
+    path = write(GOOD.replace("open_time_utc", "time").replace("Z", ""))
+    with pytest.raises(
+        DataError, match="the clock of times without an offset is required, got None; pass --clock"
+    ):
+        formats.read_bars(path, "bid")
+    check_is_the_good_one(formats.read_bars(path, "bid", clock="UTC"))
+
+
+@pytest.mark.parametrize("side", [None, "last", "BID"])
+def test_the_price_side_must_be_said(write, side):
+    expected = rf"bars\.csv: the price side \(bid, ask or mid\) is required, got {side!r}; pass --price-side"
+    with pytest.raises(DataError, match=expected):
+        formats.read_bars(write(GOOD), side)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(
+        InputNotFoundError, match=r"no\.csv: a file of bars is required, found no file; check"
+    ):
+        formats.read_bars(tmp_path / "no.csv", "bid")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "a comma-separated table with a header is required, found: No columns"),
+        (b"\xff\xfe\x00\x01\xd8", "a comma-separated table with a header is required, found: "),
+        (HEADER, "required, found"),
+        (HEADER + ROWS[0], "at least two bars with increasing times are required, found 1"),
+        (GOOD + "2017-01-02T03:00:00Z,1.1,1.2\n", "finite prices required, found 1 bad of 4 bars, first at bar 3"),
+        (GOOD + "2017-01-02T0\n", "ISO 8601 times are required .*found: Time data 2017-01-02T0 is not"),
+        (GOOD.replace("Z,1.11,1.13", "Z,,1.13"), r"finite prices required, found 1 bad of 3 bars, first at bar 1"),
+        (GOOD.replace("Z,1.11,1.13", "Z,1.11,inf"), "finite prices required, found 1 bad of 3"),
+        (GOOD.replace("1.09", "0"), r"prices above 0 required, found 1 bad of 3 bars, first at bar 0 .*low 0"),
+        (GOOD.replace("1.09", "-1.09"), "prices above 0 required, found 1 bad of 3"),
+        (GOOD.replace("1.13,1.10", "1.10,1.13"), r"high >= low required, found 1 bad of 3 .*high 1\.1, low 1\.13"),
+        (GOOD.replace("1.12,1.09,1.11", "1.12,1.09,1.125"), "high >= open and close required, found 1"),
+        (GOOD.replace("1.12,1.09,1.11", "1.12,1.105,1.11"), "low <= open and close required, found 1"),
+        (HEADER + ROWS[0] + ROWS[2] + ROWS[1], "increasing open times required, found 1 bad of 3 bars, first at bar 2"),
+        (HEADER + ROWS[0] + ROWS[1] + ROWS[1], "unique open times required, found 1 bad of 3 bars, first at bar 2"),
+        (GOOD.replace("1.11,1.13", "one,1.13"), "numbers are required in open, high, low, close, found: .*one"),
+        (GOOD.replace("low", "lo"), "columns open, high, low, close are required, low missing; found open_time_utc"),
+        (GOOD.replace("open_time_utc", "when"), r"a time column is required \(open_time_utc, .*found columns when"),
+        (GOOD.replace("2017-01-02T01", "02.01.2017 01"), "ISO 8601 times are required in column 'open_time_utc'"),
+        (GOOD.replace("2017-01-02T01:00:00Z", ""), "a time is required in every row, found none in line 3"),
+        (GOOD.replace("2017-", "1917-"), "open times from 1971 to 2100 required, found 3"),
+        (HEADER + "1483315200,1,1,1,1\n1483318800000,1,1,1,1\n", "Unix times of one unit from"),
+        ("timestamp;open;high;low;close\n2017;1;1;1;1\n", "ISO 8601 times are required"),
+    ],
+)  # fmt: skip
+def test_bad_bars_are_refused_with_file_requirement_and_finding(write, content, message):
+    with pytest.raises(DataError, match=rf"bars\.csv: .*{message}"):
+        formats.read_bars(write(content), "bid")
+
+
+@pytest.mark.filterwarnings(
+    "ignore:In a future version of pandas, parsing datetimes with mixed:FutureWarning"
+)
+def test_bars_under_several_offsets_are_refused(write):
+    content = GOOD.replace("T00:00:00Z", "T01:00:00+01:00").replace("Z", "+02:00")
+    with pytest.raises(DataError, match=r"bars\.csv: .*required.*found"):
+        formats.read_bars(write(content), "bid")
+
+
+def test_check_bars_counts_all_and_names_the_first():
+    bars = make_bars(50)
+    bars.iloc[[7, 9, 30], 1] = bars["low"].iloc[[7, 9, 30]] * 0.9
+    when = bars.index[7].isoformat().replace("+", r"\+")
+    expected = rf"here: high >= low required, found 3 bad of 50 bars, first at bar 7 \({when}: open 1\."
+    with pytest.raises(DataError, match=expected):
+        formats.check_bars(bars, "here")
+
+
+def test_check_bars_allows_flat_bars_and_holes():
+    bars = make_bars(300)
+    bars.iloc[5, :] = 1.1
+    formats.check_bars(bars.drop(bars.index[100:120]), "here")
+
+
+def test_check_bars_changes_nothing():
+    bars = make_bars(100)
+    before = bars.copy()
+    formats.check_bars(bars, "here")
+    pd.testing.assert_frame_equal(bars, before)
+
+
+def test_check_bars_refuses_an_empty_table():
+    with pytest.raises(DataError, match="here: bars are required, found an empty table"):
+        formats.check_bars(make_bars(10).iloc[:0], "here")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda bars: bars.reset_index(drop=True),
+        lambda bars: bars.tz_localize(None),
+        lambda bars: bars.drop(columns="low"),
+    ],
+    ids=["no_times", "naive", "no_low"],
+)
+def test_check_bars_refuses_a_table_of_another_form(spoil):
+    with pytest.raises(DataError, match=r"here: .*required.*found"):
+        formats.check_bars(spoil(make_bars(10)), "here")
+
+
+def test_bar_length_is_the_usual_distance_and_holes_may_be_longer():
+    bars = make_bars(300, bar_seconds=900)
+    assert formats.infer_bar_seconds(bars.drop(bars.index[50:60]), "here") == 900
+
+
+def test_a_bar_between_two_others_is_refused():
+    bars = make_bars(50)
+    half_hour = bars.iloc[[20]].shift(freq="30min")
+    both = pd.concat([bars, half_hour]).sort_index()
+    expected = "here: bars of one length are required, found mostly 3600 s apart but also 1800 s; resample"
+    with pytest.raises(DataError, match=expected):
+        formats.infer_bar_seconds(both, "here")
+
+
+def test_the_sample_is_the_real_one():
+    table = formats.read_sample()
+    bars = table.bars
+    assert len(bars) == 6225
+    assert (table.bar_seconds, table.price_side, table.clock) == (3600, "ask", "UTC")
+    assert bars.index[0] == pd.Timestamp("2017-01-01T22:00", tz="UTC")
+    # The file's first row reads 01.01.2017 22:00:00.000,1.05236,1.05253,1.05221,1.05227.
+    assert bars.iloc[0].tolist() == [1.05236, 1.05253, 1.05221, 1.05227]
+
+
+def test_the_sample_reads_day_before_month():
+    # 01.02.2017 is 1 February, a Wednesday with 24 bars; read month first, it would be 2 January.
+    path = next(f for f in importlib.metadata.files("gym-anytrading") if f.name == "FOREX_EURUSD_1H_ASK.csv")
+    lines = path.locate().read_text().splitlines()
+    row = next(line for line in lines if line.startswith("01.02.2017 10:00"))
+    bars = formats.read_sample().bars
+    found = bars.loc[pd.Timestamp("2017-02-01T10:00", tz="UTC")]
+    assert found.tolist() == [float(value) for value in row.split(",")[1:5]]
+    assert len(bars.loc["2017-02-01"]) == 24
+    assert np.all(np.diff(bars.index.asi8) > 0)
+
+
+def test_the_sample_holds_no_saturday_noon():
+    index = formats.read_sample().bars.index
+    assert not ((index.dayofweek == 5) & (index.hour == 12)).any()
+
+
+def test_a_missing_sample_package_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(formats, "_SAMPLE_PACKAGE", "no-such-package-here")
+    with pytest.raises(InputNotFoundError, match=r"is required, found: .*pip install gym-anytrading.*--data"):
+        formats.read_sample()
