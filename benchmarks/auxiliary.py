@@ -30,7 +30,7 @@ def settings(rewards: str, updates: int) -> dict[str, Setting]:
     spread = MARKET.ic if rewards == "denoised" else 1.0
     return {
         "none": plain,
-        "expected return as an input": plain._replace(auxiliary=True),
+        "expected return as an input": plain._replace(forecast=True),
         "next-return head": plain._replace(agent=next_return_head(MARKET.cost, spread)),
         "next-features head": plain._replace(agent=next_features_head(MARKET.state_dim - 1)),
     }

@@ -28,7 +28,7 @@ def main() -> int:
         pipeline = DataPipeline(source)
         pipeline.run_full_pipeline()
         splits = pipeline.get_processed_data()
-    features = FeaturePipeline(auxiliary=True)
+    features = FeaturePipeline(forecast=True)
     parts = features.run_full_pipeline(*splits)
     assert features.task is not None
     print(

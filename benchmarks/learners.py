@@ -107,7 +107,7 @@ class Ours:
             loop.advance()
             if not on_step(loop.env_steps):
                 break
-        self.agent.take_metrics(self.agent.updates)
+        self.agent.pop_metrics(self.agent.updates)
 
     def act(self, obs: Any) -> Any:
         """Return greedy actions."""

@@ -16,7 +16,7 @@ from sac_kernel.agent.networks import Actor
 from sac_kernel.agent.replay import Batch
 from sac_kernel.agent.sac import SACAgent
 from sac_kernel.experiment.proof import band_policy, one_path
-from sac_kernel.features.forecast import fit_expected_return
+from sac_kernel.features.forecast import fit_forecast
 from tests.sac_oracle import AutogradLearner
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def warm_start(market: Market, bars: int, held: int) -> type[SACAgent]:
             super().__init__(config, agent_id, device, seed)
             path = one_path(market, bars, seed)
             features = path.features[:-1, 0]
-            fitted = fit_expected_return(features, path.returns[:, 0], boosting=False)
+            fitted = fit_forecast(features, path.returns[:, 0], boosting=False)
             _clone(self.nets.actor, band_policy(market, fitted), features, seed)
             self.nets.average.load_state_dict(self.nets.actor.state_dict())
 

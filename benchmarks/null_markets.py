@@ -84,7 +84,7 @@ def main() -> int:
     parser.add_argument("--markets", type=int, default=120)
     parser.add_argument("--episodes", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--reward", default="expected", help="log_return is the harder case: it trades more")
+    parser.add_argument("--reward", default="denoised", help="log_return is the harder case: it trades more")
     parser.add_argument("--workers", type=int, default=1, help="processes, of one thread each")
     args = parser.parse_args()
     started, words, traded, gross = time.monotonic(), collections.Counter[str](), 0, []

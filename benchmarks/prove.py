@@ -45,7 +45,7 @@ def main() -> int:
     parser.add_argument("--updates", type=int, default=10_000)
     parser.add_argument("--rewards", choices=("denoised", "raw"), default="denoised")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="of SACConfig")
-    parser.add_argument("--auxiliary", action="store_true", help="the agent sees what agent 2 sees")
+    parser.add_argument("--forecast", action="store_true", help="the agent sees what agent 2 sees")
     parser.add_argument("--every", type=int, default=1, help="bars between decisions")
     parser.add_argument("--short", action="store_true", help="three markets, one seed, looser marks")
     parser.add_argument(
@@ -56,7 +56,7 @@ def main() -> int:
     set_threads(1)
     check_names("--markets", args.markets.split(","), MARKETS)
     changes = changes_of(args.set)
-    others = {"auxiliary": args.auxiliary, "every": args.every}
+    others = {"forecast": args.forecast, "every": args.every}
     setting = Setting(args.updates, args.rewards, changes, lambda line: print(line, flush=True), **others)
     facts = ", ".join(f"{k} {v}" for k, v in packages.versions().items())
     print(f"{time.strftime('%Y-%m-%d', time.gmtime())}, one thread; {facts}")

@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 MODULES = (
     "core.errors",
     "core.lazy",
+    "core.renamed",
     "core.config",
     "core.files",
     "core.paths",

@@ -14,7 +14,7 @@ from sac_kernel.market.market import prepare_market
 def lively_agent(path, data, agent_id, config):
     """Save an agent for processed data; return it and the market of the test split at base cost."""
     preset = AGENT_PRESETS[agent_id]
-    pipeline = FeaturePipeline(regimes=preset.regimes, auxiliary=preset.auxiliary)
+    pipeline = FeaturePipeline(regimes=preset.regimes, forecast=preset.forecast)
     frames = pipeline.run_full_pipeline(data.train, data.val, data.test)
     market = evaluation.market_of(data.test["EURUSD"], frames[2], config, "base")
     return _saved(path, pipeline, market, agent_id, config, (16, 16), data.content_hash), market
@@ -26,7 +26,7 @@ def save_agent(path, bars, agent_id, config, hidden_dims):
     cuts = (0, 3 * n // 5, 4 * n // 5, n)
     splits = [{k: b.iloc[a:z] for k, b in bars.items()} for a, z in itertools.pairwise(cuts)]
     preset = AGENT_PRESETS[agent_id]
-    pipeline = FeaturePipeline(regimes=preset.regimes, auxiliary=preset.auxiliary)
+    pipeline = FeaturePipeline(regimes=preset.regimes, forecast=preset.forecast)
     frames = pipeline.run_full_pipeline(*splits)
     market = prepare_market(splits[2]["EURUSD"], frames[2], config, close_at_end=True)
     return _saved(path, pipeline, market, agent_id, config, hidden_dims, "")

@@ -147,7 +147,7 @@ class SACAgent:
         self.metrics_sum += (self._captured or self.learner).update(batch, noise, self._schedule)
         self.updates += 1
 
-    def take_metrics(self, updates: int) -> dict[str, float | None]:
+    def pop_metrics(self, updates: int) -> dict[str, float | None]:
         """Return the mean of `UPDATE_METRICS` over the last `updates` and start a new sum.
 
         Raises
@@ -174,7 +174,7 @@ class SACAgent:
         loop = Interaction(self, as_vector_env(env), seed)
         while loop.env_steps < env_steps:
             loop.advance()
-        self.take_metrics(self.updates)
+        self.pop_metrics(self.updates)
         self.check_finite()
         return self
 
@@ -227,7 +227,7 @@ class SACAgent:
             raise CheckpointError(msg)
         self._fill(content, path)
 
-    def take_weights(self, path: str | Path) -> None:
+    def load_weights(self, path: str | Path) -> None:
         """Take over a saved agent's weights, as `load` does; context, updates, optimisers and replay stay."""
         context, updates = self.context, self.updates
         self.load(path)

@@ -73,7 +73,7 @@ class Settings:
     agents: tuple[int, ...] = (1, 2, 3)
     seeds: int = 3
     folds: int = 4
-    tiers: tuple[str, ...] = ("raw", "base", "spec")
+    tiers: tuple[str, ...] = ("raw", "base", "retail")
     updates: int = 5_000
     evaluations: int = 5
     test_days: int = 60

@@ -139,7 +139,7 @@ class Refit(Features):
 
 
 def fit_features(
-    train: Sequence[Bars], val: Bars, instrument: str, *, regimes: bool = False, auxiliary: bool = False
+    train: Sequence[Bars], val: Bars, instrument: str, *, regimes: bool = False, forecast: bool = False
 ) -> Features:
     """Return scaler, choice of instruments and regime model fitted on the train days alone.
 
@@ -155,7 +155,7 @@ def fit_features(
     splits = {"train": _together(blocks)}
     if len(val[instrument]):
         splits["val"] = val
-    pipeline = FeaturePipeline(instrument, regimes=regimes, auxiliary=auxiliary)
+    pipeline = FeaturePipeline(instrument, regimes=regimes, forecast=forecast)
     frames = pipeline.run_splits(splits)
     pairs = {name: (part[instrument], frames[name]) for name, part in splits.items()}
     return Features(pipeline, pairs["train"], pairs.get("val"))
@@ -167,8 +167,8 @@ def fit_agent(train: Sequence[Bars], val: Bars, recipe: Recipe, instrument: str)
     The rule is the trainer's: the highest mean of the last `SELECTION_WINDOW` evaluations.
     """
     preset, env = preset_of(recipe.agent_id), recipe.env_config
-    fitted = fit_features(train, val, instrument, regimes=preset.regimes, auxiliary=preset.auxiliary)
-    market, _ = training.lay_out(*fitted.train, env)
+    fitted = fit_features(train, val, instrument, regimes=preset.regimes, forecast=preset.forecast)
+    market, _ = training.build_training_market(*fitted.train, env)
     scale = recipe.sac_config.reward_scale or training.reward_scale(market)
     width = len(market.observation_names)
     sac = dataclasses.replace(recipe.sac_config, state_dim=width, action_dim=1, reward_scale=scale)
@@ -206,7 +206,7 @@ def _report(refit: Refit, loop: Interaction, until: int, episode_length: int) ->
         rewards += float(loop.advance().sum())
         steps += loop.env.num_envs
     done = refit.agent.updates - before
-    means = refit.agent.take_metrics(done)
+    means = refit.agent.pop_metrics(done)
     row = {
         "episode_rewards": rewards / steps * episode_length if steps else None,
         "episode_lengths": steps,
@@ -295,14 +295,14 @@ def _shares(total: int, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _slice(market: Market, start: int, end: int) -> Market:
-    expected = market.expected_return
+    expected = market.return_forecast
     return dataclasses.replace(
         market,
         bars=market.bars[start:end],
         observed=market.observed[start:end],
         first_bar=0,
         open_time=market.open_time[start:end],
-        expected_return=None if expected is None else expected[start:end],
+        return_forecast=None if expected is None else expected[start:end],
     )
 
 

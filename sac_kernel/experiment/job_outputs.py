@@ -111,7 +111,7 @@ def finish_outputs(
         ]
     rows += [result.row() for result in ensembles]
     summary = {
-        "verdict": _with_notes(_verdict(jobs, judgements), headline.facts.get("expected_return"), failures),
+        "verdict": _with_notes(_verdict(jobs, judgements), headline.facts.get("forecast"), failures),
         "table": rows,
         "data": data.describe(),
         "status": "complete" if whole else "cut",
@@ -194,13 +194,13 @@ def _with_notes(
     verdict: Mapping[str, Any], expectation: Mapping[str, Any] | None, failures: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return the verdict, before its notes what the agent learnt from, after them the jobs that failed."""
-    learnt = [_expectation_note(expectation)] if expectation else []
+    learnt = [_forecast_note(expectation)] if expectation else []
     failed = [f"{name} failed: {why}" for name, why in failures.items()]
     return {**verdict, "notes": [*learnt, *verdict["notes"], *failed]}
 
 
-def _expectation_note(fit: Mapping[str, Any]) -> str:
-    """Return in words what the train rows' features say of the returns of a decision (`train_market.lay_out`)."""
+def _forecast_note(fit: Mapping[str, Any]) -> str:
+    """Return in words what the train rows' features say of the returns of a decision (`market.training`)."""
     bars = fit["decision_bars"]
     what = "the next return" if bars == 1 else f"the mean of the next {bars} returns"
     t_stat = f"{fit['t_stat']:.1f} standard errors out of fold"

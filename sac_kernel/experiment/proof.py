@@ -4,7 +4,7 @@ Captured share of the optimum's noise-free reward on fresh paths, by the final g
 actor); `best` is the best of ten evaluations on the way. Markets without noise (M0, M1, M2, M9) are
 simulators that cost nothing: each of 64 accounts gives a fresh transition an update. The others are learnt as
 a panel of bars is: one path of 150,000 bars, 60 accounts, the trainer's update ratio, rewards denoised by
-`expected_return` fitted on that path, judged on fresh paths; beside them what the ridge of that path captures with
+`features.forecast` fitted on that path, judged on fresh paths; beside them what the ridge of that path captures with
 the best band for its strength. With raw rewards the realised returns are taken instead, from the simulator where there
 is one (M3, M4, M5, M6, M8, M10), from the path elsewhere.
 """
@@ -21,8 +21,8 @@ import numpy as np
 from sac_kernel.agent.config import SACConfig
 from sac_kernel.agent.sac import Interaction, SACAgent
 from sac_kernel.experiment.run_config import UTD_RATIO
-from sac_kernel.features.forecast import ExpectedReturn, fit_expected_return, reward_spread
-from sac_kernel.features.forecast_input import AuxiliaryTask
+from sac_kernel.features.forecast import ReturnForecast, fit_forecast, reward_spread
+from sac_kernel.features.forecast_input import ForecastInput
 from sac_kernel.market.known_answer import (
     MARKETS,
     POSITIONS,
@@ -80,7 +80,7 @@ class Setting(NamedTuple):
     rewards : 'denoised' or 'raw'
     changes : fields of `SACConfig`
     log : takes a line an agent
-    auxiliary : whether the agent sees the expected return as agent 2 does (`auxiliary_task`), on a path
+    forecast : whether the agent sees the forecast as agent 2 does (`features.forecast_input`), on a path
     bars : of the one path
     agent : class of the agent
     path_seed : of the one path; None takes one for each agent's seed
@@ -91,7 +91,7 @@ class Setting(NamedTuple):
     rewards: str
     changes: dict[str, Any]
     log: Callable[[str], None]
-    auxiliary: bool = False
+    forecast: bool = False
     bars: int = PATH_BARS
     agent: type[SACAgent] = SACAgent
     path_seed: int | None = None
@@ -120,7 +120,7 @@ def one_path(market: Market, bars: int, seed: int) -> Paths:
     return market.simulate(bars, 1, np.random.default_rng(1_000 + seed))
 
 
-def band_policy(market: Market, fitted: ExpectedReturn) -> Policy:
+def band_policy(market: Market, fitted: ReturnForecast) -> Policy:
     """Return the policy that trades an estimate with the best no-trade band for its strength; (n, S) -> (n,)."""
     spread = float(fitted.train.std())
     if spread == 0.0:
@@ -129,7 +129,7 @@ def band_policy(market: Market, fitted: ExpectedReturn) -> Policy:
     return lambda obs: optimum.act(fitted.predict(obs[:, :-1]) / spread, obs[:, -1])
 
 
-def reference(market: Market, fitted: ExpectedReturn, judge: Judge) -> float:
+def reference(market: Market, fitted: ReturnForecast, judge: Judge) -> float:
     """Return what the ridge of the same path captures with the best band for its own signal's strength."""
     return judge.capture(judge.result(band_policy(market, fitted)))
 
@@ -154,11 +154,11 @@ def prepare(market: Market, seed: int, setting: Setting, judge: Judge | None) ->
     features, returns, see = path.features[:-1, 0], path.returns[:, 0], _as_is
     bound = unseen
     if market.ic and market.kind == "predictor":
-        bound = reference(market, fit_expected_return(features, returns, boosting=False), judge)
-    task = AuxiliaryTask.fit(features, returns, np.arange(bars), purge=100)
+        bound = reference(market, fit_forecast(features, returns, boosting=False), judge)
+    task = ForecastInput.fit(features, returns, np.arange(bars), purge=100)
     earned = returns if setting.rewards == "raw" else task.estimate.train
     seen_market = market
-    if setting.auxiliary:
+    if setting.forecast:
         # One input more: the env takes its width from the market.
         seen_market = dataclasses.replace(market, distractors=market.distractors + 1)
         column = task.column(path.features[:, 0], np.arange(bars + 1))
@@ -201,7 +201,7 @@ def trained(market: Market, seed: int, setting: Setting, judge: Judge | None) ->
             continue
         result = judge.result(policy, setting.every)
         captures.append(judge.capture(result) if market.ic else result.reward)
-    metrics = agent.take_metrics(agent.updates)
+    metrics = agent.pop_metrics(agent.updates)
     turnover = (
         judge.turnover_ratio(result) if judge and result and market.ic else getattr(result, "turnover", 0.0)
     )

@@ -11,8 +11,9 @@ from sac_kernel.agent.config import SACConfig
 from sac_kernel.core import paths
 from sac_kernel.core.config import from_flat, require
 from sac_kernel.core.errors import ConfigError
+from sac_kernel.core.renamed import current_value, renamed_arguments
 from sac_kernel.experiment import output_layout
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.market import RENAMED_REWARDS, TradingEnvConfig
 from sac_kernel.prices import costs
 
 if TYPE_CHECKING:
@@ -21,43 +22,46 @@ if TYPE_CHECKING:
 DEFAULT_NUM_ENVS = 60
 UTD_RATIO = 0.25
 """Of the trainer: 75,000 updates in 100 episodes of 3,000 steps."""
-MIN_ORDER = 0.1
+NO_TRADE_BAND = 0.1
 """Of the account: a tenth of a full position (docs/learning.md)."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """What makes an agent short-term, medium or swing; `regimes` and `auxiliary` add a feature each."""
+    """What makes an agent short-term, medium or swing; `regimes` and `forecast` add a feature each."""
 
     label: str
     decision_interval_min: int
     gamma: float
     regimes: bool = False
-    auxiliary: bool = False
+    forecast: bool = False
 
     @property
     def env_config(self) -> TradingEnvConfig:
         """Return the account that the agent is trained on by default."""
         interval = self.decision_interval_min
-        return TradingEnvConfig(decision_interval_min=interval, min_order=MIN_ORDER, reward="expected")
+        return TradingEnvConfig(
+            decision_interval_min=interval, no_trade_band=NO_TRADE_BAND, reward="denoised"
+        )
 
 
 AGENT_PRESETS = {
     1: Preset("short-term", 0, 0.99),
-    2: Preset("medium", 60, 0.99, auxiliary=True),
+    2: Preset("medium", 60, 0.99, forecast=True),
     3: Preset("swing", 240, 0.99, regimes=True),
 }
 RUN_PRESETS = {"quick": (50, 5, 10), "full": (500, 10, 20), "long": (1000, 20, 50)}
 """num_episodes, eval_frequency, checkpoint_frequency."""
 
 
+@renamed_arguments(env_min_order="env_no_trade_band")
 @dataclass(frozen=True)
 class RunConfig:
     """All parameters of a run, flat: the notebook's parameters cell has these names, types and defaults.
 
     `h5_path` and `output_dir` empty are found by `core.paths`; `sac_gamma` 0 and `env_decision_interval_min` -1
-    take the agent's preset; `env_horizon` 0 is the episode length; `env_reward` 'auto' is 'expected', or 'log_return'
-    where stops, limits or leverage make the path matter (`TradingEnvConfig.denoised`). `warm_start` is the SHA-256
+    take the agent's preset; `env_horizon` 0 is the episode length; `env_reward` 'auto' is 'denoised', or 'log_return'
+    where stops, limits or leverage make the path matter (`with_denoised_reward`). `warm_start` is the SHA-256
     of a saved agent, mounted as `paths.WARM_START`, whose weights a new run starts from. `expect_data_hash` and
     `expect_env_steps` (one a job, or empty) are filled in by the build: what must be mounted, so that a dataset's
     old version or a missing state stops the run at once instead of training on, or from, something else.
@@ -91,7 +95,7 @@ class RunConfig:
     env_decision_interval_min: int = -1
     env_cost_tier: str = "base"
     env_exposure_cap: float = 1.0
-    env_min_order: float = MIN_ORDER
+    env_no_trade_band: float = NO_TRADE_BAND
     env_swap_long_bps: float = 0.6
     env_swap_short_bps: float = 0.3
     env_stop_loss_bps: float = 0.0
@@ -144,9 +148,10 @@ class RunConfig:
         fields["episode_lengths"] = (fields.pop("episode_length"),)
         if self.env_decision_interval_min < 0:
             fields["decision_interval_min"] = preset_of(agent_id).decision_interval_min
+        fields["reward"] = current_value("--set env_reward", fields["reward"], RENAMED_REWARDS)
         if fields["reward"] != "auto":
             return TradingEnvConfig(**fields)
-        return TradingEnvConfig(**{**fields, "reward": "log_return"}).denoised()
+        return TradingEnvConfig(**{**fields, "reward": "log_return"}).with_denoised_reward()
 
     def _section(self, prefix: str) -> dict[str, Any]:
         fields = dataclasses.asdict(self)

@@ -214,11 +214,13 @@ class KaggleTrainer:
         names = sorted(self.data.train)
         self.instrument = "EURUSD" if "EURUSD" in names else names[0]
         preset = AGENT_PRESETS[self.agent_id]
-        self.pipeline = FeaturePipeline(self.instrument, regimes=preset.regimes, auxiliary=preset.auxiliary)
+        self.pipeline = FeaturePipeline(self.instrument, regimes=preset.regimes, forecast=preset.forecast)
         frames = self.pipeline.run_full_pipeline(self.data.train, self.data.val, self.data.test)
         self.features: dict[str, pd.DataFrame] = dict(zip(("train", "val", "test"), frames, strict=True))
         bars, features = self.data.train[self.instrument], self.features["train"]
-        self.train_market, self.expectation = training.lay_out(bars, features, self.env_config)
+        self.train_market, self.forecast_facts = training.build_training_market(
+            bars, features, self.env_config
+        )
         self.val_market = self._val_market()
         logger.info("data %s: %s", path, _data_line(self.data, self.instrument))
 
@@ -287,7 +289,7 @@ class KaggleTrainer:
             else:
                 self._resume_mounted()
         if self._warm_start and self.loop.env_steps == 0:
-            self.agent.take_weights(output_layout.warm_start_file(self._warm_start))
+            self.agent.load_weights(output_layout.warm_start_file(self._warm_start))
             logger.info("starts from the weights of the agent %s", self._warm_start[:12])
         if self.loop.env_steps < self._expected_env_steps:
             msg = (
@@ -408,7 +410,7 @@ class KaggleTrainer:
         if episode % self.eval_frequency == 0 or episode == self.num_episodes:
             evaluated = self._evaluate()
         updates = self.agent.updates - p["updates"]
-        means = self.agent.take_metrics(updates)
+        means = self.agent.pop_metrics(updates)
         row = evaluated.row() if evaluated else {}
         values = {
             "episode_rewards": p["reward"],
@@ -519,7 +521,7 @@ class KaggleTrainer:
             "data_hash": self.data.content_hash,
             "code_hash": self.agent.context["code_hash"],
             "config_hash": files.content_hash(self.learning_identity),
-            "expected_return": self.expectation,
+            "forecast": self.forecast_facts,
             "sac_config": to_flat(self.sac_config),
             "env_config": to_flat(self.env_config),
         }

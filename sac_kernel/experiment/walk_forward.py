@@ -130,13 +130,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--agents", type=_numbers, default=(1, 2, 3), help="such as 1,2,3")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0 to N - 1")
     parser.add_argument("--folds", type=int, default=4)
-    parser.add_argument("--tiers", type=lambda text: tuple(text.split(",")), default=("raw", "base", "spec"))
+    parser.add_argument(
+        "--tiers", type=lambda text: tuple(text.split(",")), default=("raw", "base", "retail")
+    )
     parser.add_argument("--updates", type=int, default=5_000, help="gradient updates of a training")
     parser.add_argument("--evaluations", type=int, default=5, help="on the validation days, each a trial")
     parser.add_argument("--test-days", type=int, default=60, help="trading days of a fold")
     parser.add_argument("--val-days", type=int, default=40)
     parser.add_argument("--purge-days", type=int, default=5, help="left out between the parts of a fold")
-    parser.add_argument("--reward", default="expected", help="expected (docs/learning.md), or log_return")
+    parser.add_argument("--reward", default="denoised", help="denoised (docs/learning.md), or log_return")
     parser.add_argument("--workers", type=int, default=1, help="processes, of one thread each")
     parser.add_argument("--address", default="", help="of a Ray cluster: auto, or ray://HOST:10001")
     return parser

@@ -12,6 +12,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "pipeline": "FeaturePipeline",
         "causality": "assert_causal",
         "regimes": "RegimeDetector",
-        "forecast": "fit_expected_return",
+        "forecast": "fit_forecast",
     },
 )

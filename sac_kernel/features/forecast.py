@@ -58,7 +58,7 @@ _RUN_HORIZONS = 4
 
 
 @dataclass(frozen=True)
-class ExpectedReturn:
+class ReturnForecast:
     """A fitted estimate of E[mean of the next `horizon` returns | features].
 
     Attributes
@@ -120,7 +120,7 @@ class ExpectedReturn:
         return {**self.summary(), **{name: np.asarray(value).tolist() for name, value in arrays.items()}}
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> ExpectedReturn:
+    def from_state(cls, state: Mapping[str, Any]) -> ReturnForecast:
         """Return the estimate that `state` describes; its train rows stay where they were fitted."""
         arrays = {k: np.asarray(v, np.float64) for k, v in state.items() if isinstance(v, list)}
         return cls(
@@ -141,14 +141,14 @@ class ExpectedReturn:
         }
 
 
-def fit_expected_return(
+def fit_forecast(
     features: ArrayLike,
     returns: ArrayLike,
     folds: int = 5,
     purge: int = 100,
     boosting: bool = True,
     horizon: int = 1,
-) -> ExpectedReturn:
+) -> ReturnForecast:
     """Fit E[mean of the next `horizon` returns | features] on train rows.
 
     Parameters
@@ -166,18 +166,20 @@ def fit_expected_return(
     DataError
         If the shapes differ or fewer than 50 usable rows a fold are left.
     """
-    require(folds >= 2, "fit_expected_return", "folds must be >= 2", folds)
-    require(purge >= 0, "fit_expected_return", "purge must be >= 0", purge)
-    require(horizon >= 1, "fit_expected_return", "horizon must be >= 1", horizon)
+    require(folds >= 2, "fit_forecast", "folds must be >= 2", folds)
+    require(purge >= 0, "fit_forecast", "purge must be >= 0", purge)
+    require(horizon >= 1, "fit_forecast", "horizon must be >= 1", horizon)
     x, known = _finite_rows(features)
     y = np.asarray(returns, np.float64)
     if y.shape != (len(x),):
-        msg = f"fit_expected_return: returns of shape ({len(x)},) are required, found {y.shape}"
+        msg = f"fit_forecast: returns of shape ({len(x)},) are required, found {y.shape}"
         raise DataError(msg)
     y = _mean_ahead(y, horizon)
     usable = known & np.isfinite(y)
     if usable.sum() < 50 * folds or (np.bincount(_blocks(len(x), folds)[usable], minlength=folds) < 50).any():
-        msg = f"fit_expected_return: 50 usable rows in each of {folds} folds are required, found {usable.sum()} in all"
+        msg = (
+            f"fit_forecast: 50 usable rows in each of {folds} folds are required, found {usable.sum()} in all"
+        )
         raise DataError(msg)
     mean, scale = x[usable].mean(axis=0), x[usable].std(axis=0)
     scale = np.where(scale > 0, scale, 1.0)
@@ -207,7 +209,7 @@ def fit_expected_return(
     share = 1.0 - float(_loss(y, slope * raw, usable).sum() / np.square(y)[usable].sum())
     if t_stat < SIGNIFICANCE:
         head, slope, steps = "flat", 0.0, None
-    return ExpectedReturn(
+    return ReturnForecast(
         slope * raw, share, t_stat, head, float(PENALTIES[best]), rounds, slope, mean, scale, weights,
         None if steps is None else edges, steps,
     )  # fmt: skip
@@ -231,7 +233,7 @@ def reward_spread(returns: ArrayLike, cost: float) -> float:
 def _finite_rows(features: ArrayLike) -> tuple[Array, NDArray[np.bool_]]:
     x = np.asarray(features, np.float64)
     if x.ndim != 2:
-        msg = f"expected_return: features of shape (rows, columns) are required, found {x.shape}"
+        msg = f"fit_forecast: features of shape (rows, columns) are required, found {x.shape}"
         raise DataError(msg)
     return x, np.isfinite(x).all(axis=1)
 

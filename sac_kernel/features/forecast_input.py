@@ -1,6 +1,6 @@
-"""Agent 2's auxiliary task: predict the next return, and see the prediction as one more feature.
+"""Agent 2's extra input: a forecast of the next return.
 
-The task is learnt before training, by the estimate of `expected_return`, on train rows alone. A train row sees
+The forecast is fitted before training (`features.forecast`), on train rows alone. A train row sees
 what models say that never saw its block in time, so the agent learns to trust the feature as far as it can be
 trusted on new rows; rows outside the train rows see the model of all of them. Which model a row gets is a
 function of its time, so the column can be made again from the saved agent, bit for bit, without the train rows.
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sac_kernel.features.forecast import ExpectedReturn, block_starts, fit_expected_return
+from sac_kernel.features.forecast import ReturnForecast, block_starts, fit_forecast
 from sac_kernel.prices import costs
 
 if TYPE_CHECKING:
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
     IntArray = NDArray[np.int64]
 
-FEATURE = "expected_return"
+FEATURE = "return_forecast"
 _SIDE = {"bid": 1.0, "ask": -1.0}
 
 
 @dataclass(frozen=True)
-class AuxiliaryTask:
+class ForecastInput:
     """A fitted prediction of the next return.
 
     Attributes
@@ -43,21 +43,21 @@ class AuxiliaryTask:
     end : Unix seconds, the last train row
     """
 
-    estimate: ExpectedReturn
+    estimate: ReturnForecast
     unit: float
     starts: IntArray
     end: int
 
     @classmethod
-    def fit(cls, features: ArrayLike, returns: FloatArray, seconds: IntArray, purge: int) -> AuxiliaryTask:
+    def fit(cls, features: ArrayLike, returns: FloatArray, seconds: IntArray, purge: int) -> ForecastInput:
         """Fit on train rows.
 
         Parameters
         ----------
-        features, returns, purge : as of `fit_expected_return`
+        features, returns, purge : as of `fit_forecast`
         seconds : (rows,) Unix time of each row, ascending
         """
-        estimate = fit_expected_return(features, returns, purge=purge)
+        estimate = fit_forecast(features, returns, purge=purge)
         unit = float(estimate.train.std())
         return cls(
             estimate, unit or 1.0, seconds[block_starts(len(seconds), estimate.folds)], int(seconds[-1])
@@ -81,9 +81,9 @@ class AuxiliaryTask:
         }  # fmt: skip
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> AuxiliaryTask:
+    def from_state(cls, state: Mapping[str, Any]) -> ForecastInput:
         """Return the task that `state` describes."""
-        estimate = ExpectedReturn.from_state(state["estimate"])
+        estimate = ReturnForecast.from_state(state["estimate"])
         return cls(estimate, float(state["unit"]), np.asarray(state["starts"], np.int64), int(state["end"]))
 
 

@@ -19,8 +19,9 @@ import pandas as pd
 from sac_kernel.core import files
 from sac_kernel.core.config import difference
 from sac_kernel.core.errors import CheckpointError, DataError
+from sac_kernel.core.renamed import renamed_arguments
 from sac_kernel.features import forecast_input, indicators
-from sac_kernel.features.forecast_input import AuxiliaryTask
+from sac_kernel.features.forecast_input import ForecastInput
 from sac_kernel.features.indicators import LogPath, Memory, ewma_volatility, log_path
 from sac_kernel.features.regimes import RegimeDetector
 from sac_kernel.prices.bars import PRICE_COLUMNS, check_bars, infer_bar_seconds, open_seconds
@@ -116,6 +117,7 @@ class Panel:
         return {name: DOLLAR_WEIGHTS[name] / total for name in self.dollar_members}
 
 
+@renamed_arguments(auxiliary="forecast")
 class FeaturePipeline:
     """Bars of three splits in, scaled float32 features out.
 
@@ -123,22 +125,22 @@ class FeaturePipeline:
     ----------
     instrument : the traded instrument; its bars give the index
     regimes : append `regime_high_vol_prob`, the filtered probability of the state of high volatility
-    auxiliary : append `expected_return`, what the other features let expect of the next return, in standard
-        deviations of it (`auxiliary_task`)
+    forecast : append `return_forecast`, the forecast of the next return by the other features, in standard
+        deviations of it (`features.forecast_input`)
     feature_names : column order, known after the first run
     panel : the other instruments that give features, known after the first run
     left_out : instrument -> why it gives none, of the last run
     """
 
-    def __init__(self, instrument: str = "EURUSD", regimes: bool = False, auxiliary: bool = False) -> None:
+    def __init__(self, instrument: str = "EURUSD", regimes: bool = False, forecast: bool = False) -> None:
         self.instrument = instrument
-        self.regimes, self.auxiliary = regimes, auxiliary
+        self.regimes, self.forecast = regimes, forecast
         self.bar_seconds = 0
         self.feature_names: list[str] = []
         self.panel = Panel()
         self.left_out: dict[str, str] = {}
         self.detector: RegimeDetector | None = None
-        self.task: AuxiliaryTask | None = None
+        self.task: ForecastInput | None = None
         self._mean = np.zeros(0)
         self._std = np.zeros(0)
         self._fitted = False
@@ -191,9 +193,9 @@ class FeaturePipeline:
         fit_rows = None if self._fitted else slice(warmup, n_train)
         scaled = self._scale(self._columns(bars, bar_seconds, read), len(bars), fit_rows)
         scaled[:, :warmup] = np.nan
-        if self.auxiliary:
+        if self.forecast:
             if not self._fitted:
-                self.task = AuxiliaryTask.fit(
+                self.task = ForecastInput.fit(
                     scaled[:-1, fit_rows].T,
                     forecast_input.next_returns(own[0], bar_seconds)[fit_rows],
                     open_seconds(own[0])[fit_rows],
@@ -252,7 +254,7 @@ class FeaturePipeline:
         _check(own, "feature_engineering.extend")
         columns = self._columns(own, self.bar_seconds, lambda name: _joined([bars[name]], name), memory)
         scaled = self._scale(columns, len(own), None)
-        if self.auxiliary:
+        if self.forecast:
             self._predict(scaled, own, 0)
         return np.ascontiguousarray(scaled.T)
 
@@ -276,19 +278,21 @@ class FeaturePipeline:
             "clip": CLIP,
             "panel": {name: list(value) for name, value in asdict(self.panel).items()},
             "regimes": self.detector.state() if self.detector else None,
-            "auxiliary": self.task.state() if self.task else None,
+            "forecast": self.task.state() if self.task else None,
         }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> FeaturePipeline:
         """Return a fitted pipeline that never refits."""
-        regimes, task = state.get("regimes"), state.get("auxiliary")
-        pipeline = cls(str(state["instrument"]), regimes=regimes is not None, auxiliary=task is not None)
+        regimes, task = state.get("regimes"), state.get("forecast", state.get("auxiliary"))
+        pipeline = cls(str(state["instrument"]), regimes=regimes is not None, forecast=task is not None)
         pipeline.bar_seconds = int(state["bar_seconds"])
-        pipeline.feature_names = [str(name) for name in state["names"]]
+        pipeline.feature_names = [
+            forecast_input.FEATURE if name == "expected_return" else str(name) for name in state["names"]
+        ]
         pipeline.panel = Panel(**{k: tuple(v) for k, v in state.get("panel", {}).items()})
         pipeline.detector = RegimeDetector.from_state(regimes) if regimes is not None else None
-        pipeline.task = AuxiliaryTask.from_state(task) if task is not None else None
+        pipeline.task = ForecastInput.from_state(task) if task is not None else None
         pipeline._mean = np.asarray(state["mean"], np.float64)
         pipeline._std = np.asarray(state["std"], np.float64)
         pipeline._fitted = True
@@ -321,13 +325,13 @@ class FeaturePipeline:
             yield REGIME_FEATURE, self.detector.high_vol_prob(bars, bar_seconds, memory)
 
     def _predict(self, scaled: NDArray[np.float32], bars: pd.DataFrame, warmup: int) -> None:
-        """Write the auxiliary task's column, clipped as the others are, into the last row of `scaled`."""
+        """Write the forecast's column, clipped as the others are, into the last row of `scaled`."""
         assert self.task is not None
         column = self.task.column(scaled[:-1, warmup:].T, open_seconds(bars)[warmup:])
         np.clip(column, -CLIP, CLIP, out=scaled[-1, warmup:], casting="same_kind")
 
     def _scale(self, columns: Columns, n: int, fit_rows: slice | None) -> NDArray[np.float32]:
-        """Return the scaled features, shape (n_features, n), the last row free for the auxiliary task's, if any.
+        """Return the scaled features, shape (n_features, n), the last row free for the forecast, if any.
 
         The scaler is fitted on `fit_rows` on the way; None takes the one that is there.
         """
@@ -348,8 +352,8 @@ class FeaturePipeline:
             self._check_same({"features": names}, {"features": self.feature_names[: len(self._mean)]})
         else:
             self._mean, self._std = np.asarray(means), np.asarray(stds)
-            self.feature_names = [*names, forecast_input.FEATURE] if self.auxiliary else names
-        return out[: len(names) + self.auxiliary]
+            self.feature_names = [*names, forecast_input.FEATURE] if self.forecast else names
+        return out[: len(names) + self.forecast]
 
     def _check_same_instruments(self, splits: Mapping[str, Bars], bar_seconds: int) -> None:
         have = [name for name in self.panel.instruments if all(name in part for part in splits.values())]

@@ -114,7 +114,7 @@ def facts(values: Mapping[str, Any]) -> Styler:
 def results(rows: list[dict[str, Any]]) -> Iterator[tuple[str, Styler]]:
     """Yield heading and table of each cost tier, the headline's first."""
     whole = page.results_table(rows)
-    for tier in ("base", "raw", "spec"):
+    for tier in ("base", "raw", "retail"):
         yield page.TIERS[tier], table(whole[whole["Tier"] == tier].drop(columns="Tier"))
 
 

@@ -20,6 +20,7 @@ from sac_kernel import MODULES, inlined_files
 from sac_kernel.core import files
 from sac_kernel.core.config import check_names, from_flat, typed
 from sac_kernel.core.errors import ConfigError, SacKernelError
+from sac_kernel.core.renamed import current, renamed_names
 from sac_kernel.experiment.run_config import RunConfig
 
 if typing.TYPE_CHECKING:
@@ -58,6 +59,7 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
     for text in settings:
         name, equals, value = text.partition("=")
         name = name.strip()
+        (name,) = current("--set", {name: None}, renamed_names(RunConfig))
         if not equals:
             msg = f"--set: name=value is required, got {text!r}"
             raise ConfigError(msg)

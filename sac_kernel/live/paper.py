@@ -74,8 +74,8 @@ class PaperAccount:
 
     def __init__(self, decider: Decider, start_equity: float, limits: dict[str, float]) -> None:
         self.decider, self.start_equity = decider, start_equity
-        # The reward is nobody's business here, and 'expected' refuses limits.
-        reward = decider.config.reward.replace("expected", "log_return")
+        # The reward is nobody's business here, and 'denoised' refuses limits.
+        reward = decider.config.reward.replace("denoised", "log_return")
         changes: dict[str, Any] = {**limits, "reward": reward}
         config = dataclasses.replace(decider.config, **changes)
         self._par, self._closing = (

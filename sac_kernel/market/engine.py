@@ -41,7 +41,7 @@ class Bar(IntEnum):
     DAY = 9  # trading-day number of the close
     SIGMA = 10  # EWMA volatility of one-bar returns at the close
     SIZE = 11  # exposure at |action| = 1 as a share of the cap, in (0, 1], from what is known at the close
-    EXPECTED = 12  # expected log return of mid a bar, of a decision made at this close, given what is known
+    FORECAST = 12  # of the log return of mid a bar, of a decision made at this close, given what is known
 
 
 class Par(IntEnum):
@@ -62,17 +62,17 @@ class Par(IntEnum):
     REWARD = 17  # a Reward
     RISK_AVERSION = 18  # lambda of the mean-variance reward
     SHARPE_RATE = 19  # eta of the differential Sharpe ratio
-    MIN_ORDER = 20  # a target nearer than this to the last one filled is no order
+    NO_TRADE_BAND = 20  # a target nearer than this to the last one filled is no order
 
 
 class Reward(IntEnum):
     """What `step` returns; R is the change of log equity over the decision.
 
     LOG_RETURN: R. MEAN_VARIANCE: R - lambda / 2 R^2. DIFFERENTIAL_SHARPE: see `differential_sharpe`.
-    EXPECTED: R with each bar's market profit replaced by the expected one, see `step`.
+    DENOISED: R with each bar's market profit replaced by its forecast, see `step`.
     """
 
-    LOG_RETURN, MEAN_VARIANCE, DIFFERENTIAL_SHARPE, EXPECTED = 0, 1, 2, 3
+    LOG_RETURN, MEAN_VARIANCE, DIFFERENTIAL_SHARPE, DENOISED = 0, 1, 2, 3
 
 
 class Acc(IntEnum):
@@ -121,12 +121,12 @@ _SHARPE_FLOOR = 0.01  # of the variance of a full position: a long flat stretch 
 
 # Plain ints: numba folds them into the code.
 _OPEN, _HIGH, _LOW, _CLOSE = 0, 1, 2, 3
-_SO, _SC, _NG, _NB, _TRADABLE, _DAY, _SIGMA, _SIZE, _EXPECTED = 4, 5, 6, 7, 8, 9, 10, 11, 12
+_SO, _SC, _NG, _NB, _TRADABLE, _DAY, _SIGMA, _SIZE, _FORECAST = 4, 5, 6, 7, 8, 9, 10, 11, 12
 (_SIDE, _CAP, _COMM, _SLIP, _SWL, _SWS, _SL, _TP, _MARGIN, _K, _CAE, _PNLB, _IMPACT, _DAILY, _DDSTOP, _KILL,
  _PAUSE, _REWARD, _LAMBDA, _ETA, _MINO) = range(21)  # fmt: skip
 (_T, _LEFT, _CASH, _U, _ENTRY, _E, _E0, _PEAK, _DD, _HELD, _CSPR, _CCOM, _CSLIP, _CSWAP, _TURN, _TRADES,
  _DE, _DN, _DM, _DM2, _TERM, _TRUNC, _OUTS, _TARGET, _HALT, _LPEAK, _SA, _SB) = range(28)  # fmt: skip
-_MEAN_VARIANCE, _SHARPE, _EXPECTED_REWARD = 1, 2, 3
+_MEAN_VARIANCE, _SHARPE, _DENOISED = 1, 2, 3
 _NO_TARGET, _COLUMNS = 9.0, 13
 _HOLDING_TIME = np.minimum(np.log1p(np.arange(4096)) / 5.0, _OBS_CLIP).astype(np.float32)
 
@@ -333,7 +333,7 @@ def reset(  # noqa: PLR0913
 
 @_jit
 def target_of(s: FloatArray, par: FloatArray, action: float) -> float:
-    """Return the target that an action is: within [-1, 1], and the last one filled if nearer to it than MIN_ORDER."""
+    """Return the target that an action is: within [-1, 1], and the last one filled if inside its no-trade band."""
     target = min(1.0, max(-1.0, action))
     return float(s[_TARGET]) if abs(target - s[_TARGET]) < par[_MINO] else target
 
@@ -347,16 +347,16 @@ def step(s: FloatArray, bars: FloatArray, par: FloatArray, action: float) -> flo
     A target equal to the last one filled is no order (`target_of`): the units are held. Limits flatten at the next
     open, frozen or not, as stops do. The decision ends early at ruin, at the end of the bars or when LEFT runs out.
 
-    Reward EXPECTED: with M = U_old (mid_open - mid_close_t) + U_new (mid_close - mid_open) the bar's realised
+    Reward DENOISED: with M = U_old (mid_open - mid_close_t) + U_new (mid_close - mid_open) the bar's realised
     market profit, U_old the units held at close t and U_new those after the open, and
-    M' = U_new mid_open (exp(EXPECTED) - 1), the bar pays log((E - M + M') / E_t): the gap is expected to be zero,
-    costs and the account stay realised. EXPECTED, for every bar of a decision, is that of the close it was made at.
+    M' = U_new mid_open (exp(FORECAST) - 1), the bar pays log((E - M + M') / E_t): the gap is expected to be zero,
+    costs and the account stay realised. FORECAST, for every bar of a decision, is that of the close it was made at.
     A bar with an exit or ruin pays its realised change.
     """
     before, first, last_bar = s[_E], int(s[_T]), bars.shape[0] - 1
     target = target_of(s, par, action)
     waiting = target != s[_TARGET]
-    t, expected, hoped = first, 0.0, bars[first, _EXPECTED]
+    t, expected, forecast = first, 0.0, bars[first, _FORECAST]
     for _ in range(int(par[_K])):
         if t >= last_bar:
             break
@@ -369,15 +369,15 @@ def step(s: FloatArray, bars: FloatArray, par: FloatArray, action: float) -> flo
         last = t == last_bar or s[_LEFT] <= 0.0
         _finish_bar(s, bars, t, par, last)
         s[_T] = t
-        if par[_REWARD] == _EXPECTED_REWARD:
-            surprise = 0.0 if cut or s[_TERM] > 0.0 else _surprise(bars, t, par, units, held, hoped)
+        if par[_REWARD] == _DENOISED:
+            surprise = 0.0 if cut or s[_TERM] > 0.0 else _surprise(bars, t, par, units, held, forecast)
             expected += math.log(max(s[_E] - surprise, _FLOOR_FRACTION * s[_E0]) / start)
         if s[_TERM] > 0.0:
             break
         if last:
             s[_TRUNC] = 1.0
             break
-    if par[_REWARD] == _EXPECTED_REWARD:
+    if par[_REWARD] == _DENOISED:
         return expected
     return _reward(s, bars, first, par, math.log(s[_E] / before))
 
@@ -403,12 +403,12 @@ def _open_bar(s: FloatArray, bars: FloatArray, t: int, par: FloatArray, target: 
 
 
 @_jit
-def _surprise(bars: FloatArray, t: int, par: FloatArray, units: float, held: float, hoped: float) -> float:
+def _surprise(bars: FloatArray, t: int, par: FloatArray, units: float, held: float, forecast: float) -> float:
     """Return M - M' of bar t: realised market profit less that of the expected log return, account currency."""
     side = par[_SIDE]
     mid = bars[t, _OPEN] * (1.0 + side * bars[t, _SO] / 2.0)
     realised = units * (mid - _mid_close(bars, t - 1, side)) + held * (_mid_close(bars, t, side) - mid)
-    return float(realised - held * mid * math.expm1(hoped))
+    return float(realised - held * mid * math.expm1(forecast))
 
 
 @_jit

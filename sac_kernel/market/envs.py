@@ -16,6 +16,7 @@ from gymnasium.vector.utils import batch_space
 
 from sac_kernel.core.config import require
 from sac_kernel.core.errors import CheckpointError, NonFiniteError
+from sac_kernel.core.renamed import renamed_arguments
 from sac_kernel.features.pipeline import CLIP
 from sac_kernel.market import engine
 from sac_kernel.market.engine import Acc, Bar, Info
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 
+@renamed_arguments(expected_return="return_forecast")
 class TradingEnvironment(gym.Env[Any, Any]):
     """One account following a target exposure through the bars of one instrument.
 
@@ -68,7 +70,7 @@ class TradingEnvironment(gym.Env[Any, Any]):
     config : costs, cap, horizon
     eval_mode : one deterministic pass over the whole split
     render_mode : None or 'rgb_array' (a figure of the episode so far)
-    expected_return, minute_bars : see `prepare_market`
+    return_forecast, minute_bars : see `prepare_market`
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 1}  # noqa: RUF012  # as the base class declares it
@@ -80,7 +82,7 @@ class TradingEnvironment(gym.Env[Any, Any]):
         config: TradingEnvConfig | None = None,
         eval_mode: bool = False,
         render_mode: str | None = None,
-        expected_return: FloatArray | None = None,
+        return_forecast: FloatArray | None = None,
         minute_bars: pd.DataFrame | None = None,
     ) -> None:
         self.config = config or TradingEnvConfig()
@@ -91,7 +93,7 @@ class TradingEnvironment(gym.Env[Any, Any]):
             features,
             self.config,
             close_at_end=eval_mode,
-            expected_return=expected_return,
+            return_forecast=return_forecast,
             minute_bars=minute_bars,
         )
         if not eval_mode:
@@ -208,6 +210,7 @@ class _Clock:
         return block[offset]
 
 
+@renamed_arguments(expected_return="return_forecast")
 class TradingVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     """Many independent accounts over one market, autoreset SAME_STEP.
 

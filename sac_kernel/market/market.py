@@ -15,6 +15,7 @@ import numpy as np
 
 from sac_kernel.core.config import require
 from sac_kernel.core.errors import DataError
+from sac_kernel.core.renamed import current_value, renamed_arguments
 from sac_kernel.features.indicators import Memory, atr, ewma_volatility, log_path, price_columns
 from sac_kernel.features.pipeline import CLIP
 from sac_kernel.market import risk_limits
@@ -37,6 +38,7 @@ CLOCK_FEATURES = ("trading_cost", "time_to_rollover", "can_trade")
 in days. can_trade: 1 if an order given now is filled at the next open, 0 if it has to wait for the end of the
 evening freeze. All known from the clock alone."""
 
+RENAMED_REWARDS = {"expected": "denoised"}
 REWARDS = tuple(kind.name.lower() for kind in Reward)
 
 _ESMA_MAX_LEVERAGE = 30.0
@@ -50,7 +52,7 @@ HOLE = np.timedelta64(4, "D")
 _PATH_LIMITS = ("stop_loss_bps", "take_profit_bps", "daily_loss_limit", "drawdown_stop", "kill_loss")
 """What ends a position by the path of prices."""
 
-_SHARES = ("daily_loss_limit", "drawdown_stop", "kill_loss", "atr_risk", "min_order")
+_SHARES = ("daily_loss_limit", "drawdown_stop", "kill_loss", "atr_risk", "no_trade_band")
 _NOT_NEGATIVE = ("volatility_target", "impact", "risk_aversion", "drawdown_pause_days")
 _POSITIVE = ("initial_equity", "daily_volume", "atr_multiple", "atr_window_min")
 _BOUNDS: tuple[tuple[tuple[str, ...], str, Callable[[float], bool]], ...] = (
@@ -62,16 +64,17 @@ _BOUNDS: tuple[tuple[tuple[str, ...], str, Callable[[float], bool]], ...] = (
 )
 
 
+@renamed_arguments(min_order="no_trade_band")
 @dataclass(frozen=True)
 class TradingEnvConfig:
     """The account and the episode; names carry their unit.
 
     Attributes
     ----------
-    cost_tier : 'raw', 'base' or 'spec' (see `market_costs.COST_TIERS`)
+    cost_tier : 'raw', 'base' or 'retail' (see `market_costs.COST_TIERS`)
     exposure_cap : exposure at |action| = 1, notional over equity; 30 is the legal bound for majors
-    min_order : share of the cap; a target nearer than this to the last one filled is no order, what is held is held.
-        A Gaussian policy cannot hold still to the last digit, and each twitch pays its costs; 0 is off
+    no_trade_band : share of the cap; a target nearer than this to the last one filled is no order, what is held
+        stays. A Gaussian policy cannot hold still to the last digit, and each twitch pays its costs; 0 is off
     decision_interval_min : minutes between decisions, a multiple of the bar; 0 is every bar
     episode_lengths : one value, steps of experience that count as one episode
     horizon : bars until truncation; None takes the episode length
@@ -92,7 +95,7 @@ class TradingEnvConfig:
         more; 0 is off, 1 the order of magnitude of Toth et al. 2011 (arXiv:1105.1694); the volume is in units of
         the base currency, 1.5e12 is EURUSD's (BIS triennial survey 2022: USD 1.7 trillion a day)
     reward : 'log_return' (R, the change of log equity), 'mean_variance' (R - risk_aversion / 2 R^2),
-        'differential_sharpe' (`bar_engine.differential_sharpe`; its state is observed) or 'expected' (R with the
+        'differential_sharpe' (`bar_engine.differential_sharpe`; its state is observed) or 'denoised' (R with the
         market's part replaced by what is expected of it, see `prepare_market`)
     risk_aversion : lambda of the mean-variance reward
     sharpe_rate : eta of the differential Sharpe ratio, 1 / decisions that it remembers
@@ -100,7 +103,7 @@ class TradingEnvConfig:
 
     cost_tier: str = "base"
     exposure_cap: float = 1.0
-    min_order: float = 0.0
+    no_trade_band: float = 0.0
     decision_interval_min: int = 0
     episode_lengths: tuple[int, ...] = (3000,)
     horizon: int | None = None
@@ -128,6 +131,8 @@ class TradingEnvConfig:
     def __post_init__(self) -> None:
         where = "TradingEnvConfig"
         object.__setattr__(self, "episode_lengths", tuple(self.episode_lengths))
+        object.__setattr__(self, "cost_tier", current_value(where, self.cost_tier, costs.RENAMED_TIERS))
+        object.__setattr__(self, "reward", current_value(where, self.reward, RENAMED_REWARDS))
         tiers = costs.COST_TIERS
         require(
             self.cost_tier in tiers, where, f"cost_tier must be one of {', '.join(tiers)}", self.cost_tier
@@ -144,23 +149,23 @@ class TradingEnvConfig:
             for name in names:
                 value = getattr(self, name)
                 require(inside(value), where, f"{name} must be {bounds}", value)
-        if self.reward == "expected":
-            self._check_expected()
+        if self.reward == "denoised":
+            self._check_denoised()
         known = self.price_side is None or self.price_side in PRICE_SIDES
         require(known, where, "price_side must be bid, ask or mid", self.price_side)
 
-    def _check_expected(self) -> None:
+    def _check_denoised(self) -> None:
         """Refuse what ends a position inside a bar: what is expected of the bar would not be what it is paid."""
         for name in _PATH_LIMITS:
-            required = f"reward 'expected' needs {name} = 0, because the path then decides what a bar pays"
+            required = f"reward 'denoised' needs {name} = 0, because the path then decides what a bar pays"
             require(getattr(self, name) == 0, "TradingEnvConfig", required, getattr(self, name))
-        required = "reward 'expected' needs exposure_cap <= 1, so that no margin close-out can cut a bar"
+        required = "reward 'denoised' needs exposure_cap <= 1, so that no margin close-out can cut a bar"
         require(self.exposure_cap <= 1, "TradingEnvConfig", required, self.exposure_cap)
 
-    def denoised(self) -> TradingEnvConfig:
-        """Return this config with reward 'expected', or itself where the path decides what a bar pays."""
+    def with_denoised_reward(self) -> TradingEnvConfig:
+        """Return this config with reward 'denoised', or itself where the path decides what a bar pays."""
         by_path = self.exposure_cap > 1 or any(getattr(self, name) for name in _PATH_LIMITS)
-        return self if by_path else dataclasses.replace(self, reward="expected")
+        return self if by_path else dataclasses.replace(self, reward="denoised")
 
     @property
     def episode_length(self) -> int:
@@ -184,7 +189,7 @@ class Market:
     par : engine parameters, shape (len(Par),)
     first_bar : first bar with features
     feature_names : columns of `observed`
-    expected_return : shape (n_bars,), what `prepare_market` was given, or None
+    return_forecast : shape (n_bars,), what `prepare_market` was given, or None
     """
 
     bars: FloatArray
@@ -194,7 +199,7 @@ class Market:
     feature_names: tuple[str, ...]
     open_time: pd.DatetimeIndex
     bar_seconds: int
-    expected_return: FloatArray | None = None
+    return_forecast: FloatArray | None = None
 
     @property
     def observation_names(self) -> tuple[str, ...]:
@@ -212,7 +217,7 @@ class Market:
     def mid_return(self) -> FloatArray:
         """Return the realised log return of mid from close t to close t + 1 in row t; (n_bars,).
 
-        NaN in the last row and where a `HOLE` follows: no position is held over it. What `expected_return` is made
+        NaN in the last row and where a `HOLE` follows: no position is held over it. What the forecast is made
         from: mid, so that the spread's own clock is not taken for a move.
         """
         mid = self.bars[:, Bar.CLOSE] * (1.0 + self.par[Par.SIDE] * self.bars[:, Bar.SPREAD_CLOSE] / 2.0)
@@ -235,13 +240,14 @@ class Market:
         return float(np.std(moves) * self.par[Par.CAP] * math.sqrt(self.interval_bars))
 
 
+@renamed_arguments(expected_return="return_forecast")
 def prepare_market(
     data: pd.DataFrame,
     features: pd.DataFrame,
     config: TradingEnvConfig,
     *,
     close_at_end: bool,
-    expected_return: FloatArray | None = None,
+    return_forecast: FloatArray | None = None,
     minute_bars: pd.DataFrame | None = None,
 ) -> Market:
     """Check bars and features against each other and lay them out for the engine.
@@ -249,12 +255,12 @@ def prepare_market(
     Parameters
     ----------
     data, features, config : as of `TradingEnvironment`
-    close_at_end : the form of evaluation: flat at cost on the last bar, and the reward 'expected' is the
+    close_at_end : the form of evaluation: flat at cost on the last bar, and the reward 'denoised' is the
         realised log return
-    expected_return : shape (n_bars,); row t is the expected log return of mid a bar over a decision made at close t,
-        given what is known then; over one bar, `Market.mid_return` is its realisation. With reward 'expected' a
+    return_forecast : shape (n_bars,); row t is the expected log return of mid a bar over a decision made at close t,
+        given what is known then; over one bar, `Market.mid_return` is its realisation. With reward 'denoised' a
         bar pays log((E_{t+1} - M + M') / E_t): M, the realised market profit, is replaced by M' = units held after
-        the open x mid at that open x (exp(expected_return) - 1), so a new position earns the whole of it and the
+        the open x mid at that open x (exp(return_forecast) - 1), so a new position earns the whole of it and the
         gap is expected to be zero. Costs, swap and the account itself stay realised. All bars of a decision
         interval have the row of the bar decided on. Half the variance, which a log return of a noisy bar loses, is
         not taken off: (exposure x sigma)^2 / 2 a bar. Rows before the first with features, and the last, are not read.
@@ -297,10 +303,10 @@ def prepare_market(
     open_time: pd.DatetimeIndex = data.index  # type: ignore[assignment]  # checked above
     clock = clock_features(open_seconds(data) + bar_seconds, config.cost_tier)
     table = bar_table(data, bar_seconds, config)
-    if expected_return is not None:
-        table[first:-1, Bar.EXPECTED] = _checked_expectation(expected_return, first, data.index)
-    elif config.reward == "expected" and not close_at_end:
-        msg = f"{where}: reward 'expected' needs prepare_market(expected_return=...), found None"
+    if return_forecast is not None:
+        table[first:-1, Bar.FORECAST] = _checked_forecast(return_forecast, first, data.index)
+    elif config.reward == "denoised" and not close_at_end:
+        msg = f"{where}: reward 'denoised' needs prepare_market(return_forecast=...), found None"
         raise DataError(msg)
     if minute_bars is not None:
         table = np.concatenate((table, _minute_columns(data, minute_bars, bar_seconds)), axis=1)
@@ -312,19 +318,19 @@ def prepare_market(
         feature_names=(*map(str, features.columns), *CLOCK_FEATURES),
         open_time=open_time,
         bar_seconds=bar_seconds,
-        expected_return=expected_return,
+        return_forecast=return_forecast,
     )
 
 
-def _checked_expectation(expected: FloatArray, first: int, index: pd.Index) -> FloatArray:
+def _checked_forecast(expected: FloatArray, first: int, index: pd.Index) -> FloatArray:
     if np.shape(expected) != (len(index),):
-        msg = f"trading_env: expected_return of shape ({len(index)},) is required, found {np.shape(expected)}"
+        msg = f"trading_env: return_forecast of shape ({len(index)},) is required, found {np.shape(expected)}"
         raise DataError(msg)
     finite = np.isfinite(expected[first:-1])
     if not finite.all():
         row = first + int(np.argmin(finite))
         msg = (
-            f"trading_env: a finite expected_return is required after the warm-up, found NaN at {index[row]}"
+            f"trading_env: a finite return_forecast is required after the warm-up, found NaN at {index[row]}"
         )
         raise DataError(msg)
     return np.asarray(expected[first:-1], np.float64)
@@ -365,7 +371,7 @@ def bar_table(
     table[:, Bar.DAY] = costs.trading_day(inside)
     path, day_bars = log_path(data, bar_seconds, memory), max(1, 86_400 // bar_seconds)
     table[:, Bar.SIGMA] = ewma_volatility(path.bar_return, day_bars, memory)
-    table[:, Bar.SIZE], table[:, Bar.EXPECTED] = 1.0, 0.0
+    table[:, Bar.SIZE], table[:, Bar.FORECAST] = 1.0, 0.0
     cap = config.exposure_cap
     if config.volatility_target > 0:
         sigma_ann = table[:, Bar.SIGMA] * math.sqrt(day_bars * TRADING_DAYS_PER_YEAR)
@@ -448,7 +454,7 @@ def parameters(config: TradingEnvConfig, side: str, bar_seconds: int, *, close_a
     par[Par.SWAP_LONG], par[Par.SWAP_SHORT] = config.swap_long_bps * 1e-4, config.swap_short_bps * 1e-4
     par[Par.STOP_LOSS], par[Par.TAKE_PROFIT] = config.stop_loss_bps * 1e-4, config.take_profit_bps * 1e-4
     par[Par.CLOSE_OUT_MARGIN] = _CLOSE_OUT_SHARE / _ESMA_MAX_LEVERAGE
-    par[Par.MIN_ORDER] = config.min_order
+    par[Par.NO_TRADE_BAND] = config.no_trade_band
     par[Par.INTERVAL] = interval_s // bar_seconds
     par[Par.CLOSE_AT_END] = float(close_at_end)
     par[Par.PNL_BARS] = max(1, 86_400 // bar_seconds)
@@ -456,7 +462,7 @@ def parameters(config: TradingEnvConfig, side: str, bar_seconds: int, *, close_a
     par[Par.DAILY_LOSS], par[Par.DRAWDOWN_STOP] = config.daily_loss_limit, config.drawdown_stop
     par[Par.KILL_LOSS], par[Par.PAUSE_DAYS] = config.kill_loss, config.drawdown_pause_days
     par[Par.REWARD] = Reward[config.reward.upper()]
-    if close_at_end and config.reward == "expected":
+    if close_at_end and config.reward == "denoised":
         par[Par.REWARD] = Reward.LOG_RETURN
     par[Par.RISK_AVERSION], par[Par.SHARPE_RATE] = config.risk_aversion, config.sharpe_rate
     return par

@@ -10,7 +10,7 @@ import numpy as np
 
 from sac_kernel.core.errors import DataError
 from sac_kernel.features import forecast_input
-from sac_kernel.features.forecast import fit_expected_return, reward_spread
+from sac_kernel.features.forecast import fit_forecast, reward_spread
 from sac_kernel.features.pipeline import MEMORY_S
 from sac_kernel.market.engine import Bar, Par
 from sac_kernel.market.market import Market, TradingEnvConfig, prepare_market
@@ -21,45 +21,45 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def lay_out(
+def build_training_market(
     bars: pd.DataFrame, features: pd.DataFrame, config: TradingEnvConfig
 ) -> tuple[Market, dict[str, Any]]:
     """Return the train rows as the engine reads them, and the facts of the expected return, none without.
 
-    With reward 'expected' the returns of a decision's bars are replaced by what the features let expect of them
-    when it is made, cross-fitted on these rows alone (`expected_return`).
+    With reward 'denoised' the returns of a decision's bars are replaced by what the features let expect of them
+    when it is made, cross-fitted on these rows alone (`features.forecast`).
 
     Raises
     ------
     DataError
         If bars and features are unusable, or no reward on them can differ from 0.
     """
-    plain = config if config.reward != "expected" else dataclasses.replace(config, reward="log_return")
+    plain = config if config.reward != "denoised" else dataclasses.replace(config, reward="log_return")
     market = prepare_market(bars, features, plain, close_at_end=False)
     _check_moves(market)
-    if config.reward != "expected":
+    if config.reward != "denoised":
         return market, {}
-    # Without the auxiliary task's column: it is a fit to these returns already.
+    # Without the forecast's column: it is a fit to these returns already.
     own = features.drop(columns=forecast_input.FEATURE, errors="ignore")
     purge, horizon = MEMORY_S // market.bar_seconds, market.interval_bars
-    fit = fit_expected_return(own, market.mid_return, purge=purge, horizon=horizon)
+    fit = fit_forecast(own, market.mid_return, purge=purge, horizon=horizon)
     facts = {**fit.summary(), "decision_bars": horizon}
     texts = (f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items())
-    logger.info("expected return of the train rows: %s", ", ".join(texts))
-    return prepare_market(bars, features, config, close_at_end=False, expected_return=fit.train), facts
+    logger.info("return forecast of the train rows: %s", ", ".join(texts))
+    return prepare_market(bars, features, config, close_at_end=False, return_forecast=fit.train), facts
 
 
 def reward_scale(market: Market) -> float:
     """Return 1 / (size of a full position's reward over one decision), to six digits."""
     size = market.reward_sd
-    if market.expected_return is not None:
+    if market.return_forecast is not None:
         part = market.bars[market.first_bar : -1]
         cost = (
             float(np.mean(part[:, Bar.SPREAD_OPEN])) / 2
             + market.par[Par.COMMISSION]
             + market.par[Par.SLIPPAGE]
         )
-        size = reward_spread(market.interval_bars * part[:, Bar.EXPECTED], cost) * market.par[Par.CAP]
+        size = reward_spread(market.interval_bars * part[:, Bar.FORECAST], cost) * market.par[Par.CAP]
     return float(f"{1.0 / size:.6g}")
 
 

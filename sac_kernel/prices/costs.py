@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     """UTC moments; integers are Unix seconds."""
 
 NEW_YORK = "America/New_York"
-COST_TIERS = {"raw": 0.48, "base": 1.0, "spec": 14 / 3}
+RENAMED_TIERS = {"spec": "retail"}
+COST_TIERS = {"raw": 0.48, "base": 1.0, "retail": 14 / 3}
 """Factor on commission, slippage and the whole spread table. One-way cost of a trade in normal hours,
 half spread included: raw 0.36 bps (an ECN account), base 0.75 (the headline), spec 3.5 (a dear account)."""
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 TIERS = {
     "raw": "raw costs: an account as cheap as they come",
     "base": "base costs: the headline",
-    "spec": "spec costs: a dear retail account",
+    "retail": "retail costs: an expensive retail account",
 }
 """All three are always shown; a tier without a row says so."""
 
@@ -178,7 +178,7 @@ def write_report(folder: Path, summary: Mapping[str, Any], figures: Mapping[str,
 
 
 def results_table(rows: Iterable[Row]) -> pd.DataFrame:
-    """Return the results with units in the column names, tiers in the order raw, base, spec.
+    """Return the results with units in the column names, tiers in the order raw, base, retail.
 
     Parameters
     ----------
@@ -231,7 +231,7 @@ def _cells(row: Row, missing: str = "-") -> list[str]:
 
 
 def _by_tier(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """Return the rows by tier, raw, base, spec first and always there; the order within is kept."""
+    """Return the rows by tier, raw, base, retail first and always there; the order within is kept."""
     groups: dict[str, list[Row]] = {tier: [] for tier in TIERS}
     for i, row in enumerate(rows):
         if row.get("policy") is None or row.get("tier") is None:

@@ -89,7 +89,7 @@ def _collapse(reward: FloatArray) -> Finding | None:
         f"Reward collapse: the mean training reward of the last {window} episodes is {means[-1]:+.4g}, down "
         f"from {means[:-window].max():+.4g}.",
         "The critic has begun to fit noise of the bars in its replay, or its values have run away.",
-        "Judge agent_*_best.pt beside the final one; train with env_reward = 'expected', a lower "
+        "Judge agent_*_best.pt beside the final one; train with env_reward = 'denoised', a lower "
         "sac_learning_rate or more bars.",
     )
 

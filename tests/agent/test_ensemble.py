@@ -75,7 +75,7 @@ def test_an_ensemble_of_one_agent_and_itself_passes_as_the_agent_does():
     agent = random_agent(evaluation.market_of(*split, config, "base"))
     found = evaluation.passes({"agent 1": agent, "both": Ensemble([agent, agent])}, *split, config)
     assert [(r.tier, r.name) for r in found] == [
-        (t, n) for t in ("raw", "base", "spec") for n in ("agent 1", "both")
+        (t, n) for t in ("raw", "base", "retail") for n in ("agent 1", "both")
     ]
     for alone, both in zip(found[::2], found[1::2], strict=True):
         np.testing.assert_array_equal(alone.equity, both.equity)

@@ -370,7 +370,7 @@ def test_save_then_more_training_is_bit_equal_to_training_on(tmp_path):
         for _ in range(20):
             agent.update()
     assert same_weights(first, second)
-    assert first.take_metrics(20) == second.take_metrics(20)
+    assert first.pop_metrics(20) == second.pop_metrics(20)
 
 
 @pytest.mark.parametrize(

@@ -231,7 +231,7 @@ def test_band_holds_between_its_edges():
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize(("tier", "interval"), [("raw", 0), ("spec", 0), ("base", 120)])
+@pytest.mark.parametrize(("tier", "interval"), [("raw", 0), ("retail", 0), ("base", 120)])
 def test_perfect_foresight_is_the_best_of_all_sequences(seed, tier, interval):
     # 7 decisions, each -1, 0 or 1: every one of 2,187 sequences is run through the engine.
     n = 8 if interval == 0 else 15
@@ -255,7 +255,7 @@ def test_perfect_foresight_beats_every_other_baseline_and_pays_less_where_tradin
     }
     assert max(growth, key=growth.get) == "perfect foresight (bound)"
     dear = evaluation.run_targets(
-        market_of(tier="spec"), baselines.perfect_foresight(market_of(tier="spec")), START, "x", "spec"
+        market_of(tier="retail"), baselines.perfect_foresight(market_of(tier="retail")), START, "x", "retail"
     )
     cheap = evaluation.run_targets(market, baselines.perfect_foresight(market), START, "x", "base")
     assert dear.trades < cheap.trades

@@ -104,7 +104,7 @@ def test_validation_is_the_pass_that_the_environment_gives(split, market):
 
 
 def test_targets_of_a_pass_are_its_orders_so_that_they_can_be_played_again_and_shifted(split, market):
-    config = dataclasses.replace(CONFIG, min_order=0.2)
+    config = dataclasses.replace(CONFIG, no_trade_band=0.2)
     market = evaluation.market_of(*split, config, "base")
     agent = random_agent(market)
     once = evaluation.validate(agent, market, START)
@@ -250,10 +250,10 @@ def test_judgement_has_every_policy_at_three_tiers_and_ranks_the_headline(split,
     assert {tier: [r.name for r in results] for tier, results in judged.results.items()} == {
         "raw": names,
         "base": names,
-        "spec": names,
+        "retail": names,
     }
     n = len(names)
-    assert [row["tier"] for row in judged.rows] == ["base"] * n + ["raw"] * n + ["spec"] * n
+    assert [row["tier"] for row in judged.rows] == ["base"] * n + ["raw"] * n + ["retail"] * n
     headline = judged.results["base"][0]
     below = sum(g < headline.log_growth for g in judged.random_log_growth)
     assert judged.percentile == below / 200
@@ -263,7 +263,7 @@ def test_judgement_has_every_policy_at_three_tiers_and_ranks_the_headline(split,
 
 def test_costs_rise_with_the_tier(split, market):
     judged = evaluation.judge({"agent": random_agent(market)}, *split, CONFIG, draws=20)
-    paid = [judged.results[tier][0].cost_paid[-1] for tier in ("raw", "base", "spec")]
+    paid = [judged.results[tier][0].cost_paid[-1] for tier in ("raw", "base", "retail")]
     assert 0 < paid[0] < paid[1] < paid[2]
 
 
@@ -348,4 +348,4 @@ def test_the_ledger_beside_a_saved_agent_is_counted(split, market, tmp_path):
     assert judged.verdict["trials"]["known"]
     assert judged.verdict["trials"]["listed"] == 2
     assert judged.train is not None
-    assert "ridge + band" in [r.name for r in judged.results["spec"]]
+    assert "ridge + band" in [r.name for r in judged.results["retail"]]

@@ -92,7 +92,7 @@ def test_config_errors_are_value_errors_of_the_package():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"cost_tier": "cheap"}, "cost_tier must be one of raw, base, spec, got 'cheap'"),
+        ({"cost_tier": "cheap"}, "cost_tier must be one of raw, base, retail, got 'cheap'"),
         ({"exposure_cap": 0.0}, r"exposure_cap must be in \(0, 30\], got 0\.0"),
         ({"exposure_cap": 30.5}, r"exposure_cap must be in \(0, 30\], got 30\.5"),
         ({"decision_interval_min": -5}, "decision_interval_min must be >= 0, got -5"),

@@ -124,13 +124,13 @@ def test_curves_have_a_value_a_report(refit):
 
 
 def test_a_training_at_other_costs_is_judged_at_them(bars):
-    recipe = dataclasses.replace(RECIPE, tier="spec", updates=20)
-    assert recipe.env_config.cost_tier == "spec"
+    recipe = dataclasses.replace(RECIPE, tier="retail", updates=20)
+    assert recipe.env_config.cost_tier == "retail"
     refit = fold_training.fit_agent([days_of(bars, 0, 40)], days_of(bars, 42, 60), recipe, "EURUSD")
     dear = refit.trials[-1][1]
     market = evaluation.market_of(*refit.val, ENV, "base")
     cheap = evaluation.run_targets(market, dear.action, ENV.initial_equity, "", "base")
-    assert dear.tier == "spec"
+    assert dear.tier == "retail"
     assert dear.costs["commission"] == pytest.approx(cheap.costs["commission"] * 14 / 3, rel=0.01)
 
 

@@ -98,8 +98,8 @@ def test_presets_fill_what_is_left_open():
 @pytest.mark.parametrize(
     ("changes", "reward"),
     [
-        ({}, "expected"),
-        ({"env_volatility_target": 0.1, "env_impact": 1.0}, "expected"),
+        ({}, "denoised"),
+        ({"env_volatility_target": 0.1, "env_impact": 1.0}, "denoised"),
         ({"env_stop_loss_bps": 20.0}, "log_return"),
         ({"env_take_profit_bps": 20.0}, "log_return"),
         ({"env_daily_loss_limit": 0.02}, "log_return"),
@@ -203,7 +203,7 @@ def test_a_value_of_the_wrong_type_is_refused_saying_what_was_found(text, messag
         ("num_envs=7", "divide the episode length 3000, got 7; the nearest divisors are 6 and 8"),
         ("sac_gamma=1.0", r"gamma must be in \[0, 1\)"),
         ("sac_hidden_dims=[]", "hidden_dims"),
-        ("env_cost_tier=cheap", "cost_tier must be one of raw, base, spec, got 'cheap'"),
+        ("env_cost_tier=cheap", "cost_tier must be one of raw, base, retail, got 'cheap'"),
         ("env_exposure_cap=31", "exposure_cap"),
         ("env_episode_length=0", "episode_length"),
     ],

@@ -34,7 +34,7 @@ def test_the_grid_is_the_product_with_the_last_setting_fastest():
     assert runs[1] == {
         "agent_ids": [1], "seeds": [0], "env_cost_tier": "base", "sac_gamma": 0.995, "num_episodes": 5,
     }  # fmt: skip
-    assert [run["env_cost_tier"] for run in runs[:4]] == ["base", "base", "spec", "spec"]
+    assert [run["env_cost_tier"] for run in runs[:4]] == ["base", "base", "retail", "retail"]
     assert sweep.grid([1], [0, 1], ["sac_hidden_dims=[64,64],[32]"])[3]["sac_hidden_dims"] == [32]
 
 
@@ -94,7 +94,7 @@ def test_every_job_has_a_row_with_the_figures_of_its_own_agents(swept):
     assert first.returncode == 0, first.stdout + first.stderr
     rows = rows_of(folder)
     assert [(r["seed"], r["env_cost_tier"], r["status"]) for r in rows] == [
-        ("3", "base", "finished"), ("3", "spec", "finished"),
+        ("3", "base", "finished"), ("3", "retail", "finished"),
     ]  # fmt: skip
     assert {(r["env_steps"], r["updates"]) for r in rows} == {("120", "30")}  # 2 x 60 steps x 0.25
     # The package's own judgement of the file that the job left, in another process and by another way.
@@ -106,7 +106,7 @@ def test_every_job_has_a_row_with_the_figures_of_its_own_agents(swept):
             row["annual_return_frac"], rel=1e-5
         )
     agent = SACAgent.from_checkpoint(job / "agent_1_best.pt", "cpu")
-    assert agent.context["env"]["cost_tier"] == "spec"
+    assert agent.context["env"]["cost_tier"] == "retail"
     assert not (job / "state").exists()
     assert not (job / "checkpoints").exists()
 

@@ -29,7 +29,7 @@ from sac_kernel.prices.processed_file import write_processed
 from tests.conftest import figures_left_blank, make_bars, make_data
 
 ROOT = Path(__file__).resolve().parents[2]
-TIERS = ("raw", "base", "spec")
+TIERS = ("raw", "base", "retail")
 POLICIES = [
     "agent 1 (final)",
     "agent 1 (best)",
@@ -229,7 +229,7 @@ def test_another_seed_is_another_agent(h5, run, tmp_path):
 
 def test_results_table_has_every_policy_at_every_tier_with_the_headline_first(run):
     rows = run[0].judgement.rows
-    order = [(tier, policy) for tier in ("base", "raw", "spec") for policy in POLICIES]
+    order = [(tier, policy) for tier in ("base", "raw", "retail") for policy in POLICIES]
     assert [(row["tier"], row["policy"]) for row in rows] == order
     assert strict(run[0].folder / "summary.json")["table"] == json.loads(files.strict_json(rows))
 

@@ -78,7 +78,7 @@ def settings(tmp_path_factory):
         agents=(1, 2),
         seeds=2,
         folds=2,
-        tiers=("base", "spec"),
+        tiers=("base", "retail"),
         updates=20,
         evaluations=2,
         test_days=30,
@@ -119,7 +119,7 @@ def test_jobs_are_every_agent_seed_fold_and_tier_and_the_baselines(settings):
     assert len(settings.jobs) == 2 * 2 * (1 + 2 * 2)
     assert settings.jobs[0] == Job(0, 0, 1, "base")
     assert settings.jobs[-1].name == "agent_2_seed_1_fold_2_spec"
-    assert len(Settings("", tiers=("raw", "base", "spec")).jobs) == 108 + 12
+    assert len(Settings("", tiers=("raw", "base", "retail")).jobs) == 108 + 12
 
 
 def test_a_finished_job_is_not_run_again_and_a_missing_one_alone_is(settings, folder):
@@ -143,7 +143,7 @@ def test_a_finished_job_is_not_run_again_and_a_missing_one_alone_is(settings, fo
 
 
 def test_a_job_of_the_pool_is_the_job_run_here(settings, folder, tmp_path):
-    job = Job(2, 1, 2, "spec")
+    job = Job(2, 1, 2, "retail")
     fold_jobs.run_job(settings, job, tmp_path / "here.npz")
     here, there = fold_jobs.load(tmp_path / "here.npz"), result_of(settings, folder, job)
     assert here.passes[0].equity.tolist() == there.passes[0].equity.tolist()

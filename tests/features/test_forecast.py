@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from sac_kernel.core.errors import ConfigError, DataError
-from sac_kernel.features.forecast import PENALTIES, fit_expected_return, reward_spread
+from sac_kernel.features.forecast import PENALTIES, fit_forecast, reward_spread
 from sac_kernel.market.known_answer import MARKETS
 
 
@@ -20,7 +20,7 @@ def planted(ic=0.1, rows=8_000, columns=10, seed=0):
 def test_estimates_of_a_fold_are_those_of_a_ridge_that_never_saw_it_nor_its_edges():
     x, y, _ = planted(rows=1_000)
     purge, folds = 30, 4
-    fitted = fit_expected_return(x, y, folds=folds, purge=purge, boosting=False)
+    fitted = fit_forecast(x, y, folds=folds, purge=purge, boosting=False)
     z = (x - x.mean(axis=0)) / x.std(axis=0)
     raw = np.zeros(len(y))
     for k in range(folds):
@@ -38,7 +38,7 @@ def test_estimates_of_a_fold_are_those_of_a_ridge_that_never_saw_it_nor_its_edge
 def test_the_penalty_is_the_one_that_predicts_best_out_of_fold():
     # One strong input among 60 and few rows: a small penalty overfits, a huge one flattens.
     x, y, _ = planted(ic=0.3, rows=600, columns=60)
-    fitted = fit_expected_return(x, y, folds=3, purge=0, boosting=False)
+    fitted = fit_forecast(x, y, folds=3, purge=0, boosting=False)
     assert PENALTIES[0] < fitted.penalty < PENALTIES[-1]
 
 
@@ -47,7 +47,7 @@ def test_a_rows_own_noise_never_comes_back_as_signal():
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((4_000, 40)), rng.standard_normal(4_000)
     in_sample = x @ np.linalg.lstsq(x, y, rcond=None)[0]
-    fitted = fit_expected_return(x, y, purge=0, boosting=False)
+    fitted = fit_forecast(x, y, purge=0, boosting=False)
     assert np.corrcoef(in_sample, y)[0, 1] > 0.07
     assert fitted.t_stat < 2.5
     assert fitted.head == "flat"
@@ -59,7 +59,7 @@ def test_returns_of_a_fold_and_of_its_edges_leave_its_estimates_alone(row):
     x, y, _ = planted(ic=0.2, rows=5_000)
     other = y.copy()
     other[row] += 2 * y.std()
-    a, b = (fit_expected_return(x, r, purge=50, boosting=False) for r in (y, other))
+    a, b = (fit_forecast(x, r, purge=50, boosting=False) for r in (y, other))
     assert a.penalty == b.penalty
     third, first = slice(2_000, 3_000), slice(0, 1_000)
     np.testing.assert_allclose(a.train[third] / a.slope, b.train[third] / b.slope, rtol=1e-9)
@@ -69,7 +69,7 @@ def test_returns_of_a_fold_and_of_its_edges_leave_its_estimates_alone(row):
 @pytest.mark.parametrize("ic", [0.05, 0.2])
 def test_scale_is_kept_the_truth_rises_one_for_one_with_the_estimate(ic):
     x, y, truth = planted(ic, rows=20_000)
-    fitted = fit_expected_return(x, y, boosting=False)
+    fitted = fit_forecast(x, y, boosting=False)
     assert fitted.head == "ridge"
     assert (truth @ fitted.train) / (fitted.train @ fitted.train) == pytest.approx(1.0, abs=0.15)
     assert np.corrcoef(truth, fitted.train)[0, 1] > 0.8
@@ -81,7 +81,7 @@ def test_no_signal_means_flat():
     for seed in range(60):
         rng = np.random.default_rng(seed)
         x = np.cumsum(rng.standard_normal((1_500, 12)), axis=0)  # as persistent as features get
-        fitted = fit_expected_return(x, rng.standard_normal(1_500), boosting=False)
+        fitted = fit_forecast(x, rng.standard_normal(1_500), boosting=False)
         flat += fitted.head == "flat"
         if fitted.head == "flat":
             assert not fitted.train.any()
@@ -102,7 +102,7 @@ def slow(rows, ic, seed, rho=0.98):
 def test_over_a_horizon_the_estimate_is_of_the_mean_of_the_returns_ahead():
     z, y = slow(60_000, ic=0.1, seed=0)
     other = np.random.default_rng(1).standard_normal((60_000, 3))
-    fitted = fit_expected_return(np.column_stack((z, other)), y, boosting=False, horizon=12)
+    fitted = fit_forecast(np.column_stack((z, other)), y, boosting=False, horizon=12)
     assert fitted.head == "ridge"
     # E[mean of 12 returns | z] = .1 z (1 - .98^12) / (12 x .02) = .0897 z.
     truth = 0.1 * z * (1 - 0.98**12) / (12 * 0.02)
@@ -116,7 +116,7 @@ def test_overlapping_returns_are_not_taken_for_as_many_looks():
     for seed in range(40):
         columns = [slow(6_000, 0.0, 1_000 + 4 * seed + i)[0] for i in range(4)]
         returns = np.random.default_rng(seed).standard_normal(6_000)
-        fitted = fit_expected_return(np.stack(columns, axis=1), returns, boosting=False, horizon=24)
+        fitted = fit_forecast(np.stack(columns, axis=1), returns, boosting=False, horizon=24)
         flat += fitted.head == "flat"
     assert flat >= 38  # about one in a hundred is expected to be taken for a signal
 
@@ -124,9 +124,9 @@ def test_overlapping_returns_are_not_taken_for_as_many_looks():
 def test_too_few_independent_looks_show_nothing():
     # 1,000 rows are ten runs of four horizons of 24.
     z, y = slow(1_000, ic=1.0, seed=3)
-    fitted = fit_expected_return(z[:, None], y, boosting=False, horizon=24)
+    fitted = fit_forecast(z[:, None], y, boosting=False, horizon=24)
     assert (fitted.t_stat, fitted.head) == (0.0, "flat")
-    assert fit_expected_return(z[:, None], y, boosting=False, horizon=2).head == "ridge"
+    assert fit_forecast(z[:, None], y, boosting=False, horizon=2).head == "ridge"
 
 
 @pytest.mark.parametrize("row", [2_500, 1_950, 3_068])
@@ -134,7 +134,7 @@ def test_over_a_horizon_the_purge_covers_what_the_targets_overlap(row):
     x, y, _ = planted(ic=0.2, rows=5_000)
     other = y.copy()
     other[row] += 2 * y.std()
-    a, b = (fit_expected_return(x, r, purge=50, boosting=False, horizon=20) for r in (y, other))
+    a, b = (fit_forecast(x, r, purge=50, boosting=False, horizon=20) for r in (y, other))
     assert a.penalty == b.penalty
     np.testing.assert_allclose(a._weights[2], b._weights[2], rtol=1e-9)
     assert not np.allclose(a._weights[0], b._weights[0], rtol=1e-5, atol=0)
@@ -142,7 +142,7 @@ def test_over_a_horizon_the_purge_covers_what_the_targets_overlap(row):
 
 def test_a_drift_is_no_signal():
     x, y, _ = planted(ic=0.0, seed=3)
-    assert fit_expected_return(x, y + 0.2 * y.std(), boosting=False).head == "flat"
+    assert fit_forecast(x, y + 0.2 * y.std(), boosting=False).head == "flat"
 
 
 def test_the_non_linear_head_is_kept_where_it_wins_and_only_there():
@@ -150,20 +150,20 @@ def test_the_non_linear_head_is_kept_where_it_wins_and_only_there():
     x = rng.standard_normal((12_000, 4))
     noise = rng.standard_normal(12_000)
     truth = 0.2 * (x[:, 0] ** 2 - 1) / np.sqrt(2)
-    curved = fit_expected_return(x, truth + noise)
-    straight = fit_expected_return(x, 0.2 * x[:, 0] + noise)
+    curved = fit_forecast(x, truth + noise)
+    straight = fit_forecast(x, 0.2 * x[:, 0] + noise)
     assert curved.head == "boosting"
     assert np.corrcoef(curved.train, truth)[0, 1] > 0.8
     assert np.corrcoef(curved.predict(x), truth)[0, 1] > 0.9
     assert (truth @ curved.train) / (curved.train @ curved.train) == pytest.approx(1.0, abs=0.15)
     assert straight.head == "ridge"
-    assert fit_expected_return(x, truth + noise, boosting=False).head == "flat"
+    assert fit_forecast(x, truth + noise, boosting=False).head == "flat"
 
 
 def test_over_a_horizon_the_non_linear_head_may_win_too():
     z, y = slow(60_000, ic=0.0, seed=4)
     y = y + 0.2 * (z**2 - 1) / np.sqrt(2)
-    fitted = fit_expected_return(z[:, None], y, horizon=4)
+    fitted = fit_forecast(z[:, None], y, horizon=4)
     assert fitted.head == "boosting"
     # z^2 - 1 fades by .98^2 a row.
     truth = 0.2 * (z**2 - 1) / np.sqrt(2) * np.mean(0.98 ** (2 * np.arange(4)))
@@ -174,7 +174,7 @@ def test_fits_are_equal_bit_for_bit():
     rng = np.random.default_rng(1)
     x = rng.standard_normal((3_000, 3))
     y = 0.5 * np.abs(x[:, 0]) + rng.standard_normal(3_000)
-    first, second = fit_expected_return(x, y), fit_expected_return(x, y)
+    first, second = fit_forecast(x, y), fit_forecast(x, y)
     np.testing.assert_array_equal(first.train, second.train)
     np.testing.assert_array_equal(first.predict(x), second.predict(x))
     assert first.summary() == second.summary()
@@ -187,7 +187,7 @@ def test_rows_that_are_not_known_are_zero_and_teach_nothing():
     spoilt = y.copy()
     spoilt[::10] = 1e6  # a return beside unknown features must not be used
     spoilt[-1] = np.nan  # the last return lies outside the train rows
-    fitted = fit_expected_return(holes, spoilt, boosting=False)
+    fitted = fit_forecast(holes, spoilt, boosting=False)
     assert not fitted.train[::10].any()
     assert np.isfinite(fitted.train).all()
     assert fitted.train[-1] != 0
@@ -198,13 +198,13 @@ def test_rows_that_are_not_known_are_zero_and_teach_nothing():
 def test_a_constant_feature_does_no_harm():
     x, y, _ = planted(ic=0.2)
     x[:, 4] = 1.0
-    assert np.isfinite(fit_expected_return(x, y, boosting=False).train).all()
+    assert np.isfinite(fit_forecast(x, y, boosting=False).train).all()
 
 
 def test_on_the_market_that_counts_most_of_the_signal_is_found():
     market = MARKETS["M11"]
     path = market.simulate(50_000, 1, np.random.default_rng(0))
-    fitted = fit_expected_return(path.features[:-1, 0], path.returns[:, 0], boosting=False)
+    fitted = fit_forecast(path.features[:-1, 0], path.returns[:, 0], boosting=False)
     assert np.corrcoef(fitted.train, path.mean[:, 0])[0, 1] > 0.8  # plain least squares has about .9
     assert fitted.summary()["head"] == "ridge"
 
@@ -219,12 +219,12 @@ def test_rewards_are_measured_in_their_own_spread_or_in_costs_where_those_are_la
 def test_what_cannot_be_fitted_is_refused():
     x, y, _ = planted(rows=400)
     with pytest.raises(DataError, match=r"shape \(400,\).*\(399,\)"):
-        fit_expected_return(x, y[:-1])
+        fit_forecast(x, y[:-1])
     with pytest.raises(DataError, match="50 usable rows"):
-        fit_expected_return(x[:200], y[:200])
+        fit_forecast(x[:200], y[:200])
     with pytest.raises(DataError, match="rows, columns"):
-        fit_expected_return(x[:, 0], y)
+        fit_forecast(x[:, 0], y)
     with pytest.raises(ConfigError, match="folds"):
-        fit_expected_return(x, y, folds=1)
+        fit_forecast(x, y, folds=1)
     with pytest.raises(ConfigError, match="purge"):
-        fit_expected_return(x, y, purge=-1)
+        fit_forecast(x, y, purge=-1)

@@ -8,7 +8,7 @@ from sac_kernel.core import files
 from sac_kernel.experiment.run_config import AGENT_PRESETS
 from sac_kernel.features import forecast_input
 from sac_kernel.features.causality import assert_causal
-from sac_kernel.features.forecast_input import FEATURE, AuxiliaryTask, next_returns
+from sac_kernel.features.forecast_input import FEATURE, ForecastInput, next_returns
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market import training
 from sac_kernel.market.engine import Bar
@@ -25,7 +25,7 @@ def reverting_data(n=6000):
 
 @pytest.fixture(scope="module")
 def made():
-    data, pipeline = reverting_data(), FeaturePipeline(auxiliary=True)
+    data, pipeline = reverting_data(), FeaturePipeline(forecast=True)
     return data, pipeline, pipeline.run_full_pipeline(data.train, data.val, data.test)
 
 
@@ -40,7 +40,7 @@ def planted(rows=3_000, columns=30, seed=0):
 
 def test_a_train_row_sees_the_model_of_the_other_blocks_and_a_later_one_that_of_all():
     x, y, seconds = planted()
-    task = AuxiliaryTask.fit(x, y, seconds, purge=20)
+    task = ForecastInput.fit(x, y, seconds, purge=20)
     own, later = task.column(x, seconds), task.column(x, seconds + 10_000_000)
     np.testing.assert_allclose(own, task.estimate.train / task.unit, rtol=1e-9, atol=1e-12)
     np.testing.assert_array_equal(later, task.estimate.predict(x) / task.unit)
@@ -55,18 +55,18 @@ def test_a_train_row_sees_the_model_of_the_other_blocks_and_a_later_one_that_of_
 def test_a_row_is_the_same_bit_for_bit_whatever_rows_it_comes_with():
     x, y, seconds = planted()
     for target in (y, y + x[:, 1] ** 2):  # ridge, boosting
-        task = AuxiliaryTask.fit(x, target, seconds, purge=20)
+        task = ForecastInput.fit(x, target, seconds, purge=20)
         whole = task.column(x, seconds)
         for part in (slice(0, 1), slice(500, 1_337), slice(2_999, 3_000)):
             np.testing.assert_array_equal(task.column(x[part], seconds[part]), whole[part])
-        again = AuxiliaryTask.from_state(task.state())
+        again = ForecastInput.from_state(task.state())
         np.testing.assert_array_equal(again.column(x, seconds), whole)
     assert task.estimate.head == "boosting"
 
 
 def test_where_nothing_is_predicted_the_column_is_zero():
     x, y, seconds = planted()
-    task = AuxiliaryTask.fit(x, np.random.default_rng(9).standard_normal(len(y)), seconds, purge=20)
+    task = ForecastInput.fit(x, np.random.default_rng(9).standard_normal(len(y)), seconds, purge=20)
     assert task.estimate.head == "flat"
     assert not task.column(x, seconds).any()
 
@@ -103,7 +103,7 @@ def test_the_pipeline_appends_the_prediction_and_changes_nothing_else(made):
 
 def test_the_task_knows_nothing_of_validation_and_test(made):
     data, pipeline, _ = made
-    again = FeaturePipeline(auxiliary=True)
+    again = FeaturePipeline(forecast=True)
     again.run_full_pipeline(
         data.train, {"EURUSD": data.val["EURUSD"] * 3}, {"EURUSD": data.test["EURUSD"] * 2}
     )
@@ -118,7 +118,7 @@ def test_the_column_is_causal(made):
 def test_a_saved_pipeline_makes_the_same_column_and_never_refits(made, tmp_path, monkeypatch):
     data, pipeline, parts = made
     files.write_bytes(tmp_path / "agent.pt", files.pt_bytes({"features": pipeline.state()}))
-    monkeypatch.setattr(forecast_input, "fit_expected_return", None)
+    monkeypatch.setattr(forecast_input, "fit_forecast", None)
     again = FeaturePipeline.from_checkpoint(tmp_path / "agent.pt")
     for one, other in zip(again.run_full_pipeline(data.train, data.val, data.test), parts, strict=True):
         pd.testing.assert_frame_equal(one, other, check_exact=True)
@@ -128,24 +128,24 @@ def test_a_saved_pipeline_makes_the_same_column_and_never_refits(made, tmp_path,
 def test_a_second_run_fits_anew(made):
     _, pipeline, _ = made
     data = make_data(3000)
-    other = FeaturePipeline(auxiliary=True)
+    other = FeaturePipeline(forecast=True)
     other.run_full_pipeline(*made[0].splits.values())
     other.run_full_pipeline(data.train, data.val, data.test)
-    fresh = FeaturePipeline(auxiliary=True)
+    fresh = FeaturePipeline(forecast=True)
     fresh.run_full_pipeline(data.train, data.val, data.test)
     assert other.state() == fresh.state() != pipeline.state()
 
 
 def test_denoised_rewards_are_fitted_without_the_column(made):
     data, _, parts = made
-    config = TradingEnvConfig(reward="expected", episode_lengths=(60,), horizon=50)
+    config = TradingEnvConfig(reward="denoised", episode_lengths=(60,), horizon=50)
     bars, features = data.train["EURUSD"], parts[0]
     one, other = (
-        training.lay_out(bars, f, config)[0].bars[:, Bar.EXPECTED]
+        training.build_training_market(bars, f, config)[0].bars[:, Bar.FORECAST]
         for f in (features, features.drop(columns=FEATURE))
     )
     np.testing.assert_array_equal(one, other)
 
 
 def test_only_agent_2_has_the_task():
-    assert {i: preset.auxiliary for i, preset in AGENT_PRESETS.items()} == {1: False, 2: True, 3: False}
+    assert {i: preset.forecast for i, preset in AGENT_PRESETS.items()} == {1: False, 2: True, 3: False}

@@ -37,7 +37,7 @@ PASSED_ON = (
 
 def run(session: Session, limit_s: float) -> tuple[str, str]:
     """Execute `session` until its end, the limit or its cancellation; return status and message."""
-    source = lay_out(session)
+    source = build_training_market(session)
     before = fingerprint(session.folder / "input")
     with (session.folder / "process.txt").open("wb") as stream:
         process = subprocess.Popen(
@@ -64,7 +64,7 @@ def run(session: Session, limit_s: float) -> tuple[str, str]:
     return _verdict(process.returncode, changed)
 
 
-def lay_out(session: Session) -> Path:
+def build_training_market(session: Session) -> Path:
     """Make the folders of a run, its inputs read-only; return the source file to execute."""
     folder = session.folder
     for name in ("working", "home", "tmp", "guard"):

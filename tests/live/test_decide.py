@@ -34,7 +34,7 @@ def sample():
 
 CONFIGS = {
     1: TradingEnvConfig(),
-    2: TradingEnvConfig(decision_interval_min=120, impact=0.5, min_order=0.05),
+    2: TradingEnvConfig(decision_interval_min=120, impact=0.5, no_trade_band=0.05),
     3: TradingEnvConfig(
         decision_interval_min=240, volatility_target=0.1, atr_risk=0.02, drawdown_stop=0.05, stop_loss_bps=40
     ),

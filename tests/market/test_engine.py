@@ -655,11 +655,11 @@ def test_a_change_below_the_least_order_is_held_and_measured_from_the_last_fill(
     # 0.5 is filled; 0.55 and 0.45 are nearer than 0.1 and hold; 0.58 as well, since it is 0.08 from what was filled;
     # 0.39 is not and fills; 0.31 is nearer to that; after a stop any target is an order.
     bars = table([flat_bar(1.0)] * 7)
-    states, _ = follow(bars, parameters(min_order=0.1), [0.5, 0.55, 0.45, 0.58, 0.39, 0.31])
+    states, _ = follow(bars, parameters(no_trade_band=0.1), [0.5, 0.55, 0.45, 0.58, 0.39, 0.31])
     assert states[1:, Acc.UNITS] == pytest.approx([500, 500, 500, 500, 390, 390], abs=1e-9)
     assert states[-1, Acc.TRADES] == 2
     stopped = table([flat_bar(1.0), flat_bar(1.0), (1.0, 1.0, 0.9, 0.95), flat_bar(0.95)])
-    states, _ = follow(stopped, parameters(min_order=0.1, stop_loss=0.05), [0.5, 0.5, 0.05])
+    states, _ = follow(stopped, parameters(no_trade_band=0.1, stop_loss=0.05), [0.5, 0.5, 0.05])
     assert states[2, Acc.UNITS] == 0.0
     assert states[3, Acc.UNITS] == pytest.approx(0.05 * states[2, Acc.EQUITY] / 0.95)
 
@@ -819,8 +819,8 @@ def test_the_differential_sharpe_reward_stays_finite_through_a_long_flat_stretch
 
 def expecting(rows, expected, targets, **others):
     bars = table(rows, **others.pop("table", {}))
-    bars[: len(expected), Bar.EXPECTED] = expected
-    return follow(bars, parameters(reward=Reward.EXPECTED, **others), targets)
+    bars[: len(expected), Bar.FORECAST] = expected
+    return follow(bars, parameters(reward=Reward.DENOISED, **others), targets)
 
 
 def test_the_expected_reward_by_hand():
@@ -875,11 +875,11 @@ def test_a_perfect_expectation_is_the_realised_reward(side, interval):
     opened = np.concatenate(([1.0], close[:-1]))
     rows = np.stack((opened, np.maximum(opened, close), np.minimum(opened, close), close), axis=1)
     bars = table(rows, 0.0005, nights=1)  # each opens where the last closed: no gap to be surprised by
-    bars[:-1, Bar.EXPECTED] = np.diff(np.log(close))
+    bars[:-1, Bar.FORECAST] = np.diff(np.log(close))
     costs = {"commission": 1e-4, "slippage": 1e-4, "swap_long": 1e-5, "swap_short": 2e-5, "close_at_end": 1.0}
     targets = rng.uniform(-1, 1, 60 // interval)
     _, realised = follow(bars, parameters(side, interval=interval, **costs), targets)
-    par = parameters(side, interval=interval, reward=Reward.EXPECTED, **costs)
+    par = parameters(side, interval=interval, reward=Reward.DENOISED, **costs)
     _, rewards = follow(bars, par, targets)
     assert rewards == pytest.approx(realised, abs=1e-12)
 

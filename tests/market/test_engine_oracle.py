@@ -42,7 +42,7 @@ class Terms:
     kill: float
     reward: str
     minutes: int
-    min_order: float
+    no_trade_band: float
 
 
 def quotes(price, spread, side):
@@ -141,7 +141,7 @@ class Oracle:
         before, row, self.decided = self.equity, self.bars[self.t], self.t
         order, self.fair = max(-1.0, min(1.0, action)), []
         if self.target is not None and (
-            order == self.target or abs(order - self.target) < self.terms.min_order
+            order == self.target or abs(order - self.target) < self.terms.no_trade_band
         ):
             order = None
         for _ in range(self.terms.interval):
@@ -153,7 +153,7 @@ class Oracle:
     def reward(self, change, row):
         if self.terms.reward == "mean_variance":
             return change - RISK_AVERSION / 2 * change**2
-        if self.terms.reward == "expected":
+        if self.terms.reward == "denoised":
             return sum(self.fair)
         if self.terms.reward == "differential_sharpe":
             a, b = self.moments
@@ -193,7 +193,7 @@ class Oracle:
         if self.ruined or self.exits_seen > exits:
             self.fair.append(np.log(self.equity / before))
         else:
-            hoped = held * mid * (np.exp(self.bars[self.decided]["expected"]) - 1)
+            hoped = held * mid * (np.exp(self.bars[self.decided]["forecast"]) - 1)
             self.fair.append(np.log(max(self.equity - gained + hoped, 0.001 * START) / before))
         self.marks.append(self.equity)
         self.days.append(row["day"])
@@ -307,7 +307,7 @@ def random_bars(rng, n, volatility, gaps, minutes):
                 "day": day,
                 "sigma": rng.uniform(0.5, 2) * volatility,
                 "size": rng.uniform(0.1, 1),
-                "expected": rng.normal(0, volatility),
+                "forecast": rng.normal(0, volatility),
                 "minutes": pieces if minutes and rng.random() < 0.7 else None,
             }
         )
@@ -339,7 +339,7 @@ def engine_form(rows, terms):
     par[Par.CLOSE_OUT_MARGIN] = ESMA_MARGIN
     par[Par.CLOSE_AT_END] = terms.close_at_end
     par[Par.PNL_BARS] = 24
-    par[Par.IMPACT], par[Par.MIN_ORDER] = terms.impact, terms.min_order
+    par[Par.IMPACT], par[Par.NO_TRADE_BAND] = terms.impact, terms.no_trade_band
     par[Par.DAILY_LOSS], par[Par.DRAWDOWN_STOP] = terms.daily_loss, terms.drawdown
     par[Par.KILL_LOSS], par[Par.PAUSE_DAYS] = terms.kill, terms.pause
     par[Par.REWARD] = Reward[terms.reward.upper()]
@@ -364,9 +364,9 @@ TERMS = st.builds(
     drawdown=st.sampled_from([0.0, 0.0, 0.05, 0.2]),
     pause=st.integers(0, 4),
     kill=st.sampled_from([0.0, 0.0, 0.1, 0.5]),
-    reward=st.sampled_from(["log_return", "mean_variance", "differential_sharpe", "expected"]),
+    reward=st.sampled_from(["log_return", "mean_variance", "differential_sharpe", "denoised"]),
     minutes=st.booleans(),
-    min_order=st.sampled_from([0.0, 0.0, 0.2, 0.5]),
+    no_trade_band=st.sampled_from([0.0, 0.0, 0.2, 0.5]),
 )
 SEEN = dict.fromkeys(("close_outs", "ruined", "exits", "frozen", "cut", "halted", "killed", "minutes"), 0)
 

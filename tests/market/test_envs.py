@@ -764,8 +764,8 @@ def test_a_halted_account_says_so(make_env):
 
 
 def test_the_expected_reward_needs_an_expectation_and_evaluation_does_not(bars_of, features):
-    config = TradingEnvConfig(horizon=50, reward="expected")
-    with pytest.raises(DataError, match=r"reward 'expected' needs prepare_market\(expected_return="):
+    config = TradingEnvConfig(horizon=50, reward="denoised")
+    with pytest.raises(DataError, match=r"reward 'denoised' needs prepare_market\(return_forecast="):
         TradingEnvironment(bars_of["train"], features["train"], config)
     judged = TradingEnvironment(bars_of["train"], features["train"], config, eval_mode=True)
     _, rewards, infos = play(judged, actions_for(50))
@@ -778,9 +778,9 @@ def test_the_expected_reward_of_the_realised_return_differs_by_gaps_alone(bars_o
     plain = TradingEnvironment(bars, table, TradingEnvConfig(horizon=400))
     known = plain.market.mid_return
     env = TradingEnvironment(
-        bars, table, TradingEnvConfig(horizon=400, reward="expected"), expected_return=known
+        bars, table, TradingEnvConfig(horizon=400, reward="denoised"), return_forecast=known
     )
-    assert env.market.expected_return is known
+    assert env.market.return_forecast is known
     paid, realised = (play(e, actions_for(400), seed=2) for e in (env, plain))
     assert [i["equity"] for i in paid[2]] == [i["equity"] for i in realised[2]]
     # Opens lie 1e-4 off the close before (a tenth of a bar's sigma): that is all the difference, times exposure.
@@ -811,14 +811,14 @@ def test_no_return_reaches_over_a_hole_but_over_a_weekend_it_does(bars_of, featu
 @pytest.mark.parametrize(
     ("expected", "message"),
     [
-        (np.zeros(7), r"expected_return of shape \(1440,\) is required, found \(7,\)"),
-        (np.full(1440, np.nan), r"a finite expected_return is required after the warm-up, found NaN at 2017"),
+        (np.zeros(7), r"return_forecast of shape \(1440,\) is required, found \(7,\)"),
+        (np.full(1440, np.nan), r"a finite return_forecast is required after the warm-up, found NaN at 2017"),
     ],
 )
 def test_an_unusable_expectation_is_refused(bars_of, features, expected, message):
     with pytest.raises(DataError, match=message):
         prepare_market(
-            bars_of["train"], features["train"], CONFIG, close_at_end=False, expected_return=expected
+            bars_of["train"], features["train"], CONFIG, close_at_end=False, return_forecast=expected
         )
 
 
@@ -829,9 +829,9 @@ def test_an_unusable_expectation_is_refused(bars_of, features, expected, message
             {"reward": "sharpe"},
             "reward must be one of log_return, mean_variance, differential_sharpe, expected",
         ),
-        ({"reward": "expected", "stop_loss_bps": 50.0}, "needs stop_loss_bps = 0, because the path"),
-        ({"reward": "expected", "drawdown_stop": 0.1}, "needs drawdown_stop = 0, because the path"),
-        ({"reward": "expected", "exposure_cap": 2.0}, "needs exposure_cap <= 1, so that no margin close-out"),
+        ({"reward": "denoised", "stop_loss_bps": 50.0}, "needs stop_loss_bps = 0, because the path"),
+        ({"reward": "denoised", "drawdown_stop": 0.1}, "needs drawdown_stop = 0, because the path"),
+        ({"reward": "denoised", "exposure_cap": 2.0}, "needs exposure_cap <= 1, so that no margin close-out"),
         ({"daily_loss_limit": 1.0}, r"daily_loss_limit must be in \[0, 1\), got 1.0"),
         ({"kill_loss": -0.1}, r"kill_loss must be in \[0, 1\), got -0.1"),
         ({"volatility_target": -1.0}, r"volatility_target must be >= 0, got -1.0"),

@@ -37,7 +37,7 @@ CPU = torch.device("cpu")
 @given(
     seed=st.integers(0, 10_000),
     side=st.sampled_from(["bid", "ask", "mid"]),
-    tier=st.sampled_from(["raw", "base", "spec"]),
+    tier=st.sampled_from(["raw", "base", "retail"]),
     swap=st.sampled_from([0.0, 0.6, -0.4]),
     steps=st.integers(1, 60),
 )
@@ -160,7 +160,7 @@ LEVELS = {
     "sac_learning_rate": st.floats(1e-6, 1.0),
     "sac_hidden_dims": st.lists(st.integers(1, 512), min_size=1, max_size=4).map(tuple),
     "sac_gamma": st.floats(0.01, 0.9999),
-    "env_cost_tier": st.sampled_from(["raw", "base", "spec"]),
+    "env_cost_tier": st.sampled_from(["raw", "base", "retail"]),
     "env_exposure_cap": st.floats(0.1, 30.0),
     "env_horizon": st.integers(0, 5000),
     "allow_cpu": st.booleans(),

@@ -15,7 +15,7 @@ from sac_kernel.market.market import TradingEnvConfig
 from sac_kernel.prices.processed_file import write_processed
 from tests.conftest import make_bars, make_data
 
-EXPECTED = TradingEnvConfig(reward="expected", episode_lengths=(60,), horizon=50)
+EXPECTED = TradingEnvConfig(reward="denoised", episode_lengths=(60,), horizon=50)
 
 
 def reverting_bars(n=6000, share=0.35):
@@ -50,7 +50,7 @@ def features_of(bars):
 
 def laid_out(bars, config=EXPECTED):
     train, features = features_of(bars)
-    return training.lay_out(train, features, config)[0], features
+    return training.build_training_market(train, features, config)[0], features
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_what_is_expected_is_the_planted_share_of_the_last_return(predictable):
     """The true expectation is -0.35 x the last return, of standard deviation 0.35 x 1.07e-3."""
     market, _ = predictable
     rows = slice(market.first_bar, -1)
-    expected = market.bars[rows, Bar.EXPECTED]
+    expected = market.bars[rows, Bar.FORECAST]
     truth = -0.35 * np.diff(np.log(market.bars[:, Bar.CLOSE]))[market.first_bar - 1 : -1]
     assert np.corrcoef(expected, truth)[0, 1] > 0.9
     assert 0.85 < np.polyfit(truth, expected, 1)[0] < 1.1
@@ -70,13 +70,13 @@ def test_what_is_expected_is_the_planted_share_of_the_last_return(predictable):
 
 def test_noise_lets_expect_nothing():
     market, _ = laid_out(make_bars(6000, seed=8, weekends=False))
-    assert not market.bars[:, Bar.EXPECTED].any()
+    assert not market.bars[:, Bar.FORECAST].any()
 
 
 def test_the_scale_is_that_of_what_is_expected(predictable):
     market, features = predictable
-    plain, _ = training.lay_out(reverting_bars()[:-600], features, TradingEnvConfig(horizon=50))
-    spread = float(np.std(market.bars[market.first_bar : -1, Bar.EXPECTED]))
+    plain, _ = training.build_training_market(reverting_bars()[:-600], features, TradingEnvConfig(horizon=50))
+    spread = float(np.std(market.bars[market.first_bar : -1, Bar.FORECAST]))
     assert training.reward_scale(market) == pytest.approx(1.0 / spread, rel=1e-4)
     assert training.reward_scale(plain) == pytest.approx(1.0 / plain.reward_sd, rel=1e-5)
 
@@ -85,7 +85,7 @@ def test_a_decision_of_two_bars_is_told_what_to_expect_of_two_bars():
     # E[mean of the next two returns] = (-.35 + .35^2) / 2 of the last one = -.11375; a decision earns both.
     market, _ = laid_out(reverting_bars(), dataclasses.replace(EXPECTED, decision_interval_min=120))
     rows = slice(market.first_bar, -1)
-    expected = market.bars[rows, Bar.EXPECTED]
+    expected = market.bars[rows, Bar.FORECAST]
     last = np.diff(np.log(market.bars[:, Bar.CLOSE]))[market.first_bar - 1 : -1]
     assert np.polyfit(last, expected, 1)[0] == pytest.approx(-0.11375, abs=0.03)
     assert training.reward_scale(market) == pytest.approx(1.0 / (2 * np.std(expected)), rel=1e-4)
@@ -103,7 +103,7 @@ def test_the_report_says_over_how_many_bars_and_when_there_are_too_few():
 
 
 def note_of(fit, **changed):
-    return job_outputs._expectation_note({**fit, **changed})
+    return job_outputs._forecast_note({**fit, **changed})
 
 
 def test_prices_that_never_move_are_refused_by_name():
@@ -113,7 +113,7 @@ def test_prices_that_never_move_are_refused_by_name():
     flat.attrs = attrs
     train, features = features_of(bars)
     with pytest.raises(DataError, match="the price never moves: all"):
-        training.lay_out(flat[: len(train)], features, EXPECTED)
+        training.build_training_market(flat[: len(train)], features, EXPECTED)
 
 
 def test_a_run_with_denoised_rewards_is_judged_on_realised_prices(tmp_path):
@@ -129,11 +129,11 @@ def test_a_run_with_denoised_rewards_is_judged_on_realised_prices(tmp_path):
         env_config=EXPECTED,
     )
     trainer.run_training()
-    assert trainer.train_market.expected_return is not None
-    assert trainer.val_market.expected_return is None
+    assert trainer.train_market.return_forecast is not None
+    assert trainer.val_market.return_forecast is None
     # What was learnt from is told: these bars hold nothing to find.
     note = trainer.summary["verdict"]["notes"][0]
-    t_stat = trainer.summary["run"]["expected_return"]["t_stat"]
+    t_stat = trainer.summary["run"]["forecast"]["t_stat"]
     assert note.startswith("Train rows: what the features say of the next return is no more than noise")
     assert f"({t_stat:.1f} standard errors out of fold, 2.5 are asked for)" in note
     row = trainer.judgement.rows[0]

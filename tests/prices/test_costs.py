@@ -21,7 +21,7 @@ WINTER_NOON, SUMMER_NOON = "2017-01-10 17:00", "2017-07-11 16:00"
 
 
 @pytest.mark.parametrize("moment", [WINTER_NOON, SUMMER_NOON])
-@pytest.mark.parametrize(("tier", "bps"), [("raw", 0.36), ("base", 0.75), ("spec", 3.5)])
+@pytest.mark.parametrize(("tier", "bps"), [("raw", 0.36), ("base", 0.75), ("retail", 3.5)])
 def test_one_way_cost_in_normal_hours(tier, bps, moment):
     # (.55 / 2 + .32 + .155) x factor = .75 x factor; factors .48, 1 and 14/3.
     assert costs.one_way_bps(at(moment), tier) == pytest.approx([bps], abs=1e-12)

@@ -38,7 +38,7 @@ def summary(**more):
     span = {"bars": 3735, "first_utc": "2017-05-01T00:00:00+00:00", "last_utc": "2018-01-05T21:00:00"}
     return {
         "verdict": {"word": "not shown", "sentence": "No edge is shown.", "notes": ["One split only."]},
-        "table": [row("flat", **EMPTY), row(), row(tier="raw"), row(tier="spec")],
+        "table": [row("flat", **EMPTY), row(), row(tier="raw"), row(tier="retail")],
         "data": {"instruments": ["EURUSD"], "bar_seconds": 3600, "splits": {"train": {"EURUSD": span}}},
         "run": {"agent_id": 1, "seed": 20250101, "device": "Tesla T4", "train_s": 724.5, "episodes": None},
         "random": {"percentile": 0.9, "draws": 1000},
@@ -267,7 +267,7 @@ def test_verdict_notes_are_listed(tmp_path):
 
 def test_page_shows_fractions_in_percent(tmp_path):
     # 0.0123456 -> 1.23 %, -0.05 -> -5.00 %, 0.25 -> 25.00 %, 0.0075 -> 0.75 %
-    raw, base, spec = cells(page(tmp_path), "agent 1 (final)")
+    raw, base, retail = cells(page(tmp_path), "agent 1 (final)")
     assert base == [
         "1.23",
         f"{MINUS}5.00",
@@ -278,7 +278,7 @@ def test_page_shows_fractions_in_percent(tmp_path):
         "0.75",
         "1,234",
     ]
-    assert raw == base == spec
+    assert raw == base == retail
 
 
 def test_missing_values_are_a_dash_with_a_title(tmp_path):
@@ -302,7 +302,7 @@ def test_numbers_of_numpy_are_numbers(tmp_path):
 def test_all_three_tiers_are_shown_even_if_one_was_not_run(tmp_path):
     source = page(tmp_path, table=[row()])
     tiers = re.findall(r'<th scope="rowgroup" colspan="9"><span>(\w+) costs', source)
-    assert tiers == ["raw", "base", "spec"]
+    assert tiers == ["raw", "base", "retail"]
     assert source.count("not run") == 2
 
 
@@ -454,9 +454,9 @@ def test_results_table_has_units_and_percentages():
 
 
 def test_results_table_orders_the_tiers_and_keeps_the_policies_order():
-    rows = [row("b", "base"), row("b", "spec"), row("a", "base"), row("b", "raw"), row("b", "own")]
+    rows = [row("b", "base"), row("b", "retail"), row("a", "base"), row("b", "raw"), row("b", "own")]
     table = results_table(rows)
-    assert table["Tier"].tolist() == ["raw", "base", "base", "spec", "own"]
+    assert table["Tier"].tolist() == ["raw", "base", "base", "retail", "own"]
     assert table["Policy"].tolist() == ["b", "b", "a", "b", "b"]
 
 
@@ -476,7 +476,7 @@ def test_text_table_is_aligned():
         "agent 1 (final)  1.23    -5.00 -10.00 to 12.50   0.46    25.00     1.50    0.75  1,234\n"
         "flat                -        -               -      -        -        -       -      -\n"
         "\n"
-        "spec costs: a dear retail account\n"
+        "retail costs: an expensive retail account\n"
         "not run\n"
     )
 

@@ -10,11 +10,11 @@ import pytest
 import sac_kernel.report.plots
 from sac_kernel.core.errors import DataError
 from sac_kernel.core.plot_style import to_png, to_rgb
+from sac_kernel.market.render import episode_figure
 from sac_kernel.report.plots import (
     bars_figure,
     costs_figure,
     drift_figure,
-    episode_figure,
     equity_figure,
     exposure_figure,
     features_figure,
@@ -168,7 +168,7 @@ def test_episode_times_are_shown_in_utc():
 
 
 def test_episode_refuses_arrays_of_another_length():
-    with pytest.raises(DataError, match=r"plots.episode_figure: one value for each of 2 .*equity \(3,\)"):
+    with pytest.raises(DataError, match=r"render.episode_figure: one value for each of 2 .*equity \(3,\)"):
         episode_figure(hours(2), [1.1, 1.2], [1, 1, 1], [0, 0], [0, 0])
 
 
@@ -358,7 +358,7 @@ def test_equity_title_and_legend_state_the_results():
 
 
 def test_equity_names_the_tiers_if_there_are_several():
-    figure = equity_figure([result(), result(tier="spec")])
+    figure = equity_figure([result(), result(tier="retail")])
     assert legend_texts(figure)[1] == "agent, spec +2.00 %"
 
 
