@@ -827,7 +827,7 @@ def test_an_unusable_expectation_is_refused(bars_of, features, expected, message
     [
         (
             {"reward": "sharpe"},
-            "reward must be one of log_return, mean_variance, differential_sharpe, expected",
+            "reward must be one of log_return, mean_variance, differential_sharpe, denoised",
         ),
         ({"reward": "denoised", "stop_loss_bps": 50.0}, "needs stop_loss_bps = 0, because the path"),
         ({"reward": "denoised", "drawdown_stop": 0.1}, "needs drawdown_stop = 0, because the path"),

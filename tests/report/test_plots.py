@@ -359,7 +359,7 @@ def test_equity_title_and_legend_state_the_results():
 
 def test_equity_names_the_tiers_if_there_are_several():
     figure = equity_figure([result(), result(tier="retail")])
-    assert legend_texts(figure)[1] == "agent, spec +2.00 %"
+    assert legend_texts(figure)[1] == "agent, retail +2.00 %"
 
 
 def test_equity_policies_differ_in_colour_or_dash():
