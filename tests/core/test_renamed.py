@@ -9,6 +9,7 @@ from sac_kernel.core.renamed import current, renamed_arguments
 from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.kaggle.kernel_notebook import parse_settings
 from sac_kernel.market.market import TradingEnvConfig
+from tests.support import says
 
 
 @renamed_arguments(colour="color")
@@ -23,7 +24,7 @@ class Paint:
 
 
 def test_an_old_argument_arrives_under_its_new_name():
-    with pytest.warns(FutureWarning, match=r"paint: 'colour' is now 'color'"):
+    with pytest.warns(FutureWarning, match=says("paint", "'colour'", "'color'")):
         assert paint(colour="blue", layers=2) == ("blue", 2)
     assert paint(color="green") == ("green", 1)  # and no warning, which would fail the test
 

@@ -17,6 +17,7 @@ from sac_kernel.market.market import TradingEnvConfig
 from sac_kernel.prices.processed_file import write_processed
 from sac_kernel.stats import significance, trials
 from tests.conftest import make_data
+from tests.support import says
 
 
 def pass_of(equity, day, start=100.0, cost=0.0, first="2020-01-06"):
@@ -254,14 +255,14 @@ def test_the_results_as_markdown_have_every_table_with_its_rows(summary, folder)
 
 
 def test_the_page_needs_every_job(settings, collected):
-    with pytest.raises(DataError, match="found 1 missing"):
+    with pytest.raises(DataError, match=says("1")):
         walk_forward_report.collect(settings, collected.jobs[1:])
 
 
 def test_a_damaged_file_says_what_to_do(tmp_path):
     path = tmp_path / "agent_1_seed_0_fold_1_base.npz"
     path.write_bytes(b"PK")
-    with pytest.raises(DataError, match="delete it, and it is run again"):
+    with pytest.raises(DataError, match=says("result.json")):
         fold_jobs.load(path)
 
 
@@ -274,19 +275,17 @@ def test_a_job_that_fails_is_named_with_its_reason_and_log(settings, tmp_path):
     one = dataclasses.replace(
         settings, h5_path=str(tmp_path / "still.h5"), agents=(1,), seeds=1, folds=1, tiers=("base",)
     )
-    with pytest.raises(
-        SacKernelError, match=r"2 jobs is required, found . without: .*_fold_1_base: .*log\.txt"
-    ):
+    with pytest.raises(SacKernelError, match=says("2", "_fold_1_base", "log.txt")):
         walk_forward.run(one, tmp_path / "out")
     assert not (tmp_path / "out" / "report.html").exists()
 
 
 def test_parameters_are_checked_before_anything_runs(capsys):
-    with pytest.raises(ConfigError, match="base included"):
+    with pytest.raises(ConfigError, match=says("tiers", "base")):
         Settings("", tiers=("raw",))
-    with pytest.raises(ConfigError, match="agents must be distinct"):
+    with pytest.raises(ConfigError, match=says("agents")):
         Settings("", agents=(1, 1))
-    with pytest.raises(ConfigError, match="agent_id must be one of"):
+    with pytest.raises(ConfigError, match=says("agent_id")):
         Settings("", agents=(4,))
     args = walk_forward._parser().parse_args(["--agents", "1,3", "--tiers", "base"])
     assert (args.agents, args.tiers) == ((1, 3), ("base",))

@@ -25,6 +25,7 @@ from sac_kernel.kaggle.kernel_notebook import (
     module_source,
     parse_settings,
 )
+from tests.support import says
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE, PACKAGE = ROOT / "notebooks" / "train.ipynb", ROOT / "sac_kernel"
@@ -153,7 +154,7 @@ def test_a_notebook_that_is_too_large_is_refused_with_its_size(tmp_path):
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
     with (package / "core" / "errors.py").open("a", encoding="utf-8") as stream:
         stream.write("# é" * (MAX_TEXT_BYTES // 8) + "\n")  # six bytes each once escaped
-    with pytest.raises(SacKernelError, match=r"at most 900,000 bytes as sent.*found [\d,]{7,}"):
+    with pytest.raises(SacKernelError, match=says("900,000 bytes")):
         build(package=package)
 
 
@@ -259,7 +260,7 @@ def test_a_template_without_the_parameter_is_refused_naming_it(tmp_path):
     cell = tagged(notebook, "parameters")
     cell.source = "\n".join(x for x in cell.source.split("\n") if not x.startswith("num_episodes"))
     nbformat.write(notebook, tmp_path / "train.ipynb")
-    with pytest.raises(ConfigError, match=r"must assign num_episodes"):
+    with pytest.raises(ConfigError, match=says("num_episodes")):
         build(["num_episodes=3"], template=tmp_path / "train.ipynb")
 
 
@@ -268,7 +269,7 @@ def test_a_template_without_a_marked_cell_is_refused_naming_the_tag(tmp_path, ta
     notebook = nbformat.read(TEMPLATE, as_version=4)
     tagged(notebook, tag).metadata.tags = []
     nbformat.write(notebook, tmp_path / "train.ipynb")
-    with pytest.raises(SacKernelError, match=rf"one cell tagged '{tag}' is required, found 0"):
+    with pytest.raises(SacKernelError, match=says(tag, "0")):
         build(["num_episodes=3"], template=tmp_path / "train.ipynb")
 
 

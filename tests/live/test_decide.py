@@ -18,6 +18,7 @@ from sac_kernel.market.market import TradingEnvConfig
 from sac_kernel.prices.pipeline import DataPipeline
 from sac_kernel.prices.processed_file import write_processed
 from tests.conftest import make_bars, make_data
+from tests.support import says
 from tests.use_models import lively_agent
 
 H1 = 3600
@@ -84,7 +85,7 @@ def test_eight_instruments_in_stretches_give_the_features_of_one_pass():
 
     pipeline = FeaturePipeline(regimes=True)
     whole = pipeline.run_full_pipeline(part(0, 1500), part(1500, 2000), part(2000, 2600))
-    with pytest.raises(CheckpointError, match="fitted pipeline"):
+    with pytest.raises(CheckpointError, match=says("fitted")):
         pipeline.extend(part(0, 10), Memory())
     pipeline, memory, rows = FeaturePipeline.from_state(pipeline.state()), Memory(), []
     for first, end in [(0, 1), (1, 2), (2, 1000), (1000, 2300), *((i, i + 1) for i in range(2300, 2600))]:
@@ -130,7 +131,7 @@ def test_a_decision_says_size_levels_and_what_binds(decider):
     state[Acc.HALTED_UNTIL] = np.inf
     again = decider.decide(bars.iloc[: frozen + 1], state)
     assert again.open_time_utc == bars.index[frozen]
-    assert again.limits[0] == "the account is halted until a person says otherwise"
+    assert "halted" in again.limits[0]
 
 
 def test_a_feature_beyond_all_bars_before_is_named_with_its_range(decider):
@@ -153,23 +154,21 @@ def test_an_order_needs_the_account_as_the_agent_sees_it(decider):
 
 def test_what_cannot_be_decided_on_is_refused(decider, tmp_path):
     decider, bars = decider
-    with pytest.raises(DataError, match="bars of EURUSD are required, found GBPUSD"):
+    with pytest.raises(DataError, match=says("EURUSD", "GBPUSD")):
         decider.decide({"GBPUSD": bars}, account(equity=1e5))
-    with pytest.raises(
-        DataError, match="closed bars of 3600 s in time order are required, found two 1800 s apart"
-    ):
+    with pytest.raises(DataError, match=says("3600", "1800")):
         decider.decide(make_bars(40, bar_seconds=1800, start=bars.index[0].isoformat()), account(equity=1e5))
     decider.decide(bars.iloc[:3], account(equity=1e5))
-    with pytest.raises(DataError, match="an account that has begun"):
+    with pytest.raises(DataError, match=says("account")):
         decider.follow(bars.iloc[3:5])
     fresh = Decider.from_checkpoint(tmp_path / "agent.pt")
-    with pytest.raises(DataError, match="at least 48 bars before the account's first are required, found 0"):
+    with pytest.raises(DataError, match=says(48, 0)):
         fresh.decide(bars, account(equity=1e5))
 
 
 def test_the_price_side_must_be_known(tmp_path):
     lively_agent(tmp_path / "agent.pt", make_data(700), 1, TradingEnvConfig())
-    with pytest.raises(DataError, match="price side"):
+    with pytest.raises(DataError, match=says("price side")):
         Decider.from_checkpoint(tmp_path / "agent.pt")
 
 

@@ -23,6 +23,7 @@ from sac_kernel.market.market import TradingEnvConfig
 from sac_kernel.prices.pipeline import DataPipeline
 from sac_kernel.prices.processed_file import write_processed
 from tests.conftest import make_bars
+from tests.support import says, told
 from tests.use_models import lively_agent
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -99,7 +100,7 @@ def test_a_replayed_feed_is_the_backtest(agent_id, world, uncut):
     # The backtest's records stand at the closes of its decisions; the last one is closed at cost.
     equity = [line["equity"] for line in lines]
     assert equity[k::k][: len(backtest.equity) - 1] == backtest.equity[:-1].tolist()
-    assert last_said == f"equity if closed at cost now: {backtest.equity[-1]:,.2f}"
+    assert told(last_said, f"{backtest.equity[-1]:,.2f}")
     assert backtest.trades > 100
     if agent_id == 3:
         assert any(line["halted"] for line in lines)
@@ -160,19 +161,19 @@ def test_the_page_is_the_journal_drawn(short):
     lines = journal_of(short)
     text = (short / paper.PAGE_FILE).read_text(encoding="utf-8")
     assert '<meta http-equiv="refresh" content="15">' in text
-    assert "Paper account: EURUSD since 2017-10-23 08:00" in text
+    assert told(text, "EURUSD", "2017-10-23 08:00")
     shown = re.findall(r"<tr><td>(\S+ \S+)<td>([\d.]+)<td>([\d,.]+)<td>(\S+)<td>(\S*)<td>", text)
     assert len(shown) == 12
     assert shown[0][0] == lines[-1]["open_time_utc"][:16].replace("T", " ")
     assert shown[0][2:] == (
         f"{lines[-1]['equity']:,.2f}", f"{lines[-1]['exposure']:+.3f}", f"{lines[-1]['target']:+.3f}"
     )  # fmt: skip
-    assert "drift: 3 of 20 days" in text
+    assert told(text, "3 of 20 days")
     # The account's own count of its costs, after it was restored from the journal.
     account = opened(short).session.account
     costs = paper_page.costs(lines[1:])
     assert costs[-1] == pytest.approx(account.report()[Info.COSTS], rel=1e-12)
-    assert f"costs {costs[-1]:,.2f} " in text
+    assert told(text, f"costs {costs[-1]:,.2f}")
     assert costs[0] == 0.0
     assert (np.diff(costs) >= 0).all()
     png = base64.b64decode(re.search(r"base64,([^\"]+)", text)[1])
@@ -194,7 +195,7 @@ def test_a_watched_file_has_its_page_while_it_waits(short):
 
 
 def test_other_terms_than_the_journals_are_refused_by_name(short):
-    with pytest.raises(CheckpointError, match=r"start_equity was 100000.0, is 5000.0"):
+    with pytest.raises(CheckpointError, match=says("start_equity", "100000.0", "5000.0")):
         opened(short, "--equity", "5000")
 
 
@@ -203,7 +204,7 @@ def test_a_bar_that_was_revised_since_is_refused_by_time(short):
     time_, open_, high, low, close = text[20].split(",")
     text[20] = f"{time_},{open_},{float(high) + 0.001},{low},{close}"
     (short / "EURUSD.csv").write_text("\n".join(text) + "\n", encoding="utf-8")
-    with pytest.raises(CheckpointError, match=f"the first difference at {time_[:10]}"):
+    with pytest.raises(CheckpointError, match=says(time_[:10])):
         opened(short)
 
 
@@ -213,7 +214,7 @@ def test_a_line_in_the_middle_that_is_no_line_is_refused_by_number(tmp_path):
         journal.append({"b": 2.5})
     assert Journal(tmp_path / "j").lines == [{"a": 1}, {"b": 2.5}]
     (tmp_path / "j").write_bytes(b'{"a":1}\n{"a\n{"b":2}\n')
-    with pytest.raises(CheckpointError, match="line 2"):
+    with pytest.raises(CheckpointError, match=says("line 2")):
         Journal(tmp_path / "j")
 
 
@@ -297,5 +298,5 @@ def test_the_others_bars_come_with_the_first_traded_bar_that_knows_them():
 
 def test_a_tail_of_a_format_that_does_not_grow_is_refused(tmp_path):
     (tmp_path / "EURUSD.parquet").touch()
-    with pytest.raises(DataError, match="replay other formats with --speed"):
+    with pytest.raises(DataError, match=says("--speed")):
         next(BarFiles(tmp_path / "EURUSD.parquet", "EURUSD", (), "bid", None).tail())

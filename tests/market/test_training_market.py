@@ -14,6 +14,7 @@ from sac_kernel.market.engine import Bar
 from sac_kernel.market.market import TradingEnvConfig
 from sac_kernel.prices.processed_file import write_processed
 from tests.conftest import make_bars, make_data
+from tests.support import says, told
 
 EXPECTED = TradingEnvConfig(reward="denoised", episode_lengths=(60,), horizon=50)
 
@@ -93,13 +94,9 @@ def test_a_decision_of_two_bars_is_told_what_to_expect_of_two_bars():
 
 def test_the_report_says_over_how_many_bars_and_when_there_are_too_few():
     fit = {"head": "ridge", "out_of_fold_share": 0.0004, "t_stat": 3.1, "decision_bars": 12}
-    assert "explain 0.040% of the variance of the mean of the next 12 returns (ridge, 3.1" in note_of(fit)
-    assert "of the mean of the next 12 returns is no more than noise (1.8" in note_of(
-        fit, head="flat", t_stat=1.8
-    )
-    assert "too few to tell what the features say of the mean of the next 12 returns: 30 runs" in note_of(
-        fit, head="flat", t_stat=0.0
-    )
+    assert told(note_of(fit), "0.040%", "12 returns", "ridge", 3.1)
+    assert told(note_of(fit, head="flat", t_stat=1.8), "12 returns", 1.8, 2.5)
+    assert told(note_of(fit, head="flat", t_stat=0.0), "12 returns", "too few", 30)
 
 
 def note_of(fit, **changed):
@@ -112,7 +109,7 @@ def test_prices_that_never_move_are_refused_by_name():
     flat = bars.assign(open=1.1, high=1.1, low=1.1, close=1.1)
     flat.attrs = attrs
     train, features = features_of(bars)
-    with pytest.raises(DataError, match="the price never moves: all"):
+    with pytest.raises(DataError, match=says("price", "never move")):
         training.build_training_market(flat[: len(train)], features, EXPECTED)
 
 
@@ -134,8 +131,7 @@ def test_a_run_with_denoised_rewards_is_judged_on_realised_prices(tmp_path):
     # What was learnt from is told: these bars hold nothing to find.
     note = trainer.summary["verdict"]["notes"][0]
     t_stat = trainer.summary["run"]["forecast"]["t_stat"]
-    assert note.startswith("Train rows: what the features say of the next return is no more than noise")
-    assert f"({t_stat:.1f} standard errors out of fold, 2.5 are asked for)" in note
+    assert told(note, f"{t_stat:.1f}", 2.5)
     row = trainer.judgement.rows[0]
     result = trainer.judgement.results["base"][0]
     assert row["net_return_frac"] == pytest.approx(result.equity[-1] / 100_000.0 - 1.0, abs=1e-9)

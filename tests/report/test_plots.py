@@ -25,6 +25,7 @@ from sac_kernel.report.plots import (
     seeds_figure,
     training_figure,
 )
+from tests.support import says
 
 START = "2019-03-04"
 
@@ -168,12 +169,12 @@ def test_episode_times_are_shown_in_utc():
 
 
 def test_episode_refuses_arrays_of_another_length():
-    with pytest.raises(DataError, match=r"render.episode_figure: one value for each of 2 .*equity \(3,\)"):
+    with pytest.raises(DataError, match=says(2, "equity", "(3,)")):
         episode_figure(hours(2), [1.1, 1.2], [1, 1, 1], [0, 0], [0, 0])
 
 
 def test_episode_refuses_no_point():
-    with pytest.raises(DataError, match="at least 1"):
+    with pytest.raises(DataError, match=says("1")):
         episode_figure(hours(0), [], [], [], [])
 
 
@@ -227,7 +228,7 @@ def test_bars_take_given_holes():
 
 def test_bars_refuse_an_empty_split():
     broken = {**splits(), "val": splits()["val"][:0]}
-    with pytest.raises(DataError, match=r"bars in every split required, found none in \['val'\]"):
+    with pytest.raises(DataError, match=says("bars", "val")):
         bars_figure(broken)
 
 
@@ -249,7 +250,7 @@ def test_features_box_is_the_middle_half():
 
 
 def test_features_refuse_rows_that_all_have_nan():
-    with pytest.raises(DataError, match="a row without NaN required, found none in 2 rows"):
+    with pytest.raises(DataError, match=says("NaN", "2 rows")):
         features_figure(pd.DataFrame({"a": [1.0, np.nan], "b": [np.nan, 1.0]}))
 
 
@@ -326,7 +327,7 @@ def test_training_adds_a_running_mean_to_many_episode_rewards():
 
 
 def test_training_refuses_evaluations_that_do_not_fit_their_episodes():
-    with pytest.raises(DataError, match=r"2 values \(eval_episodes\) required, found 1 eval_rewards"):
+    with pytest.raises(DataError, match=says("2", "eval_episodes", "1", "eval_rewards")):
         training_figure({**FULL_STATS, "eval_rewards": [0.1]})
 
 
@@ -369,7 +370,7 @@ def test_equity_policies_differ_in_colour_or_dash():
 
 
 def test_equity_refuses_nothing():
-    with pytest.raises(DataError, match="at least one policy required"):
+    with pytest.raises(DataError, match=says("policy")):
         equity_figure([])
 
 
@@ -434,7 +435,7 @@ def test_random_figure_works_if_all_draws_are_equal():
 
 @pytest.mark.parametrize(("agent", "draws"), [(np.nan, [0.1]), (0.1, []), (0.1, [np.inf]), (0.1, [[0.1]])])
 def test_random_figure_refuses_what_cannot_be_ranked(agent, draws):
-    with pytest.raises(DataError, match="finite returns of one dimension required"):
+    with pytest.raises(DataError, match=says("returns")):
         random_figure(agent, draws)
 
 
@@ -445,7 +446,7 @@ def test_seeds_figure_has_every_seed_their_median_and_the_extremes():
     assert axes.get_title(loc="left") == "3 seeds: worst +0.00 %, median +1.00 %, best +4.00 %"
     assert axes.get_lines()[-1].get_ydata().tolist() == [101.0] * 3
     assert len(axes.get_lines()) == 1 + 3 + 1  # 100 %, the seeds, the median
-    with pytest.raises(DataError, match="at least two seeds required, found 1"):
+    with pytest.raises(DataError, match=says("seeds", 1)):
         seeds_figure(seeds[:1])
 
 
@@ -458,7 +459,7 @@ def test_folds_figure_has_a_dot_a_seed_beside_each_fold():
     }
     assert dots["agent 1"] == [[0.8, 1.0], [0.8, 3.0], [1.8, -2.0], [1.8, 1.0]]
     assert dots["buy and hold"] == [[1.2, 2.0], [2.2, -1.0]]
-    with pytest.raises(DataError, match="at least one fold required, found none"):
+    with pytest.raises(DataError, match=says("fold")):
         folds_figure({})
 
 
@@ -506,7 +507,7 @@ def test_drift_figure_marks_alarms_and_draws_the_bound():
     "call", [lambda: costs_figure([], 1.0), lambda: inputs_figure({}), lambda: drift_figure([], {}, "keep")]
 )
 def test_figures_of_nothing_are_refused(call):
-    with pytest.raises(DataError, match="required, found none"):
+    with pytest.raises(DataError, match=says("none")):
         call()
 
 
@@ -538,5 +539,5 @@ def test_policy_figure_draws_both_maps_and_the_edge_of_the_no_trade_region():
         np.testing.assert_allclose(middle, 1.25, atol=0.26)  # between the cells at 1 and at 1.5
     alone = policy_figure(x, p, optimal, "predictor")
     assert len(alone.axes) == 2  # one map and its scale
-    with pytest.raises(DataError, match=r"shape \(21, 13\) required, found \(13, 21\) for the agent"):
+    with pytest.raises(DataError, match=says("(21, 13)", "(13, 21)", "agent")):
         policy_figure(x, p, optimal.T, "predictor")
