@@ -129,7 +129,7 @@ def empty(path):
 )
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_a_damaged_index_falls_back_to_the_newest_whole_state_and_says_so(
-    tmp_path, damage, said, count, caplog
+    tmp_path, damage, named, count, caplog
 ):
     for number in range(1, count + 1):
         save(tmp_path, number)
@@ -344,13 +344,13 @@ def test_a_difference_of_the_learning_identity_is_refused_by_name(change, named)
         checkpoint.check_identity(LEARNING, {**LEARNING, **change}, "state/: resume")
 
 
-@pytest.mark.parametrize(("count", "tail"), [(5, "here 'nothing'; set"), (6, "here 'nothing' and more; set")])
-def test_at_most_five_differences_are_named(count, tail):
+@pytest.mark.parametrize("count", [5, 6])
+def test_at_most_five_differences_are_named(count):
     saved = {"sac": {f"name_{k}": k for k in range(count)}}
     with pytest.raises(CheckpointError) as caught:
         checkpoint.check_identity(saved, {}, "here")
     assert str(caught.value).count("saved") == 5
-    assert tail in str(caught.value)
+    assert told(caught.value, "more") == (count > 5)
 
 
 def test_accounts_and_generator_of_an_env_come_back_through_a_file(tmp_path):

@@ -430,7 +430,7 @@ def test_evaluation_needs_a_bar_to_trade_in(bars_of, features):
     # Only the last row has features: there is no next open. An episode here would never end.
     table = features["val"].copy()
     table.iloc[:-1] = np.nan
-    with pytest.raises(DataError, match=says("horizon")):
+    with pytest.raises(DataError, match=says(len(table))):
         TradingEnvironment(bars_of["val"], table, CONFIG, eval_mode=True)
 
 

@@ -1,6 +1,7 @@
 """The sections of the page: months by hand, keys and figures for a real judgement, drift that is planted."""
 
 import dataclasses
+import html
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,6 +22,7 @@ from sac_kernel.stats.trials import Trial
 from sac_kernel.stats.verdict import TrialCount
 from tests.backtest.test_evaluation import random_agent, result_of
 from tests.conftest import make_data
+from tests.support import told
 
 CONFIG = TradingEnvConfig(episode_lengths=(60,), horizon=100)
 
@@ -90,14 +92,16 @@ def test_the_search_is_told_with_spa_stepm_and_pbo(monkeypatch):
     rows = sections.search_table(models, {"flat": np.zeros(200)}, ledger)["rows"]
     stacked = np.stack(list(models.values()), axis=1)
     assert rows[0][1] == significance.spa_p_value(stacked, np.zeros(200)) < 0.05
-    assert rows[1][1:] == [1, "agent 1, at 5 %"]
+    assert rows[1][1] == 1
+    assert told(rows[1][2], "agent 1", "5 %")
     assert rows[2][1] == significance.pbo(np.stack([t.daily for t in ledger], axis=1))
-    assert "12 checkpoints that trade, on 64 days" in rows[2][2]
+    assert told(rows[2][2], "12 checkpoints", "64 days")
     monkeypatch.setattr(significance.importlib.util, "find_spec", lambda name: None)
     bare = sections.search_table(models, {"flat": np.zeros(200)}, ledger[:4])["rows"]
     assert bare[0][1] is None
-    assert "arch, which is not installed" in bare[0][2]
-    assert bare[1][1:] == [None, "needs 10 on 32 days, found 4 checkpoints that trade, on 64 days"]
+    assert told(bare[0][2], "arch")
+    assert bare[1][1] is None
+    assert told(bare[1][2], 10, "32 days", "4 checkpoints", "64 days")
 
 
 def test_clock_features_are_not_watched_for_drift(judged):
@@ -149,14 +153,10 @@ def test_the_page_shows_every_section(judged, shown, tmp_path):
     summary = {"verdict": judgement.verdict, "table": judgement.rows, **shown}
     path = report.write_report(tmp_path, summary, sections.figures(judgement, shown))
     page = path.read_text(encoding="utf-8")
-    for text in (
-        "Month by month",
-        "Under stress",
-        "one more bar of latency",
-        shown["drift"]["sentence"],
-        "perfect foresight",
-    ):
-        assert text in page
+    rows = [*shown["months"], *(row["scenario"] for row in shown["stress"]), "perfect foresight (bound)"]
+    for name in rows:
+        assert f'<th scope="row">{html.escape(name)}</th>' in page, name
+    assert html.escape(shown["drift"]["sentence"]) in page
     assert page.count('class="yes"') + page.count('class="no"') == len(judgement.verdict["marks"])
 
 
