@@ -435,7 +435,7 @@ def test_an_agent_that_is_not_finite_is_not_saved_and_the_old_file_stays(tmp_pat
         agent.nets.critic.q1.head.bias[0] = float("inf")
     for refused in (lambda: agent.save(path), agent.training_state):
         with pytest.raises(
-            NonFiniteError, match=says("weights.critic.q1.head.bias", "update 0", "learning rate")
+            NonFiniteError, match=says("weights.critic.q1.head.bias", "update 0", "learning_rate")
         ):
             refused()
     assert path.read_bytes() == before
@@ -504,9 +504,9 @@ def test_a_loss_or_gradient_that_is_not_finite_never_reaches_a_file(tmp_path, mo
     else:
         agent.buffer._ring.reward[:] = 3e38  # finite, but its squared error is not
     agent.update()
-    with pytest.raises(NonFiniteError, match=says("weights.", "update")):
+    with pytest.raises(NonFiniteError, match=says("update")):
         agent.save(path)
-    with pytest.raises(NonFiniteError, match=says("weights.", "update")):
+    with pytest.raises(NonFiniteError, match=says("update")):
         agent.training_state()
     assert path.read_bytes() == before
 

@@ -121,10 +121,10 @@ def empty(path):
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
-        (halve, "JSON"),
+        (halve, ("JSON",)),
         (name_another_file, ("trainer_a.state", "trainer_b.state")),
-        (empty, "state.json"),
-        (remove, "state.json"),
+        (empty, ("state.json",)),
+        (remove, ("state.json",)),
     ],
 )
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -141,7 +141,7 @@ def test_a_damaged_index_falls_back_to_the_newest_whole_state_and_says_so(
     }
     with caplog.at_level(logging.WARNING):
         assert loaded(tmp_path) == (f"state {count}", count)
-    assert told(caplog.text, "WARNING", named)
+    assert told(caplog.text, "WARNING", *named)
     # Going on keeps the newest whole one, as ever.
     kept = {path: path.read_bytes() for path in tmp_path.glob("*.state")}
     save(tmp_path, 9)

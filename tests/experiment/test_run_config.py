@@ -195,7 +195,7 @@ def test_a_value_of_the_wrong_type_is_refused_saying_what_was_found(text, found)
     ("text", "found"),
     [
         ("num_episodes=0", ("num_episodes", 0)),
-        ("time_budget_h=-1", ("time_budget_h", -1)),
+        ("time_budget_h=-1", ("time_budget_h", -1.0)),
         ("time_budget_h=1e999", ("time_budget_h",)),
         ("env_swap_long_bps=1e999", ("env_swap_long_bps",)),
         ("agent_ids=[7]", ("1 short-term", "2 medium", "3 swing", 7)),
@@ -205,7 +205,7 @@ def test_a_value_of_the_wrong_type_is_refused_saying_what_was_found(text, found)
         ("sac_gamma=1.0", ("gamma", "1.0")),
         ("sac_hidden_dims=[]", ("hidden_dims",)),
         ("env_cost_tier=cheap", ("cost_tier", "raw, base, retail", "'cheap'")),
-        ("env_exposure_cap=31", ("exposure_cap", 31)),
+        ("env_exposure_cap=31", ("exposure_cap", 31.0)),
         ("env_episode_length=0", ("episode_length",)),
     ],
 )

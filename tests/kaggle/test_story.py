@@ -153,7 +153,7 @@ def test_publishing_again_uploads_only_what_changed_and_asks_little(checkout, tm
         assert len(kaggle.calls("GetDatasetStatus")) - asked == 2  # one question for each dataset
         assert len(kaggle.calls("ListDatasetFiles")) == asked_once(kaggle)
 
-        module = checkout / "sac_kernel" / "metrics.py"
+        module = checkout / "sac_kernel" / "stats" / "metrics.py"
         module.write_text(module.read_text() + "\n# edited\n")
         assert build_kernel(checkout, env).returncode == 0
         assert len(kaggle.datasets["tester/sac-trading-data"].versions) == 1
