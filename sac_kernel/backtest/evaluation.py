@@ -23,7 +23,7 @@ from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market import engine
 from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.market.market import Market, prepare_market
-from sac_kernel.market.records import COSTS, Account, Trace, new_table
+from sac_kernel.market.records import COSTS, Account, Trace, new_table, one_row
 from sac_kernel.prices.costs import COST_TIERS
 from sac_kernel.prices.processed_file import read_processed
 from sac_kernel.stats import metrics, significance, trials, verdict
@@ -134,7 +134,7 @@ class Judgement:
 def run_policy(market: Market, policy: Policy, start_equity: float, name: str, tier: str) -> EpisodeResult:
     """Run a policy that sees observations over the whole market."""
     accounts, obs = _start(market, start_equity)
-    bars, minutes, terms = market.bars, market.minutes, np.array([market.terms])
+    bars, minutes, terms = market.bars, market.minutes, one_row(market.terms)
     trace, n, more = new_table(Trace, len(bars)), 0, True
     engine.observe(accounts[0], bars, market.terms, market.observed, obs)
     while more:

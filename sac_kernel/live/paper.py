@@ -35,7 +35,7 @@ from sac_kernel.live.journal import Journal
 from sac_kernel.market import engine, risk_limits
 from sac_kernel.market.account import account_terms
 from sac_kernel.market.market import prepare_market
-from sac_kernel.market.records import MINUTE_DTYPE, Account, account_from_plain, account_to_plain, blank
+from sac_kernel.market.records import MINUTE_DTYPE, Account, account_from_plain, account_to_plain, blank, join
 from sac_kernel.prices.bars import PRICE_COLUMNS, open_seconds
 from sac_kernel.prices.costs import COST_TIERS
 from sac_kernel.prices.processed_file import read_processed
@@ -232,8 +232,8 @@ class PaperSession:
 
     def as_market(self) -> Market:
         """Return the account's bars so far as a market."""
-        rows, observed = (np.concatenate(parts) for parts in zip(*self._rows, strict=True))
-        return self.decider.as_market(rows, observed, pd.DatetimeIndex(self._times))
+        rows, observed = zip(*self._rows, strict=True)
+        return self.decider.as_market(join(rows), np.concatenate(observed), pd.DatetimeIndex(self._times))
 
     def _take(self, bars: Bars) -> None:
         self._rows.append(self.decider.append(bars))

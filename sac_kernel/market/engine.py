@@ -421,6 +421,26 @@ def _clip(value: float) -> float:
     return min(_OBS_CLIP, max(-_OBS_CLIP, value))
 
 
+_BLOCK = 16  # accounts
+_LINE = 16  # features in a cache line
+
+
+@_jit
+def _touch(accounts: Records, bars: Records, market: FeatureArray, first: int, end: int) -> float:
+    """Read the rows that accounts `first` to `end` are about to need; return a number that keeps the reads alive.
+
+    Accounts stand at random bars. Reads that do not depend on each other wait for memory together.
+    """
+    width, last, total = market.shape[1], bars.shape[0] - 1, 0.0
+    for i in range(first, end):
+        t = int(accounts[i].t)
+        after = min(t + 1, last)
+        total += bars[t].open + bars[after].low + bars[after].return_forecast
+        for j in range(0, width, _LINE):
+            total += market[after, j]
+    return total
+
+
 @_jit
 def step_many(  # noqa: PLR0913
     accounts: Records,
@@ -433,9 +453,13 @@ def step_many(  # noqa: PLR0913
     obs: FeatureArray,
 ) -> None:
     """Step every account, shape (n,), writing rewards (n,) and obs (n, width)."""
-    for i in range(accounts.shape[0]):
-        rewards[i] = step(accounts[i], bars, minutes, terms, actions[i])
-        observe(accounts[i], bars, terms, market, obs[i])
+    n = accounts.shape[0]
+    for first in range(0, n, _BLOCK):
+        end = min(first + _BLOCK, n)
+        rewards[first] = _touch(accounts, bars, market, first, end)
+        for i in range(first, end):
+            rewards[i] = step(accounts[i], bars, minutes, terms, actions[i])
+            observe(accounts[i], bars, terms, market, obs[i])
 
 
 @_jit

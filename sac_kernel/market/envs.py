@@ -21,7 +21,15 @@ from sac_kernel.features.pipeline import CLIP
 from sac_kernel.market import engine
 from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.market.market import Market, check_horizon, prepare_market
-from sac_kernel.market.records import REPORT_DTYPE, Account, AccountReport, new_table, to_matrix, to_table
+from sac_kernel.market.records import (
+    REPORT_DTYPE,
+    Account,
+    AccountReport,
+    new_table,
+    one_row,
+    to_matrix,
+    to_table,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,7 +114,7 @@ class TradingEnvironment(gym.Env[Any, Any]):
         # Tables of one row: a call of compiled code takes them in faster than records.
         self._accounts, self._reports = new_table(Account, 1), np.zeros(1, REPORT_DTYPE)
         self._account: Account = self._accounts[0]
-        self._terms = np.array([self.market.terms])
+        self._terms = one_row(self.market.terms)
         self._clock = _Clock(self.market.open_time)
         self._history: list[tuple[float, float, float, float]] = []
 
@@ -131,7 +139,7 @@ class TradingEnvironment(gym.Env[Any, Any]):
             left = c.horizon_bars
             t = int(self.np_random.integers(m.first_bar, last - left + 1))
             action = float(self.np_random.uniform(-1, 1)) if c.random_start_position else 0.0
-        self._terms = np.array([m.terms])
+        self._terms = one_row(m.terms)
         engine.reset(self._account, m.bars, m.terms, t, left, c.initial_equity, action)
         self._history = []
         return self._observe(), self._info(engine.report(self._account, m.bars, m.terms))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from enum import IntEnum
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -175,6 +176,7 @@ COSTS = ("spread", "commission", "slippage", "swap")
 """What an account pays; `Account` and `AccountReport` have `<kind>_paid` of each."""
 
 
+@cache  # one object a record: compiled code knows a table by it, and compares no fields
 def _dtype(kind: type) -> np.dtype[np.void]:
     fields = [(name, np.float64) for name in kind.__annotations__]
     # A report is read as a tuple, the others are read as themselves.
@@ -196,6 +198,11 @@ def blank(kind: type[_R]) -> _R:
 def new_table(kind: type[Record], n: int) -> Records:
     """Return `n` records of zeros."""
     return np.zeros(n, _dtype(kind))
+
+
+def one_row(record: Record) -> Records:
+    """Return a copy of a record as a table of one row."""
+    return np.array([record], _dtype(type(record)))
 
 
 def join(tables: Sequence[Records]) -> Records:
