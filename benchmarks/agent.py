@@ -39,8 +39,9 @@ from sac_kernel.backtest import evaluation
 from sac_kernel.core import packages
 from sac_kernel.core.device import set_threads
 from sac_kernel.experiment.trainer import KaggleTrainer
+from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.market.envs import TradingVectorEnv
-from sac_kernel.market.market import TradingEnvConfig, prepare_market
+from sac_kernel.market.market import prepare_market
 
 if TYPE_CHECKING:
     from collections.abc import Callable

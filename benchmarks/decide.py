@@ -21,7 +21,7 @@ from sac_kernel.core import packages
 from sac_kernel.core.device import set_threads
 from sac_kernel.features.pipeline import INSTRUMENTS
 from sac_kernel.live.decide import Decider, account
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.account import TradingEnvConfig
 from tests.conftest import make_bars
 from tests.use_models import save_agent
 

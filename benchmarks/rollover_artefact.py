@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 
 from sac_kernel.backtest.evaluation import EpisodeResult, run_targets
-from sac_kernel.market.engine import Bar
-from sac_kernel.market.market import Market, TradingEnvConfig, prepare_market
+from sac_kernel.market.account import TradingEnvConfig
+from sac_kernel.market.market import Market, prepare_market
 from sac_kernel.prices import costs
 from sac_kernel.stats import metrics
 
@@ -65,13 +65,15 @@ def market_at(bars: pd.DataFrame, tier: str, factor: np.ndarray, *, naive: bool,
     market = prepare_market(bars, nothing, config, close_at_end=True)
     table = market.bars.copy()
     if naive:
-        spread = table[:, [Bar.SPREAD_OPEN, Bar.SPREAD_CLOSE]]
-        table[:, [Bar.SPREAD_OPEN, Bar.SPREAD_CLOSE]] = np.median(spread)
+        table["spread_open"] = table["spread_close"] = np.median(
+            np.concatenate((table["spread_open"], table["spread_close"]))
+        )
     else:
         hour = costs.new_york_minute(market.open_time) // 60
-        table[:, [Bar.SPREAD_OPEN, Bar.SPREAD_CLOSE]] *= factor[hour][:, None]
+        for name in ("spread_open", "spread_close"):
+            table[name] *= factor[hour]
     if not freeze:
-        table[:, Bar.TRADABLE] = 1.0
+        table["tradable"] = 1.0
     return dataclasses.replace(market, bars=table)
 
 

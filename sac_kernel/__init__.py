@@ -35,6 +35,8 @@ MODULES = (
     "features.forecast_input",
     "features.pipeline",
     "features.causality",
+    "market.records",
+    "market.account",
     "market.risk_limits",
     "market.engine",
     "market.market",

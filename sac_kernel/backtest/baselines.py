@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from sac_kernel.market.engine import Bar, Par
 from sac_kernel.prices import costs
 
 if TYPE_CHECKING:
@@ -81,13 +80,13 @@ def all_targets(market: Market, train: Market | None = None) -> dict[str, FloatA
 def momentum(market: Market, lookback_min: int) -> FloatArray:
     """Return the sign of the return over the lookback at each decision; 0 before there is one."""
     rows, back = decision_rows(market), _bars_of(market, lookback_min)
-    close = market.bars[:, Bar.CLOSE]
+    close = market.bars["close"]
     return np.where(rows >= back, np.sign(close[rows] - close[np.maximum(rows - back, 0)]), 0.0)
 
 
 def moving_averages(market: Market, fast_min: int, slow_min: int) -> FloatArray:
     """Return +1 where the fast mean of closes is above the slow one, -1 below, 0 before the slow one is full."""
-    close = pd.Series(market.bars[:, Bar.CLOSE])
+    close = pd.Series(market.bars["close"])
     fast, slow = (close.rolling(_bars_of(market, minutes)).mean() for minutes in (fast_min, slow_min))
     sign = np.sign((fast - slow).fillna(0.0).to_numpy())
     return np.asarray(sign[decision_rows(market)], np.float64)
@@ -95,7 +94,7 @@ def moving_averages(market: Market, fast_min: int, slow_min: int) -> FloatArray:
 
 def session_means(market: Market, train: Market) -> FloatArray:
     """Return long or short in New York hours whose mean train return is `_MIN_T` errors from 0, else flat."""
-    change = np.diff(np.log(train.bars[:, Bar.CLOSE]))
+    change = np.diff(np.log(train.bars["close"]))
     hour = costs.new_york_minute(train.open_time)[1:] // 60
     sign = np.zeros(24)
     for h in np.unique(hour):
@@ -153,7 +152,7 @@ def logistic(market: Market, train: Market) -> Fitted:
 def _samples(train: Market) -> tuple[FloatArray, FloatArray, int]:
     """Return standardised features, the return from the next open over the horizon, and its bars."""
     bars = _bars_of(train, FORECAST_MIN)
-    opened, closed = np.log(train.bars[:, Bar.OPEN]), np.log(train.bars[:, Bar.CLOSE])
+    opened, closed = np.log(train.bars["open"]), np.log(train.bars["close"])
     y = closed[train.first_bar + bars :] - opened[train.first_bar + 1 : len(opened) - bars + 1]
     x = _standardised(train, train)[train.first_bar : train.first_bar + y.size]
     return x, y - y.mean(), bars
@@ -214,8 +213,8 @@ def mean_reversion(forecast: FloatArray) -> tuple[float, float]:
 
 def one_way_cost(market: Market) -> float:
     """Return what a trade of the whole equity costs in normal hours, as a fraction of it."""
-    half = float(np.median(market.bars[:, Bar.SPREAD_OPEN])) / 2.0
-    return half + float(market.par[Par.COMMISSION] + market.par[Par.SLIPPAGE])
+    half = float(np.median(market.bars["spread_open"])) / 2.0
+    return half + float(market.terms.commission + market.terms.slippage)
 
 
 def band_width(speed: float, deviation: float, cost: float) -> float:
@@ -254,7 +253,7 @@ def perfect_foresight(market: Market) -> FloatArray:
     """
     rows = decision_rows(market)
     old, new, cost, closing = _growth(market, rows)
-    free = market.bars[rows + 1, Bar.TRADABLE] > 0.0
+    free = market.bars["tradable"][rows + 1] > 0.0
     side = (-1, 0, 1)
     value = [-abs(w) * closing for w in side]
     choice = np.zeros((rows.size, 3), np.int64)
@@ -279,19 +278,19 @@ def perfect_foresight(market: Market) -> FloatArray:
 
 def _growth(market: Market, rows: IntArray) -> tuple[list[Any], list[Any], list[float], float]:
     """Return log growth of -1, 0, 1: of the old position up to the fill, of the new one from it; costs a unit."""
-    b, par = market.bars, market.par
-    cap, side = par[Par.CAP], par[Par.SIDE]
-    opened = b[:, Bar.OPEN] * (1.0 + side * b[:, Bar.SPREAD_OPEN] / 2.0)
-    closed = b[:, Bar.CLOSE] * (1.0 + side * b[:, Bar.SPREAD_CLOSE] / 2.0)
+    b, terms = market.bars, market.terms
+    cap, side = terms.exposure_cap, terms.price_side
+    opened = b["open"] * (1.0 + side * b["spread_open"] / 2.0)
+    closed = b["close"] * (1.0 + side * b["spread_close"] / 2.0)
     gap, bar = np.zeros((len(b), 3)), np.zeros((len(b), 3))
-    for j, (w, swap) in enumerate(((-cap, par[Par.SWAP_SHORT]), (0.0, 0.0), (cap, par[Par.SWAP_LONG]))):
+    for j, (w, swap) in enumerate(((-cap, terms.swap_short), (0.0, 0.0), (cap, terms.swap_long))):
         paid = abs(w) * swap
-        gap[1:, j] = np.log1p(w * (opened[1:] / closed[:-1] - 1.0) - paid * b[1:, Bar.NIGHTS_GAP])
-        bar[:, j] = np.log1p(w * (closed / opened - 1.0) - paid * b[:, Bar.NIGHTS_BAR])
+        gap[1:, j] = np.log1p(w * (opened[1:] / closed[:-1] - 1.0) - paid * b["nights_gap"][1:])
+        bar[:, j] = np.log1p(w * (closed / opened - 1.0) - paid * b["nights_bar"])
     whole = np.concatenate((np.zeros((1, 3)), np.cumsum(gap + bar, axis=0)))
     ends = np.append(rows[1:], len(b) - 1)
     held = whole[ends + 1] - whole[rows + 1] - gap[rows + 1]
-    fees = par[Par.COMMISSION] + par[Par.SLIPPAGE]
-    cost = cap * (b[rows + 1, Bar.SPREAD_OPEN] / 2.0 + fees)
-    closing = float(cap * (b[-1, Bar.SPREAD_CLOSE] / 2.0 + fees))
+    fees = terms.commission + terms.slippage
+    cost = cap * (b["spread_open"][rows + 1] / 2.0 + fees)
+    closing = float(cap * (b["spread_close"][-1] / 2.0 + fees))
     return gap[rows + 1].tolist(), held.tolist(), cost.tolist(), closing

@@ -21,8 +21,9 @@ from sac_kernel.agent.sac import SACAgent
 from sac_kernel.backtest import baselines
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market import engine
-from sac_kernel.market.engine import Acc, Bar
-from sac_kernel.market.market import Market, TradingEnvConfig, prepare_market
+from sac_kernel.market.account import TradingEnvConfig
+from sac_kernel.market.market import Market, prepare_market
+from sac_kernel.market.records import COSTS, Account, Trace, new_table, one_row
 from sac_kernel.prices.costs import COST_TIERS
 from sac_kernel.prices.processed_file import read_processed
 from sac_kernel.stats import metrics, significance, trials, verdict
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from sac_kernel.market.records import Records
     from sac_kernel.prices.processed_file import ProcessedData
     from sac_kernel.stats.verdict import TrialCount
 
@@ -131,24 +133,24 @@ class Judgement:
 
 def run_policy(market: Market, policy: Policy, start_equity: float, name: str, tier: str) -> EpisodeResult:
     """Run a policy that sees observations over the whole market."""
-    state, obs = _start(market, start_equity)
-    bars, par = market.bars, market.par
-    out, n, more = np.empty((len(bars), 5)), 0, True
-    engine.observe(state, bars, par, market.observed, obs)
+    accounts, obs = _start(market, start_equity)
+    bars, minutes, terms = market.bars, market.minutes, one_row(market.terms)
+    trace, n, more = new_table(Trace, len(bars)), 0, True
+    engine.observe(accounts[0], bars, market.terms, market.observed, obs)
     while more:
-        more = engine.decide(state, bars, par, market.observed, policy(obs), out, n, obs)
+        more = engine.decide(accounts, bars, minutes, terms, market.observed, policy(obs), trace, n, obs)
         n += 1
-    return _result(market, state, out[:n, :4], out[:n, 4].copy(), name, tier)
+    return _result(market, accounts[0], trace[:n], name, tier)
 
 
 def run_targets(
     market: Market, targets: FloatArray, start_equity: float, name: str, tier: str
 ) -> EpisodeResult:
     """Run a fixed sequence of targets, one per decision, over the whole market."""
-    state, _ = _start(market, start_equity)
-    out = np.empty((len(targets), 4))
-    n = engine.run_targets(state, market.bars, market.par, np.ascontiguousarray(targets), out)
-    return _result(market, state, out[:n], targets[:n], name, tier)
+    accounts, _ = _start(market, start_equity)
+    trace, wanted = new_table(Trace, len(targets)), np.ascontiguousarray(targets, np.float64)
+    n = engine.run_targets(accounts[0], market.bars, market.minutes, market.terms, wanted, trace)
+    return _result(market, accounts[0], trace[:n], name, tier)
 
 
 def decisions(market: Market) -> int:
@@ -162,12 +164,13 @@ def filled_targets(market: Market, targets: FloatArray, start_equity: float) -> 
     An order of the evening freeze lapses; shifted in time, it would be filled. Where the position was closed by a
     stop or a limit, the target asked for stands.
     """
-    state, _ = _start(market, start_equity)
+    accounts, _ = _start(market, start_equity)
+    account: Account = accounts[0]
     filled = np.array(targets, np.float64)
     for i, target in enumerate(targets):
-        engine.step(state, market.bars, market.par, target)
-        if abs(state[Acc.TARGET]) <= 1.0:
-            filled[i] = state[Acc.TARGET]
+        engine.step(account, market.bars, market.minutes, market.terms, target)
+        if abs(account.target) <= 1.0:
+            filled[i] = account.target
     return filled
 
 
@@ -179,11 +182,12 @@ def random_same_turnover(
     The agent's own sequence of targets (`filled_targets`), shifted around the clock by a random amount and mirrored
     with probability one half: turnover, holding times and sizes are its own, only the timing is not.
     """
-    growth, out = np.empty(draws), np.empty((len(targets), 4))
+    growth, trace = np.empty(draws), new_table(Trace, len(targets))
     for i, (sign, shift) in enumerate(_mirrors_and_shifts(len(targets), draws, seed)):
-        state, _ = _start(market, start_equity)
-        engine.run_targets(state, market.bars, market.par, sign * np.roll(targets, shift), out)
-        growth[i] = math.log(state[Acc.EQUITY] / start_equity)
+        accounts, _ = _start(market, start_equity)
+        drawn = sign * np.roll(targets, shift)
+        engine.run_targets(accounts[0], market.bars, market.minutes, market.terms, drawn, trace)
+        growth[i] = math.log(accounts[0].equity / start_equity)
     return growth
 
 
@@ -355,31 +359,30 @@ def _on_cpu(agent: Agent) -> Agent:
     return acting
 
 
-def _start(market: Market, start_equity: float) -> tuple[FloatArray, FeatureArray]:
-    state = np.zeros(len(Acc))
+def _start(market: Market, start_equity: float) -> tuple[Records, FeatureArray]:
+    """Return a table of one flat account at the first bar, and room for what it observes."""
+    accounts = new_table(Account, 1)
     left = len(market.bars) - 1 - market.first_bar
-    engine.reset(state, market.bars, market.par, market.first_bar, left, start_equity, 0.0)
-    return state, np.empty(len(market.observation_names), np.float32)
+    engine.reset(accounts[0], market.bars, market.terms, market.first_bar, left, start_equity, 0.0)
+    return accounts, np.empty(len(market.observation_names), np.float32)
 
 
-def _result(
-    market: Market, state: FloatArray, records: FloatArray, actions: FloatArray, name: str, tier: str
-) -> EpisodeResult:
-    rows = records[:, 0].astype(np.int64)
+def _result(market: Market, account: Account, trace: Records, name: str, tier: str) -> EpisodeResult:
+    rows = trace["t"].astype(np.int64)
     return EpisodeResult(
         name=name,
         tier=tier,
         open_time_utc=market.open_time[rows],
-        close=market.bars[rows, Bar.CLOSE],
-        equity=records[:, 1].copy(),
-        exposure=records[:, 2].copy(),
-        cost_paid=records[:, 3].copy(),
-        action=np.asarray(actions, np.float64),
-        day=market.bars[rows, Bar.DAY].astype(np.int64),
-        turnover=float(state[Acc.TURNOVER]),
-        trades=int(state[Acc.TRADES]),
-        start_equity=float(state[Acc.START]),
-        costs={k.name.lower(): float(state[k]) for k in (Acc.SPREAD, Acc.COMMISSION, Acc.SLIPPAGE, Acc.SWAP)},
+        close=market.bars["close"][rows],
+        equity=trace["equity"].copy(),
+        exposure=trace["exposure"].copy(),
+        cost_paid=trace["costs"].copy(),
+        action=trace["target"].copy(),
+        day=market.bars["trading_day"][rows].astype(np.int64),
+        turnover=float(account.turnover),
+        trades=int(account.trades),
+        start_equity=float(account.start_equity),
+        costs={kind: float(getattr(account, f"{kind}_paid")) for kind in COSTS},
     )
 
 

@@ -16,8 +16,8 @@ import pandas as pd
 
 from sac_kernel.backtest.evaluation import run_targets
 from sac_kernel.features.pipeline import INSTRUMENTS, FeaturePipeline
-from sac_kernel.market.engine import Bar, Par
-from sac_kernel.market.market import Market, TradingEnvConfig, prepare_market
+from sac_kernel.market.account import TradingEnvConfig
+from sac_kernel.market.market import Market, prepare_market
 from sac_kernel.prices.bars import INDEX_NAME
 
 if TYPE_CHECKING:
@@ -152,10 +152,10 @@ def policies(sample: Sample) -> dict[str, FloatArray]:
 
 def without_costs(market: Market) -> Market:
     """Return the market with no spread, commission, slippage or swap."""
-    bars, par = market.bars.copy(), market.par.copy()
-    bars[:, [Bar.SPREAD_OPEN, Bar.SPREAD_CLOSE]] = 0.0
-    par[[Par.COMMISSION, Par.SLIPPAGE, Par.SWAP_LONG, Par.SWAP_SHORT]] = 0.0
-    return dataclasses.replace(market, bars=bars, par=par)
+    bars, terms = market.bars.copy(), market.terms.copy()
+    bars["spread_open"] = bars["spread_close"] = 0.0
+    terms.commission = terms.slippage = terms.swap_long = terms.swap_short = 0.0
+    return dataclasses.replace(market, bars=bars, terms=terms)
 
 
 def _cuts(first: int, second: int) -> tuple[slice, slice, slice]:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sac_kernel.backtest.evaluation import EpisodeResult
-    from sac_kernel.market.market import Market, TradingEnvConfig
+    from sac_kernel.market.account import TradingEnvConfig
+    from sac_kernel.market.market import Market
     from sac_kernel.prices.processed_file import Bars
 
     FloatArray = NDArray[np.float64]

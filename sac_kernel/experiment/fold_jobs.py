@@ -27,7 +27,7 @@ from sac_kernel.core.errors import DataError
 from sac_kernel.experiment import fold_training
 from sac_kernel.experiment.fold_training import Features, Recipe, Refit
 from sac_kernel.experiment.run_config import preset_of
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.prices.costs import COST_TIERS
 from sac_kernel.prices.processed_file import read_processed
 from sac_kernel.report import sections

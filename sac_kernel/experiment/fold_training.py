@@ -26,7 +26,7 @@ from sac_kernel.experiment.trainer import SELECTION_WINDOW
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market import training
 from sac_kernel.market.envs import TradingVectorEnv
-from sac_kernel.market.market import HOLE, Market, TradingEnvConfig
+from sac_kernel.market.market import HOLE, Market
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sac_kernel.backtest.evaluation import EpisodeResult, Policy
+    from sac_kernel.market.account import TradingEnvConfig
     from sac_kernel.prices.processed_file import Bars
 
     FeatureArray = NDArray[np.float32]
@@ -299,6 +300,7 @@ def _slice(market: Market, start: int, end: int) -> Market:
     return dataclasses.replace(
         market,
         bars=market.bars[start:end],
+        minutes=market.minutes[start:end],
         observed=market.observed[start:end],
         first_bar=0,
         open_time=market.open_time[start:end],

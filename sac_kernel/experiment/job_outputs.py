@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sac_kernel.backtest.evaluation import EpisodeResult, Judgement
-    from sac_kernel.market.market import TradingEnvConfig
+    from sac_kernel.market.account import TradingEnvConfig
     from sac_kernel.prices.processed_file import ProcessedData
     from sac_kernel.report.training_health import Finding
 

@@ -13,7 +13,7 @@ from sac_kernel.core.config import from_flat, require
 from sac_kernel.core.errors import ConfigError
 from sac_kernel.core.renamed import current_value, renamed_arguments
 from sac_kernel.experiment import output_layout
-from sac_kernel.market.market import RENAMED_REWARDS, TradingEnvConfig
+from sac_kernel.market.account import RENAMED_REWARDS, TradingEnvConfig
 from sac_kernel.prices import costs
 
 if TYPE_CHECKING:

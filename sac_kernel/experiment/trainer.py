@@ -38,7 +38,7 @@ from sac_kernel.experiment.run_config import (
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market import training
 from sac_kernel.market.envs import TradingVectorEnv
-from sac_kernel.market.market import Market, TradingEnvConfig, prepare_market
+from sac_kernel.market.market import Market, prepare_market
 from sac_kernel.prices.processed_file import ProcessedData, read_processed
 from sac_kernel.stats import trials
 
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pandas as pd
+
+    from sac_kernel.market.account import TradingEnvConfig
 
 logger = logging.getLogger(__name__)
 

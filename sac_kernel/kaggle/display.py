@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -22,7 +21,7 @@ from sac_kernel.core.errors import DataError, DeviceError, InputNotFoundError, S
 from sac_kernel.experiment import output_layout
 from sac_kernel.experiment.run_config import preset_of
 from sac_kernel.market import engine
-from sac_kernel.market.engine import Acc, Bar
+from sac_kernel.market.records import Account, Trace, blank
 from sac_kernel.report import page, plots
 
 if TYPE_CHECKING:
@@ -184,34 +183,34 @@ def five_bar_trade(trainer: KaggleTrainer) -> pd.DataFrame:
     market = evaluation.market_of(
         trainer.data.train[trainer.instrument], trainer.features["train"], trainer.env_config, "base"
     )
-    state, record = np.zeros(len(Acc)), np.empty(4)
+    account, now = blank(Account), blank(Trace)
     start = _first_tradable_window(market)
-    engine.reset(state, market.bars, market.par, start, len(market.bars), 100_000.0, 0.0)
+    engine.reset(account, market.bars, market.terms, start, len(market.bars), 100_000.0, 0.0)
     rows, paid = [], 0.0
     for target in TARGETS:
-        reward = engine.step(state, market.bars, market.par, target)
-        engine.record(state, market.bars, market.par, record)
-        t = int(record[0])
+        reward = engine.step(account, market.bars, market.minutes, market.terms, target)
+        engine.record(account, market.bars, market.terms, target, now)
+        t = int(now.t)
         rows.append(
             {
                 "bar opened [UTC]": market.open_time[t],
-                "open": market.bars[t, Bar.OPEN],
-                "close": market.bars[t, Bar.CLOSE],
-                "spread [bps]": market.bars[t, Bar.SPREAD_OPEN] * 1e4,
+                "open": market.bars["open"][t],
+                "close": market.bars["close"][t],
+                "spread [bps]": market.bars["spread_open"][t] * 1e4,
                 "target": target,
-                "exposure": record[2],
-                "equity": record[1],
-                "paid": record[3] - paid,
+                "exposure": now.exposure,
+                "equity": now.equity,
+                "paid": now.costs - paid,
                 "reward [bps]": reward * 1e4,
             }
         )
-        paid = record[3]
+        paid = now.costs
     return pd.DataFrame(rows)
 
 
 def _first_tradable_window(market: Any) -> int:  # noqa: ANN401
     need = len(TARGETS) * market.interval_bars
-    tradable = market.bars[:, Bar.TRADABLE] > 0
+    tradable = market.bars["tradable"] > 0
     for t in range(market.first_bar, len(tradable) - need - 1):
         if tradable[t + 1 : t + 1 + need].all():
             return int(t)

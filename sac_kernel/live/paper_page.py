@@ -11,7 +11,7 @@ import pandas as pd
 
 from sac_kernel.core import files
 from sac_kernel.core.plot_style import to_png
-from sac_kernel.market.engine import Acc
+from sac_kernel.market.records import COSTS, account_from_plain
 from sac_kernel.market.render import episode_figure
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ REFRESH_S = 15.0
 """How often a browser loads the page anew, and the page is written at most."""
 
 _ROWS = 12
-_COSTS = (Acc.SPREAD, Acc.COMMISSION, Acc.SLIPPAGE, Acc.SWAP)
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="{refresh:.0f}">
 <title>{title}</title><style>:root{{color-scheme:light dark}}
@@ -68,7 +67,8 @@ def costs(bars: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
     out, paid = np.zeros(len(bars)), 0.0
     for i, line in enumerate(bars):
         if "account" in line:
-            paid = sum(line["account"][slot] for slot in _COSTS)
+            account = account_from_plain(line["account"])
+            paid = sum(getattr(account, f"{kind}_paid") for kind in COSTS)
         out[i] = paid
     return out
 

@@ -17,7 +17,7 @@ from sac_kernel.agent.sac import SACAgent
 from sac_kernel.backtest import drift, evaluation
 from sac_kernel.core.errors import DataError
 from sac_kernel.features.pipeline import FeaturePipeline
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.report import sections
 from sac_kernel.stats import significance
 from sac_kernel.stats.metrics import TRADING_DAYS_PER_YEAR

@@ -13,7 +13,6 @@ from sac_kernel.backtest import baselines, drift, evaluation, stress
 from sac_kernel.backtest.drift import Series
 from sac_kernel.core.errors import ConfigError
 from sac_kernel.features.pipeline import time_features
-from sac_kernel.market.engine import Bar
 from sac_kernel.market.market import CLOCK_FEATURES
 from sac_kernel.report import plots
 from sac_kernel.stats import metrics, significance
@@ -203,8 +202,8 @@ def _pbo(ledger: Sequence[Trial]) -> tuple[float | None, str]:
 def _log_changes(market: Market) -> tuple[IntArray, FloatArray]:
     """Return trading day and log return of every bar with features."""
     rows = slice(market.first_bar, None)
-    change = np.diff(np.log(market.bars[:, Bar.CLOSE]), prepend=np.log(market.bars[0, Bar.OPEN]))[rows]
-    return market.bars[rows, Bar.DAY].astype(np.int64), change
+    change = np.diff(np.log(market.bars["close"]), prepend=np.log(market.bars["open"][0]))[rows]
+    return market.bars["trading_day"][rows].astype(np.int64), change
 
 
 def watched_series(train: Market, now: Market) -> dict[str, Series]:

@@ -11,7 +11,7 @@ from sac_kernel.agent.sac import SACAgent
 from sac_kernel.backtest import evaluation
 from sac_kernel.core.errors import CheckpointError, ConfigError
 from sac_kernel.features.pipeline import FeaturePipeline
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.account import TradingEnvConfig
 from tests.backtest.test_evaluation import random_agent
 from tests.conftest import make_data
 from tests.support import says

@@ -10,7 +10,7 @@ import pytest
 
 from sac_kernel.backtest import baselines, evaluation
 from sac_kernel.market.engine import Bar, Par
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.account import TradingEnvConfig
 from tests.conftest import make_bars
 
 CONFIG = TradingEnvConfig()
@@ -32,8 +32,8 @@ def market():
 def replace_closes(market, close):
     """The same market with these closes and opens equal to the close before."""
     bars = market.bars.copy()
-    bars[:, Bar.CLOSE] = close
-    bars[:, Bar.OPEN] = np.concatenate(([close[0]], close[:-1]))
+    bars["close"] = close
+    bars["open"] = np.concatenate(([close[0]], close[:-1]))
     return dataclasses.replace(market, bars=bars)
 
 
@@ -66,14 +66,14 @@ def test_without_train_rows_only_the_fitted_are_left_out(market):
 
 def test_momentum_is_the_sign_of_the_past_return(market):
     # Hourly bars, two hours back: rows 0 and 1 have no past.
-    close = market.bars[:, Bar.CLOSE]
+    close = market.bars["close"]
     found = baselines.momentum(market, 120)
     assert found[:2].tolist() == [0.0, 0.0]
     assert all(found[t] == np.sign(close[t] - close[t - 2]) for t in range(2, 400, 7))
 
 
 def test_moving_averages_compare_the_two_means(market):
-    close = market.bars[:, Bar.CLOSE]
+    close = market.bars["close"]
     found = baselines.moving_averages(market, 180, 600)  # 3 and 10 hourly bars
     assert found[:9].tolist() == [0.0] * 9
     for t in range(9, 300, 11):
@@ -100,7 +100,7 @@ def test_session_means_find_the_planted_hours():
     train = market_of(3000, sigma=1e-4)
     hour = baselines.market_costs.new_york_minute(train.open_time) // 60
     push = np.select([hour == 9, hour == 14], [20e-4, -20e-4], 0.0)
-    train = replace_closes(train, train.bars[:, Bar.CLOSE] * np.exp(np.cumsum(push)))
+    train = replace_closes(train, train.bars["close"] * np.exp(np.cumsum(push)))
     found = baselines.session_means(train, train)
     ahead = hour[baselines.decision_rows(train) + 1]  # one bar ahead: the fill is at its open
     assert set(found[ahead == 9]) == {1.0}
@@ -117,7 +117,7 @@ def planted(n=3000, seed=0, strength=1.0):
     signal = np.repeat(rng.normal(0, 1, n // 4 + 1), 4)[:n]
     market = market_of(n, features=np.column_stack((signal, rng.normal(0, 1, n))), seed=seed)
     drift = np.concatenate(([0.0], strength * 5e-4 * signal[:-1]))
-    return replace_closes(market, market.bars[:, Bar.CLOSE] * np.exp(np.cumsum(drift)))
+    return replace_closes(market, market.bars["close"] * np.exp(np.cumsum(drift)))
 
 
 def test_ridge_weights_are_those_of_another_library(market):
@@ -162,7 +162,7 @@ def test_labels_run_from_the_next_open_to_the_end_of_the_horizon():
     train = market_of(300, features=np.random.default_rng(0).normal(0, 1, (300, 1)))
     _, y, bars = baselines._samples(train)
     assert bars == 4
-    raw = [math.log(train.bars[t + 4, Bar.CLOSE] / train.bars[t + 1, Bar.OPEN]) for t in range(296)]
+    raw = [math.log(train.bars["close"][t + 4] / train.bars["open"][t + 1]) for t in range(296)]
     assert y == pytest.approx(np.array(raw) - np.mean(raw), abs=1e-12)
 
 
@@ -264,4 +264,4 @@ def test_perfect_foresight_beats_every_other_baseline_and_pays_less_where_tradin
 def test_one_way_cost_is_half_the_spread_and_the_fees(market):
     # Base: half of .55 bps + .32 + .155 = .75 bps.
     assert baselines.one_way_cost(market) == pytest.approx(0.75e-4, rel=1e-9)
-    assert market.par[Par.COMMISSION] == pytest.approx(0.32e-4)
+    assert market.terms.commission == pytest.approx(0.32e-4)

@@ -17,7 +17,7 @@ from sac_kernel.core.errors import CheckpointError
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market.engine import Bar
 from sac_kernel.market.envs import TradingEnvironment
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.stats import trials, verdict
 from sac_kernel.stats.trials import Trial
 from sac_kernel.stats.verdict import TrialCount
@@ -120,7 +120,7 @@ def test_targets_of_a_pass_are_its_orders_so_that_they_can_be_played_again_and_s
 def test_what_was_asked_for_in_vain_is_no_target_of_a_random_policy(market):
     # Asked for in the freeze alone, a position is never taken, and random policies that trade as much never trade.
     rows = baselines.decision_rows(market)
-    frozen = market.bars[rows + 1, Bar.TRADABLE] == 0.0
+    frozen = market.bars["tradable"][rows + 1] == 0.0
     assert 0.05 < frozen.mean() < 0.2
     asked = np.where(frozen, 1.0, 0.0)
     filled = evaluation.filled_targets(market, asked, START)

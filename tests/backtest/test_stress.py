@@ -8,7 +8,7 @@ import pytest
 
 from sac_kernel.backtest import evaluation, stress
 from sac_kernel.market.engine import Bar, Par
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.account import TradingEnvConfig
 from tests.conftest import make_bars
 
 START = 100_000.0
@@ -33,7 +33,7 @@ def hold(market):
 @pytest.fixture(scope="module")
 def lucky(market):
     """Trades that know the next bar, so that costs decide what is left."""
-    close = market.bars[:, Bar.CLOSE]
+    close = market.bars["close"]
     return run(market, np.repeat(np.sign(close[12::12] - close[:-12:12]), 12)[: evaluation.decisions(market)])
 
 
@@ -41,17 +41,17 @@ def test_costs_scale_spread_fees_and_nothing_else(market):
     dear = stress.with_costs(market, 3.0)
     for column in (Bar.SPREAD_OPEN, Bar.SPREAD_CLOSE):
         np.testing.assert_allclose(dear.bars[:, column], 3 * market.bars[:, column])
-    assert dear.par[Par.COMMISSION] == pytest.approx(3 * 0.32e-4)
-    assert dear.par[Par.SLIPPAGE] == pytest.approx(3 * 0.155e-4)
+    assert dear.par.commission == pytest.approx(3 * 0.32e-4)
+    assert dear.par.slippage == pytest.approx(3 * 0.155e-4)
     np.testing.assert_array_equal(dear.bars[:, : Bar.CLOSE + 1], market.bars[:, : Bar.CLOSE + 1])
-    np.testing.assert_array_equal(dear.par[Par.SWAP_LONG :], market.par[Par.SWAP_LONG :])
+    np.testing.assert_array_equal(dear.par[Par.SWAP_LONG :], market.terms[Par.SWAP_LONG :])
 
 
 def test_volatility_doubles_every_log_change_and_keeps_the_bars_whole(market):
     wild = stress.more_volatile(market, 2.0)
-    before, after = (np.diff(np.log(m.bars[:, Bar.CLOSE])) for m in (market, wild))
+    before, after = (np.diff(np.log(m.bars["close"])) for m in (market, wild))
     np.testing.assert_allclose(after, 2 * before, atol=1e-12)
-    assert np.all(wild.bars[:, Bar.HIGH] >= wild.bars[:, [Bar.OPEN, Bar.CLOSE]].max(axis=1) - 1e-12)
+    assert np.all(wild.bars["high"] >= wild.bars[:, [Bar.OPEN, Bar.CLOSE]].max(axis=1) - 1e-12)
 
 
 def test_gap_costs_a_held_long_five_percent(market, hold):
@@ -62,14 +62,14 @@ def test_gap_costs_a_held_long_five_percent(market, hold):
 
 def test_gap_hits_a_short_from_below(market):
     short = run(market, -np.ones(evaluation.decisions(market)))
-    jumped = stress.gapped(market, short).bars[:, Bar.CLOSE] / market.bars[:, Bar.CLOSE]
+    jumped = stress.gapped(market, short).bars["close"] / market.bars["close"]
     assert jumped[0] == 1.0
     assert jumped[-1] == pytest.approx(1.05)
 
 
 def test_trend_is_its_rate_a_year(market):
     up = stress.trending(market, 0.10)
-    ratio = up.bars[-1, Bar.CLOSE] / market.bars[-1, Bar.CLOSE]
+    ratio = up.bars["close"][-1] / market.bars["close"][-1]
     assert ratio == pytest.approx(1.10 ** ((len(market.bars) - 1) / (260 * 24)))  # hourly bars
 
 

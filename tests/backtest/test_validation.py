@@ -13,7 +13,7 @@ from sac_kernel.backtest import evaluation, validation
 from sac_kernel.backtest.validation import FinalWindow, Fold
 from sac_kernel.core import files
 from sac_kernel.core.errors import ConfigError, DataError
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.account import TradingEnvConfig
 from tests.conftest import make_bars
 from tests.support import says
 

@@ -6,7 +6,7 @@ import pytest
 
 from sac_kernel.core import config
 from sac_kernel.core.errors import ConfigError, SacKernelError
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.prices.pipeline import DataConfig
 from tests.support import says, told
 

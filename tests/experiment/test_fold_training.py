@@ -12,7 +12,7 @@ from sac_kernel.core.errors import ConfigError, DataError
 from sac_kernel.experiment import fold_training
 from sac_kernel.experiment.fold_training import Recipe
 from sac_kernel.market.engine import Bar
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.account import TradingEnvConfig
 from tests.conftest import make_bars
 from tests.support import says
 
@@ -87,7 +87,7 @@ def test_observations_of_the_parts_are_those_of_the_whole(bars):
     market = evaluation.market_of(*fitted.train, ENV, "base")
     second = fold_training.block_env(market, ENV, 10).envs[1].market
     at = market.open_time.get_loc(second.open_time[0])
-    np.testing.assert_array_equal(second.bars[:, Bar.CLOSE], market.bars[at:, Bar.CLOSE])
+    np.testing.assert_array_equal(second.bars["close"], market.bars["close"][at:])
     np.testing.assert_array_equal(second.observed, market.observed[at:])
 
 

@@ -22,7 +22,7 @@ from sac_kernel.experiment import job_outputs
 from sac_kernel.experiment.job_queue import run_jobs
 from sac_kernel.experiment.run_config import RUN_PRESETS, RunConfig
 from sac_kernel.experiment.trainer import KaggleTrainer, main
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.prices.bars import BarTable
 from sac_kernel.prices.pipeline import DataConfig, split_table
 from sac_kernel.prices.processed_file import write_processed

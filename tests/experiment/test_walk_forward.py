@@ -13,7 +13,7 @@ from sac_kernel.backtest import evaluation
 from sac_kernel.core.errors import ConfigError, DataError, SacKernelError
 from sac_kernel.experiment import fold_jobs, job_pool, walk_forward, walk_forward_report
 from sac_kernel.experiment.fold_jobs import Job, Settings
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.prices.processed_file import write_processed
 from sac_kernel.stats import significance, trials
 from tests.conftest import make_data

@@ -12,7 +12,7 @@ from sac_kernel.features.forecast_input import FEATURE, ForecastInput, next_retu
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market import training
 from sac_kernel.market.engine import Bar
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.prices.bars import BarTable
 from sac_kernel.prices.pipeline import DataConfig, split_table
 from tests.conftest import make_bars, make_data
@@ -141,7 +141,7 @@ def test_denoised_rewards_are_fitted_without_the_column(made):
     config = TradingEnvConfig(reward="denoised", episode_lengths=(60,), horizon=50)
     bars, features = data.train["EURUSD"], parts[0]
     one, other = (
-        training.build_training_market(bars, f, config)[0].bars[:, Bar.FORECAST]
+        training.build_training_market(bars, f, config)[0].bars["return_forecast"]
         for f in (features, features.drop(columns=FEATURE))
     )
     np.testing.assert_array_equal(one, other)

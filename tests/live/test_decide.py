@@ -14,7 +14,7 @@ from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.live.decide import Decider, account
 from sac_kernel.market import engine
 from sac_kernel.market.engine import Acc
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.prices.pipeline import DataPipeline
 from sac_kernel.prices.processed_file import write_processed
 from tests.conftest import make_bars, make_data
@@ -52,21 +52,21 @@ def test_decisions_are_the_backtests_over_the_whole_test_split(agent_id, sample,
     decider.follow(history_of(sample))
     bars, targets, k = sample.test["EURUSD"], [], decider.interval_bars
     state = np.zeros(len(Acc))
-    engine.reset(state, market.bars, market.par, 0, len(bars) - 1, config.initial_equity, 0.0)
+    engine.reset(state, market.bars, market.terms, 0, len(bars) - 1, config.initial_equity, 0.0)
     seen = 0
-    while not state[Acc.TRUNCATED]:
-        t = int(state[Acc.T])
+    while not state.truncated:
+        t = int(state.t)
         decision = decider.decide(bars.iloc[seen : t + 1], state)  # only what is closed by now
         assert decision.open_time_utc == bars.index[t]
         assert np.array_equal(decider.rows[-1], market.bars[t])
         assert np.array_equal(decider.observed[-1], market.observed[t])
         targets.append(decision.target)
         seen = t + 1
-        engine.step(state, market.bars, market.par, decision.target)
+        engine.step(state, market.bars, market.terms, decision.target)
     assert k == {1: 1, 2: 2, 3: 4}[agent_id]
     assert len(targets) == len(backtest.action) > 1100 / k
     assert targets == backtest.action.tolist()
-    assert state[Acc.EQUITY] == backtest.equity[-1]
+    assert state.equity == backtest.equity[-1]
     assert len(set(targets)) > len(targets) / 3
     assert backtest.trades > 0.2 * len(targets)
 
@@ -128,7 +128,7 @@ def test_a_decision_says_size_levels_and_what_binds(decider):
     assert found.high_vol_prob is None
     assert any("16:45 to 19:00" in text for text in found.limits)
     state = account(equity=50_000.0)
-    state[Acc.HALTED_UNTIL] = np.inf
+    state.halted_until = np.inf
     again = decider.decide(bars.iloc[: frozen + 1], state)
     assert again.open_time_utc == bars.index[frozen]
     assert "halted" in again.limits[0]

@@ -10,7 +10,7 @@ from sac_kernel.agent.sac import SACAgent
 from sac_kernel.core.errors import CheckpointError
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.live import export
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.account import TradingEnvConfig
 from tests.conftest import make_data
 from tests.use_models import lively_agent
 

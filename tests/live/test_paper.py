@@ -19,7 +19,7 @@ from sac_kernel.live import paper, paper_page
 from sac_kernel.live.feed import BarFiles, one_by_one
 from sac_kernel.live.journal import Journal
 from sac_kernel.market.engine import Acc, Info
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.prices.pipeline import DataPipeline
 from sac_kernel.prices.processed_file import write_processed
 from tests.conftest import make_bars
@@ -172,7 +172,7 @@ def test_the_page_is_the_journal_drawn(short):
     # The account's own count of its costs, after it was restored from the journal.
     account = opened(short).session.account
     costs = paper_page.costs(lines[1:])
-    assert costs[-1] == pytest.approx(account.report()[Info.COSTS], rel=1e-12)
+    assert costs[-1] == pytest.approx(account.report().costs, rel=1e-12)
     assert told(text, f"costs {costs[-1]:,.2f}")
     assert costs[0] == 0.0
     assert (np.diff(costs) >= 0).all()
@@ -237,7 +237,7 @@ def test_the_kill_file_flattens_at_the_next_open_for_good(short):
         if i == 5:
             (short / paper.KILL_FILE).touch()
         session.take(bars)
-        held.append(session.account.now[Acc.UNITS])
+        held.append(session.account.now.units)
     assert all(held[:6])
     assert not any(held[6:])
     session.journal.close()
@@ -246,7 +246,7 @@ def test_the_kill_file_flattens_at_the_next_open_for_good(short):
     # It stays so in the next session, the file gone or not.
     (short / paper.KILL_FILE).unlink()
     again = opened(short).session
-    assert again.account.now[Acc.HALTED_UNTIL] == np.inf
+    assert again.account.now.halted_until == np.inf
     again.journal.close()
 
 

@@ -14,7 +14,7 @@ from sac_kernel.core import files, paths
 from sac_kernel.core.errors import CheckpointError, DataError, InputNotFoundError
 from sac_kernel.live import promotion, retrain
 from sac_kernel.live.model_store import CURRENT, HISTORY, ModelStore, resolve
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.prices.bars import BarTable
 from sac_kernel.prices.pipeline import DataConfig, split_table
 from sac_kernel.prices.processed_file import read_processed, write_processed

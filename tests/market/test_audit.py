@@ -12,7 +12,7 @@ from sac_kernel.core.errors import DataError
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market.audit import Subject, audit, audit_bars
 from sac_kernel.market.envs import TradingEnvironment
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.prices.costs import COST_TIERS
 from tests.support import says, told
 

@@ -331,19 +331,19 @@ def engine_form(rows, terms):
         inside = [[piece or nothing for piece in row["minutes"] or [nothing] * 6] for row in rows]
         bars = np.concatenate((bars, np.array(inside).reshape(len(rows), -1)), axis=1)
     par = np.zeros(len(Par))
-    par[Par.SIDE] = {"bid": 1.0, "ask": -1.0, "mid": 0.0}[terms.side]
-    par[Par.CAP], par[Par.INTERVAL] = terms.cap, terms.interval
-    par[Par.COMMISSION], par[Par.SLIPPAGE] = terms.commission, terms.slippage
-    par[Par.SWAP_LONG], par[Par.SWAP_SHORT] = terms.swap_long, terms.swap_short
-    par[Par.STOP_LOSS], par[Par.TAKE_PROFIT] = terms.stop, terms.profit
-    par[Par.CLOSE_OUT_MARGIN] = ESMA_MARGIN
-    par[Par.CLOSE_AT_END] = terms.close_at_end
-    par[Par.PNL_BARS] = 24
-    par[Par.IMPACT], par[Par.NO_TRADE_BAND] = terms.impact, terms.no_trade_band
-    par[Par.DAILY_LOSS], par[Par.DRAWDOWN_STOP] = terms.daily_loss, terms.drawdown
-    par[Par.KILL_LOSS], par[Par.PAUSE_DAYS] = terms.kill, terms.pause
-    par[Par.REWARD] = Reward[terms.reward.upper()]
-    par[Par.RISK_AVERSION], par[Par.SHARPE_RATE] = RISK_AVERSION, ETA
+    par.price_side = {"bid": 1.0, "ask": -1.0, "mid": 0.0}[terms.side]
+    par.exposure_cap, par.interval_bars = terms.cap, terms.interval
+    par.commission, par.slippage = terms.commission, terms.slippage
+    par.swap_long, par.swap_short = terms.swap_long, terms.swap_short
+    par.stop_loss, par.take_profit = terms.stop, terms.profit
+    par.close_out_margin = ESMA_MARGIN
+    par.close_at_end = terms.close_at_end
+    par.bars_per_day = 24
+    par.impact, par.no_trade_band = terms.impact, terms.no_trade_band
+    par.daily_loss_limit, par.drawdown_stop = terms.daily_loss, terms.drawdown
+    par.kill_loss, par.drawdown_pause_days = terms.kill, terms.pause
+    par.reward = Reward[terms.reward.upper()]
+    par.risk_aversion, par.sharpe_rate = RISK_AVERSION, ETA
     return bars, par
 
 
@@ -391,22 +391,22 @@ def compare_an_episode(terms, seed, n, left, volatility, gaps, start):
     for target in random_targets(rng, n):
         reward, expected = engine.step(state, bars, par, target), oracle.decide(target)
         assert reward == pytest.approx(expected, rel=1e-9, abs=1e-9)
-        assert state[Acc.EQUITY] == pytest.approx(oracle.equity, rel=1e-9)
-        assert state[Acc.UNITS] == pytest.approx(oracle.units, rel=1e-9, abs=1e-9)
-        assert state[Acc.CASH] == pytest.approx(oracle.cash, rel=1e-9, abs=1e-9 * START * terms.cap)
-        assert bool(state[Acc.TERMINATED]) is oracle.ruined
-        assert bool(state[Acc.TERMINATED] or state[Acc.TRUNCATED]) is oracle.over
-        assert (state[Acc.T], state[Acc.LEFT], state[Acc.HELD]) == (oracle.t, oracle.left, oracle.held)
-        assert (state[Acc.TRADES], state[Acc.CLOSE_OUTS]) == (oracle.trades, oracle.close_outs)
-        assert state[[Acc.SHARPE_A, Acc.SHARPE_B]] == pytest.approx(oracle.moments, abs=1e-9)
-        assert state[Acc.HALTED_UNTIL] == max([0.0, *oracle.halts])
+        assert state.equity == pytest.approx(oracle.equity, rel=1e-9)
+        assert state.units == pytest.approx(oracle.units, rel=1e-9, abs=1e-9)
+        assert state.cash == pytest.approx(oracle.cash, rel=1e-9, abs=1e-9 * START * terms.cap)
+        assert bool(state.terminated) is oracle.ruined
+        assert bool(state.terminated or state.truncated) is oracle.over
+        assert (state.t, state.bars_left, state.bars_held) == (oracle.t, oracle.left, oracle.held)
+        assert (state.trades, state.close_outs) == (oracle.trades, oracle.close_outs)
+        assert state[["reward_mean", "reward_square"]] == pytest.approx(oracle.moments, abs=1e-9)
+        assert state.halted_until == max([0.0, *oracle.halts])
         if oracle.over:
             break
-    assert state[Acc.ENTRY] == pytest.approx(oracle.entry, rel=1e-9)
+    assert state.entry_price == pytest.approx(oracle.entry, rel=1e-9)
     for kind, paid in oracle.paid.items():
         assert state[Acc[kind.upper()]] == pytest.approx(paid, rel=1e-9, abs=1e-9)
     peaks = np.maximum.accumulate(oracle.marks)
-    assert state[Acc.DRAWDOWN] == pytest.approx(np.max(1 - np.array(oracle.marks) / peaks), abs=1e-9)
+    assert state.max_drawdown == pytest.approx(np.max(1 - np.array(oracle.marks) / peaks), abs=1e-9)
     SEEN["close_outs"] += oracle.close_outs
     SEEN["ruined"] += oracle.ruined
     SEEN["exits"] += oracle.exits_seen

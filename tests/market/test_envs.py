@@ -17,7 +17,8 @@ from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market import engine
 from sac_kernel.market.engine import Acc, Bar
 from sac_kernel.market.envs import TradingEnvironment, TradingVectorEnv
-from sac_kernel.market.market import REWARDS, TradingEnvConfig, prepare_market
+from sac_kernel.market.account import REWARDS, TradingEnvConfig
+from sac_kernel.market.market import prepare_market
 from sac_kernel.prices import costs
 from sac_kernel.stats import metrics
 from tests.conftest import make_bars, make_data
@@ -246,9 +247,9 @@ def test_an_edge_does_not_hide_in_the_evening_spread():
     def earned(market, start, end):
         held = ((minute >= start) & (minute < end)).astype(float)[1:]
         state = np.zeros(len(Acc))
-        engine.reset(state, market.bars, market.par, 0, 10**6, 1.0, 0.0)
-        engine.run_targets(state, market.bars, market.par, held, np.zeros((len(held), 4)))
-        return math.log(state[Acc.EQUITY]), state[Acc.TRADES]
+        engine.reset(state, market.bars, market.terms, 0, 10**6, 1.0, 0.0)
+        engine.run_targets(state, market.bars, market.terms, held, np.zeros((len(held), 4)))
+        return math.log(state.equity), state.trades
 
     for tier in costs.COST_TIERS:
         config = TradingEnvConfig(cost_tier=tier, swap_long_bps=0.0)
@@ -259,7 +260,7 @@ def test_an_edge_does_not_hide_in_the_evening_spread():
     naive = prepare_market(
         bars, nothing, TradingEnvConfig(cost_tier="raw", price_side="mid"), close_at_end=True
     )
-    naive.bars[:, Bar.TRADABLE] = 1.0
+    naive.bars["tradable"] = 1.0
     naive.bars[:, [Bar.SPREAD_OPEN, Bar.SPREAD_CLOSE]] = 0.48 * 0.55e-4
     assert earned(naive, 1025, 1140)[0] > 4 * 1e-4 * 0.5  # the artefact that the rules above remove
 
@@ -288,7 +289,7 @@ def test_statistics_of_a_whole_pass_are_those_of_its_equity_curve(make_env):
     market = env.market
     assert len(rewards) == len(market.bars) - 1 - 48
     equity = np.array([info["equity"] for info in infos[1:]])
-    day = market.bars[49:, Bar.DAY].astype(np.int64)
+    day = market.bars["trading_day"][49:].astype(np.int64)
     last = infos[-1]
     daily = metrics.daily_returns(equity, day, 100_000.0)
     assert last["sharpe_ratio"] == pytest.approx(metrics.sharpe_ann(daily), rel=1e-9)
@@ -303,7 +304,7 @@ def test_statistics_of_a_whole_pass_are_those_of_its_equity_curve(make_env):
 def test_sharpe_is_nan_until_twenty_days_have_ended(make_env):
     env = make_env(eval_mode=True)
     _, _, infos = play(env, actions_for(5000))
-    day = env.market.bars[49:, Bar.DAY].astype(np.int64)
+    day = env.market.bars["trading_day"][49:].astype(np.int64)
     equity = np.array([info["equity"] for info in infos[1:]])
     sharpe = np.array([info["sharpe_ratio"] for info in infos[1:]])
     finished = np.array([len(np.unique(day[: i + 1])) - 1 for i in range(len(day))])
@@ -361,7 +362,7 @@ def test_training_starts_anywhere_and_at_any_exposure(make_env):
 def test_accounts_of_a_vector_start_anywhere_from_full_short_to_full_long(make_vector):
     env = make_vector(400)
     env.reset(seed=0)
-    starts = env.state()["accounts"][:, Acc.TARGET]
+    starts = env.state()["accounts"]["target"]
     assert -1.0 <= starts.min() < -0.9
     assert 0.9 < starts.max() <= 1.0
     assert abs(starts.mean()) < 0.12  # four of the mean's standard deviations, .577 / sqrt(400)
@@ -410,7 +411,7 @@ def test_bars_without_a_price_side_are_refused_unless_it_is_told(bars_of, featur
 @pytest.mark.parametrize("side", ["bid", "ask", "mid"])
 def test_the_price_side_matters(make_env, side):
     env = make_env(config=TradingEnvConfig(horizon=50, price_side=side))
-    assert env.market.par[0] == {"bid": 1.0, "ask": -1.0, "mid": 0.0}[side]
+    assert env.market.terms[0] == {"bid": 1.0, "ask": -1.0, "mid": 0.0}[side]
 
 
 def test_fewer_bars_than_the_horizon_are_refused(bars_of, features):
@@ -485,7 +486,7 @@ def test_equal_seeds_are_equal_vectors(make_vector):
 def test_ages_are_desynchronised_at_the_start_alone(make_vector):
     env = make_vector(200)
     env.reset(seed=0)
-    left = env.state()["accounts"][:, Acc.LEFT]
+    left = env.state()["accounts"]["bars_left"]
     assert left.min() >= 1
     assert left.max() <= 50
     assert len(np.unique(left)) > 40
@@ -495,17 +496,17 @@ def test_ages_are_desynchronised_at_the_start_alone(make_vector):
         ended.append(int(truncated.sum()))
     assert sum(ended) == 200  # each once in its first 50 steps
     assert max(ended) < 20
-    assert set(env.state()["accounts"][:, Acc.LEFT]) <= set(range(1, 51))
+    assert set(env.state()["accounts"]["bars_left"]) <= set(range(1, 51))
 
 
 def test_accounts_start_inside_the_block_and_never_leave_it(make_vector):
     env = make_vector(300)
     env.reset(seed=3)
     accounts = env.state()["accounts"]
-    end = accounts[:, Acc.T] + accounts[:, Acc.LEFT]
-    assert accounts[:, Acc.T].min() >= 48
+    end = accounts["t"] + accounts["bars_left"]
+    assert accounts["t"].min() >= 48
     assert end.max() <= len(env.market.bars) - 1
-    assert len(np.unique(accounts[:, Acc.T])) > 200
+    assert len(np.unique(accounts["t"])) > 200
 
 
 def test_each_account_is_a_single_env_action_by_action(make_vector, make_env):
@@ -557,7 +558,7 @@ def test_a_ruined_account_terminates_and_starts_again(make_vector):
     assert not truncated[0]
     assert math.isfinite(rewards[0])
     assert infos["_final_obs"].tolist() == [True, False]
-    assert env.state()["accounts"][0, Acc.EQUITY] == 100_000.0
+    assert env.state()["accounts"]["equity"][0] == 100_000.0
 
 
 def test_a_restored_vector_goes_on_bit_for_bit(make_vector):
@@ -630,7 +631,7 @@ def test_only_ended_accounts_have_a_final_info(make_vector):
             final = infos["final_info"]
             assert infos["_final_info"].tolist() == final["_equity"].tolist() == truncated.tolist()
             # One bar moves equity by little: it is the old account's, not the fresh 100,000.
-            assert final["equity"][truncated] == pytest.approx(before[truncated, Acc.EQUITY], rel=0.02)
+            assert final["equity"][truncated] == pytest.approx(before["equity"][truncated], rel=0.02)
             assert not np.any(final["equity"][~truncated])
             seen += int(truncated.sum())
     assert seen >= 20
@@ -678,15 +679,15 @@ def test_the_volatility_target_sets_the_size_from_each_close(make_env):
     config = TradingEnvConfig(horizon=50, exposure_cap=2.0, volatility_target=0.1)
     bars = make_env(config=config).market.bars
     # Hourly bars, 24 x 260 a year; the walk's sigma of .001 an hour is 8 % a year: 1.27 of a cap of 2.
-    wanted = np.minimum(2.0, 0.1 / (bars[:, Bar.SIGMA] * math.sqrt(24 * 260))) / 2.0
-    assert bars[:, Bar.SIZE] == pytest.approx(wanted, rel=1e-12)
-    assert 0.5 < np.median(bars[48:, Bar.SIZE]) < 0.8
+    wanted = np.minimum(2.0, 0.1 / (bars["volatility"] * math.sqrt(24 * 260))) / 2.0
+    assert bars["cap_share"] == pytest.approx(wanted, rel=1e-12)
+    assert 0.5 < np.median(bars["cap_share"][48:]) < 0.8
     states = np.zeros(len(Acc))
     env = make_env(config=config, eval_mode=True)
     env.reset()
     _, _, _, _, info = env.step(1.0)
     states = env._state
-    filled = 2.0 * env.market.bars[int(states[Acc.T]) - 1, Bar.SIZE]
+    filled = 2.0 * env.market.bars[int(states.t) - 1, Bar.SIZE]
     assert info["position"] == pytest.approx(filled, rel=1e-2)
 
 
@@ -701,7 +702,7 @@ def test_the_atr_size_risks_its_share_over_so_many_true_ranges(bars_of, features
     average = np.mean(ranges[:8])
     for t in range(9, 100):
         average += (ranges[t - 1] - average) / 8
-        assert market.bars[t, Bar.SIZE] * 30 == pytest.approx(min(30, 0.02 / (2 * average)), rel=1e-3)
+        assert market.bars["cap_share"][t] * 30 == pytest.approx(min(30, 0.02 / (2 * average)), rel=1e-3)
 
 
 def test_the_spread_of_a_full_positions_reward_follows_cap_interval_and_size(make_env):
@@ -720,7 +721,7 @@ def test_sizes_know_only_the_past(bars_of, features):
     whole = prepare_market(bars_of["val"], features["val"], config, close_at_end=True)
     part = prepare_market(bars_of["val"].iloc[:100], features["val"].iloc[:100], config, close_at_end=True)
     assert np.array_equal(part.bars, whole.bars[:100])
-    assert whole.bars[:, Bar.SIZE].max() < 1.0
+    assert whole.bars["cap_share"].max() < 1.0
 
 
 def test_options_add_their_numbers_to_the_observation_and_nothing_else_does(make_env):

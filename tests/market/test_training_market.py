@@ -11,7 +11,7 @@ from sac_kernel.experiment.trainer import KaggleTrainer
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market import training
 from sac_kernel.market.engine import Bar
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.prices.processed_file import write_processed
 from tests.conftest import make_bars, make_data
 from tests.support import says, told
@@ -63,21 +63,21 @@ def test_what_is_expected_is_the_planted_share_of_the_last_return(predictable):
     """The true expectation is -0.35 x the last return, of standard deviation 0.35 x 1.07e-3."""
     market, _ = predictable
     rows = slice(market.first_bar, -1)
-    expected = market.bars[rows, Bar.FORECAST]
-    truth = -0.35 * np.diff(np.log(market.bars[:, Bar.CLOSE]))[market.first_bar - 1 : -1]
+    expected = market.bars["return_forecast"][rows]
+    truth = -0.35 * np.diff(np.log(market.bars["close"]))[market.first_bar - 1 : -1]
     assert np.corrcoef(expected, truth)[0, 1] > 0.9
     assert 0.85 < np.polyfit(truth, expected, 1)[0] < 1.1
 
 
 def test_noise_lets_expect_nothing():
     market, _ = laid_out(make_bars(6000, seed=8, weekends=False))
-    assert not market.bars[:, Bar.FORECAST].any()
+    assert not market.bars["return_forecast"].any()
 
 
 def test_the_scale_is_that_of_what_is_expected(predictable):
     market, features = predictable
     plain, _ = training.build_training_market(reverting_bars()[:-600], features, TradingEnvConfig(horizon=50))
-    spread = float(np.std(market.bars[market.first_bar : -1, Bar.FORECAST]))
+    spread = float(np.std(market.bars["return_forecast"][market.first_bar : -1]))
     assert training.reward_scale(market) == pytest.approx(1.0 / spread, rel=1e-4)
     assert training.reward_scale(plain) == pytest.approx(1.0 / plain.reward_sd, rel=1e-5)
 
@@ -86,8 +86,8 @@ def test_a_decision_of_two_bars_is_told_what_to_expect_of_two_bars():
     # E[mean of the next two returns] = (-.35 + .35^2) / 2 of the last one = -.11375; a decision earns both.
     market, _ = laid_out(reverting_bars(), dataclasses.replace(EXPECTED, decision_interval_min=120))
     rows = slice(market.first_bar, -1)
-    expected = market.bars[rows, Bar.FORECAST]
-    last = np.diff(np.log(market.bars[:, Bar.CLOSE]))[market.first_bar - 1 : -1]
+    expected = market.bars["return_forecast"][rows]
+    last = np.diff(np.log(market.bars["close"]))[market.first_bar - 1 : -1]
     assert np.polyfit(last, expected, 1)[0] == pytest.approx(-0.11375, abs=0.03)
     assert training.reward_scale(market) == pytest.approx(1.0 / (2 * np.std(expected)), rel=1e-4)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from sac_kernel.live.model_store import ModelStore
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.account import TradingEnvConfig
 from tests.conftest import make_bars, make_data
 from tests.project.test_doc_commands import PAGES, commands_of, cut_comment
 from tests.use_models import lively_agent

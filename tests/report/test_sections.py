@@ -14,7 +14,7 @@ from sac_kernel.backtest import evaluation
 from sac_kernel.experiment import job_outputs
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market.engine import Bar
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.report import page as report
 from sac_kernel.report import sections
 from sac_kernel.stats import significance
@@ -115,7 +115,7 @@ def test_daily_return_and_volatility_are_those_of_the_closes(judged):
     market = judged[1].market
     found = sections.watched_series(judged[1].train, market)
     frame = pd.DataFrame(
-        {"day": market.bars[:, Bar.DAY], "r": np.log(pd.Series(market.bars[:, Bar.CLOSE])).diff()}
+        {"day": market.bars["trading_day"], "r": np.log(pd.Series(market.bars["close"])).diff()}
     )
     by_day = frame[1:].groupby("day")["r"]
     size = np.median(frame.groupby("day").size())
