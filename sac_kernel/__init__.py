@@ -22,6 +22,7 @@ MODULES = (
     "prices.clocks",
     "prices.costs",
     "prices.bars",
+    "prices.hdf5",
     "prices.processed_file",
     "prices.pipeline",
     "stats.metrics",

@@ -22,7 +22,7 @@ from sac_kernel.features.pipeline import REGIME_FEATURE, FeaturePipeline, warmup
 from sac_kernel.market import engine, market, risk_limits
 from sac_kernel.market.engine import Acc, Bar, Par
 from sac_kernel.market.market import CLOCK_FEATURES, Market, TradingEnvConfig
-from sac_kernel.prices.bars import PRICE_SIDES, open_seconds
+from sac_kernel.prices.bars import Bars, known_side, open_seconds, side_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sac_kernel.prices.processed_file import Bars
+    from sac_kernel.prices.bars import BarsByInstrument
 
     FloatArray = NDArray[np.float64]
     FeatureArray = NDArray[np.float32]
@@ -142,13 +142,10 @@ class Decider:
         agent = SACAgent.from_checkpoint(path, device="cpu")
         pipeline = FeaturePipeline.from_checkpoint(path)  # type: ignore[arg-type]  # read_pt takes both
         config = from_flat(TradingEnvConfig, agent.context["env"], f"{path}: env")
-        side = price_side or config.price_side
-        if side not in PRICE_SIDES:
-            msg = f"decide: the bars' price side (bid, ask or mid) is required, got {side!r}; pass price_side"
-            raise DataError(msg)
+        side = known_side(price_side or config.price_side, "decide: price_side")
         return cls(agent, pipeline, dataclasses.replace(config, cost_tier=cost_tier), side)
 
-    def follow(self, bars: pd.DataFrame | Bars) -> FeatureArray:
+    def follow(self, bars: pd.DataFrame | BarsByInstrument) -> FeatureArray:
         """Take in bars before the account begins; return their scaled features, shape (n_bars, n_features)."""
         if self._begun:
             msg = (
@@ -163,7 +160,7 @@ class Decider:
             self._high = np.maximum(self._high, ready.max(axis=0))
         return features
 
-    def append(self, bars: pd.DataFrame | Bars) -> tuple[FloatArray, FeatureArray]:
+    def append(self, bars: pd.DataFrame | BarsByInstrument) -> tuple[FloatArray, FeatureArray]:
         """Take in closed bars of the account's time and return their `rows` and `observed`.
 
         Bars taken in before are skipped.
@@ -187,7 +184,7 @@ class Decider:
         self.observed = np.concatenate((self.observed, seen))[-keep:]
         return rows, seen
 
-    def decide(self, bars: pd.DataFrame | Bars, state: FloatArray) -> Decision:
+    def decide(self, bars: pd.DataFrame | BarsByInstrument, state: FloatArray) -> Decision:
         """Take in the bars closed since the last call and return what to hold from the next open on.
 
         Parameters
@@ -214,8 +211,11 @@ class Decider:
         names = (*self.feature_names, *CLOCK_FEATURES)
         return Market(rows, observed, self.par, 0, names, index, self.bar_seconds)
 
-    def _extend(self, bars: pd.DataFrame | Bars) -> tuple[pd.DataFrame, FeatureArray]:
+    def _extend(self, bars: pd.DataFrame | BarsByInstrument) -> tuple[pd.DataFrame, FeatureArray]:
         """Return the new bars of the traded instrument and their features."""
+        if isinstance(bars, Bars) and bars.instrument not in ("", self.instrument):
+            msg = f"decide: bars of {self.instrument} are required, found {bars.instrument}; give the agent's own"
+            raise DataError(msg)
         given = {self.instrument: bars} if isinstance(bars, pd.DataFrame) else bars
         new = {name: self._newer(name, given) for name in (self.instrument, *self.others)}
         own = new[self.instrument]
@@ -240,6 +240,7 @@ class Decider:
             msg = f"decide: bars of {name} are required, found {', '.join(given)}; give all that it was trained on"
             raise DataError(msg)
         bars = given[name]
+        side_of(bars, f"decide: {name}", self.price_side)
         times, last = open_seconds(bars), self._seen.get(name, 0)
         if len(times) == 0 or times[0] > last:
             return bars  # a slice would cost more than the features of the bar

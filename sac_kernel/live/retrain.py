@@ -51,7 +51,7 @@ def append_bars(data: ProcessedData, path: Path, clock: str | None, target: Path
     DataError
         If bars of an instrument are missing, differ from those known, bring nothing new, or begin after a gap.
     """
-    names = _traded_first(data)
+    names = sorted(data.train, key=lambda name: (name != data.traded, name))
     found = formats.find_files(path) if path.is_dir() else {names[0]: [path]}
     missing = [name for name in names if name not in found]
     if missing:
@@ -61,7 +61,7 @@ def append_bars(data: ProcessedData, path: Path, clock: str | None, target: Path
     for name in names:
         new = formats.read_instrument(found[name], data.price_side, clock, name, data.bar_seconds)
         tables.append((name, _joined(data, name, new)))
-    write_tables(iter(tables), DataConfig(instrument=names[0]), target)
+    write_tables(iter(tables), DataConfig(instrument=data.traded), target)
     return read_processed(target)
 
 
@@ -122,13 +122,8 @@ def train(current: InUse | None, agent_id: int, *, kaggle: bool, more: list[str]
     return folder / f"agent_{agent_id}_final.pt"
 
 
-def _traded_first(data: ProcessedData) -> list[str]:
-    names = sorted(data.train)
-    return sorted(names, key=lambda name: (name != "EURUSD", name))
-
-
 def _joined(data: ProcessedData, name: str, new: BarTable) -> BarTable:
-    known = pd.concat([split[name] for split in data.splits.values()])
+    known = data.whole(name)
     first, last = new.bars.index[0], new.bars.index[-1]
     if last <= known.index[-1]:
         msg = f"{new.source}: bars of {name} after {known.index[-1]} are required, found the last at {last}"
@@ -139,7 +134,7 @@ def _joined(data: ProcessedData, name: str, new: BarTable) -> BarTable:
             "give those between, or the whole export"
         )
         raise DataError(msg)
-    old = BarTable(known, data.bar_seconds, data.price_side, data.source, data.clock)
+    old = BarTable(known, data.source, data.clock)
     return dataclasses.replace(join([old, new], name), source=f"{data.source.split(' + ')[0]} + {new.source}")
 
 
@@ -167,7 +162,7 @@ def main(arguments: list[str] | None = None) -> int:
             msg = "retrain: new bars, --judge or --rollback is required, found none of them"
             raise ConfigError(msg)
         data = append_bars(read_processed(args.data), args.bars, args.clock, args.data)
-        logger.info("data      %s, now up to %s", args.data, data.test[_traded_first(data)[0]].index[-1])
+        logger.info("data      %s, now up to %s", args.data, data.test[data.traded].index[-1])
         start = store.current() if args.warm_start else None
         candidate = train(start, args.agent_id, kaggle=args.kaggle, more=more)
         return 0 if judge(candidate, data, store) else 3

@@ -21,7 +21,7 @@ from sac_kernel.features.pipeline import CLIP
 from sac_kernel.market import risk_limits
 from sac_kernel.market.engine import ACCOUNT_FEATURES, LIMIT_FEATURES, SHARPE_FEATURES, Bar, Par, Reward
 from sac_kernel.prices import costs
-from sac_kernel.prices.bars import PRICE_SIDES, check_bars, infer_bar_seconds, open_seconds
+from sac_kernel.prices.bars import PRICE_SIDES, check_bars, open_seconds, seconds_of, side_of
 from sac_kernel.stats.metrics import TRADING_DAYS_PER_YEAR
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class TradingEnvConfig:
     stop_loss_bps, take_profit_bps : overlay, distance from the entry price; 0 is off
     random_start_position : training episodes start at a random exposure, to cover the position axis
     initial_equity : account currency (the quote currency)
-    price_side : 'bid', 'ask' or 'mid'; None takes what the bars say of themselves
+    price_side : 'bid', 'ask' or 'mid', of bars that do not say it; None takes what `Bars` say of themselves
     volatility_target : annualised volatility (0.1 = 10 %) of a position at |action| = 1; 0 is off. The size is
         set from the volatility at the close before the fill, never above the cap; a held position is not resized
     atr_risk, atr_multiple, atr_window_min : at |action| = 1 a move of `atr_multiple` ATRs (Wilder, over the
@@ -270,8 +270,8 @@ def prepare_market(
     Raises
     ------
     DataError
-        If the bars are unusable, their price side is unknown, the index differs, a feature is not finite
-        after the warm-up, or the expected return is absent where it is paid, or of another shape, or not finite.
+        If the bars are unusable, their price side is unknown or differs from the stated one, the index differs, a
+        feature is not finite after the warm-up, or the expected return is absent where it is paid, or of another shape, or not finite.
     """
     where = "trading_env"
     check_bars(data, where)
@@ -281,13 +281,7 @@ def prepare_market(
             f"{features.index.min()} for {len(data)} bars from {data.index[0]}; use features and bars of one split"
         )
         raise DataError(msg)
-    side = config.price_side or data.attrs.get("price_side")
-    if side not in PRICE_SIDES:
-        msg = (
-            f"{where}: the bars' price side (bid, ask or mid) is required, found {side!r}; read them with "
-            "DataPipeline, or set TradingEnvConfig(price_side=...)"
-        )
-        raise DataError(msg)
+    side = side_of(data, where, config.price_side)
     values = features.to_numpy(np.float32)
     finite = np.isfinite(values).all(axis=1)
     first = int(np.argmax(finite))
@@ -299,7 +293,7 @@ def prepare_market(
     if first == len(data) - 1:
         msg = f"{where}: a bar after the first with features is required, found none of {len(data)}; give more bars"
         raise DataError(msg)
-    bar_seconds = int(data.attrs.get("bar_seconds", 0)) or infer_bar_seconds(data, where)
+    bar_seconds = seconds_of(data, where)
     open_time: pd.DatetimeIndex = data.index  # type: ignore[assignment]  # checked above
     clock = clock_features(open_seconds(data) + bar_seconds, config.cost_tier)
     table = bar_table(data, bar_seconds, config)

@@ -31,7 +31,6 @@ def days_of(bars, first, last):
     day = validation.trading_days(frame)
     listed = np.unique(day)
     part = frame[np.isin(day, listed[first : last + 1])]
-    part.attrs = dict(frame.attrs)
     return {"EURUSD": part}
 
 

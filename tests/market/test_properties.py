@@ -23,7 +23,7 @@ from sac_kernel.kaggle import kernel_notebook
 from sac_kernel.market import engine
 from sac_kernel.market.engine import Acc, Bar
 from sac_kernel.market.market import TradingEnvConfig, prepare_market
-from sac_kernel.prices.bars import BarTable
+from sac_kernel.prices.bars import Bars, BarTable
 from sac_kernel.prices.pipeline import DataConfig, split_table
 from tests.conftest import make_bars
 
@@ -45,8 +45,7 @@ CPU = torch.device("cpu")
 def test_equity_is_the_start_plus_price_moves_less_every_cost_that_is_reported(seed, side, tier, swap, steps):
     """Nothing comes from nowhere: gross profit at mid prices, less spread, commission, slippage and swap."""
     rng = np.random.default_rng(seed)
-    bars = make_bars(120, seed)
-    bars.attrs["price_side"] = side
+    bars = Bars(make_bars(120, seed), side=side)
     config = TradingEnvConfig(
         horizon=60, price_side=side, cost_tier=tier, swap_long_bps=swap, swap_short_bps=-swap
     )
@@ -110,7 +109,7 @@ def test_splits_are_disjoint_in_order_with_an_embargo_and_lose_no_other_bar(n, s
     bars = make_bars(n, seed, hours * 3600)
     config = DataConfig()
     try:
-        data = split_table(BarTable(bars, hours * 3600, "bid", "synthetic", "UTC"), config)
+        data = split_table(BarTable(bars, "synthetic", "UTC"), config)
     except DataError:
         return  # too few bars for three splits: said, not split
     parts = [next(iter(split.values())) for split in data.splits.values()]

@@ -27,21 +27,16 @@ def reverting_bars(n=6000, share=0.35):
         returns[t] = -share * returns[t - 1] + rng.normal(0, 1e-3)
     close = 1.1 * np.exp(np.cumsum(returns))
     opened = np.concatenate(([1.1], close[:-1]))
-    attrs = bars.attrs
-    bars = bars.assign(
+    return bars.assign(
         open=opened,
         close=close,
         high=np.maximum(opened, close) * 1.0001,
         low=np.minimum(opened, close) * 0.9999,
     )
-    bars.attrs = attrs
-    return bars
 
 
 def features_of(bars):
     train, val, test = bars[:-600], bars[-600:-300], bars[-300:]
-    for part in (train, val, test):
-        part.attrs = bars.attrs
     features, _, _ = FeaturePipeline("EURUSD").run_full_pipeline(
         {"EURUSD": train}, {"EURUSD": val}, {"EURUSD": test}
     )
@@ -108,9 +103,7 @@ def note_of(fit, **changed):
 
 def test_prices_that_never_move_are_refused_by_name():
     bars = make_bars(800)
-    attrs = bars.attrs
     flat = bars.assign(open=1.1, high=1.1, low=1.1, close=1.1)
-    flat.attrs = attrs
     train, features = features_of(bars)
     with pytest.raises(DataError, match="the price never moves: all"):
         training.build_training_market(flat[: len(train)], features, EXPECTED)

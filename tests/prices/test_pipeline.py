@@ -8,7 +8,7 @@ import pytest
 from sac_kernel.core import paths
 from sac_kernel.core.errors import DataError, InputNotFoundError
 from sac_kernel.prices import pipeline as data_pipeline
-from sac_kernel.prices.bars import BarTable
+from sac_kernel.prices.bars import Bars, BarTable
 from sac_kernel.prices.pipeline import DataConfig, DataPipeline, split_table
 from sac_kernel.prices.processed_file import read_processed, write_processed
 from tests.conftest import make_bars, make_data
@@ -50,7 +50,8 @@ def test_what_the_file_says_of_itself_is_read_back(path, data):
         "synthetic",
         "UTC",
     )
-    assert found.test["EURUSD"].attrs == {"price_side": "bid", "bar_seconds": 3600}
+    bars = found.test["EURUSD"]
+    assert (bars.side, bars.seconds, bars.instrument) == ("bid", 3600, "EURUSD")
 
 
 def test_the_layout_is_the_contract(path, data):
@@ -79,21 +80,25 @@ def test_two_writes_are_equal_bytes(tmp_path, path, data):
 
 def test_the_hash_is_of_the_content_and_changes_with_one_price(data):
     splits = {name: {"EURUSD": bars["EURUSD"].copy()} for name, bars in data.splits.items()}
-    same = data_pipeline.hash_splits(splits, 3600, "bid")
+    same = data_pipeline.hash_splits(splits, "EURUSD")
     assert same == data.content_hash
     splits["test"]["EURUSD"].iloc[17, 3] = np.nextafter(splits["test"]["EURUSD"].iloc[17, 3], 2.0)
-    assert data_pipeline.hash_splits(splits, 3600, "bid") != same
+    assert data_pipeline.hash_splits(splits, "EURUSD") != same
 
 
 @pytest.mark.parametrize(("seconds", "side"), [(300, "bid"), (3600, "ask")])
 def test_the_hash_covers_bar_length_and_price_side(data, seconds, side):
-    assert data_pipeline.hash_splits(data.splits, seconds, side) != data.content_hash
+    splits = {
+        name: {"EURUSD": Bars(part["EURUSD"], side=side, seconds=seconds)}
+        for name, part in data.splits.items()
+    }
+    assert data_pipeline.hash_splits(splits, "EURUSD") != data.content_hash
 
 
 def test_the_hash_covers_the_time_of_a_bar_and_its_split(data):
     moved = {name: {"EURUSD": bars["EURUSD"].shift(freq="1s")} for name, bars in data.splits.items()}
     swapped = {"train": data.train, "val": data.test, "test": data.val}
-    hashes = {data_pipeline.hash_splits(s, 3600, "bid") for s in (data.splits, moved, swapped)}
+    hashes = {data_pipeline.hash_splits(s, "EURUSD") for s in (data.splits, moved, swapped)}
     assert len(hashes) == 3
 
 
@@ -259,7 +264,7 @@ def overlap(file):
         (duplicate, "/val/EURUSD: unique open times required, found 1 bad"),
         (thousandth, "timestamps in Unix seconds are required, found .* probably seconds divided by 1000"),
         (thousandfold, "timestamps in Unix seconds are required, found 1483315200000"),
-        (other_version, "schema version 2 is required, found 99; build the file again"),
+        (other_version, "schema version 3 is required, found 99; build the file again"),
         (other_price, "bars that match the stored content hash are required, found others"),
         (no_side, r"the price side \(bid, ask or mid\) is required and the file does not state it, got None"),
         (overlap, "splits disjoint in time are required, found EURUSD val starting at 2017-01-06T04:00:00"),
@@ -331,7 +336,7 @@ def test_too_few_bars_for_three_splits_are_refused(path, tmp_path):
 
 def test_splits_follow_each_other_with_the_embargo_between():
     bars = make_bars(1000, weekends=False)
-    data = split_table(BarTable(bars, 3600, "bid", "", "UTC"), DataConfig())
+    data = split_table(BarTable(bars, "", "UTC"), DataConfig())
     train, val, test = (split["EURUSD"].index for split in data.splits.values())
     # 600 and 800 of 1,000 hours are the boundaries; the bar before each, 599 and 799, plus 120 hours.
     first = bars.index[0]
@@ -351,9 +356,7 @@ def test_no_bar_is_in_two_splits_and_the_embargo_holds_across_weekends(data):
 
 def test_split_bars_are_the_sources_own():
     bars = make_bars(1000)
-    data = split_table(
-        BarTable(bars, 3600, "bid", "", "UTC"), DataConfig(train_fraction=0.5, val_fraction=0.25)
-    )
+    data = split_table(BarTable(bars, "", "UTC"), DataConfig(train_fraction=0.5, val_fraction=0.25))
     for split in data.splits.values():
         part = split["EURUSD"]
         assert part.to_numpy().tobytes() == bars.loc[part.index].to_numpy().tobytes()

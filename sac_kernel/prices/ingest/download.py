@@ -141,9 +141,8 @@ def read_cache(cache: Path, symbol: str, instrument: str, download: Download) ->
         if path.is_file():
             bars = _read_day(path)
             if bars is not None:
-                table = bar_table.BarTable(
-                    bars, 60, download.price_side, f"{download.provider} {instrument}", "UTC"
-                )
+                bars = bar_table.Bars(bars, side=download.price_side, seconds=60, instrument=instrument)
+                table = bar_table.BarTable(bars, f"{download.provider} {instrument}", "UTC")
                 tables.append(bar_table.aggregate(table, min(download.bar_seconds, 3600)))
         elif day.weekday() < 5:
             absent += 1
@@ -156,14 +155,7 @@ def read_cache(cache: Path, symbol: str, instrument: str, download: Download) ->
     notes.append(
         f"{instrument}: {len(tables):,} days of {download.provider} ticks, {download.price_side}, UTC"
     )
-    return bar_table.BarTable(
-        table.bars,
-        table.bar_seconds,
-        table.price_side,
-        f"{download.provider} {instrument}",
-        "UTC",
-        tuple(notes),
-    )
+    return bar_table.BarTable(table.bars, f"{download.provider} {instrument}", "UTC", tuple(notes))
 
 
 def _read_day(path: Path) -> Any:  # noqa: ANN401  # bars or None
