@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MAX_GAP = pd.Timedelta(days=4)
 """Between the last bar there is and the first new one: a long weekend, no more."""
 
@@ -70,8 +70,11 @@ def judge(candidate: Path, data: ProcessedData, store: ModelStore) -> bool:
 
     The first model of all is promoted as it is: there is nothing to compare it with.
     """
-    name = FeaturePipeline.from_checkpoint(candidate).instrument
-    until, current = data.test[name].index[-1].isoformat(), store.current()
+    until, current = data.test[data.traded].index[-1].isoformat(), store.current()
+    for path in (candidate, current.path) if current else (candidate,):
+        if (name := FeaturePipeline.from_checkpoint(path).instrument) != data.traded:
+            msg = f"{path}: a model of {data.traded}, which the bars trade, is required, found one of {name}"
+            raise ConfigError(msg)
     if current is None:
         store.promote(candidate, until, {"why": "the first model", "data_hash": data.content_hash})
         logger.info("promoted %s: the first model", candidate)

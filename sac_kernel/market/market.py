@@ -271,7 +271,8 @@ def prepare_market(
     ------
     DataError
         If the bars are unusable, their price side is unknown or differs from the stated one, the index differs, a
-        feature is not finite after the warm-up, or the expected return is absent where it is paid, or of another shape, or not finite.
+        feature is not finite after the warm-up, or the expected return is absent where it is paid, of another
+        shape or not finite.
     """
     where = "trading_env"
     check_bars(data, where)

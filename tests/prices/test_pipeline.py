@@ -292,8 +292,11 @@ def test_a_file_without_its_side_is_read_when_it_is_told(path, data):
     assert found.content_hash == data.content_hash
 
 
-def test_the_files_own_side_wins(path):
-    assert read_processed(path, "ask").price_side == "bid"
+def test_another_side_or_clock_than_the_file_states_is_refused(path):
+    assert read_processed(path, "bid", "UTC").price_side == "bid"
+    for stated in (("ask", None), (None, "Europe/Berlin"), (None, "histdata")):
+        with pytest.raises(DataError, match=r"processed_data\.h5"):
+            read_processed(path, *stated)
 
 
 def test_extra_columns_of_an_older_file_are_ignored(path):
@@ -321,7 +324,7 @@ def test_bad_bars_leave_the_earlier_output_as_it_was(path, tmp_path, content):
 
 def test_too_few_bars_for_three_splits_are_refused(path, tmp_path):
     before = path.read_bytes()
-    source = csv_of(make_bars(150), tmp_path / "short.csv")
+    source = csv_of(make_bars(150), tmp_path / "EURUSD_short.csv")
     config = DataConfig(source="files", path=str(source), price_side="bid", output_path=str(path))
     # 150 hours: validation has 30, its embargo of 120 hours takes them all.
     with pytest.raises(
@@ -381,7 +384,7 @@ def test_csv_to_file_to_splits(tmp_path):
 
 
 def test_a_source_of_its_own_replaces_the_earlier_file(tmp_path, path):
-    source = csv_of(make_bars(1200, seed=5), tmp_path / "bars.csv")
+    source = csv_of(make_bars(1200, seed=5), tmp_path / "EURUSD.csv")
     DataPipeline(
         DataConfig(source="files", path=str(source), price_side="bid", output_path=str(path))
     ).run_full_pipeline()
