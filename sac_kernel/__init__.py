@@ -78,10 +78,12 @@ MODULES = (
 """Modules that the kernel notebook carries, lowest layer first."""
 
 HOME_MODULES = (
+    "prices.ingest.tables",
     "prices.ingest.text",
     "prices.ingest.binary",
     "prices.ingest.formats",
     "prices.ingest.download",
+    "prices.ingest.panel",
     "market.audit",
     "backtest.random_walk",
     "experiment.job_pool",

@@ -1,12 +1,11 @@
-"""Bars in one form: a table that says its side, what makes it valid, and larger bars made of smaller ones or of ticks.
+"""Bars in one form: a table that says its side, length and instrument, and what makes it valid.
 
 A bar exists because a price was seen in it. Nothing here fills, sorts, smooths or drops a bar for being large.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -31,7 +30,7 @@ MAX_ROWS = 20_000_000
 """Rows of one instrument: thirteen years of minutes are five million."""
 
 _EARLIEST, _LATEST = pd.Timestamp("1971-01-01", tz="UTC"), pd.Timestamp("2100-01-01", tz="UTC")
-_DAY_S = 86_400
+DAY_S = 86_400
 _SATURDAY_NOON_S = 216_000  # 1970-01-03 12:00 UTC
 
 
@@ -232,7 +231,7 @@ def infer_bar_seconds(bars: pd.DataFrame, where: Path | str) -> int:
         raise DataError(msg)
     usual = int(steps[np.argmax(counts)])
     # A day of a local clock may have 23 hours.
-    if steps[0] < usual - (3600 if usual >= _DAY_S else 0):
+    if steps[0] < usual - (3600 if usual >= DAY_S else 0):
         msg = (
             f"{where}: bars of one length are required, found mostly {usual} s apart but also {steps[0]} s; "
             "resample the source to one bar size"
@@ -261,7 +260,7 @@ def inspect_bars(bars: pd.DataFrame, bar_seconds: int) -> dict[str, Any]:
     seconds = open_seconds(bars)
     gap = follows_gap(bars, bar_seconds)[1:]
     jump_h = np.diff(seconds) / 3600
-    weekend = gap & (np.diff((seconds - _SATURDAY_NOON_S) // (7 * _DAY_S)) > 0)
+    weekend = gap & (np.diff((seconds - _SATURDAY_NOON_S) // (7 * DAY_S)) > 0)
     move = np.abs(np.diff(np.log(bars["close"].to_numpy())))
     largest = int(np.argmax(move)) + 1
     return {
@@ -276,95 +275,6 @@ def inspect_bars(bars: pd.DataFrame, bar_seconds: int) -> dict[str, Any]:
         "largest_move_bps": float(move[largest - 1] * 1e4),
         "largest_move_utc": bars.index[largest].isoformat(),
     }
-
-
-def aggregate(table: BarTable, bar_seconds: int) -> BarTable:
-    """Return larger bars: first open, largest high, smallest low, last close of the bars that exist.
-
-    Bars start at multiples of `bar_seconds` since midnight UTC; one without any source bar is absent.
-
-    Raises
-    ------
-    DataError
-        If `bar_seconds` does not hold a whole number of source bars, does not divide a day, or a source bar
-        would lie in two of them.
-    """
-    own = table.bars.seconds
-    if bar_seconds == own:
-        return table
-    where = f"{table.source}: bars of {bar_seconds / 60:g} minutes"
-    if bar_seconds <= 0 or bar_seconds % own or _DAY_S % bar_seconds:
-        msg = (
-            f"{where}: a divisor of one day and a multiple of the source's {own / 60:g} minutes "
-            "is required; choose another --bar-minutes"
-        )
-        raise DataError(msg)
-    seconds = open_seconds(table.bars)
-    straddling = seconds % bar_seconds + own > bar_seconds
-    if straddling.any():
-        when = table.bars.index[int(np.argmax(straddling))].isoformat()
-        msg = (
-            f"{where}: source bars inside one of them are required, found {int(straddling.sum())} across two, "
-            f"first {when}; choose another --bar-minutes"
-        )
-        raise DataError(msg)
-    starts, times = _groups(seconds, bar_seconds)
-    o, h, lo, c = table.bars.loc[:, list(PRICE_COLUMNS)].to_numpy().T
-    prices = _reduced(o, h, lo, c, starts)
-    bars = make_bars(times, prices, where, table.bars.side, bar_seconds, table.bars.instrument)
-    note = f"{table.source}: {len(seconds):,} bars of {own / 60:g} minutes made {len(bars):,}"
-    return replace(table, bars=bars, notes=(*table.notes, note))
-
-
-def bars_of_ticks(time_s: IntArray, price: FloatArray, bar_seconds: int, where: str) -> Bars:
-    """Return bars of one side's ticks, in the order they were quoted: first, max, min, last of each bar.
-
-    Parameters
-    ----------
-    time_s : int array, shape (n,), Unix seconds UTC of the ticks, not decreasing
-    price : float array, shape (n,), finite and above 0
-    bar_seconds : length of a bar; empty bars are absent
-    """
-    bad = ~np.isfinite(price) | (price <= 0) | (np.diff(time_s, prepend=time_s[:1]) < 0)
-    if bad.any() or price.size == 0:
-        first = f", first at tick {int(np.argmax(bad))}" if bad.any() else ""
-        msg = (
-            f"{where}: ticks in time order with finite prices above 0 are required, "
-            f"found {int(bad.sum())} bad of {price.size}{first}"
-        )
-        raise DataError(msg)
-    starts, times = _groups(time_s, bar_seconds)
-    return make_bars(times, _reduced(price, price, price, price, starts), where)
-
-
-def join(tables: list[BarTable], where: str) -> BarTable:
-    """Return one table of several files of one instrument, in time order.
-
-    A bar that several files hold alike is kept once and counted in a note; two different bars of one open
-    time, or files of different bar length, price side or instrument, are an error.
-    """
-    tables = sorted(tables, key=lambda t: t.bars.index[0])
-    remedies = {
-        "seconds": ("bar seconds", "set --bar-minutes"),
-        "side": ("price side", "set --price-side"),
-        "instrument": ("instrument", "give the others apart"),
-    }
-    for name, (what, remedy) in remedies.items():
-        values = sorted({getattr(t.bars, name) for t in tables})
-        if len(values) > 1:
-            found = ", ".join(map(str, values))
-            msg = f"{where}: files of one {what} are required, found {found}; keep one of them, or {remedy}"
-            raise DataError(msg)
-    first = tables[0]
-    if len(tables) == 1:
-        return first
-    bars = concat_bars([t.bars for t in tables])
-    bars, notes = drop_repeats(bars.iloc[np.argsort(open_seconds(bars), kind="stable")], where)
-    check_bars(bars, where)
-    clocks = ", ".join(sorted({t.clock for t in tables}))
-    source = f"{first.source} and {len(tables) - 1} more"
-    own = _alike([note for t in tables for note in t.notes])
-    return replace(first, bars=bars, source=source, clock=clocks, notes=(*own, *notes))
 
 
 def drop_repeats(bars: Bars, where: str) -> tuple[Bars, list[str]]:
@@ -391,32 +301,6 @@ def drop_repeats(bars: Bars, where: str) -> tuple[Bars, list[str]]:
     return bars[~repeated], [note]
 
 
-def _alike(notes: list[str]) -> list[str]:
-    """Return the first of each group of notes that differ only in file name and numbers, with their count."""
-    kinds: dict[str, list[str]] = {}
-    for note in notes:
-        kinds.setdefault(re.sub(r"^[^ ]+: |[\d,]+", "", note), []).append(note)
-    return [
-        group[0] + (f" (and {len(group) - 1} more alike)" if group[1:] else "") for group in kinds.values()
-    ]
-
-
-def _groups(seconds: IntArray, bar_seconds: int) -> tuple[NDArray[np.intp], pd.DatetimeIndex]:
-    """Return where each larger bar starts in the source, and its open time."""
-    opened = seconds // bar_seconds * bar_seconds
-    starts = np.flatnonzero(np.diff(opened, prepend=opened[0] - 1))
-    return starts, utc_index(opened[starts])
-
-
 def utc_index(seconds: IntArray) -> pd.DatetimeIndex:
     """Return Unix seconds as a UTC index of nanoseconds."""
     return pd.DatetimeIndex(seconds.astype("datetime64[s]"), tz="UTC", name=INDEX_NAME).as_unit("ns")
-
-
-def _reduced(
-    o: FloatArray, h: FloatArray, lo: FloatArray, c: FloatArray, starts: NDArray[np.intp]
-) -> FloatArray:
-    ends = np.append(starts[1:], o.size) - 1
-    return np.stack(
-        [o[starts], np.maximum.reduceat(h, starts), np.minimum.reduceat(lo, starts), c[ends]], axis=1
-    )

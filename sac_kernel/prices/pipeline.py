@@ -1,7 +1,6 @@
 """From sources of bars to `processed_data.h5`: checked, described, split in time with an embargo.
 
-One instrument is read, split and written at a time, so that ten of them need the memory of one. Bars that
-cannot be used are refused, never repaired; instruments that cannot be used whole are left out with a note.
+Bars that cannot be used are refused, never repaired. `prices.ingest.panel` reads the sources, at home alone.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import importlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -25,10 +24,8 @@ from sac_kernel.prices.bars import (
     Bars,
     BarsByInstrument,
     BarTable,
-    aggregate,
     inspect_bars,
 )
-from sac_kernel.prices.instruments import DEFAULT, INSTRUMENTS, choose_traded
 from sac_kernel.prices.processed_file import (
     SCHEMA_VERSION,
     SPLITS,
@@ -36,11 +33,7 @@ from sac_kernel.prices.processed_file import (
     hash_splits,
     read_processed,
     write_processed,
-    writing,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = [
     "INDEX_NAME",
@@ -58,14 +51,9 @@ __all__ = [
     "read_processed",
     "split_table",
     "write_processed",
-    "write_tables",
 ]
 
 SOURCES = ("sample", "files", "h5", "download")
-
-_EDGE = pd.Timedelta(days=7)
-_LEAST_SHARE = 0.5
-_SHOWN_GAP_H = 24.0
 
 
 @dataclass(frozen=True)
@@ -124,7 +112,7 @@ class DataConfig:
         require(share < 1, where, "train_fraction + val_fraction must be below 1", share)
         require(self.embargo_hours >= 24, where, "embargo_hours must be >= 24", self.embargo_hours)
         for name in ("download_start", "download_end"):
-            _day(getattr(self, name), name)
+            day_of(getattr(self, name), name)
 
 
 @dataclass(frozen=True)
@@ -137,6 +125,18 @@ class SplitTimes:
         """Return the bars of each split."""
         at = {name: bars.index.searchsorted(span) for name, span in self.spans.items()}
         return {name: bars.iloc[start:end] for name, (start, end) in at.items()}
+
+
+def _panel() -> Any:  # noqa: ANN401  # a module
+    """Return what reads sources of bars, which the kernel notebook does not carry."""
+    try:
+        return importlib.import_module("sac_kernel.prices.ingest.panel")
+    except ModuleNotFoundError as err:
+        msg = (
+            f"DataPipeline: this notebook has no readers of foreign files; it reads {paths.DATA_FILE} only. "
+            "Build that file at home with `python build_kernel.py --data PATH`"
+        )
+        raise ConfigError(msg) from err
 
 
 class DataPipeline:
@@ -186,8 +186,7 @@ class DataPipeline:
         if c.source == "h5" and not download:
             self._write_h5(target)
         else:
-            tables = self._downloaded() if download or c.source == "download" else self._tables()
-            write_tables(tables, c, target)
+            _panel().write_source(c, target, fetch=download)
         return target
 
     def get_processed_data(self) -> tuple[BarsByInstrument, BarsByInstrument, BarsByInstrument]:
@@ -213,63 +212,6 @@ class DataPipeline:
         if path.resolve() != target.resolve() or c.instrument:
             write_processed(data, target)
         return data
-
-    def _tables(self) -> Iterator[tuple[str, BarTable]]:
-        """Give the bars of each instrument, the traded one first."""
-        c = self.config
-        seconds = 60 * c.bar_minutes
-        if c.source == "sample":
-            sample = _readers().read_sample(c.price_side, c.clock, c.instrument)
-            yield sample.bars.instrument, aggregate(sample, seconds or 3600)
-            return
-        path, formats = Path(c.path), _readers()
-        if not path.is_dir():
-            table = formats.read_instrument([path], c.price_side, c.clock, c.instrument, seconds)
-            yield table.bars.instrument, table
-            return
-        files = formats.find_files(path)
-        wanted = c.instrument or (next(iter(files)) if len(files) == 1 else "")
-        traded = choose_traded(files, wanted, str(path))
-        for name in (traded, *(n for n in files if n != traded)):
-            yield name, formats.read_instrument(files[name], c.price_side, c.clock, name, seconds)
-
-    def _downloaded(self) -> Iterator[tuple[str, BarTable]]:
-        """Fetch instrument after instrument, the traded one first; one that the provider lacks is absent."""
-        c = self.config
-        if c.clock not in (None, "UTC"):
-            msg = f"DataConfig: a download is on UTC, got clock {c.clock}; leave the clock out"
-            raise DataError(msg)
-        traded = c.instrument or DEFAULT
-        yesterday = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=2)
-        from sac_kernel.prices.ingest import download
-
-        what = download.Download(
-            c.download_from,
-            _day(c.download_start, "download_start") or yesterday,
-            _day(c.download_end, "download_end") or yesterday,
-            Path(c.download_cache),
-            c.price_side or "bid",
-            60 * (c.bar_minutes or 5),
-        )
-        for name in (traded, *(n for n in INSTRUMENTS if n != traded)):
-            table = download.fetch(what, name)
-            if table is not None:
-                yield name, table
-            elif name == traded:
-                msg = f"data_download: bars of {name} are required, found none at {c.download_from}; other dates?"
-                raise DataError(msg)
-
-
-def _readers() -> Any:  # noqa: ANN401  # a module
-    """Return the readers of foreign files, which the kernel notebook does not carry."""
-    try:
-        return importlib.import_module("sac_kernel.prices.ingest.formats")
-    except ModuleNotFoundError as err:
-        msg = (
-            f"DataPipeline: this notebook has no readers of foreign files; it reads {paths.DATA_FILE} only. "
-            "Build that file at home with `python build_kernel.py --data PATH`"
-        )
-        raise ConfigError(msg) from err
 
 
 def split_table(table: BarTable, config: DataConfig) -> ProcessedData:
@@ -317,84 +259,8 @@ def split_times(bars: pd.DataFrame, config: DataConfig) -> SplitTimes:
     return times
 
 
-def write_tables(tables: Iterator[tuple[str, BarTable]], config: DataConfig, target: Path) -> None:
-    """Write the processed file of instruments as they come; the first is the traded one and sets the splits."""
-    traded_name, traded = first = next(tables)
-    times = split_times(traded.bars, config)
-    lengths = {name: len(part) for name, part in times.parts(traded.bars).items()}
-    notes: list[str] = []
-    found: set[str] = set()
-    with writing(target, traded_name) as writer:
-        for name, table in _chain(first, tables):
-            found.add(name)
-            _require_alike(name, table, traded)
-            parts = times.parts(table.bars)
-            reason = _gap_in_splits(parts, lengths, times)
-            if reason:
-                notes.append(f"{name}: left out, {reason}")
-                continue
-            notes += [*table.notes, *_quality(name, table)]
-            writer.add(name, {split: Bars(part, instrument=name) for split, part in parts.items()})
-        if len(found) > 1:
-            notes += [
-                f"{name}: absent, its features will be too" for name in INSTRUMENTS if name not in found
-            ]
-        more = f" and {len(found) - 1} instruments more" if len(found) > 1 else ""
-        writer.finish(traded.source + more, traded.clock, tuple(sorted(notes, key=_weight)))
-
-
-def _chain(
-    first: tuple[str, BarTable], rest: Iterator[tuple[str, BarTable]]
-) -> Iterator[tuple[str, BarTable]]:
-    yield first
-    yield from rest
-
-
-def _require_alike(name: str, table: BarTable, traded: BarTable) -> None:
-    options = {"seconds": ("bar seconds", "--bar-minutes"), "side": ("price side", "--price-side")}
-    for attribute, (what, option) in options.items():
-        required, found = getattr(traded.bars, attribute), getattr(table.bars, attribute)
-        if found != required:
-            msg = (
-                f"{table.source}: {what} {required} is required, as in {traded.source}, found "
-                f"{found} for {name}; pass {option}"
-            )
-            raise DataError(msg)
-
-
-def _gap_in_splits(parts: dict[str, pd.DataFrame], lengths: dict[str, int], times: SplitTimes) -> str:
-    """Return why an instrument cannot be used in all three splits, '' if it can.
-
-    Its features would be NaN or stale where it is missing, so it must reach to within a week of both ends
-    of every split and have half as many bars as the traded instrument.
-    """
-    for name, part in parts.items():
-        begin, end = times.spans[name]
-        if len(part) < 2 or part.index[0] > begin + _EDGE or part.index[-1] < end - _EDGE:
-            span = f"{part.index[0]:%Y-%m-%d} to {part.index[-1]:%Y-%m-%d}" if len(part) else "no bars"
-            return f"{name} runs from {begin:%Y-%m-%d} to {end:%Y-%m-%d} and it has {span} there"
-        if len(part) < _LEAST_SHARE * lengths[name]:
-            return f"it has {len(part):,} bars in {name} where {lengths[name]:,} are traded"
-    return ""
-
-
-def _quality(name: str, table: BarTable) -> list[str]:
-    """Return a note of holes beyond a day in the week; shorter ones are in `inspect_bars`."""
-    facts = inspect_bars(table.bars, table.bars.seconds)
-    if facts["longest_weekday_gap_h"] <= _SHOWN_GAP_H:
-        return []
-    gaps = facts["gaps"] - facts["weekend_gaps"]
-    return [
-        f"{name}: {gaps} gaps inside the week, the longest {facts['longest_weekday_gap_h']:.0f} h; nothing is filled"
-    ]
-
-
-def _weight(note: str) -> int:
-    """Return 0 for what is missing, which must be seen first, 1 for the rest."""
-    return 0 if ": absent" in note or ": left out" in note else 1
-
-
-def _day(text: str, name: str) -> dt.date | None:
+def day_of(text: str, name: str) -> dt.date | None:
+    """Return the day that an ISO text says, None for an empty one; raise ConfigError for another text."""
     if not text:
         return None
     try:

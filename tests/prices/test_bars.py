@@ -9,13 +9,11 @@ from hypothesis import strategies as st
 from sac_kernel.core.errors import DataError
 from sac_kernel.prices.bars import (
     BarTable,
-    aggregate,
-    bars_of_ticks,
     drop_repeats,
     follows_gap,
-    join,
     make_bars,
 )
+from sac_kernel.prices.ingest.tables import aggregate, bars_of_ticks, join
 from sac_kernel.prices.instruments import guess_instrument, point_digits, points_scale
 
 

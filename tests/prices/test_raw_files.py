@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from sac_kernel.core.errors import DataError
-from sac_kernel.prices.bars import aggregate
 from sac_kernel.prices.ingest.formats import find_files, read_bars, read_instrument
+from sac_kernel.prices.ingest.tables import aggregate
 from sac_kernel.prices.pipeline import DataConfig, DataPipeline
 from sac_kernel.prices.processed_file import read_processed
 

@@ -23,16 +23,14 @@ from sac_kernel.prices.bars import (
     PRICE_SIDES,
     Bars,
     BarTable,
-    aggregate,
-    bars_of_ticks,
     check_bars,
     drop_repeats,
     infer_bar_seconds,
-    join,
     make_bars,
     open_seconds,
 )
 from sac_kernel.prices.ingest import binary, text
+from sac_kernel.prices.ingest.tables import aggregate, bars_of_ticks, join
 from sac_kernel.prices.instruments import guess_instrument, points_scale
 
 if TYPE_CHECKING:
