@@ -26,7 +26,7 @@ from sac_kernel.kaggle import kernel_notebook, probe, rehearsal, wheels
 from sac_kernel.kaggle.client import KaggleClient
 from sac_kernel.kaggle.run import KaggleRun, check_accelerator
 from sac_kernel.prices.pipeline import DataConfig, DataPipeline
-from sac_kernel.prices.processed_file import ProcessedData, read_processed, write_processed
+from sac_kernel.prices.processed_file import ProcessedData, write_processed
 from sac_kernel.report import page
 from sac_kernel.stats import trials
 
@@ -242,22 +242,23 @@ def _data(args: argparse.Namespace) -> ProcessedData:
     """Return the data to train on, refreshed in data/processed/ only after it proved usable."""
     target = ROOT / LOCAL_DATA
     if args.data is None and target.is_file():
-        return read_processed(target, args.price_side)
-    if args.data is None:
+        path, source = target, "h5"
+    elif args.data is None:
         print("No bars given (--data PATH): taking the embedded sample, 6,225 EURUSD hours of 2017.")
-        config = DataConfig(output_path=str(target))
+        path, source = None, "sample"
     else:
-        config = DataConfig(
-            source="h5" if args.data.suffix.lower() in (".h5", ".hdf5") else "files",
-            path=str(args.data),
-            instrument=args.instrument,
-            price_side=args.price_side,
-            clock=args.clock,
-            bar_minutes=args.bar_minutes,
-            output_path=str(target),
-        )
+        path, source = args.data, "h5" if args.data.suffix.lower() in (".h5", ".hdf5") else "files"
+    config = DataConfig(
+        source=source,
+        path=str(path or ""),
+        instrument=args.instrument,
+        price_side=args.price_side,
+        clock=args.clock,
+        bar_minutes=args.bar_minutes,
+        output_path=str(target),
+    )
     data = DataPipeline(config).write()
-    for note in data.notes:
+    for note in filter(None, (data.cost_note, *data.notes)):
         print(f"          {note}")
     return data
 
@@ -311,9 +312,9 @@ def _say_built(notebook: Path, data: ProcessedData, parameters: Mapping[str, Any
     size = kernel_notebook.client_text_bytes(notebook.read_text(encoding="utf-8"))
     bars = {name: sum(len(b) for b in split.values()) for name, split in data.splits.items()}
     counts = ", ".join(f"{name} {count:,}" for name, count in bars.items())
-    print(
-        f"data      {', '.join(sorted(data.train))}, {data.bar_seconds // 60}-minute {data.price_side} bars: {counts}"
-    )
+    others = f" beside {', '.join(sorted(set(data.train) - {data.traded}))}" if len(data.train) > 1 else ""
+    what = f"{data.bar_seconds // 60}-minute {data.price_side} bars"
+    print(f"data      {data.traded} is traded{others}, {what}: {counts}")
     print(f"notebook  {_shown(notebook)}, {size / 1000:.0f} kB as sent, code {code_hash()[:12]}")
     if parameters:
         print("baked in  " + ", ".join(f"{k} = {v!r}" for k, v in parameters.items()))
@@ -343,7 +344,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--price-side", choices=("bid", "ask", "mid"), help="what the prices of PATH are")
     parser.add_argument("--clock", help="UTC, an IANA zone, histdata or mt-eet, if the files do not prove it")
-    parser.add_argument("--instrument", default="EURUSD", help="the traded instrument")
+    parser.add_argument(
+        "--instrument",
+        default="",
+        metavar="NAME",
+        help="the traded instrument; default: what PATH says, or EURUSD",
+    )
     parser.add_argument("--bar-minutes", type=int, default=0, help="make bars of this length; 0 leaves them")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="bake a parameter in"

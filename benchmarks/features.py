@@ -24,6 +24,7 @@ import pandas as pd
 
 from sac_kernel.features import indicators
 from sac_kernel.features.pipeline import INSTRUMENTS, FeaturePipeline
+from sac_kernel.prices.bars import Bars
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,8 +50,7 @@ def _walk(rng: np.random.Generator, times: pd.DatetimeIndex) -> pd.DataFrame:
     prices[:, 1] = prices[:, [0, 3]].max(axis=1) * (1.0 + SIGMA / 3)
     prices[:, 2] = prices[:, [0, 3]].min(axis=1) * (1.0 - SIGMA / 3)
     frame = pd.DataFrame(np.asfortranarray(prices), times, ["open", "high", "low", "close"], copy=False)
-    frame.attrs = {"price_side": "bid", "bar_seconds": 300}
-    return frame
+    return Bars(frame, side="bid", seconds=300)
 
 
 def split(bars: dict[str, pd.DataFrame], n: int) -> list[dict[str, pd.DataFrame]]:

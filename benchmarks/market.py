@@ -28,6 +28,7 @@ from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.market.envs import TradingEnvironment, TradingVectorEnv
 from sac_kernel.market.market import prepare_market
 from sac_kernel.market.records import Account, Trace, blank, new_table
+from sac_kernel.prices.bars import Bars
 from sac_kernel.prices.pipeline import DataConfig, DataPipeline
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def sample() -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return bars and features of the embedded sample's train split."""
     data = DataPipeline(DataConfig()).build()
     features = FeaturePipeline().run_full_pipeline(data.train, data.val, data.test)[0]
-    return data.train["EURUSD"], features
+    return data.train[data.traded], features
 
 
 def batched_engine(bars: pd.DataFrame, features: pd.DataFrame, *, hold: bool) -> Callable[[], int]:
@@ -152,7 +153,7 @@ def synthetic(n: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     opened = np.concatenate(([1.1], close[:-1]))
     high, low = np.maximum(opened, close) * 1.0001, np.minimum(opened, close) * 0.9999
     bars = pd.DataFrame({"open": opened, "high": high, "low": low, "close": close}, times)
-    bars.attrs = {"price_side": "bid", "bar_seconds": 300}
+    bars = Bars(bars, side="bid", seconds=300)
     features = rng.standard_normal((n, 27), np.float32)
     return bars, pd.DataFrame(features, times, [f"f{i}" for i in range(27)])
 

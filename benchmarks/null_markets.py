@@ -27,7 +27,7 @@ from sac_kernel.backtest import evaluation
 from sac_kernel.core.device import set_threads
 from sac_kernel.experiment.run_config import preset_of
 from sac_kernel.experiment.trainer import KaggleTrainer
-from sac_kernel.prices.bars import BarTable
+from sac_kernel.prices.bars import Bars, BarTable
 from sac_kernel.prices.pipeline import DataConfig, split_table
 from sac_kernel.prices.processed_file import ProcessedData, write_processed
 from sac_kernel.stats import trials, verdict
@@ -47,8 +47,9 @@ def random_walk(seed: int) -> ProcessedData:
     close = inner[:, -1]
     opened = np.concatenate(([1.1], close[:-1]))
     high, low = np.maximum(inner.max(axis=1), opened), np.minimum(inner.min(axis=1), opened)
-    bars = pd.DataFrame({"open": opened, "high": high, "low": low, "close": close}, index=times)
-    return split_table(BarTable(bars, BAR_S, "bid", "random walk", "UTC"), DataConfig())
+    frame = pd.DataFrame({"open": opened, "high": high, "low": low, "close": close}, index=times)
+    bars = Bars(frame, side="bid", seconds=BAR_S, instrument="EURUSD")
+    return split_table(BarTable(bars, "random walk", "UTC"), DataConfig())
 
 
 def judged(seed: int, episodes: int, reward: str) -> evaluation.Judgement:
@@ -67,7 +68,7 @@ def judged(seed: int, episodes: int, reward: str) -> evaluation.Judgement:
         job = trainer.train()
         ledger = trials.read(trainer.folder / trials.NAME)
     counted = trials.count(ledger) if ledger else TrialCount(episodes, float(episodes))
-    test = data.test["EURUSD"], trainer.features["test"]
+    test = data.test[data.traded], trainer.features["test"]
     return evaluation.judge({"agent 1 (final)": job.final}, *test, env, 300, counted=counted)
 
 

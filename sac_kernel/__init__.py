@@ -22,6 +22,7 @@ MODULES = (
     "prices.clocks",
     "prices.costs",
     "prices.bars",
+    "prices.hdf5",
     "prices.processed_file",
     "prices.pipeline",
     "stats.metrics",
@@ -79,10 +80,12 @@ MODULES = (
 """Modules that the kernel notebook carries, lowest layer first."""
 
 HOME_MODULES = (
+    "prices.ingest.tables",
     "prices.ingest.text",
     "prices.ingest.binary",
     "prices.ingest.formats",
     "prices.ingest.download",
+    "prices.ingest.panel",
     "market.audit",
     "backtest.random_walk",
     "experiment.job_pool",

@@ -52,7 +52,9 @@ def wait_for(seen):
 
 
 def main():
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts in the background
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # ignored in what a shell starts in the background
     sys.path[0] = str(Path.cwd())  # as `python -m` and a script of this folder have it
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a command prints must not be taken for an answer

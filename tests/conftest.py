@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sac_kernel.prices.bars import BarTable
+from sac_kernel.prices.bars import Bars, BarTable
 from sac_kernel.prices.pipeline import DataConfig, split_table
 
 GUARD = Path(__file__).parent / "network_guard"
@@ -20,8 +20,16 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(GUARD), os.environ.
 runpy.run_path(str(GUARD / "sitecustomize.py"))  # this process; children find it on their path
 
 
-def make_bars(n=4000, seed=0, bar_seconds=3600, start="2017-01-02T00:00:00Z", sigma=1e-3, weekends=True):
-    """A random walk of n bars whose opens differ a little from the close before; weekends are holes."""
+def make_bars(
+    n=4000,
+    seed=0,
+    bar_seconds=3600,
+    start="2017-01-02T00:00:00Z",
+    sigma=1e-3,
+    weekends=True,
+    instrument="EURUSD",
+):
+    """A random walk of n bid bars whose opens differ a little from the close before; weekends are holes."""
     step = pd.Timedelta(seconds=bar_seconds)
     times = pd.date_range(start, periods=2 * n + 2000, freq=step)
     if weekends:
@@ -38,14 +46,13 @@ def make_bars(n=4000, seed=0, bar_seconds=3600, start="2017-01-02T00:00:00Z", si
         {"open": open_, "high": high, "low": low, "close": close},
         index=pd.DatetimeIndex(times, name="open_time_utc").as_unit("ns"),
     )
-    frame.attrs = {"price_side": "bid", "bar_seconds": bar_seconds}
-    return frame
+    return Bars(frame, side="bid", seconds=bar_seconds, instrument=instrument)
 
 
 def make_data(n=2400, seed=0, bar_seconds=3600, **kwargs):
     """Processed data of one synthetic instrument, EURUSD, bid prices."""
     bars = make_bars(n, seed, bar_seconds, **kwargs)
-    return split_table(BarTable(bars, bar_seconds, "bid", "synthetic", "UTC"), DataConfig())
+    return split_table(BarTable(bars, "synthetic", "UTC"), DataConfig())
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from sac_kernel.backtest.validation import Fold, Pass
     from sac_kernel.experiment.job_pool import Place
     from sac_kernel.market.market import Market
-    from sac_kernel.prices.processed_file import Bars
+    from sac_kernel.prices.bars import BarsByInstrument
 
     FloatArray = NDArray[np.float64]
 
@@ -145,7 +145,7 @@ class Job(NamedTuple):
 class Opened:
     """The bars of a whole file, its splits put together in time order."""
 
-    bars: Bars
+    bars: BarsByInstrument
     instrument: str
     days: NDArray[np.int64]
     content_hash: str
@@ -156,13 +156,9 @@ class Opened:
 def opened(h5_path: str) -> Opened:
     """Return the bars of a processed file; read once a process."""
     data = read_processed(Path(h5_path))
-    bars: Bars = {}
-    for name in sorted(data.train):
-        bars[name] = pd.concat([split[name] for split in data.splits.values()])
-        bars[name].attrs = dict(data.train[name].attrs)
-    instrument = "EURUSD" if "EURUSD" in bars else min(bars)
-    days = np.unique(validation.trading_days(bars[instrument]))
-    return Opened(bars, instrument, days, data.content_hash, data.describe())
+    bars: BarsByInstrument = {name: data.whole(name) for name in sorted(data.train)}
+    days = np.unique(validation.trading_days(bars[data.traded]))
+    return Opened(bars, data.traded, days, data.content_hash, data.describe())
 
 
 @dataclass(frozen=True)
@@ -215,7 +211,7 @@ def run_job(settings: Settings, job: Job, path: Path) -> None:
     fold = settings.fold_list()[job.fold - 1]
     started_s = time.process_time()
 
-    def fit(train: list[Bars], val: Bars) -> Features:
+    def fit(train: list[BarsByInstrument], val: BarsByInstrument) -> Features:
         if job.agent_id == BASELINES:
             return fold_training.fit_features(train, val, source.instrument)
         return fold_training.fit_agent(train, val, recipe, source.instrument)
@@ -301,7 +297,6 @@ def bare_market(settings: Settings, job: Job) -> Market:
     frame = source.bars[source.instrument]
     inside = np.isin(validation.trading_days(frame), source.days[settings.fold_list()[job.fold - 1].test])
     bars = frame[inside]
-    bars.attrs = dict(frame.attrs)
     blank = pd.DataFrame({"none": np.zeros(len(bars), np.float32)}, index=bars.index)
     return evaluation.market_of(bars, blank, settings.recipe(job).env_config, job.tier)
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
-import pandas as pd
 
 from sac_kernel.agent.config import SACConfig
 from sac_kernel.agent.sac import Interaction, SACAgent
@@ -25,17 +24,20 @@ from sac_kernel.experiment.run_config import DEFAULT_NUM_ENVS, UTD_RATIO, preset
 from sac_kernel.experiment.trainer import SELECTION_WINDOW
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market import training
+from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.market.envs import TradingVectorEnv
 from sac_kernel.market.market import HOLE, Market
+from sac_kernel.prices.bars import concat_bars
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas as pd
     from numpy.typing import NDArray
 
     from sac_kernel.backtest.evaluation import EpisodeResult, Policy
     from sac_kernel.market.account import TradingEnvConfig
-    from sac_kernel.prices.processed_file import Bars
+    from sac_kernel.prices.bars import BarsByInstrument
 
     FeatureArray = NDArray[np.float32]
 
@@ -109,7 +111,7 @@ class Features:
     train: tuple[pd.DataFrame, pd.DataFrame]
     val: tuple[pd.DataFrame, pd.DataFrame] | None
 
-    def features(self, bars: Bars) -> pd.DataFrame:
+    def features(self, bars: BarsByInstrument) -> pd.DataFrame:
         """Return scaled features of later bars, their first two days NaN."""
         fitted = FeaturePipeline.from_state(self.pipeline.state())
         return fitted.run_splits({"bars": bars})["bars"]
@@ -140,7 +142,12 @@ class Refit(Features):
 
 
 def fit_features(
-    train: Sequence[Bars], val: Bars, instrument: str, *, regimes: bool = False, forecast: bool = False
+    train: Sequence[BarsByInstrument],
+    val: BarsByInstrument,
+    instrument: str,
+    *,
+    regimes: bool = False,
+    forecast: bool = False,
 ) -> Features:
     """Return scaler, choice of instruments and regime model fitted on the train days alone.
 
@@ -162,7 +169,9 @@ def fit_features(
     return Features(pipeline, pairs["train"], pairs.get("val"))
 
 
-def fit_agent(train: Sequence[Bars], val: Bars, recipe: Recipe, instrument: str) -> Refit:
+def fit_agent(
+    train: Sequence[BarsByInstrument], val: BarsByInstrument, recipe: Recipe, instrument: str
+) -> Refit:
     """Train an agent on a fold's train days and choose its checkpoint on the fold's validation days.
 
     The rule is the trainer's: the highest mean of the last `SELECTION_WINDOW` evaluations.
@@ -308,19 +317,15 @@ def _slice(market: Market, start: int, end: int) -> Market:
     )
 
 
-def _together(blocks: Sequence[Bars]) -> Bars:
-    out = {}
-    for name, frame in blocks[0].items():
-        out[name] = pd.concat([block[name] for block in blocks])
-        out[name].attrs = dict(frame.attrs)
-    return out
+def _together(blocks: Sequence[BarsByInstrument]) -> BarsByInstrument:
+    return {name: concat_bars([block[name] for block in blocks]) for name in blocks[0]}
 
 
 # -- CPCV ----------------------------------------------------------------------------------------------
 
 
 def combinatorial_paths(
-    bars: Bars,
+    bars: BarsByInstrument,
     instrument: str,
     recipe: Recipe,
     groups: int = 6,

@@ -221,8 +221,7 @@ def _forecast_note(fit: Mapping[str, Any]) -> str:
 
 
 def _closes(data: ProcessedData) -> dict[str, pd.Series[float]]:
-    instrument = min(data.train, key=lambda name: (name != "EURUSD", name))
-    return {name: split[instrument]["close"] for name, split in data.splits.items()}
+    return {name: split[data.traded]["close"] for name, split in data.splits.items()}
 
 
 def _copy_first_seed(top: Path, jobs: Sequence[FinishedJob]) -> None:

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from sac_kernel.backtest import evaluation, validation
 from sac_kernel.core import files, packages
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sac_kernel.experiment.job_pool import Outcome, Place
+    from sac_kernel.prices.bars import BarsByInstrument
 
 logger = logging.getLogger(__name__)
 
@@ -106,13 +106,9 @@ def write_folds(data: ProcessedData, folder: Path, folds: int, test_days: int, v
 
     The days are those of all three splits of `data`, by the traded instrument's bars.
     """
-    splits = list(data.splits.values())
-    bars = {name: pd.concat([split[name] for split in splits]) for name in data.train}
-    for frame in bars.values():
-        frame.attrs = {"bar_seconds": data.bar_seconds, "price_side": data.price_side}
-    traded = "EURUSD" if "EURUSD" in bars else min(bars)
+    bars: BarsByInstrument = {name: data.whole(name) for name in data.train}
     days = {name: validation.trading_days(frame) for name, frame in bars.items()}
-    listed = np.unique(days[traded])
+    listed = np.unique(days[data.traded])
     paths = []
     for i, fold in enumerate(validation.walk_forward(len(listed), folds, test_days, val_days), 1):
         train, val, test = (
@@ -120,7 +116,7 @@ def write_folds(data: ProcessedData, folder: Path, folds: int, test_days: int, v
             for block in (fold.train, fold.val, fold.test)
         )
         parts = {"train": train, "val": val, "test": test}
-        digest = hash_splits(parts, data.bar_seconds, data.price_side)
+        digest = hash_splits(parts, data.traded)
         part = dataclasses.replace(data, train=train, val=val, test=test, content_hash=digest)
         paths.append(folder / f"fold_{i}.h5")
         write_processed(part, paths[-1])

@@ -65,7 +65,7 @@ _PARTIAL_TYPES = {"steps": int, "reward": float, "abs_action": float, "updates":
 
 
 class KaggleTrainer:
-    """Train one agent on the EURUSD bars of a processed file; write everything a user fetches.
+    """Train one agent on the traded instrument of a processed file; write everything a user fetches.
 
     Parameters
     ----------
@@ -213,8 +213,7 @@ class KaggleTrainer:
                 f"found {self.data.content_hash[:12]}: an older version is mounted; push again once it is ready"
             )
             raise DataError(msg)
-        names = sorted(self.data.train)
-        self.instrument = "EURUSD" if "EURUSD" in names else names[0]
+        self.instrument = self.data.traded
         preset = AGENT_PRESETS[self.agent_id]
         self.pipeline = FeaturePipeline(self.instrument, regimes=preset.regimes, forecast=preset.forecast)
         frames = self.pipeline.run_full_pipeline(self.data.train, self.data.val, self.data.test)
@@ -509,6 +508,7 @@ class KaggleTrainer:
             "agent_id": self.agent_id,
             "seed": self.seed,
             "preset": AGENT_PRESETS[self.agent_id].label,
+            "instrument": self.instrument,
             "status": "complete" if finished else "cut",
             "device": self.device,
             "versions": packages.versions(),

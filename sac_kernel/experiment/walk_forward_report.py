@@ -437,7 +437,9 @@ def csv_rows(collected: Collected) -> list[dict[str, Any]]:
 def _facts(collected: Collected) -> dict[str, Any]:
     s = collected.settings
     trained = [r for r in collected.jobs if r.job.agent_id != fold_jobs.BASELINES]
+    source = fold_jobs.opened(s.h5_path)
     return {
+        "instrument": source.instrument,
         "trainings": len(trained),
         "agents": list(s.agents),
         "seeds": s.seeds,
@@ -450,7 +452,7 @@ def _facts(collected: Collected) -> dict[str, Any]:
         "purge_days": s.purge_days,
         "cpu_s_a_training": float(np.median([r.facts["cpu_s"] for r in trained])),
         "cpu_s_in_all": float(np.sum([r.facts["cpu_s"] for r in collected.jobs])),
-        "data_hash": fold_jobs.opened(s.h5_path).content_hash,
+        "data_hash": source.content_hash,
         "versions": packages.versions(),
     }
 

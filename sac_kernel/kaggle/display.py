@@ -22,6 +22,7 @@ from sac_kernel.experiment import output_layout
 from sac_kernel.experiment.run_config import preset_of
 from sac_kernel.market import engine
 from sac_kernel.market.records import Account, Trace, blank
+from sac_kernel.prices.processed_file import read_traded
 from sac_kernel.report import page, plots
 
 if TYPE_CHECKING:
@@ -77,12 +78,19 @@ def run_header(config: RunConfig, built_code_hash: str, package_dir: Path) -> di
         **{f"version {name}": value for name, value in packages.versions().items()},
         "code": f"{digest[:12]} ({'as built' if digest == built_code_hash else 'edited here'})",
         **{f"extra {name}": found for name, found in packages.add_wheels().items()},
+        "instrument": _traded(config, inputs),
         "data hash": config.expect_data_hash[:12] or "none expected",
         "inputs": ", ".join(str(path) for path in inputs) or "not mounted",
         "output folder": str(config.top_folder),
         "time budget": clock.duration(config.time_budget_h * 3600.0),
         "jobs": ", ".join(output_layout.job_name(*job) for job in config.jobs),
     }
+
+
+def _traded(config: RunConfig, inputs: list[Path]) -> str:
+    """Return what the processed file of the run trades, before it is read whole."""
+    path = Path(config.h5_path) if config.h5_path else inputs[0] if inputs else paths.LOCAL_DATA
+    return read_traded(path) or "told by the data"
 
 
 def show_figures() -> None:

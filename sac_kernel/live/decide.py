@@ -23,7 +23,7 @@ from sac_kernel.market import engine, market, risk_limits
 from sac_kernel.market.account import TradingEnvConfig, account_terms
 from sac_kernel.market.market import CLOCK_FEATURES, Market
 from sac_kernel.market.records import MINUTE_DTYPE, Account, Bar, blank, join, new_table
-from sac_kernel.prices.bars import PRICE_SIDES, open_seconds
+from sac_kernel.prices.bars import Bars, known_side, open_seconds, side_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sac_kernel.market.records import Records
-    from sac_kernel.prices.processed_file import Bars
+    from sac_kernel.prices.bars import BarsByInstrument
 
     FeatureArray = NDArray[np.float32]
 
@@ -143,13 +143,10 @@ class Decider:
         agent = SACAgent.from_checkpoint(path, device="cpu")
         pipeline = FeaturePipeline.from_checkpoint(path)  # type: ignore[arg-type]  # read_pt takes both
         config = from_flat(TradingEnvConfig, agent.context["env"], f"{path}: env")
-        side = price_side or config.price_side
-        if side not in PRICE_SIDES:
-            msg = f"decide: the bars' price side (bid, ask or mid) is required, got {side!r}; pass price_side"
-            raise DataError(msg)
+        side = known_side(price_side or config.price_side, "decide: price_side")
         return cls(agent, pipeline, dataclasses.replace(config, cost_tier=cost_tier), side)
 
-    def follow(self, bars: pd.DataFrame | Bars) -> FeatureArray:
+    def follow(self, bars: pd.DataFrame | BarsByInstrument) -> FeatureArray:
         """Take in bars before the account begins; return their scaled features, shape (n_bars, n_features)."""
         if self._begun:
             msg = (
@@ -164,7 +161,7 @@ class Decider:
             self._high = np.maximum(self._high, ready.max(axis=0))
         return features
 
-    def append(self, bars: pd.DataFrame | Bars) -> tuple[Records, FeatureArray]:
+    def append(self, bars: pd.DataFrame | BarsByInstrument) -> tuple[Records, FeatureArray]:
         """Take in closed bars of the account's time and return their `rows` and `observed`.
 
         Bars taken in before are skipped.
@@ -188,7 +185,7 @@ class Decider:
         self.observed = np.concatenate((self.observed, seen))[-keep:]
         return rows, seen
 
-    def decide(self, bars: pd.DataFrame | Bars, state: Account) -> Decision:
+    def decide(self, bars: pd.DataFrame | BarsByInstrument, state: Account) -> Decision:
         """Take in the bars closed since the last call and return what to hold from the next open on.
 
         Parameters
@@ -216,8 +213,11 @@ class Decider:
         none_known = np.empty((len(rows), 0), MINUTE_DTYPE)
         return Market(rows, none_known, observed, self.terms, 0, names, index, self.bar_seconds)
 
-    def _extend(self, bars: pd.DataFrame | Bars) -> tuple[pd.DataFrame, FeatureArray]:
+    def _extend(self, bars: pd.DataFrame | BarsByInstrument) -> tuple[pd.DataFrame, FeatureArray]:
         """Return the new bars of the traded instrument and their features."""
+        if isinstance(bars, Bars) and bars.instrument not in ("", self.instrument):
+            msg = f"decide: bars of {self.instrument} are required, found {bars.instrument}; give the agent's own"
+            raise DataError(msg)
         given = {self.instrument: bars} if isinstance(bars, pd.DataFrame) else bars
         new = {name: self._newer(name, given) for name in (self.instrument, *self.others)}
         own = new[self.instrument]
@@ -242,6 +242,7 @@ class Decider:
             msg = f"decide: bars of {name} are required, found {', '.join(given)}; give all that it was trained on"
             raise DataError(msg)
         bars = given[name]
+        side_of(bars, f"decide: {name}", self.price_side)
         times, last = open_seconds(bars), self._seen.get(name, 0)
         if len(times) == 0 or times[0] > last:
             return bars  # a slice would cost more than the features of the bar

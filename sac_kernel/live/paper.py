@@ -48,7 +48,8 @@ if TYPE_CHECKING:
 
     from sac_kernel.market.market import Market
     from sac_kernel.market.records import AccountReport, Records, Terms
-    from sac_kernel.prices.processed_file import Bars, ProcessedData
+    from sac_kernel.prices.bars import BarsByInstrument
+    from sac_kernel.prices.processed_file import ProcessedData
 
     FloatArray = NDArray[np.float64]
 
@@ -177,7 +178,7 @@ class PaperSession:
         lines = self.journal.lines[1:]
         return pd.Timestamp(lines[-1]["open_time_utc"]) if lines else None
 
-    def restore(self, bars: Bars) -> None:
+    def restore(self, bars: BarsByInstrument) -> None:
         """Take in the bars that the journal knows, and stand where it ends.
 
         Raises
@@ -203,7 +204,7 @@ class PaperSession:
             self.account.close_bar()
             self._check_equity(line)
 
-    def take(self, bars: Bars) -> Decision | None:
+    def take(self, bars: BarsByInstrument) -> Decision | None:
         """Take in one closed bar, decide if it is time, and write it down before anything is shown."""
         self._take(bars)
         decision = self.account.close_bar()
@@ -235,7 +236,7 @@ class PaperSession:
         rows, observed = zip(*self._rows, strict=True)
         return self.decider.as_market(join(rows), np.concatenate(observed), pd.DatetimeIndex(self._times))
 
-    def _take(self, bars: Bars) -> None:
+    def _take(self, bars: BarsByInstrument) -> None:
         self._rows.append(self.decider.append(bars))
         self._times += list(bars[self.decider.instrument].index)
 
@@ -323,7 +324,7 @@ def _beyond(decision: Decision) -> list[str]:
     return [f"never seen before: {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"] if names else []
 
 
-def history_before(data: ProcessedData, feed: Bars, start: pd.Timestamp) -> Bars:
+def history_before(data: ProcessedData, feed: BarsByInstrument, start: pd.Timestamp) -> BarsByInstrument:
     """Return all bars before the account's first: those of the processed file, then those of the feed.
 
     Where both have bars of a time, the feed's count.

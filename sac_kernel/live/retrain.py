@@ -26,9 +26,11 @@ from sac_kernel.core.errors import ConfigError, DataError, SacKernelError
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.live import promotion
 from sac_kernel.live.model_store import InUse, ModelStore
-from sac_kernel.prices.bars import BarTable, join
+from sac_kernel.prices.bars import BarTable
 from sac_kernel.prices.ingest import formats
-from sac_kernel.prices.pipeline import DataConfig, write_tables
+from sac_kernel.prices.ingest.panel import write_tables
+from sac_kernel.prices.ingest.tables import join
+from sac_kernel.prices.pipeline import DataConfig
 from sac_kernel.prices.processed_file import read_processed
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MAX_GAP = pd.Timedelta(days=4)
 """Between the last bar there is and the first new one: a long weekend, no more."""
 
@@ -51,7 +53,7 @@ def append_bars(data: ProcessedData, path: Path, clock: str | None, target: Path
     DataError
         If bars of an instrument are missing, differ from those known, bring nothing new, or begin after a gap.
     """
-    names = _traded_first(data)
+    names = sorted(data.train, key=lambda name: (name != data.traded, name))
     found = formats.find_files(path) if path.is_dir() else {names[0]: [path]}
     missing = [name for name in names if name not in found]
     if missing:
@@ -61,7 +63,7 @@ def append_bars(data: ProcessedData, path: Path, clock: str | None, target: Path
     for name in names:
         new = formats.read_instrument(found[name], data.price_side, clock, name, data.bar_seconds)
         tables.append((name, _joined(data, name, new)))
-    write_tables(iter(tables), DataConfig(instrument=names[0]), target)
+    write_tables(iter(tables), DataConfig(instrument=data.traded), target)
     return read_processed(target)
 
 
@@ -70,8 +72,11 @@ def judge(candidate: Path, data: ProcessedData, store: ModelStore) -> bool:
 
     The first model of all is promoted as it is: there is nothing to compare it with.
     """
-    name = FeaturePipeline.from_checkpoint(candidate).instrument
-    until, current = data.test[name].index[-1].isoformat(), store.current()
+    until, current = data.test[data.traded].index[-1].isoformat(), store.current()
+    for path in (candidate, current.path) if current else (candidate,):
+        if (name := FeaturePipeline.from_checkpoint(path).instrument) != data.traded:
+            msg = f"{path}: a model of {data.traded}, which the bars trade, is required, found one of {name}"
+            raise ConfigError(msg)
     if current is None:
         store.promote(candidate, until, {"why": "the first model", "data_hash": data.content_hash})
         logger.info("promoted %s: the first model", candidate)
@@ -122,13 +127,8 @@ def train(current: InUse | None, agent_id: int, *, kaggle: bool, more: list[str]
     return folder / f"agent_{agent_id}_final.pt"
 
 
-def _traded_first(data: ProcessedData) -> list[str]:
-    names = sorted(data.train)
-    return sorted(names, key=lambda name: (name != "EURUSD", name))
-
-
 def _joined(data: ProcessedData, name: str, new: BarTable) -> BarTable:
-    known = pd.concat([split[name] for split in data.splits.values()])
+    known = data.whole(name)
     first, last = new.bars.index[0], new.bars.index[-1]
     if last <= known.index[-1]:
         msg = f"{new.source}: bars of {name} after {known.index[-1]} are required, found the last at {last}"
@@ -139,7 +139,7 @@ def _joined(data: ProcessedData, name: str, new: BarTable) -> BarTable:
             "give those between, or the whole export"
         )
         raise DataError(msg)
-    old = BarTable(known, data.bar_seconds, data.price_side, data.source, data.clock)
+    old = BarTable(known, data.source, data.clock)
     return dataclasses.replace(join([old, new], name), source=f"{data.source.split(' + ')[0]} + {new.source}")
 
 
@@ -167,7 +167,7 @@ def main(arguments: list[str] | None = None) -> int:
             msg = "retrain: new bars, --judge or --rollback is required, found none of them"
             raise ConfigError(msg)
         data = append_bars(read_processed(args.data), args.bars, args.clock, args.data)
-        logger.info("data      %s, now up to %s", args.data, data.test[_traded_first(data)[0]].index[-1])
+        logger.info("data      %s, now up to %s", args.data, data.test[data.traded].index[-1])
         start = store.current() if args.warm_start else None
         candidate = train(start, args.agent_id, kaggle=args.kaggle, more=more)
         return 0 if judge(candidate, data, store) else 3

@@ -60,7 +60,7 @@ class TradingEnvConfig:
     stop_loss_bps, take_profit_bps : overlay, distance from the entry price; 0 is off
     random_start_position : training episodes start at a random exposure, to cover the position axis
     initial_equity : account currency (the quote currency)
-    price_side : 'bid', 'ask' or 'mid'; None takes what the bars say of themselves
+    price_side : 'bid', 'ask' or 'mid', of bars that do not say it; None takes what `Bars` say of themselves
     volatility_target : annualised volatility (0.1 = 10 %) of a position at |action| = 1; 0 is off. The size is
         set from the volatility at the close before the fill, never above the cap; a held position is not resized
     atr_risk, atr_multiple, atr_window_min : at |action| = 1 a move of `atr_multiple` ATRs (Wilder, over the

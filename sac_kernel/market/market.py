@@ -21,7 +21,7 @@ from sac_kernel.market.account import account_terms
 from sac_kernel.market.engine import ACCOUNT_FEATURES, LIMIT_FEATURES, SHARPE_FEATURES
 from sac_kernel.market.records import MINUTE_DTYPE, PRICES, Bar, Reward, new_table
 from sac_kernel.prices import costs
-from sac_kernel.prices.bars import PRICE_SIDES, check_bars, infer_bar_seconds, open_seconds
+from sac_kernel.prices.bars import check_bars, open_seconds, seconds_of, side_of
 from sac_kernel.stats.metrics import TRADING_DAYS_PER_YEAR
 
 if TYPE_CHECKING:
@@ -139,8 +139,9 @@ def prepare_market(
     Raises
     ------
     DataError
-        If the bars are unusable, their price side is unknown, the index differs, a feature is not finite
-        after the warm-up, or the expected return is absent where it is paid, or of another shape, or not finite.
+        If the bars are unusable, their price side is unknown or differs from the stated one, the index differs, a
+        feature is not finite after the warm-up, or the expected return is absent where it is paid, of another
+        shape or not finite.
     """
     where = "trading_env"
     check_bars(data, where)
@@ -150,13 +151,7 @@ def prepare_market(
             f"{features.index.min()} for {len(data)} bars from {data.index[0]}; use features and bars of one split"
         )
         raise DataError(msg)
-    side = config.price_side or data.attrs.get("price_side")
-    if side not in PRICE_SIDES:
-        msg = (
-            f"{where}: the bars' price side (bid, ask or mid) is required, found {side!r}; read them with "
-            "DataPipeline, or set TradingEnvConfig(price_side=...)"
-        )
-        raise DataError(msg)
+    side = side_of(data, where, config.price_side)
     values = features.to_numpy(np.float32)
     finite = np.isfinite(values).all(axis=1)
     first = int(np.argmax(finite))
@@ -168,7 +163,7 @@ def prepare_market(
     if first == len(data) - 1:
         msg = f"{where}: a bar after the first with features is required, found none of {len(data)}; give more bars"
         raise DataError(msg)
-    bar_seconds = int(data.attrs.get("bar_seconds", 0)) or infer_bar_seconds(data, where)
+    bar_seconds = seconds_of(data, where)
     open_time: pd.DatetimeIndex = data.index  # type: ignore[assignment]  # checked above
     clock = clock_features(open_seconds(data) + bar_seconds, config.cost_tier)
     table = bar_table(data, bar_seconds, config)

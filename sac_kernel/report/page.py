@@ -327,12 +327,17 @@ def _verdict(summary: Mapping[str, Any]) -> str:
         f'<div class="verdict {tone}">\n<p class="word">Verdict: {_text(word)}</p>\n'
         f'<p class="said">{_text(said)}</p>\n'
         f"{f'<p>{_text(rest)}</p>' if rest else ''}"
+        f"{_traded(summary.get('data') or {})}"
         f"{_headline(summary.get('table') or ())}"
         f"{_marks(verdict.get('marks') or ())}"
         f"<p><strong>What it means.</strong> {_text(means)}</p>\n"
         f"<p><strong>What it does not mean.</strong> {_text(not_means)}</p>\n</div>\n"
         + (f"<ul>{notes}</ul>" if notes else "")
     )
+
+
+def _traded(data: Mapping[str, Any]) -> str:
+    return f"<p>Traded: <strong>{_text(data['traded'])}</strong>.</p>\n" if data.get("traded") else ""
 
 
 def _headline(rows: Iterable[Row]) -> str:

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from sac_kernel.backtest import baselines, evaluation
-from sac_kernel.market.engine import Bar, Par
 from sac_kernel.market.account import TradingEnvConfig
+from sac_kernel.market.records import Bar
 from tests.conftest import make_bars
 
 CONFIG = TradingEnvConfig()

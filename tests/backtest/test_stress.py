@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from sac_kernel.backtest import evaluation, stress
-from sac_kernel.market.engine import Bar, Par
 from sac_kernel.market.account import TradingEnvConfig
+from sac_kernel.market.engine import Par
+from sac_kernel.market.records import Bar
 from tests.conftest import make_bars
 
 START = 100_000.0

@@ -147,7 +147,6 @@ def test_cpcv_folds_start_flat_in_every_test_block_and_hand_over_train_blocks(ba
 
 def test_a_day_judged_twice_is_refused(bars):
     market_bars = bars["EURUSD"].iloc[:200]
-    market_bars.attrs = dict(bars["EURUSD"].attrs)
     market = evaluation.market_of(
         market_bars, pd.DataFrame({"x": np.ones(200)}, market_bars.index), CONFIG, "base"
     )
@@ -162,7 +161,7 @@ def test_final_window_opens_once_and_writes_it_down(bars, tmp_path):
     found = window.open_once(record, bars, "agent 1, seed 0")
     assert found["EURUSD"].index[0] >= pd.Timestamp("2017-03-01", tz="UTC")
     assert found["EURUSD"].index[-1] < pd.Timestamp("2017-04-01", tz="UTC")
-    assert found["EURUSD"].attrs["price_side"] == "bid"
+    assert found["EURUSD"].side == "bid"
     entry = files.read_json(record)
     assert entry["purpose"] == "agent 1, seed 0"
     assert entry["dates_hash"] == window.dates_hash

@@ -8,8 +8,8 @@ from sac_kernel.core.config import from_flat
 from sac_kernel.core.renamed import current, renamed_arguments
 from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.kaggle.kernel_notebook import parse_settings
-from tests.support import says
 from sac_kernel.market.account import TradingEnvConfig
+from tests.support import says
 
 
 @renamed_arguments(colour="color")

@@ -13,8 +13,8 @@ from sac_kernel.agent.config import SACConfig
 from sac_kernel.core.errors import ConfigError
 from sac_kernel.experiment.run_config import RunConfig, check_divides, from_parameters, horizons
 from sac_kernel.kaggle.kernel_notebook import parse_settings
-from tests.support import says
 from sac_kernel.market.account import TradingEnvConfig
+from tests.support import says
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "notebooks" / "train.ipynb"
 

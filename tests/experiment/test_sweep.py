@@ -130,8 +130,6 @@ def test_the_same_command_again_trains_nothing(swept, caplog):
 def test_a_job_that_fails_has_its_reason_in_the_table(tmp_path):
     data = make_data(1600)
     flat = {k: {"EURUSD": b["EURUSD"] * 0 + 1.0} for k, b in data.splits.items()}
-    for split in flat.values():
-        split["EURUSD"].attrs = dict(data.train["EURUSD"].attrs)
     write_processed(dataclasses.replace(data, **flat), tmp_path / "flat.h5")
     runs = sweep.grid([1], [0], list(TINY))
     outcomes = sweep.run_sweep(runs, {"all": tmp_path / "flat.h5"}, tmp_path / "out")

@@ -419,7 +419,7 @@ def test_a_missing_file_is_refused_naming_it(tmp_path):
 
 
 def processed(bars, path):
-    table = BarTable(bars, 3600, "bid", "synthetic", "UTC")
+    table = BarTable(bars, "synthetic", "UTC")
     write_processed(split_table(table, DataConfig()), path)
     return path
 

@@ -268,8 +268,6 @@ def test_a_damaged_file_says_what_to_do(tmp_path):
 def test_a_job_that_fails_is_named_with_its_reason_and_log(settings, tmp_path):
     bars = make_data(3600)
     still = {k: {"EURUSD": split["EURUSD"] * 0 + 1.0} for k, split in bars.splits.items()}
-    for split in still.values():
-        split["EURUSD"].attrs = dict(bars.train["EURUSD"].attrs)
     write_processed(dataclasses.replace(bars, **still), tmp_path / "still.h5")
     one = dataclasses.replace(
         settings, h5_path=str(tmp_path / "still.h5"), agents=(1,), seeds=1, folds=1, tiers=("base",)

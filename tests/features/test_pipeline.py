@@ -395,7 +395,7 @@ def test_prices_far_out_are_clipped_to_five_sigmas():
     bars = make_bars(2400)
     crash = bars.copy()
     crash.iloc[2300:] *= 0.5
-    data = split_table(BarTable(crash, H1, "bid", "", "UTC"), DataConfig())
+    data = split_table(BarTable(crash, "", "UTC"), DataConfig())
     _, (_, _, test) = run(data)
     assert test["eurusd_return_1h"].min() == -CLIP
     assert test["eurusd_return_1h"].max() <= CLIP
@@ -500,7 +500,7 @@ def test_a_constant_feature_stays_as_zero():
     bars = make_bars(12_000)
     hour = bars.index.hour
     bars = bars[(hour >= 0) & (hour < 6)]
-    data = split_table(BarTable(bars, H1, "bid", "", "UTC"), DataConfig())
+    data = split_table(BarTable(bars, "", "UTC"), DataConfig())
     _, (train, _, test) = run(data)
     assert (train["new_york_open"].iloc[48:] == 0.0).all()
     assert (test["new_york_open"] == 0.0).all()

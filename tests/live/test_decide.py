@@ -13,8 +13,8 @@ from sac_kernel.features.indicators import Memory
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.live.decide import Decider, account
 from sac_kernel.market import engine
-from sac_kernel.market.engine import Acc
 from sac_kernel.market.account import TradingEnvConfig
+from sac_kernel.market.engine import Acc
 from sac_kernel.prices.pipeline import DataPipeline
 from sac_kernel.prices.processed_file import write_processed
 from tests.conftest import make_bars, make_data

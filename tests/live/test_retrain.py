@@ -41,8 +41,7 @@ def planted(tmp_path_factory):
     bars = make_bars(9000)
     rise = np.exp(np.maximum(np.arange(9000) - 7200, 0) * 0.003 / 24)
     risen = bars.mul(rise, axis=0)
-    risen.attrs = bars.attrs
-    data = split_table(BarTable(risen, 3600, "bid", "planted", "UTC"), DataConfig())
+    data = split_table(BarTable(risen, "planted", "UTC"), DataConfig())
     write_processed(data, folder / "data.h5")
     models = {
         name: constant_agent(folder / f"{name}.pt", data, target)
@@ -154,7 +153,7 @@ def write_csv(bars, path):
 @pytest.fixture(scope="module")
 def old_and_all():
     bars = make_bars(2600)
-    return split_table(BarTable(bars.iloc[:2400], 3600, "bid", "old.csv", "UTC"), DataConfig()), bars
+    return split_table(BarTable(bars.iloc[:2400], "old.csv", "UTC"), DataConfig()), bars
 
 
 def test_new_bars_follow_the_old_ones_and_everything_is_split_anew(old_and_all, tmp_path):

@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 
 from sac_kernel.market import engine
-from sac_kernel.market.engine import Acc, Bar, Info, Par, Reward
 from sac_kernel.market.account import TradingEnvConfig
+from sac_kernel.market.engine import Acc, Info, Par
 from sac_kernel.market.market import prepare_market
+from sac_kernel.market.records import Bar, Reward
+from sac_kernel.prices.bars import Bars
 from sac_kernel.stats import metrics
 
 LONG, SHORT, FLAT = 1.0, -1.0, 0.0
@@ -943,7 +945,7 @@ def still_market(start, hours, minutes=60, **config):
     local = times.tz_convert("America/New_York").tz_localize(None) + pd.Timedelta(hours=7)
     times = times[local.dayofweek < 5]
     bars = pd.DataFrame(1.0, index=times, columns=["open", "high", "low", "close"])
-    bars.attrs = {"price_side": "mid", "bar_seconds": minutes * 60}
+    bars = Bars(bars, side="mid", seconds=minutes * 60)
     features = pd.DataFrame({"zero": np.zeros(len(bars), np.float32)}, index=times)
     return prepare_market(bars, features, TradingEnvConfig(**config), close_at_end=False)
 
@@ -982,7 +984,7 @@ def test_a_night_between_two_bars_is_paid_by_the_old_position():
     keep = ~market.open_time.hour.isin([21, 22])
     bars = market.bars[keep]
     frame = pd.DataFrame(1.0, index=market.open_time[keep], columns=["open", "high", "low", "close"])
-    frame.attrs = {"price_side": "mid", "bar_seconds": 3600}
+    frame = Bars(frame, side="mid", seconds=3600)
     features = pd.DataFrame({"zero": np.zeros(len(bars), np.float32)}, index=frame.index)
     holed = prepare_market(frame, features, TradingEnvConfig(), close_at_end=False)
     assert holed.bars["nights_gap"].tolist() == [0, 0, 0, 0, 0, 0, 1, 0, 0, 0]

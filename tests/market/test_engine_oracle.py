@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sac_kernel.market import engine
-from sac_kernel.market.engine import Acc, Bar, Par, Reward
+from sac_kernel.market.engine import Acc, Par
+from sac_kernel.market.records import Bar, Reward
 
 START = 1000.0
 ESMA_MARGIN = 1.0 / 60.0

@@ -15,11 +15,13 @@ from gymnasium.utils.env_checker import check_env
 from sac_kernel.core.errors import ConfigError, DataError, NonFiniteError
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market import engine
-from sac_kernel.market.engine import Acc, Bar
-from sac_kernel.market.envs import TradingEnvironment, TradingVectorEnv
 from sac_kernel.market.account import REWARDS, TradingEnvConfig
+from sac_kernel.market.engine import Acc
+from sac_kernel.market.envs import TradingEnvironment, TradingVectorEnv
 from sac_kernel.market.market import prepare_market
+from sac_kernel.market.records import Bar
 from sac_kernel.prices import costs
+from sac_kernel.prices.bars import Bars
 from sac_kernel.stats import metrics
 from tests.conftest import make_bars, make_data
 from tests.support import says
@@ -203,7 +205,6 @@ def test_no_bar_after_t_reaches_an_observation_or_info_at_t(data, make_env):
     pipeline.run_full_pipeline(data.train, data.val, data.test)
     frozen = FeaturePipeline.from_state(pipeline.state())
     features, _, _ = frozen.run_full_pipeline(edited, data.val, data.test)
-    edited["EURUSD"].attrs = data.train["EURUSD"].attrs
     seen_now, rewards_now, infos_now = play(
         TradingEnvironment(edited["EURUSD"], features, CONFIG), actions_for(50), 2
     )
@@ -238,7 +239,7 @@ def test_an_edge_does_not_hide_in_the_evening_spread():
     bars = pd.DataFrame(
         {"open": bid, "high": np.maximum(bid, close), "low": np.minimum(bid, close), "close": close}, times
     )
-    bars.attrs = {"price_side": "bid", "bar_seconds": 300}
+    bars = Bars(bars, side="bid", seconds=300)
     nothing = pd.DataFrame({"zero": np.zeros(len(bars), np.float32)}, times)
     minute = np.asarray(
         times.tz_convert("America/New_York").hour * 60 + times.tz_convert("America/New_York").minute
@@ -258,7 +259,7 @@ def test_an_edge_does_not_hide_in_the_evening_spread():
         assert max(earned(market, *window)[0] for window in [*windows, (1025, 1140)]) <= 1e-12
         assert earned(market, 960, 1200)[1] > 0  # there were trades to lose with
     naive = prepare_market(
-        bars, nothing, TradingEnvConfig(cost_tier="raw", price_side="mid"), close_at_end=True
+        Bars(bars, side="mid"), nothing, TradingEnvConfig(cost_tier="raw"), close_at_end=True
     )
     naive.bars["tradable"] = 1.0
     naive.bars[:, [Bar.SPREAD_OPEN, Bar.SPREAD_CLOSE]] = 0.48 * 0.55e-4
@@ -399,9 +400,8 @@ def test_features_that_never_begin_are_refused(bars_of, features):
 
 
 def test_bars_without_a_price_side_are_refused_unless_it_is_told(bars_of, features):
-    bars = bars_of["train"].copy()
-    bars.attrs = {}
-    with pytest.raises(DataError, match=says("price side", "bid", "ask", "mid", "None")):
+    bars = pd.DataFrame(bars_of["train"])
+    with pytest.raises(DataError, match=says("TradingEnvConfig(price_side=...)", "Bars(bars, side=...)")):
         TradingEnvironment(bars, features["train"], CONFIG)
     told = TradingEnvironment(bars, features["train"], TradingEnvConfig(horizon=50, price_side="bid"))
     own = TradingEnvironment(bars_of["train"], features["train"], CONFIG)
@@ -409,9 +409,17 @@ def test_bars_without_a_price_side_are_refused_unless_it_is_told(bars_of, featur
 
 
 @pytest.mark.parametrize("side", ["bid", "ask", "mid"])
-def test_the_price_side_matters(make_env, side):
-    env = make_env(config=TradingEnvConfig(horizon=50, price_side=side))
-    assert env.market.terms[0] == {"bid": 1.0, "ask": -1.0, "mid": 0.0}[side]
+def test_the_price_side_matters_said_by_the_bars_or_stated(bars_of, features, side):
+    said, plain = Bars(bars_of["train"], side=side), pd.DataFrame(bars_of["train"])
+    stated = TradingEnvConfig(horizon=50, price_side=side)
+    for bars, config in ((said, CONFIG), (said, stated), (plain, stated)):
+        env = TradingEnvironment(bars, features["train"], config)
+        assert env.market.terms[0] == {"bid": 1.0, "ask": -1.0, "mid": 0.0}[side]
+
+
+def test_a_stated_side_that_the_bars_deny_is_refused(bars_of, features):
+    with pytest.raises(DataError, match="trading_env"):
+        TradingEnvironment(bars_of["train"], features["train"], TradingEnvConfig(price_side="ask"))
 
 
 def test_fewer_bars_than_the_horizon_are_refused(bars_of, features):
@@ -786,7 +794,6 @@ def test_no_return_reaches_over_a_hole_but_over_a_weekend_it_does(bars_of, featu
     weekend = int(np.argmax(np.diff(bars.index) > np.timedelta64(24, "h")))
     late = bars.index + pd.Timedelta(days=5) * (np.arange(len(bars)) > weekend + 20)
     moved, seen = bars.set_axis(late), features["val"].set_axis(late)
-    moved.attrs = bars.attrs
     market = prepare_market(moved, seen, CONFIG, close_at_end=False)
     assert np.flatnonzero(np.isnan(market.mid_return)).tolist() == [weekend + 20, len(bars) - 1]
 
@@ -834,7 +841,7 @@ def minutes_and_bars():
     bars = (
         minute.resample("5min").agg({"open": "first", "high": "max", "low": "min", "close": "last"}).dropna()
     )
-    bars.attrs = {"price_side": "bid", "bar_seconds": 300}
+    bars = Bars(bars, side="bid", seconds=300)
     return minute, bars, pd.DataFrame({"zero": np.zeros(len(bars), np.float32)}, bars.index)
 
 

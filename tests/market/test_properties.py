@@ -21,10 +21,10 @@ from sac_kernel.experiment import run_config
 from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.kaggle import kernel_notebook
 from sac_kernel.market import engine
-from sac_kernel.market.engine import Acc, Bar
 from sac_kernel.market.account import TradingEnvConfig
+from sac_kernel.market.engine import Acc
 from sac_kernel.market.market import prepare_market
-from sac_kernel.prices.bars import BarTable
+from sac_kernel.prices.bars import Bars, BarTable
 from sac_kernel.prices.pipeline import DataConfig, split_table
 from tests.conftest import make_bars
 from tests.support import says
@@ -47,8 +47,7 @@ CPU = torch.device("cpu")
 def test_equity_is_the_start_plus_price_moves_less_every_cost_that_is_reported(seed, side, tier, swap, steps):
     """Nothing comes from nowhere: gross profit at mid prices, less spread, commission, slippage and swap."""
     rng = np.random.default_rng(seed)
-    bars = make_bars(120, seed)
-    bars.attrs["price_side"] = side
+    bars = Bars(make_bars(120, seed), side=side)
     config = TradingEnvConfig(
         horizon=60, price_side=side, cost_tier=tier, swap_long_bps=swap, swap_short_bps=-swap
     )
@@ -112,7 +111,7 @@ def test_splits_are_disjoint_in_order_with_an_embargo_and_lose_no_other_bar(n, s
     bars = make_bars(n, seed, hours * 3600)
     config = DataConfig()
     try:
-        data = split_table(BarTable(bars, hours * 3600, "bid", "synthetic", "UTC"), config)
+        data = split_table(BarTable(bars, "synthetic", "UTC"), config)
     except DataError:
         return  # too few bars for three splits: said, not split
     parts = [next(iter(split.values())) for split in data.splits.values()]

@@ -10,7 +10,6 @@ from sac_kernel.experiment import job_outputs
 from sac_kernel.experiment.trainer import KaggleTrainer
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market import training
-from sac_kernel.market.engine import Bar
 from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.prices.processed_file import write_processed
 from tests.conftest import make_bars, make_data
@@ -28,21 +27,16 @@ def reverting_bars(n=6000, share=0.35):
         returns[t] = -share * returns[t - 1] + rng.normal(0, 1e-3)
     close = 1.1 * np.exp(np.cumsum(returns))
     opened = np.concatenate(([1.1], close[:-1]))
-    attrs = bars.attrs
-    bars = bars.assign(
+    return bars.assign(
         open=opened,
         close=close,
         high=np.maximum(opened, close) * 1.0001,
         low=np.minimum(opened, close) * 0.9999,
     )
-    bars.attrs = attrs
-    return bars
 
 
 def features_of(bars):
     train, val, test = bars[:-600], bars[-600:-300], bars[-300:]
-    for part in (train, val, test):
-        part.attrs = bars.attrs
     features, _, _ = FeaturePipeline("EURUSD").run_full_pipeline(
         {"EURUSD": train}, {"EURUSD": val}, {"EURUSD": test}
     )
@@ -105,9 +99,7 @@ def note_of(fit, **changed):
 
 def test_prices_that_never_move_are_refused_by_name():
     bars = make_bars(800)
-    attrs = bars.attrs
     flat = bars.assign(open=1.1, high=1.1, low=1.1, close=1.1)
-    flat.attrs = attrs
     train, features = features_of(bars)
     with pytest.raises(DataError, match=says("price", "never move")):
         training.build_training_market(flat[: len(train)], features, EXPECTED)

@@ -155,7 +155,11 @@ def test_blanks_accents_and_windows_line_ends_are_no_bad_input(tmp_path, ends):
     (folder / "euro dollar é.csv").write_bytes(text.replace(b"\n", ends))
     target = folder / "processed_data.h5"
     config = build_kernel.DataConfig(
-        source="files", path=str(folder / "euro dollar é.csv"), price_side="bid", output_path=str(target)
+        source="files",
+        path=str(folder / "euro dollar é.csv"),
+        instrument="EURUSD",
+        price_side="bid",
+        output_path=str(target),
     )
     build_kernel.DataPipeline(config).write()
     closes = read_processed(target).train["EURUSD"]["close"].to_numpy()

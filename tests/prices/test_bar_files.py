@@ -225,7 +225,7 @@ def test_a_bi5_without_its_path_is_refused(put, name):
 def test_candles_of_closed_minutes_are_left_out(put):
     rows = [(0, 114_543, 114_569, 114_542, 114_570, 5.0), (60, 114_569, 114_569, 114_569, 114_569, 0.0)]
     table = read_bars(put(DAY + "ASK_candles_min_1.bi5", bi5(rows, ">5If")))
-    assert (len(table.bars), table.price_side) == (1, "ask")
+    assert (len(table.bars), table.bars.side) == (1, "ask")
     assert table.bars.iloc[0].tolist() == [1.14543, 1.1457, 1.14542, 1.14569]
     assert any(told(note, "1 candle", "volume 0") for note in table.notes)
 

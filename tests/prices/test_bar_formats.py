@@ -39,8 +39,8 @@ def check_is_the_good_one(table):
     assert table.bars["high"].tolist() == [1.12, 1.13, 1.14]
     assert table.bars["low"].tolist() == [1.09, 1.10, 1.11]
     assert table.bars["close"].tolist() == [1.11, 1.12, 1.13]
-    assert table.bar_seconds == 3600
-    assert table.price_side == "bid"
+    assert table.bars.seconds == 3600
+    assert table.bars.side == "bid"
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_the_sample_is_the_real_one():
     table = formats.read_sample()
     bars = table.bars
     assert len(bars) == 6225
-    assert (table.bar_seconds, table.price_side, table.clock) == (3600, "ask", "UTC")
+    assert (table.bars.seconds, table.bars.side, table.clock) == (3600, "ask", "UTC")
     assert bars.index[0] == pd.Timestamp("2017-01-01T22:00", tz="UTC")
     # The file's first row reads 01.01.2017 22:00:00.000,1.05236,1.05253,1.05221,1.05227.
     assert bars.iloc[0].tolist() == [1.05236, 1.05253, 1.05221, 1.05227]

@@ -9,13 +9,11 @@ from hypothesis import strategies as st
 from sac_kernel.core.errors import DataError
 from sac_kernel.prices.bars import (
     BarTable,
-    aggregate,
-    bars_of_ticks,
     drop_repeats,
     follows_gap,
-    join,
     make_bars,
 )
+from sac_kernel.prices.ingest.tables import aggregate, bars_of_ticks, join
 from sac_kernel.prices.instruments import guess_instrument, point_digits, points_scale
 from tests.support import says, told
 
@@ -24,9 +22,8 @@ def table_of(minutes, prices=None, seconds=60):
     times = pd.Timestamp("2019-02-04", tz="UTC") + pd.to_timedelta(np.asarray(minutes) * 60, unit="s")
     if prices is None:
         prices = [(1 + m / 1000, 1.5 + m / 1000, 0.5 + m / 1000, 1.1 + m / 1000) for m in minutes]
-    return BarTable(
-        make_bars(pd.DatetimeIndex(times), np.asarray(prices, float), "here"), seconds, "bid", "here", "UTC"
-    )
+    bars = make_bars(pd.DatetimeIndex(times), np.asarray(prices, float), "here", "bid", seconds)
+    return BarTable(bars, "here", "UTC")
 
 
 def test_a_bar_is_first_open_highest_high_lowest_low_last_close_of_the_minutes_there_are():
@@ -40,7 +37,7 @@ def test_a_bar_is_first_open_highest_high_lowest_low_last_close_of_the_minutes_t
     made = aggregate(table_of([0, 2, 3, 14], prices), 300)
     assert made.bars.index.strftime("%H:%M").tolist() == ["00:00", "00:10"]
     assert made.bars.to_numpy().tolist() == [[1.10, 1.15, 1.05, 1.06], [1.20, 1.21, 1.19, 1.20]]
-    assert made.bar_seconds == 300
+    assert made.bars.seconds == 300
 
 
 def test_a_large_move_stays():

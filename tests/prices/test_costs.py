@@ -5,10 +5,12 @@ import pandas as pd
 import pytest
 
 from sac_kernel.market import engine
-from sac_kernel.market.engine import Acc, Bar, Par
 from sac_kernel.market.account import TradingEnvConfig
+from sac_kernel.market.engine import Acc
 from sac_kernel.market.market import prepare_market
+from sac_kernel.market.records import Bar
 from sac_kernel.prices import costs
+from sac_kernel.prices.bars import Bars
 from sac_kernel.prices.costs import SPREAD_PROFILE
 from sac_kernel.stats import metrics
 
@@ -169,7 +171,7 @@ def test_the_rollover_rule_earns_nothing_on_real_bids(shared_data, name, artefac
     pytest.importorskip("pyarrow")
     bars = pd.read_parquet(shared_data / "fx_m5_2017_2019" / f"{name}_M5.parquet")
     bars = bars.set_index(pd.DatetimeIndex(bars["timestamp"]).as_unit("ns"))[["open", "high", "low", "close"]]
-    bars.attrs = {"price_side": "bid", "bar_seconds": 300}
+    bars = Bars(bars, side="bid", seconds=300)
     nothing = pd.DataFrame({"zero": np.zeros(len(bars), np.float32)}, bars.index)
     for tier in costs.COST_TIERS:
         market = prepare_market(bars, nothing, TradingEnvConfig(cost_tier=tier), close_at_end=True)

@@ -85,7 +85,7 @@ def test_real_ticks_become_the_bars_of_dukascopys_own_candles(server, shared_dat
     table = fetch(order(tmp_path, bar_seconds=60), "EURUSD")
     candles = read_bars(real / "EURUSD/2019/01/04/BID_candles_min_1.bi5").bars
     assert len(table.bars) == 120
-    assert (table.price_side, table.clock, table.bar_seconds) == ("bid", "UTC", 60)
+    assert (table.bars.side, table.clock, table.bars.seconds) == ("bid", "UTC", 60)
     np.testing.assert_allclose(table.bars, candles.loc[table.bars.index], rtol=0, atol=1e-12)
 
 

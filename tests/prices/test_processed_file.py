@@ -104,9 +104,7 @@ def year_and_a_half(late_in_summer):
     if late_in_summer:
         labels = bars.index.tz_convert("America/New_York").tz_localize(None)
         bars.index = (labels + pd.Timedelta(hours=5)).tz_localize("UTC").rename("open_time_utc")
-    return split_table(
-        BarTable(bars, 3600, "bid", "", "UTC"), DataConfig(train_fraction=0.8, val_fraction=0.1)
-    )
+    return split_table(BarTable(bars, "", "UTC"), DataConfig(train_fraction=0.8, val_fraction=0.1))
 
 
 def test_histdata_labels_plus_five_hours_are_refused_and_corrected_on_request(tmp_path):
@@ -230,16 +228,16 @@ def test_a_bar_length_that_the_bars_deny_is_refused(path):
 
 def test_writing_one_by_one_gives_the_bytes_of_writing_at_once(tmp_path, data):
     write_processed(data, tmp_path / "once.h5")
-    with writing(tmp_path / "each.h5", 3600, "bid") as writer:
+    with writing(tmp_path / "each.h5", "EURUSD") as writer:
         writer.add("EURUSD", {name: split["EURUSD"] for name, split in data.splits.items()})
         writer.finish(data.source, data.clock)
     assert (tmp_path / "each.h5").read_bytes() == (tmp_path / "once.h5").read_bytes()
-    assert read_processed(tmp_path / "each.h5").content_hash == hash_splits(data.splits, 3600, "bid")
+    assert read_processed(tmp_path / "each.h5").content_hash == hash_splits(data.splits, "EURUSD")
 
 
 def test_a_writer_that_fails_leaves_nothing(tmp_path, data):
     def fail():
-        with writing(tmp_path / "x.h5", 3600, "bid") as writer:
+        with writing(tmp_path / "x.h5", "EURUSD") as writer:
             writer.add("EURUSD", {name: split["EURUSD"] for name, split in data.splits.items()})
             raise OSError
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from sac_kernel.core.errors import DataError
-from sac_kernel.prices.bars import aggregate
 from sac_kernel.prices.ingest.formats import find_files, read_bars, read_instrument
+from sac_kernel.prices.ingest.tables import aggregate
 from sac_kernel.prices.pipeline import DataConfig, DataPipeline
 from sac_kernel.prices.processed_file import read_processed
 from tests.support import says, told
@@ -99,7 +99,7 @@ def raw(shared_data):
 def test_a_real_file_lands_on_the_right_utc_bar(raw, name):
     given, count, minutes, side, first, prices, last = FILES[name]
     table = read_bars(raw / name, *given)
-    assert (len(table.bars), table.bar_seconds, table.price_side) == (count, 60 * minutes, side)
+    assert (len(table.bars), table.bars.seconds, table.bars.side) == (count, 60 * minutes, side)
     assert table.bars.index[0] == pd.Timestamp(first, tz="UTC")
     assert table.bars.index[-1] == pd.Timestamp(last, tz="UTC")
     np.testing.assert_allclose(table.bars.iloc[0], prices, rtol=0, atol=1e-12)

@@ -13,8 +13,8 @@ from sac_kernel.agent.sac import SACAgent
 from sac_kernel.backtest import evaluation
 from sac_kernel.experiment import job_outputs
 from sac_kernel.features.pipeline import FeaturePipeline
-from sac_kernel.market.engine import Bar
 from sac_kernel.market.account import TradingEnvConfig
+from sac_kernel.market.records import Bar
 from sac_kernel.report import page as report
 from sac_kernel.report import sections
 from sac_kernel.stats import significance
