@@ -15,9 +15,8 @@ from sac_kernel.backtest import baselines, evaluation
 from sac_kernel.backtest.evaluation import EpisodeResult, decide_verdict
 from sac_kernel.core.errors import CheckpointError
 from sac_kernel.features.pipeline import FeaturePipeline
-from sac_kernel.market.engine import Bar
-from sac_kernel.market.envs import TradingEnvironment
 from sac_kernel.market.account import TradingEnvConfig
+from sac_kernel.market.envs import TradingEnvironment
 from sac_kernel.stats import trials, verdict
 from sac_kernel.stats.trials import Trial
 from sac_kernel.stats.verdict import TrialCount

@@ -11,7 +11,6 @@ from sac_kernel.backtest import evaluation, validation
 from sac_kernel.core.errors import ConfigError, DataError
 from sac_kernel.experiment import fold_training
 from sac_kernel.experiment.fold_training import Recipe
-from sac_kernel.market.engine import Bar
 from sac_kernel.market.account import TradingEnvConfig
 from tests.conftest import make_bars
 

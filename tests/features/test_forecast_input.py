@@ -11,7 +11,6 @@ from sac_kernel.features.causality import assert_causal
 from sac_kernel.features.forecast_input import FEATURE, ForecastInput, next_returns
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market import training
-from sac_kernel.market.engine import Bar
 from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.prices.bars import BarTable
 from sac_kernel.prices.pipeline import DataConfig, split_table

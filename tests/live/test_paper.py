@@ -18,7 +18,6 @@ from sac_kernel.core.errors import CheckpointError, DataError
 from sac_kernel.live import paper, paper_page
 from sac_kernel.live.feed import BarFiles, one_by_one
 from sac_kernel.live.journal import Journal
-from sac_kernel.market.engine import Acc, Info
 from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.prices.pipeline import DataPipeline
 from sac_kernel.prices.processed_file import write_processed

@@ -10,9 +10,9 @@ from benchmarks.rollover_artefact import INSTRUMENTS, own_spread, read_bars, run
 from sac_kernel.backtest.random_walk import audit_random_walk, simulate_bars
 from sac_kernel.core.errors import DataError
 from sac_kernel.features.pipeline import FeaturePipeline
+from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.market.audit import Subject, audit, audit_bars
 from sac_kernel.market.envs import TradingEnvironment
-from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.prices.costs import COST_TIERS
 
 CHECKS = ["seed", "leak", "latency", "info", "costs", "costs in reward", "marking", "time limit", "ruin"]

@@ -10,7 +10,6 @@ from sac_kernel.experiment import job_outputs
 from sac_kernel.experiment.trainer import KaggleTrainer
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market import training
-from sac_kernel.market.engine import Bar
 from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.prices.processed_file import write_processed
 from tests.conftest import make_bars, make_data
