@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sac_kernel.experiment.proof import Policy
-    from sac_kernel.market.known_answer import Array, Market
+    from sac_kernel.market.known_answer import Array, KnownAnswerMarket
 
 CLONE_STEPS, CLONE_BATCH, CLONE_RATE = 1_000, 1_024, 1e-3
 """Of Adam, for an actor that is fitted to a policy."""
@@ -100,7 +100,7 @@ class ClampedLogStd(ByAutograd):
     actor = ClampedActor
 
 
-def warm_start(market: Market, bars: int, held: int) -> type[SACAgent]:
+def warm_start(market: KnownAnswerMarket, bars: int, held: int) -> type[SACAgent]:
     """Return an agent that starts as a clone of what the ridge of its own path plays with the best band.
 
     Parameters

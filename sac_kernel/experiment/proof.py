@@ -28,7 +28,7 @@ from sac_kernel.market.known_answer import (
     POSITIONS,
     BanditVectorEnv,
     Judge,
-    Market,
+    KnownAnswerMarket,
     MarketVectorEnv,
     Optimum,
 )
@@ -115,12 +115,12 @@ class Task(NamedTuple):
     see: Callable[[Array], Array]
 
 
-def one_path(market: Market, bars: int, seed: int) -> Paths:
+def one_path(market: KnownAnswerMarket, bars: int, seed: int) -> Paths:
     """Return the path that an agent of this seed learns from."""
     return market.simulate(bars, 1, np.random.default_rng(1_000 + seed))
 
 
-def band_policy(market: Market, fitted: ReturnForecast) -> Policy:
+def band_policy(market: KnownAnswerMarket, fitted: ReturnForecast) -> Policy:
     """Return the policy that trades an estimate with the best no-trade band for its strength; (n, S) -> (n,)."""
     spread = float(fitted.train.std())
     if spread == 0.0:
@@ -129,17 +129,17 @@ def band_policy(market: Market, fitted: ReturnForecast) -> Policy:
     return lambda obs: optimum.act(fitted.predict(obs[:, :-1]) / spread, obs[:, -1])
 
 
-def reference(market: Market, fitted: ReturnForecast, judge: Judge) -> float:
+def reference(market: KnownAnswerMarket, fitted: ReturnForecast, judge: Judge) -> float:
     """Return what the ridge of the same path captures with the best band for its own signal's strength."""
     return judge.capture(judge.result(band_policy(market, fitted)))
 
 
-def on_path(market: Market, rewards: str) -> bool:
+def on_path(market: KnownAnswerMarket, rewards: str) -> bool:
     """Return whether the market is learnt from one finite path."""
     return market.name in FINITE or (market.noise > 0 and rewards == "denoised")
 
 
-def prepare(market: Market, seed: int, setting: Setting, judge: Judge | None) -> Task:
+def prepare(market: KnownAnswerMarket, seed: int, setting: Setting, judge: Judge | None) -> Task:
     """Return the env of one market, and what is known of it."""
     unseen = float("nan")
     if judge is None:
@@ -176,7 +176,9 @@ def _as_is(obs: Array) -> Array:
     return obs
 
 
-def trained(market: Market, seed: int, setting: Setting, judge: Judge | None) -> tuple[Policy, Row]:
+def trained(
+    market: KnownAnswerMarket, seed: int, setting: Setting, judge: Judge | None
+) -> tuple[Policy, Row]:
     """Train the default agent on one market and judge it; return its greedy policy too."""
     task = prepare(market, seed, setting, judge)
     utd_ratio = UTD_RATIO if on_path(market, setting.rewards) else 1.0 / SIMULATED_ENVS
@@ -213,7 +215,7 @@ def trained(market: Market, seed: int, setting: Setting, judge: Judge | None) ->
     return policy, Row(captures[-1], max(captures), turnover, task.reference, -captures[-1])
 
 
-def verdict(market: Market, rows: Sequence[Row], mark: float) -> tuple[str, bool]:
+def verdict(market: KnownAnswerMarket, rows: Sequence[Row], mark: float) -> tuple[str, bool]:
     """Return one table row and whether the mark is met."""
     finals = sorted(row.final for row in rows)
     drop = max(row.best - row.final for row in rows)

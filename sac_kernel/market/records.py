@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from enum import IntEnum
-from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -176,7 +175,6 @@ COSTS = ("spread", "commission", "slippage", "swap")
 """What an account pays; `Account` and `AccountReport` have `<kind>_paid` of each."""
 
 
-@cache  # one object a record: compiled code knows a table by it, and compares no fields
 def _dtype(kind: type) -> np.dtype[np.void]:
     fields = [(name, np.float64) for name in kind.__annotations__]
     # A report is read as a tuple, the others are read as themselves.
@@ -186,23 +184,32 @@ def _dtype(kind: type) -> np.dtype[np.void]:
 BAR_DTYPE, MINUTE_DTYPE, TERMS_DTYPE = _dtype(Bar), _dtype(Minute), _dtype(Terms)
 ACCOUNT_DTYPE, REPORT_DTYPE, TRACE_DTYPE = _dtype(Account), _dtype(AccountReport), _dtype(Trace)
 
+_DTYPES: dict[type, np.dtype[np.void]] = {
+    Bar: BAR_DTYPE,
+    Minute: MINUTE_DTYPE,
+    Terms: TERMS_DTYPE,
+    Account: ACCOUNT_DTYPE,
+    Trace: TRACE_DTYPE,
+}
+"""One object a record: a call of compiled code knows it, an equal one it would compare field by field."""
+
 _R = TypeVar("_R", bound=Record)
 
 
 def blank(kind: type[_R]) -> _R:
     """Return a record of zeros."""
-    record: _R = np.zeros(1, _dtype(kind))[0]
+    record: _R = np.zeros(1, _DTYPES[kind])[0]
     return record
 
 
 def new_table(kind: type[Record], n: int) -> Records:
     """Return `n` records of zeros."""
-    return np.zeros(n, _dtype(kind))
+    return np.zeros(n, _DTYPES[kind])
 
 
 def one_row(record: Record) -> Records:
     """Return a copy of a record as a table of one row."""
-    return np.array([record], _dtype(type(record)))
+    return np.array([record], _DTYPES[type(record)])
 
 
 def join(tables: Sequence[Records]) -> Records:
@@ -228,7 +235,7 @@ def to_table(matrix: FloatArray, kind: type[Record]) -> Records:
     if matrix.ndim != 2 or matrix.shape[1] != width:
         msg = f"records: {kind.__name__} has {width} fields, got a matrix of shape {matrix.shape}"
         raise ValueError(msg)
-    table: Records = np.array(matrix, np.float64, order="C").view(_dtype(kind))[:, 0]
+    table: Records = np.array(matrix, np.float64, order="C").view(_DTYPES[kind])[:, 0]
     return table
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from sac_kernel.backtest import baselines, evaluation
 from sac_kernel.market.account import TradingEnvConfig
-from sac_kernel.market.records import Bar
+from sac_kernel.market.records import PRICES
 from tests.conftest import make_bars
 
 CONFIG = TradingEnvConfig()
@@ -83,7 +83,8 @@ def test_moving_averages_compare_the_two_means(market):
 @pytest.mark.parametrize("name", ["momentum, 5 days", "moving averages, 1 and 5 days", "reversal, 1 day"])
 def test_rules_know_nothing_of_later_bars(market, name):
     bars = market.bars.copy()
-    bars[301:, : Bar.CLOSE + 1] *= 1.5
+    for price in PRICES:
+        bars[price][301:] *= 1.5
     edited = dataclasses.replace(market, bars=bars)
     before, after = baselines.all_targets(market)[name], baselines.all_targets(edited)[name]
     np.testing.assert_array_equal(before[:301], after[:301])
@@ -98,7 +99,7 @@ def test_daily_rules_change_at_most_once_in_24_bars(market):
 def test_session_means_find_the_planted_hours():
     # Prices rise by 20 bps in the bar that opens at 9 New York and fall by 20 in that of 14; noise is 1 bp.
     train = market_of(3000, sigma=1e-4)
-    hour = baselines.market_costs.new_york_minute(train.open_time) // 60
+    hour = baselines.costs.new_york_minute(train.open_time) // 60
     push = np.select([hour == 9, hour == 14], [20e-4, -20e-4], 0.0)
     train = replace_closes(train, train.bars["close"] * np.exp(np.cumsum(push)))
     found = baselines.session_means(train, train)

@@ -8,8 +8,6 @@ import pytest
 
 from sac_kernel.backtest import evaluation, stress
 from sac_kernel.market.account import TradingEnvConfig
-from sac_kernel.market.engine import Par
-from sac_kernel.market.records import Bar
 from tests.conftest import make_bars
 
 START = 100_000.0
@@ -40,19 +38,20 @@ def lucky(market):
 
 def test_costs_scale_spread_fees_and_nothing_else(market):
     dear = stress.with_costs(market, 3.0)
-    for column in (Bar.SPREAD_OPEN, Bar.SPREAD_CLOSE):
-        np.testing.assert_allclose(dear.bars[:, column], 3 * market.bars[:, column])
-    assert dear.par.commission == pytest.approx(3 * 0.32e-4)
-    assert dear.par.slippage == pytest.approx(3 * 0.155e-4)
-    np.testing.assert_array_equal(dear.bars[:, : Bar.CLOSE + 1], market.bars[:, : Bar.CLOSE + 1])
-    np.testing.assert_array_equal(dear.par[Par.SWAP_LONG :], market.terms[Par.SWAP_LONG :])
+    for name in market.bars.dtype.names:
+        factor = 3 if name in ("spread_open", "spread_close") else 1
+        np.testing.assert_allclose(dear.bars[name], factor * market.bars[name], rtol=1e-15)
+    for name in market.terms.dtype.names:
+        factor = 3 if name in ("commission", "slippage") else 1
+        assert dear.terms[name] == pytest.approx(factor * market.terms[name], rel=1e-15)
+    assert (market.terms.commission, market.terms.slippage) == pytest.approx((0.32e-4, 0.155e-4))
 
 
 def test_volatility_doubles_every_log_change_and_keeps_the_bars_whole(market):
     wild = stress.more_volatile(market, 2.0)
     before, after = (np.diff(np.log(m.bars["close"])) for m in (market, wild))
     np.testing.assert_allclose(after, 2 * before, atol=1e-12)
-    assert np.all(wild.bars["high"] >= wild.bars[:, [Bar.OPEN, Bar.CLOSE]].max(axis=1) - 1e-12)
+    assert np.all(wild.bars["high"] >= np.maximum(wild.bars["open"], wild.bars["close"]) - 1e-12)
 
 
 def test_gap_costs_a_held_long_five_percent(market, hold):

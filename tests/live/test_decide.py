@@ -14,7 +14,7 @@ from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.live.decide import Decider, account
 from sac_kernel.market import engine
 from sac_kernel.market.account import TradingEnvConfig
-from sac_kernel.market.engine import Acc
+from sac_kernel.market.records import Account, blank
 from sac_kernel.prices.pipeline import DataPipeline
 from sac_kernel.prices.processed_file import write_processed
 from tests.conftest import make_bars, make_data
@@ -51,7 +51,7 @@ def test_decisions_are_the_backtests_over_the_whole_test_split(agent_id, sample,
     decider = Decider.from_checkpoint(tmp_path / "agent.pt", price_side="ask")
     decider.follow(history_of(sample))
     bars, targets, k = sample.test["EURUSD"], [], decider.interval_bars
-    state = np.zeros(len(Acc))
+    state = blank(Account)
     engine.reset(state, market.bars, market.terms, 0, len(bars) - 1, config.initial_equity, 0.0)
     seen = 0
     while not state.truncated:
@@ -62,7 +62,7 @@ def test_decisions_are_the_backtests_over_the_whole_test_split(agent_id, sample,
         assert np.array_equal(decider.observed[-1], market.observed[t])
         targets.append(decision.target)
         seen = t + 1
-        engine.step(state, market.bars, market.terms, decision.target)
+        engine.step(state, market.bars, market.minutes, market.terms, decision.target)
     assert k == {1: 1, 2: 2, 3: 4}[agent_id]
     assert len(targets) == len(backtest.action) > 1100 / k
     assert targets == backtest.action.tolist()

@@ -115,6 +115,19 @@ def test_a_journal_cut_anywhere_goes_on_to_the_very_same_bytes(agent_id, share, 
     assert (tmp_path / paper.JOURNAL_FILE).read_bytes() == whole
 
 
+def test_a_journal_whose_accounts_are_lists_goes_on(world, uncut, tmp_path):
+    folder, whole = world[3][0], [json.loads(line) for line in uncut[3][0].splitlines()]
+    begun = [dict(line) for line in whole[: len(whole) // 2]]
+    for line in begun:
+        if "account" in line:
+            line["account"] = list(line["account"].values())
+    path = tmp_path / paper.JOURNAL_FILE
+    path.write_text("".join(json.dumps(line) + "\n" for line in begun), encoding="utf-8")
+    assert paper.main(options(folder, tmp_path, "--speed", "0")) == 0
+    assert journal_of(tmp_path) == begun + whole[len(begun) :]
+    assert np.array_equal(paper_page.costs(journal_of(tmp_path)[1:]), paper_page.costs(whole[1:]))
+
+
 def test_kill_9_in_the_middle_and_the_same_command_again(world, uncut, tmp_path):
     folder, path = world[3][0], tmp_path / paper.JOURNAL_FILE
     command = [sys.executable, "-m", "sac_kernel.paper", *options(folder, tmp_path, "--speed", "1000")]

@@ -9,20 +9,33 @@ import pytest
 
 from sac_kernel.market import engine
 from sac_kernel.market.account import TradingEnvConfig
-from sac_kernel.market.engine import Acc, Info, Par
 from sac_kernel.market.market import prepare_market
-from sac_kernel.market.records import Bar, Reward
+from sac_kernel.market.records import (
+    ACCOUNT_DTYPE,
+    COSTS,
+    MINUTE_DTYPE,
+    PRICES,
+    Account,
+    Bar,
+    Reward,
+    Terms,
+    Trace,
+    blank,
+    new_table,
+)
 from sac_kernel.prices.bars import Bars
 from sac_kernel.stats import metrics
 
+PAID = tuple(f"{kind}_paid" for kind in COSTS)
+NO_MINUTES = np.empty((0, 0), MINUTE_DTYPE)
 LONG, SHORT, FLAT = 1.0, -1.0, 0.0
 BID, ASK, MID = 1.0, -1.0, 0.0
 
 
 def table(rows, spread=0.0, nights=0, day=0):
     """Bars of (open, high, low, close) with one spread; swap nights fall inside a bar."""
-    bars = np.zeros((len(rows), len(Bar)))
-    bars[:, : Bar.CLOSE + 1] = rows
+    bars = new_table(Bar, len(rows))
+    set_prices(bars, rows)
     bars["spread_open"] = bars["spread_close"] = spread
     bars["nights_bar"] = nights
     bars["tradable"] = 1.0
@@ -32,30 +45,40 @@ def table(rows, spread=0.0, nights=0, day=0):
     return bars
 
 
+def set_prices(bars, rows):
+    for name, prices in zip(PRICES, np.transpose(rows), strict=True):
+        bars[name] = prices
+
+
+def columns(table, *names):
+    """Fields of a table or of a record as plain numbers, one column a name."""
+    return np.stack([table[name] for name in names], axis=-1)
+
+
 def parameters(side=MID, cap=1.0, interval=1, **others):
-    par = np.zeros(len(Par))
-    par[["price_side", "exposure_cap", "interval_bars"]] = side, cap, interval
+    par = blank(Terms)
+    par.price_side, par.exposure_cap, par.interval_bars = side, cap, interval
     par.close_out_margin = 1.0 / 60.0
     par.bars_per_day = 4
     for name, value in others.items():
-        par[Par[name.upper()]] = value
+        setattr(par, name, value)
     return par
 
 
 def account(bars, par, t=0, left=1_000_000, equity=1000.0, action=FLAT):
-    state = np.zeros(len(Acc))
+    state = blank(Account)
     engine.reset(state, bars, par, t, left, equity, action)
     return state
 
 
-def follow(bars, par, targets, **start):
+def follow(bars, par, targets, minutes=NO_MINUTES, **start):
     """Return the account after each decision, the start first, and the rewards."""
     state = account(bars, par, **start)
     states, rewards = [state.copy()], []
     for target in targets:
-        rewards.append(engine.step(state, bars, par, target))
+        rewards.append(engine.step(state, bars, minutes, par, target))
         states.append(state.copy())
-    return np.array(states), rewards
+    return np.array(states, ACCOUNT_DTYPE), rewards
 
 
 def flat_bar(price):
@@ -121,7 +144,7 @@ def test_five_bars_agree_with_the_ledger(side):
 @SIDES
 def test_five_bars_pay_what_the_ledger_says_by_kind(side):
     states, _ = ledger(side)
-    paid = states[-1, [Acc.SPREAD, Acc.COMMISSION, Acc.SLIPPAGE, Acc.SWAP]]
+    paid = columns(states[-1], *PAID)
     assert paid == pytest.approx(LEDGER_COSTS[side], abs=1e-9)
     assert states["trades"][-1] == 3
 
@@ -157,7 +180,7 @@ def test_equity_is_start_plus_price_moves_minus_costs_paid_once():
     # the close-to-open move is zero, so units held over the gap of close t to open t + 1 earn that bar's jump.
     units = np.concatenate(([0.0], states["units"][1:]))
     moves = sum(u * (close[i + 1] - close[i]) for i, u in enumerate(units[:-1]))
-    paid = states[-1, [Acc.SPREAD, Acc.COMMISSION, Acc.SLIPPAGE, Acc.SWAP]].sum()
+    paid = columns(states[-1], *PAID).sum()
     assert states["equity"][-1] == pytest.approx(1000.0 + moves - paid, abs=1e-9)
     assert paid > 5.0
 
@@ -214,8 +237,9 @@ def test_the_first_action_is_followed():
 def test_the_observation_knows_nothing_of_the_next_bar():
     market = np.arange(12, dtype=np.float32).reshape(4, 3)
     bars, edited = table(ROWS[:4], 0.001), table(ROWS[:4], 0.001)
-    edited[3:, : Bar.CLOSE + 1] *= 3.0
-    edited[3:, [Bar.SPREAD_OPEN, Bar.SIGMA, Bar.TRADABLE]] = 0.5, 9.0, 0.0
+    for name in PRICES:
+        edited[name][3:] *= 3.0
+    edited["spread_open"][3:], edited["volatility"][3:], edited["tradable"][3:] = 0.5, 9.0, 0.0
     seen = []
     for version in (bars, edited):
         out = np.full(6, np.nan, np.float32)
@@ -233,14 +257,14 @@ def test_the_sign_of_the_last_bar_says_nothing_about_the_bar_traded():
     before = np.concatenate(([1.0], close[:-1]))
     bars = table(np.stack((before, np.maximum(before, close), np.minimum(before, close), close), axis=1))
     sign = np.sign(close - before)
-    out = np.zeros((20_000, 4))
+    trace = new_table(Trace, 20_000)
     state = account(bars, parameters())
-    engine.run_targets(state, bars, parameters(), sign[:-1], out)
-    seen = np.mean(np.diff(np.log(out[:, 1]), prepend=np.log(1000.0)) > 0)
+    engine.run_targets(state, bars, NO_MINUTES, parameters(), sign[:-1], trace)
+    seen = np.mean(np.diff(np.log(trace["equity"]), prepend=np.log(1000.0)) > 0)
     assert seen == pytest.approx(0.5, abs=4 * 0.5 / math.sqrt(20_000))
     state = account(bars, parameters())
-    engine.run_targets(state, bars, parameters(), sign[1:], out)
-    assert np.all(np.diff(np.log(out[:, 1])) > 0)  # with foresight it does hit always
+    engine.run_targets(state, bars, NO_MINUTES, parameters(), sign[1:], trace)
+    assert np.all(np.diff(np.log(trace["equity"])) > 0)  # with foresight it does hit always
 
 
 # -- the position
@@ -441,7 +465,7 @@ def test_a_long_on_ask_bars_is_stopped_by_the_bid():
 def test_a_position_opened_at_this_open_can_be_stopped_in_this_bar():
     bars = table([flat_bar(1.0), (1.0, 1.005, 0.985, 1.0)])
     states, _ = follow(bars, parameters(stop_loss=0.01), [LONG])
-    assert states[-1, [Acc.UNITS, Acc.EQUITY]] == pytest.approx([0.0, 990.0], abs=1e-9)
+    assert columns(states[-1], "units", "equity") == pytest.approx([0.0, 990.0], abs=1e-9)
 
 
 def test_a_turn_at_the_open_comes_before_the_bars_own_stop():
@@ -449,15 +473,15 @@ def test_a_turn_at_the_open_comes_before_the_bars_own_stop():
     # and the short, stop 1.01, is not touched by a high of 1.005. Short 1,000 from 1.00 to .985: +15.
     bars = table([flat_bar(1.0), flat_bar(1.0), (1.0, 1.005, 0.985, 0.985)])
     states, _ = follow(bars, parameters(stop_loss=0.01), [LONG, SHORT])
-    assert states[-1, [Acc.UNITS, Acc.EQUITY]] == pytest.approx([-1000.0, 1015.0], abs=1e-9)
+    assert columns(states[-1], "units", "equity") == pytest.approx([-1000.0, 1015.0], abs=1e-9)
 
 
 def test_nothing_is_opened_in_the_bar_after_its_stop_and_the_next_open_may_enter_again():
     rows = [flat_bar(1.0), flat_bar(1.0), (1.0, 1.0, 0.98, 0.98), flat_bar(0.9)]
     states, _ = follow(table(rows), parameters(stop_loss=0.01), [LONG, LONG, LONG])
-    assert states[2, [Acc.UNITS, Acc.EQUITY]] == pytest.approx([0.0, 990.0], abs=1e-9)
+    assert columns(states[2], "units", "equity") == pytest.approx([0.0, 990.0], abs=1e-9)
     # The unchanged target is given again at the next open: 990 / .9 = 1,100 units.
-    assert states[3, [Acc.UNITS, Acc.EQUITY]] == pytest.approx([1100.0, 990.0], abs=1e-9)
+    assert columns(states[3], "units", "equity") == pytest.approx([1100.0, 990.0], abs=1e-9)
 
 
 def test_exits_work_while_exposure_is_frozen():
@@ -493,7 +517,7 @@ def test_margin_close_out_flattens_and_the_episode_goes_on(target, row, equity):
     states, rewards = levered(row, target)
     after = states[2]
     assert after.equity == pytest.approx(equity, abs=1e-6)
-    assert after[["units", "terminated", "truncated"]].tolist() == [0.0, 0.0, 0.0]
+    assert columns(after, "units", "terminated", "truncated").tolist() == [0.0, 0.0, 0.0]
     assert after.close_outs == 1
     assert rewards[1] == pytest.approx(math.log(equity / 1000.0), abs=1e-8)
     assert states["equity"][-1] == pytest.approx(equity, abs=1e-6)
@@ -523,7 +547,7 @@ def test_a_wider_stop_comes_after_the_margin():
 def test_an_unlevered_long_is_never_closed_out():
     bars = table([flat_bar(1.0), flat_bar(1.0), (1.0, 1.0, 0.05, 0.05)])
     states, _ = follow(bars, parameters(), [LONG, LONG])
-    assert states[-1, [Acc.UNITS, Acc.CLOSE_OUTS]].tolist() == [1000.0, 0.0]
+    assert columns(states[-1], "units", "close_outs").tolist() == [1000.0, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -536,7 +560,7 @@ def test_an_unlevered_long_is_never_closed_out():
 )
 def test_ruin_below_one_percent_terminates_with_a_finite_reward(opened, equity, terminated):
     states, rewards = levered(flat_bar(opened), LONG)
-    assert states[2, [Acc.EQUITY, Acc.TERMINATED]] == pytest.approx([equity, terminated], abs=1e-6)
+    assert columns(states[2], "equity", "terminated") == pytest.approx([equity, terminated], abs=1e-6)
     assert rewards[1] == pytest.approx(math.log(equity / 1000.0), abs=1e-6)
     assert states["units"][2] == 0.0
 
@@ -594,7 +618,7 @@ def test_daily_statistics_are_those_of_the_equity_curve():
     par = parameters(close_at_end=1.0)
     states, _ = follow(bars, par, rng.uniform(-1, 1, 119))
     daily = metrics.daily_returns(states["equity"][1:], bars["trading_day"][1:].astype(int), 1000.0)
-    days, mean, m2 = states[-1, [Acc.DAYS, Acc.DAY_MEAN, Acc.DAY_M2]]
+    days, mean, m2 = columns(states[-1], "days", "daily_return_mean", "daily_return_m2")
     assert days == daily.size == 30
     assert mean == pytest.approx(daily.mean(), abs=1e-14)
     assert m2 / 29 == pytest.approx(daily.var(ddof=1), abs=1e-14)
@@ -612,7 +636,7 @@ def test_a_ruined_account_that_closes_at_its_end_has_counted_its_last_day():
     bars["trading_day"] = [0, 0, 1, 1, 1]
     states, _ = follow(bars, parameters(cap=30.0, close_at_end=1.0), [LONG] * 3)
     # Day 0 is flat; day 1 ends at the protected .1 %.
-    assert states[-1, [Acc.TERMINATED, Acc.DAYS]].tolist() == [1.0, 2.0]
+    assert columns(states[-1], "terminated", "days").tolist() == [1.0, 2.0]
     assert states["daily_return_mean"][-1] == pytest.approx((0.0 - 0.999) / 2, abs=1e-12)
 
 
@@ -628,10 +652,10 @@ def frozen_bars(n, *frozen):
 def test_an_order_in_the_freeze_fills_at_the_first_tradable_open_of_its_interval():
     # Interval of four: bars 1 and 2 are frozen; bar 3 opens at 1.25: 800 units, 1.50 at the close of bar 4.
     bars = frozen_bars(9, 1, 2)
-    bars[3, : Bar.CLOSE + 1] = 1.25, 1.25, 1.25, 1.25
-    bars[4, : Bar.CLOSE + 1] = 1.25, 1.5, 1.25, 1.5
+    set_prices(bars[3:4], [(1.25, 1.25, 1.25, 1.25)])
+    set_prices(bars[4:5], [(1.25, 1.5, 1.25, 1.5)])
     states, rewards = follow(bars, parameters(interval=4), [LONG])
-    assert states[-1, [Acc.UNITS, Acc.EQUITY, Acc.TRADES, Acc.HELD]].tolist() == [800.0, 1200.0, 1.0, 2.0]
+    assert columns(states[-1], "units", "equity", "trades", "bars_held").tolist() == [800.0, 1200.0, 1.0, 2.0]
     assert rewards == pytest.approx([math.log(1.2)], abs=1e-12)
 
 
@@ -647,7 +671,7 @@ def test_a_waiting_order_does_not_hold_back_the_stop_of_the_old_position():
     bars = frozen_bars(7, 3, 4)
     bars["low"][3] = 0.98
     states, _ = follow(bars, parameters(interval=2, stop_loss=0.01), [LONG, SHORT, SHORT])
-    assert states[2, [Acc.UNITS, Acc.EQUITY]].tolist() == [0.0, 990.0]
+    assert columns(states[2], "units", "equity").tolist() == [0.0, 990.0]
     assert states["units"][3] == pytest.approx(-990.0)
     # An interval that reaches past the freeze: the same order fills within it.
     states, _ = follow(bars, parameters(interval=6, stop_loss=0.01), [SHORT])
@@ -674,8 +698,8 @@ def test_an_unchanged_target_is_no_order_that_could_wait():
     states, _ = follow(bars, parameters(interval=2, stop_loss=0.01), [LONG])
     state = states[-1].copy()
     longer = parameters(interval=4, stop_loss=0.01)
-    engine.step(state, bars, longer, LONG)
-    assert state[["t", "units"]].tolist() == [6.0, 0.0]
+    engine.step(state, bars, NO_MINUTES, longer, LONG)
+    assert columns(state, "t", "units").tolist() == [6.0, 0.0]
 
 
 # -- size and impact
@@ -729,11 +753,10 @@ def test_the_volatility_of_the_impact_is_known_before_the_fill():
 
 def in_minutes(row, minutes, target=LONG):
     bars = table([flat_bar(1.0), flat_bar(1.0), row, flat_bar(row[3])])
-    inside = np.full((4, 9), np.nan)
-    inside[2] = np.ravel(minutes)
-    bars = np.concatenate((bars, inside), axis=1)
+    inside = np.full((4, 3), np.nan, MINUTE_DTYPE)
+    inside[2] = minutes
     par = parameters(stop_loss=0.01, take_profit=0.02)
-    return follow(bars, par, [target, target])[0][-1]
+    return follow(bars, par, [target, target], inside)[0][-1]
 
 
 NO_MINUTE = (np.nan, np.nan, np.nan)
@@ -802,7 +825,7 @@ def test_the_differential_sharpe_reward_starts_at_the_volatility_of_a_full_posit
     change = math.log(1.2)
     assert rewards[0] == pytest.approx(change / 0.02, rel=1e-12)
     first, second = 0.1 * change, 0.9 * 4e-4 + 0.1 * change**2
-    assert states[1, [Acc.SHARPE_A, Acc.SHARPE_B]] == pytest.approx([first, second], rel=1e-12)
+    assert columns(states[1], "reward_mean", "reward_square") == pytest.approx([first, second], rel=1e-12)
     # Nothing moves in bar 2: R = 0, dA = -A, dB = -B: D = -A B / 2 / (B - A^2)^1.5.
     assert rewards[1] == pytest.approx(-first * second / 2 / (second - first**2) ** 1.5, rel=1e-12)
     out = np.zeros(5, np.float32)
@@ -889,12 +912,11 @@ def test_a_perfect_expectation_is_the_realised_reward(side, interval):
 
 def test_the_report_says_what_the_account_holds():
     states, _ = ledger(BID)
-    bars, info = table(ROWS, spread=0.02), np.zeros(len(Info))
-    engine.report(states[-1], bars, parameters(BID), info)
-    paid = [Info.SPREAD, Info.COMMISSION, Info.SLIPPAGE, Info.SWAP]
-    assert info[paid] == pytest.approx(LEDGER_COSTS[BID], abs=1e-9)
+    bars = table(ROWS, spread=0.02)
+    info = engine.report(states[-1], bars, parameters(BID))
+    assert [getattr(info, name) for name in PAID] == pytest.approx(LEDGER_COSTS[BID], abs=1e-9)
     assert info.costs == pytest.approx(sum(LEDGER_COSTS[BID]), abs=1e-9)
-    assert info[["t", "trades", "terminated", "truncated"]].tolist() == [5, 3, 0, 1]
+    assert (info.t, info.trades, info.terminated, info.truncated) == (5, 3, 0, 1)
     assert info.total_return == pytest.approx(LEDGER[BID][-1] / 1010 - 1, abs=1e-12)
     assert math.isnan(info.sharpe_ann)
 
@@ -908,14 +930,16 @@ def test_many_accounts_step_as_each_would_alone():
     bars = table([(c, c * 1.01, c * 0.99, c) for c in close], 0.001, nights=1)
     par = parameters(BID, cap=5.0, commission=1e-4, slippage=1e-4, swap_long=1e-4, stop_loss=0.02)
     market = rng.normal(size=(50, 3)).astype(np.float32)
-    states = np.array([account(bars, par, t, left=20, action=a) for t, a in ((0, 0.0), (7, 0.5), (20, -1.0))])
-    alone, rewards, obs = states.copy(), np.zeros(3), np.zeros((3, 6), np.float32)
+    n = 35  # two blocks of accounts and a part of one
+    starts = zip(rng.integers(0, 30, n).tolist(), rng.uniform(-1, 1, n).tolist(), strict=True)
+    states = np.array([account(bars, par, t, left=20, action=a) for t, a in starts], ACCOUNT_DTYPE)
+    alone, rewards, obs = states.copy(), np.zeros(n), np.zeros((n, 6), np.float32)
     for _ in range(15):
-        actions = rng.uniform(-1, 1, 3)
-        engine.step_many(states, bars, par, market, actions, rewards, obs)
-        expected = [engine.step(alone[i], bars, par, actions[i]) for i in range(3)]
-        out = np.zeros((3, 6), np.float32)
-        for i in range(3):
+        actions = rng.uniform(-1, 1, n)
+        engine.step_many(states, bars, NO_MINUTES, par, market, actions, rewards, obs)
+        expected = [engine.step(alone[i], bars, NO_MINUTES, par, actions[i]) for i in range(n)]
+        out = np.zeros((n, 6), np.float32)
+        for i in range(n):
             engine.observe(alone[i], bars, par, market, out[i])
         assert np.array_equal(states, alone)
         assert rewards.tolist() == expected
@@ -925,15 +949,17 @@ def test_many_accounts_step_as_each_would_alone():
 def test_a_sequence_of_targets_is_followed_to_the_end_of_the_bars():
     bars, par = table(ROWS, 0.001), parameters(BID, commission=1e-4)
     states, _ = follow(bars, par, LEDGER_TARGETS)
-    out = np.zeros((9, 4))
-    made = engine.run_targets(account(bars, par), bars, par, np.array([*LEDGER_TARGETS, 1.0, 1.0]), out)
+    trace, targets = new_table(Trace, 9), np.array([*LEDGER_TARGETS, 1.0, 1.0])
+    made = engine.run_targets(account(bars, par), bars, NO_MINUTES, par, targets, trace)
     assert made == 5
-    assert out[:5, 0].tolist() == [1, 2, 3, 4, 5]
-    assert out[:5, 1].tolist() == states["equity"][1:].tolist()
+    trace = trace[:5]
+    assert trace["t"].tolist() == [1, 2, 3, 4, 5]
+    assert trace["target"].tolist() == LEDGER_TARGETS
+    assert trace["equity"].tolist() == states["equity"][1:].tolist()
     mid = np.array([row[3] for row in ROWS[1:]]) * 1.0005
-    assert out[:5, 2] == pytest.approx(states["units"][1:] * mid / states["equity"][1:], abs=1e-12)
-    paid = states[1:, [Acc.SPREAD, Acc.COMMISSION, Acc.SLIPPAGE, Acc.SWAP]].sum(axis=1)
-    assert out[:5, 3] == pytest.approx(paid, abs=1e-12)
+    assert trace["exposure"] == pytest.approx(states["units"][1:] * mid / states["equity"][1:], abs=1e-12)
+    paid = columns(states[1:], *PAID).sum(axis=1)
+    assert trace["costs"] == pytest.approx(paid, abs=1e-12)
 
 
 # -- the New York clock, through the market of real times
@@ -989,7 +1015,7 @@ def test_a_night_between_two_bars_is_paid_by_the_old_position():
     holed = prepare_market(frame, features, TradingEnvConfig(), close_at_end=False)
     assert holed.bars["nights_gap"].tolist() == [0, 0, 0, 0, 0, 0, 1, 0, 0, 0]
     assert holed.bars["nights_bar"].sum() == 0
-    states, _ = follow(holed.bars, holed.par, [LONG] * 9)
+    states, _ = follow(holed.bars, holed.terms, [LONG] * 9)
     paid = np.diff(states["swap_paid"])
     assert np.flatnonzero(paid).tolist() == [5]
     assert paid[5] == pytest.approx(0.6e-4 * states["units"][5], rel=1e-12)

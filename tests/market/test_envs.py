@@ -16,10 +16,9 @@ from sac_kernel.core.errors import ConfigError, DataError, NonFiniteError
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market import engine
 from sac_kernel.market.account import REWARDS, TradingEnvConfig
-from sac_kernel.market.engine import Acc
 from sac_kernel.market.envs import TradingEnvironment, TradingVectorEnv
 from sac_kernel.market.market import prepare_market
-from sac_kernel.market.records import Bar
+from sac_kernel.market.records import Account, Trace, blank, new_table, to_matrix, to_table
 from sac_kernel.prices import costs
 from sac_kernel.prices.bars import Bars
 from sac_kernel.stats import metrics
@@ -28,6 +27,11 @@ from tests.support import says
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = TradingEnvConfig(horizon=50)
+
+
+def accounts_of(env):
+    """The accounts of a vector env by name."""
+    return to_table(env.state()["accounts"], Account)
 
 
 @pytest.fixture(scope="module")
@@ -247,9 +251,9 @@ def test_an_edge_does_not_hide_in_the_evening_spread():
 
     def earned(market, start, end):
         held = ((minute >= start) & (minute < end)).astype(float)[1:]
-        state = np.zeros(len(Acc))
+        state, trace = blank(Account), new_table(Trace, len(held))
         engine.reset(state, market.bars, market.terms, 0, 10**6, 1.0, 0.0)
-        engine.run_targets(state, market.bars, market.terms, held, np.zeros((len(held), 4)))
+        engine.run_targets(state, market.bars, market.minutes, market.terms, held, trace)
         return math.log(state.equity), state.trades
 
     for tier in costs.COST_TIERS:
@@ -262,7 +266,7 @@ def test_an_edge_does_not_hide_in_the_evening_spread():
         Bars(bars, side="mid"), nothing, TradingEnvConfig(cost_tier="raw"), close_at_end=True
     )
     naive.bars["tradable"] = 1.0
-    naive.bars[:, [Bar.SPREAD_OPEN, Bar.SPREAD_CLOSE]] = 0.48 * 0.55e-4
+    naive.bars["spread_open"] = naive.bars["spread_close"] = 0.48 * 0.55e-4
     assert earned(naive, 1025, 1140)[0] > 4 * 1e-4 * 0.5  # the artefact that the rules above remove
 
 
@@ -363,7 +367,7 @@ def test_training_starts_anywhere_and_at_any_exposure(make_env):
 def test_accounts_of_a_vector_start_anywhere_from_full_short_to_full_long(make_vector):
     env = make_vector(400)
     env.reset(seed=0)
-    starts = env.state()["accounts"]["target"]
+    starts = accounts_of(env)["target"]
     assert -1.0 <= starts.min() < -0.9
     assert 0.9 < starts.max() <= 1.0
     assert abs(starts.mean()) < 0.12  # four of the mean's standard deviations, .577 / sqrt(400)
@@ -494,7 +498,7 @@ def test_equal_seeds_are_equal_vectors(make_vector):
 def test_ages_are_desynchronised_at_the_start_alone(make_vector):
     env = make_vector(200)
     env.reset(seed=0)
-    left = env.state()["accounts"]["bars_left"]
+    left = accounts_of(env)["bars_left"]
     assert left.min() >= 1
     assert left.max() <= 50
     assert len(np.unique(left)) > 40
@@ -504,13 +508,13 @@ def test_ages_are_desynchronised_at_the_start_alone(make_vector):
         ended.append(int(truncated.sum()))
     assert sum(ended) == 200  # each once in its first 50 steps
     assert max(ended) < 20
-    assert set(env.state()["accounts"]["bars_left"]) <= set(range(1, 51))
+    assert set(accounts_of(env)["bars_left"]) <= set(range(1, 51))
 
 
 def test_accounts_start_inside_the_block_and_never_leave_it(make_vector):
     env = make_vector(300)
     env.reset(seed=3)
-    accounts = env.state()["accounts"]
+    accounts = accounts_of(env)
     end = accounts["t"] + accounts["bars_left"]
     assert accounts["t"].min() >= 48
     assert end.max() <= len(env.market.bars) - 1
@@ -520,9 +524,9 @@ def test_accounts_start_inside_the_block_and_never_leave_it(make_vector):
 def test_each_account_is_a_single_env_action_by_action(make_vector, make_env):
     vector, singles = make_vector(4), [make_env() for _ in range(4)]
     obs, _ = vector.reset(seed=7)
-    for single, account, row in zip(singles, vector.state()["accounts"], obs, strict=True):
+    for single, account, row in zip(singles, accounts_of(vector), obs, strict=True):
         single.reset(seed=0)
-        single._state[:] = account
+        single._accounts[0] = account
         assert np.array_equal(single._observe(), row)
     ended = 0
     for action in np.random.default_rng(1).uniform(-1, 1, (130, 4, 1)):
@@ -534,7 +538,7 @@ def test_each_account_is_a_single_env_action_by_action(make_vector, make_env):
                 ended += 1
                 assert infos["_final_obs"][i]
                 assert np.array_equal(infos["final_obs"][i], own)
-                single._state[:] = vector.state()["accounts"][i]
+                single._accounts[0] = accounts_of(vector)[i]
             assert np.array_equal(single._observe(), obs[i])
     assert ended >= 8
 
@@ -547,9 +551,9 @@ def test_the_step_that_ends_an_account_shows_the_next_ones_start(make_vector):
         assert ("final_obs" in infos) == truncated.any()
         if truncated.any():
             break
-    accounts = env.state()["accounts"]
+    accounts = accounts_of(env)
     i = int(np.argmax(truncated))
-    assert accounts[i, [Acc.LEFT, Acc.TRUNCATED, Acc.EQUITY]].tolist() == [50, 0, 100_000.0]
+    assert (accounts[i].bars_left, accounts[i].truncated, accounts[i].equity) == (50, 0, 100_000.0)
     assert infos["_final_obs"].tolist() == truncated.tolist()
     assert not np.array_equal(infos["final_obs"][i], obs[i])
     assert np.array_equal(env.restore(env.state()), obs)
@@ -559,14 +563,16 @@ def test_a_ruined_account_terminates_and_starts_again(make_vector):
     env = make_vector(2)
     env.reset(seed=0)
     state = env.state()
-    state["accounts"][0, [Acc.CASH, Acc.UNITS]] = 5.0, 0.0  # 5 of 100,000 left
+    accounts = accounts_of(env)
+    accounts[0].cash, accounts[0].units = 5.0, 0.0  # 5 of 100,000 left
+    state["accounts"] = to_matrix(accounts)
     env.restore(state)
     _, rewards, terminated, truncated, infos = env.step(np.zeros((2, 1)))
     assert terminated.tolist() == [True, False]
     assert not truncated[0]
     assert math.isfinite(rewards[0])
     assert infos["_final_obs"].tolist() == [True, False]
-    assert env.state()["accounts"]["equity"][0] == 100_000.0
+    assert accounts_of(env)["equity"][0] == 100_000.0
 
 
 def test_a_restored_vector_goes_on_bit_for_bit(make_vector):
@@ -606,7 +612,12 @@ def test_infos_of_ended_accounts_are_laid_out_as_gymnasium_does(make_env, bars_o
     market = prepare_market(bars_of["train"], features["train"], config, close_at_end=False)
     ours = TradingVectorEnv(market, config, 2)
     ours.reset(seed=0)
-    ours.restore({"accounts": np.array([env._state for env in theirs.envs]), "rng": ours.state()["rng"]})
+    ours.restore(
+        {
+            "accounts": np.concatenate([to_matrix(env._accounts) for env in theirs.envs]),
+            "rng": ours.state()["rng"],
+        }
+    )
     for action in np.random.default_rng(0).uniform(-1, 1, (30, 2, 1)).astype(np.float32):
         expected, infos = theirs.step(action), ours.step(action)[-1]
     assert expected[3].tolist() == [True, True]
@@ -632,7 +643,7 @@ def test_only_ended_accounts_have_a_final_info(make_vector):
     env.reset(seed=0)
     seen = 0
     for _ in range(60):
-        before = env.state()["accounts"]
+        before = accounts_of(env)
         _, _, _, truncated, infos = env.step(np.full((20, 1), 0.5))
         assert ("final_info" in infos) == truncated.any()
         if truncated.any():
@@ -690,12 +701,11 @@ def test_the_volatility_target_sets_the_size_from_each_close(make_env):
     wanted = np.minimum(2.0, 0.1 / (bars["volatility"] * math.sqrt(24 * 260))) / 2.0
     assert bars["cap_share"] == pytest.approx(wanted, rel=1e-12)
     assert 0.5 < np.median(bars["cap_share"][48:]) < 0.8
-    states = np.zeros(len(Acc))
     env = make_env(config=config, eval_mode=True)
     env.reset()
     _, _, _, _, info = env.step(1.0)
-    states = env._state
-    filled = 2.0 * env.market.bars[int(states.t) - 1, Bar.SIZE]
+    account = env._account
+    filled = 2.0 * env.market.bars["cap_share"][int(account.t) - 1]
     assert info["position"] == pytest.approx(filled, rel=1e-2)
 
 
@@ -849,7 +859,7 @@ def test_minutes_that_make_up_a_bar_stand_beside_it():
     minute, bars, nothing = minutes_and_bars()
     bars.iloc[50, 1] += 1e-3  # a high that no minute shows: this bar's minutes are not known
     market = prepare_market(bars, nothing, CONFIG, close_at_end=True, minute_bars=minute)
-    inside = market.bars[:, len(Bar) :].reshape(len(bars), 5, 3)
+    inside = to_matrix(market.minutes).reshape(len(bars), 5, 3)
     assert np.isnan(inside[50]).all()
     known = ~np.isnan(inside[:, 0, 0])
     assert known.sum() == len(bars) - 1
@@ -873,7 +883,10 @@ def test_minutes_change_nothing_where_no_level_is_touched(bars_of):
     envs = [
         TradingEnvironment(bars, nothing, config, eval_mode=True, minute_bars=each) for each in (None, minute)
     ]
-    assert [env.market.bars.shape[1] - len(Bar) for env in envs] == [0, 3 * 5]  # the minutes are there
+    assert [env.market.minutes.shape for env in envs] == [
+        (len(bars), 0),
+        (len(bars), 5),
+    ]  # the minutes are there
     plain, minutely = (play(env, actions_for(500)) for env in envs)
     assert np.array_equal(plain[0], minutely[0])
     assert np.array_equal(plain[1], minutely[1])

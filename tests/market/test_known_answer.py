@@ -13,7 +13,7 @@ from sac_kernel.market.known_answer import (
     SWITCH,
     BanditVectorEnv,
     Judge,
-    Market,
+    KnownAnswerMarket,
     MarketVectorEnv,
     Optimum,
     play,
@@ -138,7 +138,9 @@ def test_the_hour_market_against_every_pair_of_a_buying_and_a_selling_hour():
     assert 0.97 < total / (10 * HOURS) / max(rates) <= 1.0 + 1e-9
 
 
-@pytest.mark.parametrize("market", [MARKETS["M6"], Market("dear", 0.9, cost=200.0)], ids=["M6", "dear"])
+@pytest.mark.parametrize(
+    "market", [MARKETS["M6"], KnownAnswerMarket("dear", 0.9, cost=200.0)], ids=["M6", "dear"]
+)
 def test_where_nothing_can_be_earned_the_optimum_stays_flat(market):
     judge = Judge(market, bars=50, n=20)
     assert judge.best == (0.0, 0.0)
@@ -170,11 +172,11 @@ def test_the_value_satisfies_bellmans_equation_at_random_states_and_actions():
 
 def test_a_market_out_of_range_is_refused():
     with pytest.raises(ConfigError, match="kind"):
-        Market("x", 0.9, kind="magic")
+        KnownAnswerMarket("x", 0.9, kind="magic")
     with pytest.raises(ConfigError, match="gamma"):
-        Market("x", 0.9, gamma=1.0)
+        KnownAnswerMarket("x", 0.9, gamma=1.0)
     with pytest.raises(ConfigError, match="cost"):
-        Market("x", 0.9, cost=-1.0)
+        KnownAnswerMarket("x", 0.9, cost=-1.0)
 
 
 # -- the env -------------------------------------------------------------------------------------

@@ -22,8 +22,8 @@ from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.kaggle import kernel_notebook
 from sac_kernel.market import engine
 from sac_kernel.market.account import TradingEnvConfig
-from sac_kernel.market.engine import Acc
 from sac_kernel.market.market import prepare_market
+from sac_kernel.market.records import COSTS, Account, blank
 from sac_kernel.prices.bars import Bars, BarTable
 from sac_kernel.prices.pipeline import DataConfig, split_table
 from tests.conftest import make_bars
@@ -57,18 +57,18 @@ def test_equity_is_the_start_plus_price_moves_less_every_cost_that_is_reported(s
     sign = {"bid": 1.0, "ask": -1.0, "mid": 0.0}[side]
     mid_open = rows["open"] * (1 + sign * rows["spread_open"] / 2)
     mid_close = rows["close"] * (1 + sign * rows["spread_close"] / 2)
-    state, start = np.zeros(len(Acc)), 1e5
+    state, start = blank(Account), 1e5
     engine.reset(state, rows, par, market.first_bar, 100, start, 0.0)
     gross, total = 0.0, 0.0
     for _ in range(steps):
         t, old = int(state.t), state.units
-        total += engine.step(state, rows, par, float(rng.uniform(-1, 1)))
+        total += engine.step(state, rows, market.minutes, par, float(rng.uniform(-1, 1)))
         assert state.t == t + 1
         new = state.units
         gross += old * (mid_open[t + 1] - mid_close[t]) + new * (mid_close[t + 1] - mid_open[t + 1])
     t = int(state.t)
     to_close = abs(state.units) * rows["close"][t] * rows["spread_close"][t] / 2
-    costs = sum(state[kind] for kind in (Acc.SPREAD, Acc.COMMISSION, Acc.SLIPPAGE, Acc.SWAP))
+    costs = sum(state[f"{kind}_paid"] for kind in COSTS)
     assert state.equity == pytest.approx(start + gross - costs - to_close, rel=1e-10)
     assert total == pytest.approx(math.log(state.equity / start), abs=1e-10)
 

@@ -6,9 +6,8 @@ import pytest
 
 from sac_kernel.market import engine
 from sac_kernel.market.account import TradingEnvConfig
-from sac_kernel.market.engine import Acc
 from sac_kernel.market.market import prepare_market
-from sac_kernel.market.records import Bar
+from sac_kernel.market.records import Account, Trace, blank, new_table
 from sac_kernel.prices import costs
 from sac_kernel.prices.bars import Bars
 from sac_kernel.prices.costs import SPREAD_PROFILE
@@ -158,10 +157,10 @@ def held_in(market, start, end):
     """Log growth and annual Sharpe ratio of a long held in a window of the New York clock, every day."""
     minute = costs.new_york_minute(market.open_time[1:])
     held = ((minute >= start) & (minute < end)).astype(float)
-    state, out = np.zeros(len(Acc)), np.zeros((len(held), 4))
+    state, trace = blank(Account), new_table(Trace, len(held))
     engine.reset(state, market.bars, market.terms, 0, 10**7, 1.0, 0.0)
-    engine.run_targets(state, market.bars, market.terms, held, out)
-    daily = metrics.daily_returns(out[:, 1], market.bars["trading_day"][1:].astype(int), 1.0)
+    engine.run_targets(state, market.bars, market.minutes, market.terms, held, trace)
+    daily = metrics.daily_returns(trace["equity"], market.bars["trading_day"][1:].astype(int), 1.0)
     return np.log(state.equity), metrics.sharpe_ann(daily)
 
 
@@ -179,9 +178,11 @@ def test_the_rollover_rule_earns_nothing_on_real_bids(shared_data, name, artefac
         for window in (EVENING, (16 * 60 + 40, 19 * 60 + 5), (16 * 60 + 40, 20 * 60)):
             assert held_in(market, *window)[0] <= 0.0
     # With bid for mid, one flat spread and orders at all hours it shows the edge that does not exist.
-    market.terms[["price_side", "swap_long"]] = 0.0
-    market.terms[["commission", "slippage"]] *= 0.48 * 3 / 14  # from the last tier, spec, to raw
-    market.bars[:, [Bar.SPREAD_OPEN, Bar.SPREAD_CLOSE]] = 0.48 * costs.NORMAL_SPREAD_BPS * 1e-4
+    bars, terms = market.bars, market.terms
+    terms.price_side = terms.swap_long = 0.0
+    terms.commission *= 0.48 * 3 / 14  # from the last tier, retail, to raw
+    terms.slippage *= 0.48 * 3 / 14
+    bars["spread_open"] = bars["spread_close"] = 0.48 * costs.NORMAL_SPREAD_BPS * 1e-4
     market.bars["tradable"] = 1.0
     assert held_in(market, *EVENING)[1] > artefact
 

@@ -14,7 +14,7 @@ from sac_kernel.backtest import evaluation
 from sac_kernel.experiment import job_outputs
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market.account import TradingEnvConfig
-from sac_kernel.market.records import Bar
+from sac_kernel.market.records import PRICES
 from sac_kernel.report import page as report
 from sac_kernel.report import sections
 from sac_kernel.stats import significance
@@ -127,8 +127,9 @@ def test_daily_return_and_volatility_are_those_of_the_closes(judged):
 def test_a_market_three_times_as_volatile_is_a_reason_to_retrain(judged):
     _, judgement = judged
     bars = judgement.market.bars.copy()
-    prices = slice(Bar.OPEN, Bar.CLOSE + 1)
-    bars[:, prices] = bars[0, 0] * (bars[:, prices] / bars[0, 0]) ** 3
+    start = float(bars["open"][0])
+    for name in PRICES:
+        bars[name] = start * (bars[name] / start) ** 3
     wild = dataclasses.replace(judgement, market=dataclasses.replace(judgement.market, bars=bars))
     found = sections.sections(wild)["drift"]
     assert found["word"] == "retrain"
