@@ -17,6 +17,7 @@ import importlib.metadata
 import itertools
 import logging
 import os
+import resource
 import statistics
 import sys
 import tempfile
@@ -190,9 +191,13 @@ def speed(threads: int, rounds: int) -> None:
         print("|", " | ".join((title, *medians, *ratios)), "|", flush=True)
 
 
+def peak_mb() -> float:
+    """Return the most resident memory of this process so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e3 if sys.platform == "linux" else 1e6)
+
+
 def memory() -> None:
     """Print peak memory beyond the framework's, with a million transitions and a million bars in use."""
-    from benchmarks.data import peak_mb
     from benchmarks.market import synthetic
     from sac_kernel.agent.sac import Interaction
 

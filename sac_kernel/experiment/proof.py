@@ -82,8 +82,6 @@ class Setting(NamedTuple):
     log : takes a line an agent
     forecast : whether the agent sees the forecast as agent 2 does (`features.forecast_input`), on a path
     bars : of the one path
-    agent : class of the agent
-    path_seed : of the one path; None takes one for each agent's seed
     every : bars between decisions; rewards are summed, the discount is gamma^every, the judge holds too
     """
 
@@ -93,8 +91,6 @@ class Setting(NamedTuple):
     log: Callable[[str], None]
     forecast: bool = False
     bars: int = PATH_BARS
-    agent: type[SACAgent] = SACAgent
-    path_seed: int | None = None
     every: int = 1
 
 
@@ -149,8 +145,7 @@ def prepare(market: KnownAnswerMarket, seed: int, setting: Setting, judge: Judge
         env = MarketVectorEnv(market, SIMULATED_ENVS, every=setting.every)
         return Task(env, spread, unseen, _as_is)
     bars = REPLAYED_BARS if market.name == "M7" else setting.bars
-    path_seed = seed if setting.path_seed is None else setting.path_seed
-    path = one_path(market, bars, path_seed)
+    path = one_path(market, bars, seed)
     features, returns, see = path.features[:-1, 0], path.returns[:, 0], _as_is
     bound = unseen
     if market.ic and market.kind == "predictor":
@@ -187,7 +182,7 @@ def trained(
         **setting.changes,
     }  # fmt: skip
     width = task.env.single_observation_space.shape[0]
-    agent = setting.agent(SACConfig(state_dim=width, **fields), device="cpu", seed=seed)
+    agent = SACAgent(SACConfig(state_dim=width, **fields), device="cpu", seed=seed)
     loop, captures, result = Interaction(agent, task.env, seed), [], None
 
     def policy(obs: Array) -> Array:

@@ -5,7 +5,7 @@ what models say that never saw its block in time, so the agent learns to trust t
 trusted on new rows; rows outside the train rows see the model of all of them. Which model a row gets is a
 function of its time, so the column can be made again from the saved agent, bit for bit, without the train rows.
 
-Heads on the agent's own body, learnt beside its critic, were tried: `benchmarks.auxiliary`, docs/learning.md.
+Heads on the agent's own body, learnt beside its critic, were tried: docs/learning.md.
 """
 
 from __future__ import annotations

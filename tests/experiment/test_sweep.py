@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import batched_seeds, timing
-from benchmarks import sweep as sweep_benchmark
 from sac_kernel.agent.sac import SACAgent
 from sac_kernel.backtest import evaluation, validation
 from sac_kernel.core.errors import ConfigError
@@ -137,14 +135,3 @@ def test_a_job_that_fails_has_its_reason_in_the_table(tmp_path):
     (row,) = rows_of(tmp_path)
     assert told(row["status"], "DataError", "price")
     assert sweep.main(["--h5-path", str(tmp_path / "none.h5"), "--output", str(tmp_path / "x")]) == 2
-
-
-def test_the_benchmarks_run_in_a_short_form(monkeypatch, capsys):
-    monkeypatch.setattr(sweep_benchmark, "NODES", ())
-    monkeypatch.setattr(sweep_benchmark, "MANY", 12)
-    sweep_benchmark.overhead(1)
-    assert "| pool, 2 processes | " in capsys.readouterr().out
-    monkeypatch.setattr(timing, "ROUNDS", 1)
-    monkeypatch.setattr(timing, "WINDOW_S", 0.01)
-    batched_seeds.main()
-    assert "| 16 seeds | " in capsys.readouterr().out
