@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def write_panel(folder: Path, bars: int, instruments: int, suffix: str) -> None:
     """Write random walks on the five-minute grid of the FX week, one file an instrument."""
     times = pd.date_range("2010-01-03T22:00Z", periods=int(bars * 7 / 5) + 3000, freq="5min")
-    times = times[(times + pd.Timedelta(hours=2)).dayofweek < 5][:bars]
+    times = times[(times + pd.Timedelta(hours=2)).day_of_week < 5][:bars]
     for k, name in enumerate(INSTRUMENTS[:instruments]):
         rng = np.random.default_rng([SEED, k])
         close = 1.1 * np.exp(np.cumsum(rng.normal(0, 2e-4, bars)))

@@ -37,7 +37,7 @@ SIGMA = 3e-4
 def synthetic(n: int) -> dict[str, pd.DataFrame]:
     """Return n five-minute bars of each instrument on one weekday clock; no copies are left behind."""
     times = pd.date_range("2005-01-03", periods=int(n * 1.45), freq="5min", tz="UTC")
-    times = pd.DatetimeIndex(times[times.dayofweek < 5][:n], name="open_time_utc")
+    times = pd.DatetimeIndex(times[times.day_of_week < 5][:n], name="open_time_utc")
     return {name: _walk(np.random.default_rng(i), times) for i, name in enumerate(INSTRUMENTS)}
 
 

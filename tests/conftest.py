@@ -26,7 +26,7 @@ def make_bars(n=4000, seed=0, bar_seconds=3600, start="2017-01-02T00:00:00Z", si
     times = pd.date_range(start, periods=2 * n + 2000, freq=step)
     if weekends:
         local = times.tz_convert("America/New_York")
-        shifted = (local.tz_localize(None) + pd.Timedelta(hours=7)).dayofweek
+        shifted = (local.tz_localize(None) + pd.Timedelta(hours=7)).day_of_week
         times = times[shifted < 5]
     times = times[:n]
     rng = np.random.default_rng(seed)

@@ -205,12 +205,8 @@ def test_without_the_package_the_error_names_the_command(tmp_path, monkeypatch):
 
 
 def test_the_requirement_file_pins_what_the_error_names():
-    text = (root() / "requirements" / "download.txt").read_text()
+    text = (Path(__file__).parents[2] / "requirements" / "download.txt").read_text()
     assert download.EXTRA in text
-
-
-def root():
-    return Path(download.__file__).resolve().parents[1]
 
 
 @pytest.mark.parametrize(
