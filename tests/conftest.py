@@ -89,11 +89,11 @@ def data():
 
 
 LONG = (
-    "test_kaggle_story",
+    "test_story",
     "test_rehearsal",
     "test_job_queue",
-    "test_kaggle_failures",
-    "test_train_sac_kaggle",
+    "test_failures",
+    "test_trainer",
     "test_doc_commands_run",
     "test_evaluate_notebook",
     "test_resume",
