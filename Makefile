@@ -1,6 +1,7 @@
 # make run    from nothing to a trained, judged agent on the embedded sample, as Kaggle would run it
 # make test   the test suite
 # make IMAGE=kaggle-2026-09 VENV=.venv-09 test    the same against the other Kaggle image's versions
+# make test-python PYTHON=python3.12    the same on another installed Python, with the newest packages
 
 PYTHON ?= python3
 IMAGE ?= kaggle-2026-10
@@ -13,14 +14,32 @@ EPISODES ?= 8
 export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_PROGRESS_BAR ?= on
 
-.PHONY: parity kaggle-rehearsal test-client run test lint type bench prove calibrate audit docs fuzz crash soak coverage mutants lock licences audit-deps locked build clean check-wheels fmt
+.PHONY: parity kaggle-rehearsal test-client test-python newest run test lint type bench prove calibrate audit docs fuzz crash soak coverage mutants lock licences audit-deps locked build clean check-wheels fmt
 
 run: $(READY)
 	$(BIN)/python build_kernel.py --set num_episodes=$(EPISODES) --set eval_frequency=2 \
 		--set checkpoint_frequency=2 --rehearse
 
+PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+TESTS ?= tests
 test: $(READY)-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) $(TESTS)
+
+# The suite on another installed interpreter, in an environment of its own, .venv-3.12. It has the newest packages that
+# pyproject.toml admits, or those of IMAGE where one is given, and the torch of requirements/torch.txt, or TORCH:
+# make test-python PYTHON=python3.12 IMAGE=kaggle-2026-09 TORCH=2.10.0. A CUDA build of torch takes gigabytes.
+VERSION = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+GIVEN_IMAGE = $(if $(filter command environment,$(firstword $(origin IMAGE))),$(IMAGE))
+OTHER = .venv-$(VERSION)$(addprefix -,$(GIVEN_IMAGE))
+TORCH ?=
+test-python:
+	$(PYTHON) -m venv "$(OTHER)"
+	"$(OTHER)/bin/python" -m pip install $(if $(TORCH),torch==$(TORCH),-r requirements/torch.txt)
+	"$(OTHER)/bin/python" .ci/dependencies.py bounds > "$(OTHER)/bounds.txt"
+	"$(OTHER)/bin/python" -m pip install --upgrade -r requirements/dev.txt \
+		-c $(if $(GIVEN_IMAGE),requirements/$(GIVEN_IMAGE).txt,"$(OTHER)/bounds.txt")
+	"$(OTHER)/bin/python" -m pip freeze
+	OMP_NUM_THREADS=1 "$(OTHER)/bin/python" $(PYTEST) $(TESTS)
 
 build: $(READY)
 	$(BIN)/python build_kernel.py
@@ -34,8 +53,7 @@ KAGGLE ?= 2.2.5
 test-client: $(READY)-dev
 	$(PIP) install --quiet "kaggle==$(KAGGLE)"
 	KAGGLE_CLIENT_PYTHON="$$(cd "$(BIN)" && pwd)/python" OMP_NUM_THREADS=1 \
-		$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/kaggle/test_client.py tests/kaggle/test_failures.py \
-		tests/kaggle/test_standin.py tests/kaggle/test_story.py tests/kaggle_standin; \
+		$(BIN)/python $(PYTEST) tests/kaggle/test_client.py tests/kaggle/test_failures.py tests/kaggle/test_standin.py tests/kaggle/test_story.py tests/kaggle_standin; \
 		status=$$?; $(PIP) install --quiet -r requirements/run.txt -c requirements/$(IMAGE).txt; exit $$status
 
 lint: $(READY)-dev
@@ -93,7 +111,7 @@ soak: $(READY)-dev
 
 # Line and branch coverage of the suite without the soak, whose memory the tracer changes; what is not covered is listed with its lines.
 coverage: $(READY)-trust
-	OMP_NUM_THREADS=1 $(BIN)/python -m coverage run -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
+	OMP_NUM_THREADS=1 $(BIN)/python -m coverage run $(PYTEST) \
 		--ignore tests/experiment/test_soak.py
 	$(BIN)/python -m coverage combine -q
 	$(BIN)/python -m coverage report
@@ -123,6 +141,11 @@ MODEL ?= outputs/agent_1_final.pt
 parity: $(READY)-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/live/test_export.py
 	$(BIN)/python -m benchmarks.export "$(MODEL)"
+
+# The newest packages that pyproject.toml admits, in place of the image's; only torch stays as it is.
+newest: $(READY)-dev
+	$(BIN)/python .ci/dependencies.py bounds > "$(VENV)/bounds.txt"
+	$(PIP) install --upgrade -r requirements/dev.txt -c "$(VENV)/bounds.txt"
 
 check-wheels:
 	$(PYTHON) .ci/check_wheels.py

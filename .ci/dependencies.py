@@ -2,6 +2,7 @@
 
 dependencies.py lock        write requirements/lock-IMAGE.txt for both Kaggle images (needs uv and an index)
 dependencies.py licences    write the table of docs/dependencies.md from the installed packages
+dependencies.py bounds      write pyproject.toml's dependencies to standard output, as a file of constraints
 dependencies.py audit       ask pip-audit's databases about every locked package; 2 if none answered
 """
 
@@ -13,6 +14,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,6 +63,13 @@ def lock() -> int:
 def locked(image: str) -> list[tuple[str, str]]:
     """Return name and version of every locked package."""
     return _PINNED.findall(lock_path(image).read_text(encoding="utf-8"))
+
+
+def bounds() -> int:
+    """Write what pyproject.toml admits of every package that the kernel imports, a line each."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    sys.stdout.write("".join(f"{line}\n" for line in project["dependencies"]))
+    return 0
 
 
 def licences() -> int:
@@ -129,7 +138,7 @@ def _judge(service: str, found: list[dict[str, object]], unknown: list[str]) -> 
 
 def main() -> int:
     """Run one command; return its exit status."""
-    commands = {"lock": lock, "licences": licences, "audit": lambda: audit(IMAGES[-1])}
+    commands = {"lock": lock, "licences": licences, "bounds": bounds, "audit": lambda: audit(IMAGES[-1])}
     if len(sys.argv) != 2 or sys.argv[1] not in commands:  # one command
         sys.stderr.write(__doc__ or "")
         return 2

@@ -42,7 +42,7 @@ def random_walk(seed: int) -> ProcessedData:
     rng = np.random.default_rng(seed)
     times = pd.date_range("2017-01-02", periods=2 * BARS, freq="h", tz="UTC", name="open_time_utc")
     local = pd.DatetimeIndex(times.tz_convert("America/New_York").tz_localize(None)) + pd.Timedelta(hours=7)
-    times = times[local.dayofweek < 5][:BARS].as_unit("ns")
+    times = times[local.day_of_week < 5][:BARS].as_unit("ns")
     inner = 1.1 * np.exp(np.cumsum(rng.normal(0, HOURLY_SD / np.sqrt(12), (BARS * 12)))).reshape(BARS, 12)
     close = inner[:, -1]
     opened = np.concatenate(([1.1], close[:-1]))

@@ -34,7 +34,7 @@ def make_bars(
     times = pd.date_range(start, periods=2 * n + 2000, freq=step)
     if weekends:
         local = times.tz_convert("America/New_York")
-        shifted = (local.tz_localize(None) + pd.Timedelta(hours=7)).dayofweek
+        shifted = (local.tz_localize(None) + pd.Timedelta(hours=7)).day_of_week
         times = times[shifted < 5]
     times = times[:n]
     rng = np.random.default_rng(seed)
@@ -96,11 +96,11 @@ def data():
 
 
 LONG = (
-    "test_kaggle_story",
+    "test_story",
     "test_rehearsal",
     "test_job_queue",
-    "test_kaggle_failures",
-    "test_train_sac_kaggle",
+    "test_failures",
+    "test_trainer",
     "test_doc_commands_run",
     "test_evaluate_notebook",
     "test_resume",

@@ -132,7 +132,7 @@ def simulate_sample(seed: int, days: int = DAYS) -> Sample:
 def simulate_bars(seed: int, days: int) -> BarsByInstrument:
     """Return ten independent driftless walks as five-minute mid prices, weekdays only."""
     times = pd.date_range("2018-01-01T00:00Z", periods=2 * days * _DAY_BARS, freq=f"{_BAR_S}s")
-    times = pd.DatetimeIndex(times[times.dayofweek < 5][: days * _DAY_BARS], name=INDEX_NAME)
+    times = pd.DatetimeIndex(times[times.day_of_week < 5][: days * _DAY_BARS], name=INDEX_NAME)
     rng = np.random.default_rng([7, seed])
     return {name: _walk(rng, times) for name in INSTRUMENTS}
 

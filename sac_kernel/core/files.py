@@ -16,6 +16,7 @@ import pickle
 import pickletools
 import re
 import uuid
+import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -187,14 +188,15 @@ def read_pt(path: str | Path) -> dict[str, Any]:
         msg = f"{path}: a saved agent or state is required, found no file; check the path, or fetch it"
         raise CheckpointError(msg)
     try:
-        _check_archive(path)
-        shapes = torch.load(path, map_location="meta", weights_only=True)
-        _check_plain(shapes, path.stat().st_size)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    # What zip, pickle and torch say of bytes that they did not expect, memory, recursion and warnings included
+        with warnings.catch_warnings():  # what torch or NumPy deprecate in themselves is no fault of the file
+            warnings.simplefilter("ignore", DeprecationWarning)
+            _check_archive(path)
+            shapes = torch.load(path, map_location="meta", weights_only=True)
+            _check_plain(shapes, path.stat().st_size)
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    # What zip, pickle and torch say of bytes that they did not expect, memory and recursion included
     except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, LookupError,
-            OSError, TypeError, AttributeError, OverflowError, MemoryError, AssertionError,
-            DeprecationWarning) as err:  # fmt: skip
+            OSError, TypeError, AttributeError, OverflowError, MemoryError, AssertionError) as err:  # fmt: skip
         reason = (str(err).splitlines() or [type(err).__name__])[0]
         msg = f"{path}: a file of tensors and plain values is required, found: {reason[:200]}; fetch it again"
         raise CheckpointError(msg) from err

@@ -40,8 +40,8 @@ def add_wheels() -> dict[str, str]:
 
 def versions() -> dict[str, str]:
     """Return Python, platform and package versions of this process, for headers and checkpoints."""
-    names = ("torch", "numpy", "pandas", "h5py", "gymnasium", "numba", "matplotlib")
-    found = {name: importlib.metadata.version(name) for name in names}
+    names = ("numpy", "pandas", "h5py", "gymnasium", "numba", "matplotlib")
+    found = {"torch": _torch_version(), **{name: importlib.metadata.version(name) for name in names}}
     return {"python": platform.python_version(), "machine": platform.machine(), **found}
 
 
@@ -55,6 +55,15 @@ def code_hash() -> str:
     folder = Path(__file__).resolve().parents[1]
     contents = {name: (folder / name).read_bytes().replace(b"\r\n", b"\n") for name in inlined_files()}
     return files.content_hash({name: files.sha256(content) for name, content in contents.items()})
+
+
+def _torch_version() -> str:
+    """Return torch's version with its build (2.13.0+cpu) where torch is loaded, else the installed package's.
+
+    The metadata of torch's wheels on PyPI lacks the build; torch is not loaded only to ask it.
+    """
+    loaded = sys.modules.get("torch")
+    return str(loaded.__version__) if loaded else importlib.metadata.version("torch")
 
 
 def _unpack_wheel(path: Path, digest: str) -> str:

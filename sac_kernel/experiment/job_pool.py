@@ -442,7 +442,7 @@ def _import_ray() -> Any:  # noqa: ANN401  # an optional package
     try:
         return importlib.import_module("ray")
     except ImportError as err:
-        msg = "job_pool: ray is required for an address, found none; pip install -r requirements/ray.txt"
+        msg = f"job_pool: ray is required for an address, found: {err}; pip install -r requirements/ray.txt"
         raise ConfigError(msg) from err
 
 

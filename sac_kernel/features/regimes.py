@@ -141,7 +141,7 @@ def _hmmlearn() -> Any:  # noqa: ANN401
         from hmmlearn import hmm
     except ImportError as err:
         msg = (
-            "hmm_detector.fit: the package hmmlearn is required to fit regimes, found none; `pip install "
+            f"hmm_detector.fit: the package hmmlearn is required to fit regimes, found: {err}; `pip install "
             "hmmlearn` at home; on Kaggle add its wheel to the code dataset, or train an agent without regimes"
         )
         raise InputNotFoundError(msg) from err

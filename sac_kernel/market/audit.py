@@ -118,7 +118,7 @@ def audit(subject: Subject, bars: pd.DataFrame | None = None) -> AuditReport:
 def audit_bars(n: int = 400, seed: int = 0) -> pd.DataFrame:
     """Return n hours of a random walk with wide bars, so that a nudged price stays between high and low."""
     times = pd.date_range("2018-01-01T00:00Z", periods=2 * n, freq="h")
-    times = times[times.dayofweek < 5][:n]
+    times = times[times.day_of_week < 5][:n]
     rng = np.random.default_rng(seed)
     close = 1.1 * np.exp(np.cumsum(rng.normal(0.0, 1e-3, n)))
     opened = np.concatenate(([1.1], close[:-1])) * np.exp(rng.normal(0.0, 1e-4, n))

@@ -132,6 +132,8 @@ def _panel() -> Any:  # noqa: ANN401  # a module
     try:
         return importlib.import_module("sac_kernel.prices.ingest.panel")
     except ModuleNotFoundError as err:
+        if not str(err.name).startswith("sac_kernel."):  # a package that is absent here says so itself
+            raise
         msg = (
             f"DataPipeline: this notebook has no readers of foreign files; it reads {paths.DATA_FILE} only. "
             "Build that file at home with `python build_kernel.py --data PATH`"

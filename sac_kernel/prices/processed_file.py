@@ -517,7 +517,7 @@ def _week_opens(bars: pd.DataFrame) -> pd.DatetimeIndex:
     """Return the first open of each week, where it is a Sunday's."""
     index = pd.DatetimeIndex(bars.index)
     first = index[bar_table.follows_gap(bars, 86_400)]
-    return first[first.dayofweek == 6]
+    return first[first.day_of_week == 6]
 
 
 def _from_fixed_est(splits: dict[str, BarsByInstrument], path: Path) -> dict[str, BarsByInstrument]:

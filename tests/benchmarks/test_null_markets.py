@@ -13,7 +13,7 @@ def test_the_market_is_a_driftless_random_walk_in_three_splits():
     assert change.std() == pytest.approx(null_markets.HOURLY_SD, rel=0.1)  # two holes between the splits
     assert abs(change.mean()) < 4 * change.std() / np.sqrt(change.size)
     assert abs(np.corrcoef(change[1:], change[:-1])[0, 1]) < 4 / np.sqrt(change.size)
-    assert data.test["EURUSD"].index[-1].dayofweek < 5 or data.test["EURUSD"].index[-1].hour >= 21
+    assert data.test["EURUSD"].index[-1].day_of_week < 5 or data.test["EURUSD"].index[-1].hour >= 21
 
 
 def test_a_trained_agent_is_judged_with_its_trials_known(monkeypatch):

@@ -275,7 +275,7 @@ def test_local_time_is_the_zones_over_three_years(zone):
     minute, weekday = indicators.clock_of(seconds, clocks.utc_offsets(seconds, zone), 0)
     local = times.tz_convert(zone)
     assert np.array_equal(minute, local.hour * 60 + local.minute)
-    assert np.array_equal(weekday, local.dayofweek)
+    assert np.array_equal(weekday, local.day_of_week)
 
 
 # -- causality of all of them

@@ -969,7 +969,7 @@ def still_market(start, hours, minutes=60, **config):
     """Bars of price 1.0 (mid) over the FX week; equity then moves by costs and swap alone."""
     times = pd.date_range(start, periods=hours * 60 // minutes, freq=f"{minutes}min", tz="UTC")
     local = times.tz_convert("America/New_York").tz_localize(None) + pd.Timedelta(hours=7)
-    times = times[local.dayofweek < 5]
+    times = times[local.day_of_week < 5]
     bars = pd.DataFrame(1.0, index=times, columns=["open", "high", "low", "close"])
     bars = Bars(bars, side="mid", seconds=minutes * 60)
     features = pd.DataFrame({"zero": np.zeros(len(bars), np.float32)}, index=times)

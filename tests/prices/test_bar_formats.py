@@ -1,13 +1,14 @@
 """Bars are read as they are or refused with the place, what was required and what was found."""
 
 import importlib.metadata
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from sac_kernel.core.errors import DataError, InputNotFoundError
-from sac_kernel.prices.ingest import formats
+from sac_kernel.prices.ingest import formats, text
 from tests.conftest import make_bars
 from tests.support import says
 
@@ -126,9 +127,6 @@ def test_bad_bars_are_refused_with_file_requirement_and_finding(write, content, 
         formats.read_bars(write(content), "bid")
 
 
-@pytest.mark.filterwarnings(
-    "ignore:In a future version of pandas, parsing datetimes with mixed:FutureWarning"
-)
 def test_bars_under_several_offsets_are_refused(write):
     content = GOOD.replace("T00:00:00Z", "T01:00:00+01:00").replace("Z", "+02:00")
     with pytest.raises(DataError, match=says("bars.csv")):
@@ -211,7 +209,44 @@ def test_the_sample_reads_day_before_month():
 
 def test_the_sample_holds_no_saturday_noon():
     index = formats.read_sample().bars.index
-    assert not ((index.dayofweek == 5) & (index.hour == 12)).any()
+    assert not ((index.day_of_week == 5) & (index.hour == 12)).any()
+
+
+def test_numbers_are_read_as_python_reads_them():
+    # Any finite double, and prices, with all the digits that they need; an inexact parser gets a quarter wrong.
+    rng = np.random.default_rng(16)
+    values = np.concatenate([rng.integers(0, 2**63, 40_000).view(np.float64), rng.uniform(0.5, 200, 40_000)])
+    written = [repr(value) for value in values[np.isfinite(values)].tolist()]
+    written = written[: len(written) // 4 * 4]
+    rows = (",".join(["2017-01-02", *written[i : i + 4]]) for i in range(0, len(written), 4))
+    raw = text.read_text((HEADER + "\n".join(rows)).encode(), "bars.csv", "bars.csv")
+    expected = np.array([float(number) for number in written]).reshape(-1, 4)
+    assert raw.sides[""].tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("category", [DeprecationWarning, FutureWarning, PendingDeprecationWarning])
+def test_a_deprecation_in_a_library_is_no_fault_of_the_file(write, monkeypatch, category):
+    def read_csv(*args, **kwargs):
+        warnings.warn("an option of a library is deprecated", category, stacklevel=2)
+        return original(*args, **kwargs)
+
+    original = pd.read_csv
+    monkeypatch.setattr(pd, "read_csv", read_csv)
+    with pytest.warns(category):
+        assert len(formats.read_bars(write(GOOD), "bid").bars) == 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(category):
+            formats.read_sample()
+
+
+def test_a_damaged_sample_is_named_and_is_no_missing_package(write, monkeypatch):
+    path = write(GOOD.replace("1.", "x."))
+    monkeypatch.setattr(formats, "_sample_path", lambda: path)
+    with pytest.raises(DataError) as refused:
+        formats.read_sample()
+    assert not isinstance(refused.value, InputNotFoundError)
+    assert str(path) in str(refused.value)
 
 
 def test_a_missing_sample_package_says_how_to_get_it(monkeypatch):

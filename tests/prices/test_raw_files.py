@@ -215,7 +215,7 @@ def test_weeks_open_at_17_new_york(raw, name, clock):
     index = read_bars(raw / name, None, clock).bars.index
     opens = index[1:][np.diff(index) > np.timedelta64(40, "h")].tz_convert("America/New_York")
     assert len(opens) >= 3
-    assert ((opens.dayofweek == 6) & (opens.hour == 17)).mean() > 0.9
+    assert ((opens.day_of_week == 6) & (opens.hour == 17)).mean() > 0.9
 
 
 # -- the real panel

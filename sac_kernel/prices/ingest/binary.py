@@ -130,7 +130,10 @@ def read_parquet(content: bytes, where: str) -> Raw:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as err:
-        msg = f"{where}: the package pyarrow is required to read Parquet; run `pip install pyarrow`, or give a CSV"
+        msg = (
+            f"{where}: the package pyarrow is required to read Parquet, found: {err}; run `pip install pyarrow`, "
+            "or give a CSV"
+        )
         raise DataError(msg) from err
     try:
         file = pq.ParquetFile(io.BytesIO(content))

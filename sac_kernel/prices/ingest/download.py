@@ -90,7 +90,7 @@ def fetch(download: Download, instrument: str) -> bar_table.BarTable | None:
         from rich.progress import Progress
     except ImportError as err:
         msg = (
-            "data_download: the package tradedesk-marketdata is required to download bars, found none; run "
+            f"data_download: the package tradedesk-marketdata is required to download bars, found: {err}; run "
             f"`pip install {EXTRA}`, or give your own bars with --data"
         )
         raise InputNotFoundError(msg) from err

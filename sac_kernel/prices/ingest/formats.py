@@ -77,16 +77,7 @@ def read_sample(price_side: str | None = None, clock: str | None = None, instrum
                 "not fit it; leave the option out, or give your own bars with --data PATH"
             )
             raise DataError(msg)
-    try:
-        files = importlib.metadata.files(_SAMPLE_PACKAGE) or []
-        (entry,) = (f for f in files if f.name == _SAMPLE_FILE)
-        table = read_bars(Path(str(entry.locate())), clock="UTC")
-    except (importlib.metadata.PackageNotFoundError, ValueError, OSError) as err:
-        msg = (
-            f"bar_formats.read_sample: {_SAMPLE_FILE} of the package {_SAMPLE_PACKAGE} is required, found: "
-            f"{err}; run `pip install gym-anytrading`, or give your own bars with --data"
-        )
-        raise InputNotFoundError(msg) from err
+    table = read_bars(_sample_path(), clock="UTC")
     return BarTable(Bars(table.bars, instrument="EURUSD"), f"sample of {_SAMPLE_PACKAGE}", "UTC")
 
 
@@ -193,6 +184,25 @@ def find_files(folder: Path) -> dict[str, list[Path]]:
         msg = f"{folder}: files of bars ({', '.join(SUFFIXES)}) are required, found none"
         raise DataError(msg)
     return dict(sorted(found.items()))
+
+
+def _sample_path() -> Path:
+    """Return where the sample lies; what is wrong inside it is for `read_bars` to say."""
+    try:
+        listed = importlib.metadata.files(_SAMPLE_PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        listed, found = [], "no such package"
+    else:
+        found = "a package without that file"
+    paths = (Path(str(entry.locate())) for entry in listed if entry.name == _SAMPLE_FILE)
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        msg = (
+            f"formats.read_sample: {_SAMPLE_FILE} of the package {_SAMPLE_PACKAGE} is required, found: {found}; "
+            "run `pip install gym-anytrading`, or give your own bars with --data"
+        )
+        raise InputNotFoundError(msg)
+    return path
 
 
 def _read_raw(path: Path, where: str, content: bytes | None) -> Raw:
