@@ -39,7 +39,7 @@ def planted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("planted")
     bars = make_bars(9000)
     rise = np.exp(np.maximum(np.arange(9000) - 7200, 0) * 0.003 / 24)
-    risen = bars.mul(rise, axis=0)
+    risen = bars * rise[:, None]
     data = split_table(BarTable(risen, "planted", "UTC"), DataConfig())
     write_processed(data, folder / "data.h5")
     models = {
