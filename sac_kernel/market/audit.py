@@ -323,7 +323,9 @@ def _edited(bars: pd.DataFrame, after: int) -> pd.DataFrame:
     """Multiply every bar after bar `after` by a random factor of its own."""
     factor = np.exp(np.random.default_rng(after + 1).normal(0.0, 0.02, len(bars)))
     factor[: after + 1] = 1.0
-    return bars.mul(factor, axis=0)
+    edited = bars.copy()
+    edited.loc[:, :] = bars.to_numpy() * factor[:, None]
+    return edited
 
 
 def _nudged(bars: pd.DataFrame, bar: int, name: str) -> pd.DataFrame:

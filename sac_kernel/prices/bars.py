@@ -37,8 +37,8 @@ _SATURDAY_NOON_S = 216_000  # 1970-01-03 12:00 UTC
 class Bars(pd.DataFrame):
     """Bars of one instrument: a DataFrame that says what its prices are.
 
-    Slices, copies and arithmetic keep the three attributes. What pandas puts together from several tables
-    (`pd.concat`, `resample`) has none of them: join stretches with `concat_bars`, or say what the result is.
+    Slices and copies keep the three attributes. What pandas makes anew (`pd.concat`, `resample`,
+    arithmetic with arrays) may have none of them and counts as bars that do not say it: join stretches with `concat_bars`.
 
     Parameters
     ----------

@@ -151,6 +151,11 @@ def test_a_build_in_another_folder_at_another_time_is_byte_identical(built, csv,
         (["--data", "broken.h5"], ("broken.h5",)),
         (["--data", "dear.csv"], ("price side",)),
         (["--name", "My_Trading"], ("--name",)),
+        # the local file holds hourly EURUSD bids and states all of it
+        (["--instrument", "GBPUSD"], ("EURUSD", "--instrument")),
+        (["--price-side", "ask"], ("--price-side ask",)),
+        (["--clock", "mt-eet"], ("--clock mt-eet",)),
+        (["--bar-minutes", "240"], ("--bar-minutes",)),
     ],
 )
 def test_bad_input_exits_2_and_leaves_the_last_build_and_data_untouched(
@@ -173,6 +178,21 @@ def test_a_clone_of_its_own_takes_the_local_file_without_flags(tmp_path, monkeyp
     assert build_here(folder, monkeypatch) == 0
     staged = read_processed(folder / "build" / "datasets" / "data" / "processed_data.h5")
     assert staged.content_hash == data.content_hash
+
+
+def test_the_traded_instrument_of_the_local_file_can_be_changed_and_stays(tmp_path, monkeypatch, capsys):
+    folder = copy_of_the_repository(tmp_path / "repo")
+    bars = tmp_path / "bars"
+    bars.mkdir()
+    for seed, name in enumerate(("EURUSD", "GBPUSD")):
+        make_bars(1600, seed).rename_axis("time").to_csv(bars / f"{name}.csv")
+    assert build_here(folder, monkeypatch, "--data", bars, "--price-side", "bid") == 0
+    assert "EURUSD is traded beside GBPUSD" in capsys.readouterr().out
+    for flags in (["--instrument", "GBPUSD"], []):
+        assert build_here(folder, monkeypatch, *flags) == 0
+        assert "GBPUSD is traded beside EURUSD" in capsys.readouterr().out
+        for place in ("data/processed", "build/datasets/data"):
+            assert read_processed(folder / place / "processed_data.h5").traded == "GBPUSD"
 
 
 def test_another_name_changes_every_dataset_slug(built, tmp_path, monkeypatch):

@@ -14,8 +14,8 @@ from sac_kernel.core import files, paths
 from sac_kernel.core.errors import CheckpointError, DataError, InputNotFoundError
 from sac_kernel.live import promotion, retrain
 from sac_kernel.live.model_store import CURRENT, HISTORY, ModelStore, resolve
-from sac_kernel.market.account import TradingEnvConfig
-from sac_kernel.prices.bars import BarTable
+from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.prices.bars import Bars, BarTable
 from sac_kernel.prices.pipeline import DataConfig, split_table
 from sac_kernel.prices.processed_file import read_processed, write_processed
 from tests.conftest import make_bars, make_data
@@ -40,7 +40,7 @@ def planted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("planted")
     bars = make_bars(9000)
     rise = np.exp(np.maximum(np.arange(9000) - 7200, 0) * 0.003 / 24)
-    risen = bars.mul(rise, axis=0)
+    risen = Bars(bars.mul(rise, axis=0), side="bid", seconds=3600, instrument="EURUSD")
     data = split_table(BarTable(risen, "planted", "UTC"), DataConfig())
     write_processed(data, folder / "data.h5")
     models = {

@@ -3,7 +3,6 @@
 import copy
 import pickle
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -39,7 +38,6 @@ def said(bars):
         copy.deepcopy,
         lambda b: pickle.loads(pickle.dumps(b)),
         lambda b: b * 1.1,
-        lambda b: b.mul(np.ones(len(b)), axis=0),
         lambda b: b.assign(close=1.1),
         lambda b: b.set_axis(b.index + pd.Timedelta("1h")),
         lambda b: b.shift(freq="1h"),
@@ -48,7 +46,7 @@ def said(bars):
         lambda b: b.rename_axis("time"),
         Bars,
     ],
-    ids=["mask", "slice", "rows", "getitem", "loc", "copy", "deepcopy", "pickle", "times", "mul", "assign",
+    ids=["mask", "slice", "rows", "getitem", "loc", "copy", "deepcopy", "pickle", "times", "assign",
          "set_axis", "shift", "drop", "sort", "rename", "again"],
 )  # fmt: skip
 def test_what_is_made_of_bars_says_the_same(asks, change):

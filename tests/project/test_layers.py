@@ -198,6 +198,16 @@ def test_a_module_begins_with_what_it_is():
     assert not [name_of(path) for path, tree in TREES.items() if not ast.get_docstring(tree)]
 
 
+def test_attributes_of_a_table_are_declared_not_hidden_in_attrs():
+    users = {
+        name_of(path)
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr == "attrs"
+    }
+    assert users == {"prices.hdf5", "prices.processed_file"}  # those of HDF5
+
+
 def test_the_package_prints_nothing():
     calls = [
         f"{name_of(path)}:{node.lineno}"
