@@ -38,11 +38,13 @@ def run(words):
 
 def grow(bars, line, journal):
     """Be the market, then the user who has seen enough."""
-    wait_for(lambda: Path(journal).is_file())
-    with Path(bars).open("a") as stream:
-        stream.write(line)
-    wait_for(lambda: Path(journal).read_bytes().count(b"\n") >= 2)
-    _thread.interrupt_main()
+    try:
+        wait_for(lambda: Path(journal).is_file())
+        with Path(bars).open("a") as stream:
+            stream.write(line)
+        wait_for(lambda: Path(journal).read_bytes().count(b"\n") >= 2)
+    finally:
+        _thread.interrupt_main()  # a command that writes no journal must end, too
 
 
 def wait_for(seen):

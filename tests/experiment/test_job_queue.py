@@ -19,34 +19,13 @@ from sac_kernel.experiment import checkpoint, job_outputs, job_queue
 from sac_kernel.experiment import trainer as train_sac_kaggle
 from sac_kernel.experiment.job_queue import describe_queue, run_jobs
 from sac_kernel.experiment.run_config import RunConfig
-from sac_kernel.prices.processed_file import write_processed
-from tests.conftest import make_data
+from tests.small_runs import TINY
 from tests.support import says, told
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("blank_figures")
 
-TINY = {
-    "num_episodes": 2,
-    "eval_frequency": 1,
-    "checkpoint_frequency": 1,
-    "num_envs": 6,
-    "device": "cpu",
-    "sac_hidden_dims": (16, 16),
-    "sac_batch_size": 32,
-    "sac_warmup_steps": 60,
-    "sac_buffer_capacity": 2000,
-    "env_episode_length": 60,
-    "env_horizon": 50,
-}
 TWO_DEVICES = ("cpu", "cpu")  # two places on one processor: two processes
-
-
-@pytest.fixture(scope="module")
-def h5(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "processed_data.h5"
-    write_processed(make_data(1600), path)
-    return path
 
 
 def config_of(h5, folder, **changes):

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-from sac_kernel.agent.config import SACConfig
 from sac_kernel.agent.sac import SACAgent
 from sac_kernel.core import files
 from sac_kernel.core.clock import Deadline
@@ -27,46 +26,23 @@ from sac_kernel.prices.bars import BarTable
 from sac_kernel.prices.pipeline import DataConfig, split_table
 from sac_kernel.prices.processed_file import write_processed
 from tests.conftest import figures_left_blank, make_bars, make_data
+from tests.small_runs import BASELINES, SAC, TINY, small_trainer
 from tests.support import says, told
 
 ROOT = Path(__file__).resolve().parents[2]
 TIERS = ("raw", "base", "retail")
-POLICIES = [
-    "agent 1 (final)",
-    "agent 1 (best)",
-    "flat",
-    "buy and hold",
-    "sell and hold",
-    "momentum, 5 days",
-    "moving averages, 1 and 5 days",
-    "reversal, 1 day",
-    "session means",
-    "ridge + band",
-    "logistic + band",
-    "perfect foresight (bound)",
-    "random, same turnover",
-]
-
-
-@pytest.fixture(scope="module")
-def h5(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "processed_data.h5"
-    write_processed(make_data(1600), path)
-    return path
+POLICIES = ["agent 1 (final)", "agent 1 (best)", *BASELINES, "random, same turnover"]
 
 
 def make_trainer(h5, folder, **changes):
-    sac = {"hidden_dims": (16, 16), "batch_size": 32, "warmup_steps": 60, "buffer_capacity": 2000}
-    settings = {
+    ours = {
         "num_episodes": 5,
         "eval_frequency": 2,
         "checkpoint_frequency": 2,
-        "device": "cpu",
-        "num_envs": 6,
-        "sac_config": SACConfig(**sac, utd_ratio=0.25),
+        "sac_config": dataclasses.replace(SAC, buffer_capacity=2000),
         "env_config": TradingEnvConfig(episode_lengths=(60,), horizon=100),
     }
-    return KaggleTrainer(h5, folder, **{**settings, **changes})
+    return small_trainer(h5, folder, **{**ours, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -270,25 +246,13 @@ def test_a_fresh_process_gives_the_same_figures_to_the_last_digit(h5, run):
 
 # -- several jobs --------------------------------------------------------------------------------
 
-TINY = {
-    "num_episodes": 2,
-    "eval_frequency": 1,
-    "checkpoint_frequency": 1,
-    "num_envs": 6,
-    "device": "cpu",
-    "sac_hidden_dims": (16, 16),
-    "sac_batch_size": 32,
-    "sac_warmup_steps": 60,
-    "sac_buffer_capacity": 2000,
-    "env_episode_length": 60,
-    "env_horizon": 100,
-}
+HUNDRED = {**TINY, "env_horizon": 100}
 
 
 @pytest.fixture(scope="module")
 def two_seeds(h5, tmp_path_factory):
     top = tmp_path_factory.mktemp("two")
-    config = RunConfig(h5_path=str(h5), output_dir=str(top), seeds=(7, 3), **TINY)
+    config = RunConfig(h5_path=str(h5), output_dir=str(top), seeds=(7, 3), **HUNDRED)
     with figures_left_blank():
         return top, config, run_jobs(config)
 
@@ -321,7 +285,7 @@ def test_several_jobs_share_one_report_summary_manifest_and_archive(two_seeds):
 def test_a_job_among_several_is_bit_equal_to_the_same_job_alone(two_seeds, h5, tmp_path):
     top, _, _ = two_seeds
     with figures_left_blank():
-        run_jobs(RunConfig(h5_path=str(h5), output_dir=str(tmp_path), seeds=(3,), **TINY))
+        run_jobs(RunConfig(h5_path=str(h5), output_dir=str(tmp_path), seeds=(3,), **HUNDRED))
     alone = tmp_path / "agent_1_final.pt"
     assert alone.read_bytes() == (top / "runs" / "agent_1_seed_3" / alone.name).read_bytes()
 

@@ -330,7 +330,7 @@ asked_again(
     ("Expecting value", "try 1 of 5"),
     Status(200, HTML, html=True),
 )
-asked_again("polling_silence", "silence", ("2 s", "try 1 of 5"), Silence(60.0), timeout_s=2.0)
+asked_again("polling_silence", "silence", ("6 s", "try 1 of 5"), Silence(60.0), timeout_s=6.0)
 asked_again(
     "polling_unknown_status",
     "a status that the client does not know",
@@ -386,11 +386,11 @@ def upload_resumed(s: Scene) -> None:
 @row(
     "Publishing",
     "silence during an upload",
-    ("3 s", "try 1 of 3"),
+    ("6 s", "try 1 of 3"),
     "stopped and sent again, goes on",
 )
 def upload_silence(s: Scene) -> None:
-    s.client = s.new_client(s.env, timeout_s=3.0)
+    s.client = s.new_client(s.env, timeout_s=6.0)
     s.kaggle.fault("blob", Silence(60.0))
     assert s.publish() == 1
 

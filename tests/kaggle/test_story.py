@@ -77,63 +77,6 @@ def uploads(kaggle):
     return len(kaggle.calls("StartBlobUpload"))
 
 
-@pytest.mark.slow
-@pytest.mark.notebook
-def test_a_run_over_several_sessions_ends_with_the_agent_of_an_uncut_run(checkout, tmp_path):
-    """A session is as long as this machine needs to start and to train a third as long again.
-
-    4,000 episodes cannot be trained in two of them. After two the goal is lowered to what is near, so that the
-    test ends.
-    """
-    with KaggleStandin(tmp_path / "platform", dataset_delay_s=0.5, session_limit_s=900.0) as kaggle:
-        env = {**kaggle_env(kaggle, tmp_path / "home"), "OMP_NUM_THREADS": "1"}
-        for seconds in (20, 40, 80, 160, 320):
-            budget = settings(time_budget_h=seconds / 3600)
-            done = build_kernel(checkout, env, *budget, "--push", "--follow", "--fresh")
-            assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-            first = files.verify_manifest(checkout / "outputs")
-            assert first["status"] == "cut"
-            if files.read_json(checkout / "outputs" / "summary.json")["run"]["train_s"] > seconds / 4:
-                break
-        assert first["env_steps"] > 0
-
-        # Changing nothing publishes nothing but the state; the parameters of the last run stay.
-        before = uploads(kaggle)
-        done = build_kernel(checkout, env, "--resume", "--follow")
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        assert told(done.stdout, "resuming", f"step {first['env_steps']:,}")
-        # The code is unchanged, too: each of the starts above took the ledger of the one before along with it.
-        unchanged = [line for line in done.stdout.splitlines() if line.startswith("unchanged")]
-        assert [told(unchanged[0], "tester/sac-trading-data", 1), "sac-trading-code" in unchanged[1]] == [
-            True
-        ] * 2
-        assert uploads(kaggle) - before == 4  # one state, its index, the ledger of trials, the fingerprint
-        second = files.verify_manifest(checkout / "outputs")
-        assert second["status"] == "cut"
-        assert second["env_steps"] > first["env_steps"]
-
-        episodes = second["episodes"] + 2
-        goal = ["--set", f"num_episodes={episodes}", "--set", "time_budget_h=1.0"]
-        goal += ["--set", "checkpoint_frequency=200"]
-        done = build_kernel(checkout, env, "--until-done", *goal)
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        manifest = files.verify_manifest(checkout / "outputs")
-        assert (manifest["status"], manifest["episodes"]) == ("complete", episodes)
-        assert (manifest["env_steps"], manifest["updates"]) == (episodes * 600, episodes * 150)
-        assert not kaggle.foreign_requests
-    evaluated = {k for k in range(1, episodes + 1) if k % 10 == 0} | {episodes}
-    for ledger in (checkout / "data" / "trials.csv", checkout / "outputs" / "trials.csv"):
-        assert {trial.checkpoint for trial in trials.read(ledger)} == evaluated
-        assert len(trials.read(ledger)) == len(evaluated)
-
-    uncut = tmp_path / "uncut"
-    command = [sys.executable, "-c", UNCUT, json.dumps({**SETTINGS, "num_episodes": episodes})]
-    paths = [str(checkout / "data/processed/processed_data.h5"), str(uncut)]
-    subprocess.run([*command, *paths], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
-    for name in ("agent_1_final.pt", "agent_1_best.pt", "logs/training_stats.json"):
-        assert (checkout / "outputs" / name).read_bytes() == (uncut / name).read_bytes(), name
-
-
 SHORT = {"num_episodes": 1, "eval_frequency": 1, "checkpoint_frequency": 1, "time_budget_h": 1.0}
 
 
@@ -246,3 +189,60 @@ def test_the_probe_answers_what_it_is_asked(checkout, tmp_path, scheme):
     assert answers["run_type"] == "Batch"
     assert answers["files_written"] == 310
     assert f"numpy=={answers['version_numpy']}" in (folder / "probe_freeze.txt").read_text().splitlines()
+
+
+@pytest.mark.slow
+@pytest.mark.notebook
+def test_a_run_over_several_sessions_ends_with_the_agent_of_an_uncut_run(checkout, tmp_path):
+    """A session is as long as this machine needs to start and to train a third as long again.
+
+    4,000 episodes cannot be trained in two of them. After two the goal is lowered to what is near, so that the
+    test ends.
+    """
+    with KaggleStandin(tmp_path / "platform", dataset_delay_s=0.5, session_limit_s=900.0) as kaggle:
+        env = {**kaggle_env(kaggle, tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+        for seconds in (20, 40, 80, 160, 320):
+            budget = settings(time_budget_h=seconds / 3600)
+            done = build_kernel(checkout, env, *budget, "--push", "--follow", "--fresh")
+            assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+            first = files.verify_manifest(checkout / "outputs")
+            assert first["status"] == "cut"
+            if files.read_json(checkout / "outputs" / "summary.json")["run"]["train_s"] > seconds / 4:
+                break
+        assert first["env_steps"] > 0
+
+        # Changing nothing publishes nothing but the state; the parameters of the last run stay.
+        before = uploads(kaggle)
+        done = build_kernel(checkout, env, "--resume", "--follow")
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        assert told(done.stdout, "resuming", f"step {first['env_steps']:,}")
+        # The code is unchanged, too: each of the starts above took the ledger of the one before along with it.
+        unchanged = [line for line in done.stdout.splitlines() if line.startswith("unchanged")]
+        assert [told(unchanged[0], "tester/sac-trading-data", 1), "sac-trading-code" in unchanged[1]] == [
+            True
+        ] * 2
+        assert uploads(kaggle) - before == 4  # one state, its index, the ledger of trials, the fingerprint
+        second = files.verify_manifest(checkout / "outputs")
+        assert second["status"] == "cut"
+        assert second["env_steps"] > first["env_steps"]
+
+        episodes = second["episodes"] + 2
+        goal = ["--set", f"num_episodes={episodes}", "--set", "time_budget_h=1.0"]
+        goal += ["--set", "checkpoint_frequency=200"]
+        done = build_kernel(checkout, env, "--until-done", *goal)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        manifest = files.verify_manifest(checkout / "outputs")
+        assert (manifest["status"], manifest["episodes"]) == ("complete", episodes)
+        assert (manifest["env_steps"], manifest["updates"]) == (episodes * 600, episodes * 150)
+        assert not kaggle.foreign_requests
+    evaluated = {k for k in range(1, episodes + 1) if k % 10 == 0} | {episodes}
+    for ledger in (checkout / "data" / "trials.csv", checkout / "outputs" / "trials.csv"):
+        assert {trial.checkpoint for trial in trials.read(ledger)} == evaluated
+        assert len(trials.read(ledger)) == len(evaluated)
+
+    uncut = tmp_path / "uncut"
+    command = [sys.executable, "-c", UNCUT, json.dumps({**SETTINGS, "num_episodes": episodes})]
+    paths = [str(checkout / "data/processed/processed_data.h5"), str(uncut)]
+    subprocess.run([*command, *paths], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
+    for name in ("agent_1_final.pt", "agent_1_best.pt", "logs/training_stats.json"):
+        assert (checkout / "outputs" / name).read_bytes() == (uncut / name).read_bytes(), name
