@@ -98,7 +98,7 @@ def test_daily_rules_change_at_most_once_in_24_bars(market):
 def test_session_means_find_the_planted_hours():
     # Prices rise by 20 bps in the bar that opens at 9 New York and fall by 20 in that of 14; noise is 1 bp.
     train = market_of(3000, sigma=1e-4)
-    hour = baselines.market_costs.new_york_minute(train.open_time) // 60
+    hour = baselines.costs.new_york_minute(train.open_time) // 60
     push = np.select([hour == 9, hour == 14], [20e-4, -20e-4], 0.0)
     train = replace_closes(train, train.bars[:, Bar.CLOSE] * np.exp(np.cumsum(push)))
     found = baselines.session_means(train, train)
