@@ -802,7 +802,7 @@ def test_mid_return_is_the_move_of_mid_to_the_next_close(bars_of, features):
 def test_no_return_reaches_over_a_hole_but_over_a_weekend_it_does(bars_of, features):
     bars = bars_of["val"]
     weekend = int(np.argmax(np.diff(bars.index) > np.timedelta64(24, "h")))
-    late = bars.index + pd.Timedelta(days=5) * (np.arange(len(bars)) > weekend + 20)
+    late = bars.index + pd.Timedelta(days=5) * (np.arange(len(bars)) > weekend + 20).astype(int)
     moved, seen = bars.set_axis(late), features["val"].set_axis(late)
     market = prepare_market(moved, seen, CONFIG, close_at_end=False)
     assert np.flatnonzero(np.isnan(market.mid_return)).tolist() == [weekend + 20, len(bars) - 1]
