@@ -230,9 +230,10 @@ class KaggleTrainer:
     def _load_data(self) -> None:
         path = Path(self.config.h5_path) if self.config.h5_path else paths.find_input(paths.DATA_FILE)
         self.data: ProcessedData = read_processed(path, self.env_config.price_side)
-        if self.config.expect_data_hash not in ("", self.data.content_hash):
+        expected = self.config.expect_data_hash
+        if expected not in ("", self.data.content_hash):
             msg = (
-                f"{path}: the bars published with this notebook (hash {self.config.expect_data_hash[:12]}) are required, "
+                f"{path}: the bars published with this notebook (hash {expected[:12]}) are required, "
                 f"found {self.data.content_hash[:12]}: an older version is mounted; push again once it is ready"
             )
             raise DataError(msg)
