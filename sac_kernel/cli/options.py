@@ -58,7 +58,8 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
         default = action.default
-        if default not in (None, False, "", [], argparse.SUPPRESS) and "default:" not in text:
+        silent = default is None or default is False or default in ("", [], argparse.SUPPRESS)
+        if not silent and "default:" not in text:
             shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
             text = f"{text} (default: {shown})"
         return text.replace("%", "%%")

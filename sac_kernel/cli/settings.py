@@ -42,8 +42,7 @@ def parameters(args: argparse.Namespace, **options: str) -> dict[str, Any]:
             values[name] = (
                 list(given) if isinstance(given, tuple) else given if name == "device" else str(given)
             )
-    RunConfig.from_flat(values, "parameters")
-    return values
+    return _checked_together(values, "parameters")
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
@@ -54,9 +53,7 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
     ConfigError
         For a missing `=`, an unknown name (with the nearest), a wrong type or a value out of range.
     """
-    values = _settings(settings)
-    RunConfig.from_flat(values, "--set")
-    return values
+    return _checked_together(_settings(settings), "--set")
 
 
 def read_settings_file(path: Path) -> dict[str, Any]:
@@ -78,6 +75,12 @@ def read_settings_file(path: Path) -> dict[str, Any]:
         msg = f"--config: {path} cannot be read as TOML: {err}"
         raise ConfigError(msg) from err
     return _plain(checked(content, str(path)))
+
+
+def _checked_together(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the parameters as a run has them: old words are the new ones."""
+    flat = RunConfig.from_flat(values, where).flat()
+    return {name: flat[name] for name in values}
 
 
 def _settings(settings: Iterable[str]) -> dict[str, Any]:

@@ -79,8 +79,8 @@ def grid(
     runs = []
     for agent, seed, *chosen in itertools.product(agents, seeds, *values):
         run = {**base, **dict(zip(names, chosen, strict=True)), "agent_ids": [agent], "seeds": [seed]}
-        RunConfig.from_flat(run, "--set")
-        runs.append(run)
+        flat = RunConfig.from_flat(run, "--set").flat()  # old words become the new ones
+        runs.append({name: flat[name] for name in run})
     return runs
 
 

@@ -292,5 +292,3 @@ def test_parameters_are_checked_before_anything_runs(capsys):
         Settings("", agents=(1, 1))
     with pytest.raises(ConfigError, match="agent_id must be one of"):
         Settings("", agents=(4,))
-    args = walk_forward._parser().parse_args(["--agents", "1,3", "--tiers", "base"])
-    assert (args.agents, args.tiers) == ((1, 3), ("base",))
