@@ -338,7 +338,7 @@ class Opened(NamedTuple):
 
 def open_session(args: argparse.Namespace) -> Opened:
     """Begin or go on with the session of the command line."""
-    data, model = read_processed(args.history, args.price_side), model_store.resolve(args.model)
+    data, model = read_processed(args.data, args.price_side), model_store.resolve(args.model)
     decider = Decider.from_checkpoint(model, args.price_side or data.price_side, args.cost_tier)
     name = decider.instrument
     feed = BarFiles(args.bars, name, decider.others, args.price_side or data.price_side, args.clock)
