@@ -70,7 +70,7 @@ NOT_RUN = (
     (r"kaggle kernels push|python build_kernel.py .*--(push|follow|fetch|resume|until-done|stop)", STORY),
     (r"python -m sac_kernel retrain --bars bars/ --kaggle", "`--rehearse` with `--until-done` in its place, which " + STORY),
     (r"python -c .*force_download", "asks a provider: test_download.py has one on this machine"),
-    (r"python -m sac_kernel train --preset quick", "50 episodes; test_train_sac_kaggle.py has the presets"),
+    (r"python -m sac_kernel train --preset quick", "50 episodes; test_command_line.py has the presets"),
     (r"ray |.*--address auto", "needs ray: test_job_pool_ray.py, where it is installed"),
     (r"python -m benchmarks\.\w+ (--guide )?FOLDER", "needs real bars"),
     (r"python -m benchmarks\.(?!promotion|export )", "measures for minutes to hours"),
