@@ -110,6 +110,19 @@ HOME_MODULES = (
     "kaggle.probe",
     "kaggle.rehearsal",
     "kaggle.wheels",
+    "cli.options",
+    "cli.settings",
+    "cli.train",
+    "cli.evaluate",
+    "cli.walk_forward",
+    "cli.sweep",
+    "cli.decide",
+    "cli.paper",
+    "cli.export",
+    "cli.retrain",
+    "cli.build",
+    "cli.rehearse",
+    "cli.main",
     # older spellings of commands
     "export",
     "paper",
@@ -117,7 +130,7 @@ HOME_MODULES = (
     "sweep",
     "walk_forward",
 )
-"""Modules that stay at home: readers of files, audits, walk-forwards, use of a model, the build."""
+"""Modules that stay at home: readers of files, audits, walk-forwards, use of a model, the build, the command line."""
 
 
 def inlined_files() -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from sac_kernel.agent.config import SACConfig
 from sac_kernel.experiment.trainer import KaggleTrainer
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.account import TradingEnvConfig
 
 SAC = SACConfig(hidden_dims=(16, 16), batch_size=32, warmup_steps=60, buffer_capacity=200, utd_ratio=0.25)
 ENV = TradingEnvConfig(episode_lengths=(60,), horizon=37)

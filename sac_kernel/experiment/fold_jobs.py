@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,7 +26,7 @@ from sac_kernel.core.device import set_threads
 from sac_kernel.core.errors import DataError
 from sac_kernel.experiment import fold_training
 from sac_kernel.experiment.fold_training import Features, Recipe, Refit
-from sac_kernel.experiment.run_config import preset_of
+from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.prices.costs import COST_TIERS
 from sac_kernel.prices.processed_file import read_processed
@@ -62,16 +62,16 @@ class Settings:
     ----------
     h5_path : the processed file; its three splits are put together, the embargoes between them stay holes
     agents : presets 1, 2, 3
-    seeds : trainings of each agent in each fold and tier, seeds 0 to seeds - 1
+    seeds : one training of each agent in each fold and tier
     folds, test_days, val_days, purge_days : of `validation.walk_forward`, in trading days
     tiers : cost tiers; an agent is trained, chosen and judged at the same one
     updates, evaluations : of each training (`fold_training.Recipe`)
-    sac, env : settings beyond the presets, for all agents; None: the trainer's own
+    config : settings of agents and account; warm-up and schedule are shortened (`fold_training.shortened`)
     """
 
     h5_path: str
     agents: tuple[int, ...] = (1, 2, 3)
-    seeds: int = 3
+    seeds: tuple[int, ...] = (0, 1, 2)
     folds: int = 4
     tiers: tuple[str, ...] = ("raw", "base", "retail")
     updates: int = 5_000
@@ -79,17 +79,15 @@ class Settings:
     test_days: int = 60
     val_days: int = 40
     purge_days: int = 5
-    sac: SACConfig | None = None
-    env: TradingEnvConfig | None = None
+    config: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
         where = "walk_forward"
-        for name in ("agents", "tiers"):
+        for name in ("agents", "seeds", "tiers"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
             values = getattr(self, name)
             required = f"{name} must be distinct and at least one"
             require(bool(values) and len(set(values)) == len(values), where, required, values)
-        require(self.seeds >= 1, where, "seeds must be >= 1", self.seeds)
         known = set(self.tiers) <= set(COST_TIERS) and "base" in self.tiers
         require(known, where, f"tiers must be among {', '.join(COST_TIERS)}, base included", self.tiers)
         for agent_id in self.agents:
@@ -102,16 +100,17 @@ class Settings:
         for tier in sorted(self.tiers, key=lambda name: name != "base"):
             for fold in range(1, self.folds + 1):
                 out.append(Job(BASELINES, 0, fold, tier))
-                out += [Job(a, s, fold, tier) for a in self.agents for s in range(self.seeds)]
+                out += [Job(a, s, fold, tier) for a in self.agents for s in self.seeds]
         return out
 
     def recipe(self, job: Job) -> Recipe:
         """Return how the agent of a job is trained."""
-        preset = preset_of(job.agent_id or 1)
-        sac = self.sac and dataclasses.replace(self.sac, gamma=preset.gamma)
-        interval = preset.decision_interval_min if job.agent_id else 0
-        env = dataclasses.replace(self.env or preset.env_config, decision_interval_min=interval)
-        return Recipe(job.agent_id or 1, job.seed, job.tier, self.updates, self.evaluations, sac, env)
+        agent_id = job.agent_id or 1
+        sac = fold_training.shortened(self.config.sac_config(agent_id), self.updates)
+        env = self.config.env_config(agent_id)
+        if job.agent_id == BASELINES:
+            env = dataclasses.replace(env, decision_interval_min=0)
+        return Recipe(agent_id, job.seed, job.tier, self.updates, self.evaluations, sac, env)
 
     def identity(self, job: Job) -> dict[str, Any]:
         """Return what decides the result of a job beside the code, as plain values."""
@@ -196,8 +195,12 @@ def run_pool_job(given: Mapping[str, Any], place: Place) -> dict[str, Any]:
     """Run a job on whatever process or machine `job_pool` chose."""
     settings = Settings(
         str(place.inputs[BARS]),
-        sac=from_flat(SACConfig, given["sac"], "fold_jobs"),
-        env=from_flat(TradingEnvConfig, given["env"], "fold_jobs"),
+        config=RunConfig(
+            num_envs=1,  # `fold_training` has its own
+            sac=from_flat(SACConfig, given["sac"], "fold_jobs"),
+            env=from_flat(TradingEnvConfig, given["env"], "fold_jobs"),
+            left_to_preset=(),
+        ),
         **{name: given[name] for name in _SHARED},
     )
     run_job(settings, Job(*given["job"]), place.folder / FILE)

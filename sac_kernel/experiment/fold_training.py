@@ -47,6 +47,19 @@ REPORTS = 20
 """Values of each training curve."""
 
 
+def shortened(sac: SACConfig, updates: int) -> SACConfig:
+    """Return settings with warm-up and schedule inside a training of so many updates.
+
+    The warm-up takes at most a tenth of the steps, and the entropy schedule ends with the training at the
+    latest: else a few thousand updates would be spent on a policy that only explores.
+    """
+    return dataclasses.replace(
+        sac,
+        warmup_steps=min(sac.warmup_steps, int(0.1 * updates / sac.utd_ratio)),
+        schedule_updates=min(sac.schedule_updates, updates),
+    )
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How an agent is trained in every fold.
@@ -76,19 +89,11 @@ class Recipe:
 
     @property
     def sac_config(self) -> SACConfig:
-        """Return the agent's settings: the trainer's own, warm-up and schedule inside a short training.
-
-        The warm-up takes at most a tenth of the steps, and the entropy schedule ends with the training at the
-        latest: else a few thousand updates would be spent on a policy that only explores.
-        """
+        """Return the agent's settings: the trainer's own, `shortened`."""
         if self.sac is not None:
             return self.sac
         plain = SACConfig(gamma=preset_of(self.agent_id).gamma, utd_ratio=UTD_RATIO)
-        return dataclasses.replace(
-            plain,
-            warmup_steps=min(plain.warmup_steps, int(0.1 * self.updates / UTD_RATIO)),
-            schedule_updates=min(plain.schedule_updates, self.updates),
-        )
+        return shortened(plain, self.updates)
 
     @property
     def env_config(self) -> TradingEnvConfig:

@@ -112,7 +112,7 @@ class Collected:
         mine = [r for r in self.jobs if r.job.agent_id == agent_id and r.job.tier == tier]
         return [
             sorted((r for r in mine if r.job.seed == seed), key=lambda r: r.job.fold)
-            for seed in range(self.settings.seeds)
+            for seed in self.settings.seeds
         ]
 
 
@@ -131,9 +131,9 @@ def collect(settings: Settings, jobs: Iterable[JobResult]) -> Collected:
             label = f"agent {agent_id}"
             out.seeds[key] = [
                 joined([r.passes[0] for r in folds], f"{label}, seed {seed}")
-                for seed, folds in enumerate(of_seeds)
+                for seed, folds in zip(settings.seeds, of_seeds, strict=True)
             ]
-            out.headline[key] = averaged(out.seeds[key], f"{label}, mean of {settings.seeds} seeds")
+            out.headline[key] = averaged(out.seeds[key], f"{label}, mean of {len(settings.seeds)} seeds")
             out.ensemble[key] = joined(
                 [_mean_target(settings, same) for same in zip(*of_seeds, strict=True)],
                 f"{label}, seeds' mean target",
@@ -240,7 +240,7 @@ def budget(collected: Collected) -> str:
     return (
         f"The verdict belongs to this learner at this budget: SAC {'x'.join(map(str, sac.hidden_dims))}, batch "
         f"{sac.batch_size}, {s.updates:,} updates a training at {sac.utd_ratio:g} a step, reward '{env.reward}', "
-        f"{s.seeds} seeds, {s.folds} folds of {s.test_days} days. Longer training may say something else."
+        f"{len(s.seeds)} seeds, {s.folds} folds of {s.test_days} days. Longer training may say something else."
     )
 
 
@@ -348,7 +348,7 @@ def figures(collected: Collected, shown: Mapping[str, Any]) -> dict[str, Figure]
     drawn = (baselines.HOLD, baselines.MOMENTUM, baselines.RIDGE)
     rivals += [one for one in collected.baselines["base"] if one.name in drawn]
     out = {"equity": plots.equity_figure([base, *rivals])}
-    if collected.settings.seeds > 1:
+    if len(collected.settings.seeds) > 1:
         for agent_id in order:
             out[f"seeds-agent-{agent_id}"] = plots.seeds_figure(collected.seeds[agent_id, "base"])
     out["folds"] = plots.folds_figure(_fold_returns(collected, order))
@@ -442,7 +442,7 @@ def _facts(collected: Collected) -> dict[str, Any]:
         "instrument": source.instrument,
         "trainings": len(trained),
         "agents": list(s.agents),
-        "seeds": s.seeds,
+        "seeds": len(s.seeds),
         "folds": s.folds,
         "tiers": list(s.tiers),
         "updates": s.updates,

@@ -1,8 +1,5 @@
 """Paper trading: a saved agent on a feed of bars, filled by the backtest's engine, with a journal that survives.
 
-python -m sac_kernel.paper --model outputs/agent_1_best.pt --bars EURUSD_M5.csv --journal paper/
-python -m sac_kernel.paper --model outputs/agent_1_best.pt --bars EURUSD_M5.csv --journal paper/ --speed 0
-
 Without --speed the file is watched as it grows; with it, its bars are replayed, so many a second, 0 as fast as
 possible. `paper.html` in the journal's folder shows the account and loads itself anew. A file called KILL there
 flattens the account at the next open, for good.
@@ -10,13 +7,10 @@ flattens the account at the next open, for good.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import logging
 import math
-import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,8 +18,7 @@ import pandas as pd
 
 from sac_kernel.backtest import drift
 from sac_kernel.core import files
-from sac_kernel.core.errors import CheckpointError, SacKernelError
-from sac_kernel.core.paths import LOCAL_DATA
+from sac_kernel.core.errors import CheckpointError
 from sac_kernel.features.indicators import price_columns
 from sac_kernel.features.pipeline import warmup_bars
 from sac_kernel.live import model_store, paper_page
@@ -37,12 +30,13 @@ from sac_kernel.market.account import account_terms
 from sac_kernel.market.market import prepare_market
 from sac_kernel.market.records import MINUTE_DTYPE, Account, account_from_plain, account_to_plain, blank, join
 from sac_kernel.prices.bars import PRICE_COLUMNS, open_seconds
-from sac_kernel.prices.costs import COST_TIERS
 from sac_kernel.prices.processed_file import read_processed
 from sac_kernel.report import sections
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -348,7 +342,7 @@ class Opened(NamedTuple):
 
 def open_session(args: argparse.Namespace) -> Opened:
     """Begin or go on with the session of the command line."""
-    data, model = read_processed(args.history, args.price_side), model_store.resolve(args.model)
+    data, model = read_processed(args.data, args.price_side), model_store.resolve(args.model)
     decider = Decider.from_checkpoint(model, args.price_side or data.price_side, args.cost_tier)
     name = decider.instrument
     feed = BarFiles(args.bars, name, decider.others, args.price_side or data.price_side, args.clock)
@@ -430,51 +424,3 @@ def _start(journal: Journal, own: pd.DataFrame, *, live: bool) -> pd.Timestamp:
 def _hash_of(bars: pd.DataFrame) -> str:
     columns = (open_seconds(bars), *price_columns(bars))
     return files.sha256(b"".join(column.tobytes() for column in columns))
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Paper trade from the command line; return the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    args = _parser().parse_args(arguments)
-    try:
-        opened = open_session(args)
-        with opened.session.journal:
-            follow(opened, args.speed)
-    except KeyboardInterrupt:
-        logger.info("stopped; the same command goes on from here")
-    except SacKernelError as err:
-        logger.error("%s: %s", type(err).__name__, err)  # the message says it all
-        return 2
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m sac_kernel.paper",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--model", type=Path, required=True, help="an agent's .pt, or models/current.json")
-    parser.add_argument("--bars", type=Path, required=True, help="a file of bars, or a folder of instruments")
-    parser.add_argument(
-        "--journal", type=Path, required=True, metavar="DIR", help="where the session is kept"
-    )
-    parser.add_argument("--speed", type=float, help="replay so many bars a second, 0: as fast as possible")
-    parser.add_argument(
-        "--history", type=Path, default=LOCAL_DATA, metavar="H5", help="the bars before; default %(default)s"
-    )
-    parser.add_argument("--price-side", choices=("bid", "ask", "mid"), help="default: that of --history")
-    parser.add_argument(
-        "--clock", help="UTC, an IANA zone, histdata or mt-eet, if the file does not prove it"
-    )
-    parser.add_argument("--cost-tier", choices=list(COST_TIERS), default="base")
-    parser.add_argument("--equity", type=float, default=100_000.0, help="at the start, account currency")
-    for name in LIMITS:
-        parser.add_argument(
-            f"--{name.replace('_', '-')}", type=float, metavar="FRAC", help="default: the agent's own"
-        )
-    return parser
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

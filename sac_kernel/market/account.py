@@ -48,32 +48,38 @@ class TradingEnvConfig:
 
     Attributes
     ----------
-    cost_tier : 'raw', 'base' or 'retail' (see `prices.costs.COST_TIERS`)
-    exposure_cap : exposure at |action| = 1, notional over equity; 30 is the legal bound for majors
-    no_trade_band : share of the cap; a target nearer than this to the last one filled is no order, what is held
-        stays. A Gaussian policy cannot hold still to the last digit, and each twitch pays its costs; 0 is off
-    decision_interval_min : minutes between decisions, a multiple of the bar; 0 is every bar
-    episode_lengths : one value, steps of experience that count as one episode
+    cost_tier : raw, base or retail: the costs of every fill. See `prices.costs.COST_TIERS`
+    exposure_cap : notional over equity at a full position, |action| of 1; 30 is the legal bound for majors
+    no_trade_band : share of the cap; smaller changes of the target are ignored; 0 is off. A Gaussian policy cannot
+        hold still to the last digit, and each twitch pays its costs
+    decision_interval_min : minutes between decisions; 0 is every bar. A multiple of the bar
+    episode_lengths : environment steps that count as one episode. A tuple of one value
     horizon : bars until truncation; None takes the episode length
-    swap_long_bps, swap_short_bps : paid a night, of notional, positive = paid; both sides pay by default,
-        because the sign of the carry changes over the years: set your broker's
-    stop_loss_bps, take_profit_bps : overlay, distance from the entry price; 0 is off
+    swap_long_bps : of notional, paid per night by a long position; negative is received
+    swap_short_bps : of notional, paid per night by a short position; negative is received. Both sides pay by
+        default, because the sign of the carry changes over the years: set your broker's
+    stop_loss_bps : distance of a stop from the entry price; 0 is off
+    take_profit_bps : distance of a take-profit order from the entry price; 0 is off
     random_start_position : training episodes start at a random exposure, to cover the position axis
     initial_equity : account currency (the quote currency)
     price_side : 'bid', 'ask' or 'mid', of bars that do not say it; None takes what `Bars` say of themselves
-    volatility_target : annualised volatility (0.1 = 10 %) of a position at |action| = 1; 0 is off. The size is
+    volatility_target : annualised volatility of a full position, 0.1 is 10 %; 0 is off. The size is
         set from the volatility at the close before the fill, never above the cap; a held position is not resized
     atr_risk, atr_multiple, atr_window_min : at |action| = 1 a move of `atr_multiple` ATRs (Wilder, over the
         window) loses `atr_risk` of equity; 0 is off; with a volatility target the smaller size counts
-    daily_loss_limit, drawdown_stop, drawdown_pause_days, kill_loss : fractions of equity at whose loss, seen at a
-        close, the account is flattened at the next open and stays flat: until 17:00 New York; for that many
-        calendar days more; for the rest of the episode (`risk_limits`); 0 is off
-    impact, daily_volume : square-root law: a fill slips by impact x daily volatility x sqrt(units / daily_volume)
-        more; 0 is off, 1 the order of magnitude of Toth et al. 2011 (arXiv:1105.1694); the volume is in units of
-        the base currency, 1.5e12 is EURUSD's (BIS triennial survey 2022: USD 1.7 trillion a day)
-    reward : 'log_return' (R, the change of log equity), 'mean_variance' (R - risk_aversion / 2 R^2),
-        'differential_sharpe' (`engine.differential_sharpe`; its state is observed) or 'denoised' (R with the
-        market's part replaced by what is expected of it, see `market.prepare_market`)
+    daily_loss_limit : loss of a day, a fraction of equity, after which the account is flat until 17:00 New York;
+        0 is off. This loss and the next two are seen at a close, and the account is flattened at the next open
+        (`market.risk_limits`)
+    drawdown_stop : drawdown, a fraction of equity, after which the account is flat for a week; 0 is off. The week is
+        `drawdown_pause_days`
+    drawdown_pause_days : calendar days
+    kill_loss : loss, a fraction of equity, after which the account is flat for the rest of the episode; 0 is off
+    impact : market impact of a fill by the square-root law; 0 is off, 1 the usual order of magnitude. A fill slips
+        by impact x daily volatility x sqrt(units / daily_volume) more (Toth et al. 2011, arXiv:1105.1694)
+    daily_volume : units of the base currency; 1.5e12 is EURUSD's (BIS triennial survey 2022: USD 1.7 trillion a day)
+    reward : denoised, log_return, mean_variance or differential_sharpe. 'log_return' is R, the change of log equity;
+        'mean_variance' R - risk_aversion / 2 R^2; 'differential_sharpe' that of `engine.differential_sharpe`, whose
+        state is observed; 'denoised' R with the market's part replaced by its forecast (`prepare_market`)
     risk_aversion : lambda of the mean-variance reward
     sharpe_rate : eta of the differential Sharpe ratio, 1 / decisions that it remembers
     """

@@ -29,7 +29,9 @@ TWO_DEVICES = ("cpu", "cpu")  # two places on one processor: two processes
 
 
 def config_of(h5, folder, **changes):
-    return RunConfig(**{**TINY, "h5_path": str(h5), "output_dir": str(folder), "seeds": (0, 1), **changes})
+    return RunConfig.from_flat(
+        {**TINY, "h5_path": str(h5), "output_dir": str(folder), "seeds": (0, 1), **changes}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +156,7 @@ def test_a_process_ends_when_the_one_that_started_it_is_gone(h5, tmp_path):
         "w = subprocess.Popen([sys.executable, '-u', '-m', 'sac_kernel.experiment.job_queue'], stdin=subprocess.PIPE)\n"
         "w.stdin.write(sys.argv[1].encode() + b'\\n'); w.stdin.flush(); time.sleep(600)"
     )
-    request = json.dumps({"config": dataclasses.asdict(config), "job": (1, 0), "budget_s": 1e6})
+    request = json.dumps({"config": config.flat(), "job": (1, 0), "budget_s": 1e6})
     command = [sys.executable, "-c", program, request]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as parent:
         started_s = time.monotonic()

@@ -16,7 +16,6 @@ from sac_kernel.experiment import checkpoint, job_outputs, output_layout
 from sac_kernel.experiment.job_queue import run_jobs
 from sac_kernel.experiment.run_config import AGENT_PRESETS, RunConfig
 from sac_kernel.experiment.trainer import KaggleTrainer
-from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.prices.processed_file import write_processed
 from tests.conftest import make_data
 from tests.small_runs import ENV, SAC, small_trainer
@@ -392,21 +391,23 @@ def test_resume_from_a_path_without_a_state_is_refused_naming_it(h5, tmp_path):
 
 
 def two_jobs(h5, folder):
-    return RunConfig(
-        h5_path=str(h5),
-        output_dir=str(folder),
-        seeds=(0, 1),
-        num_episodes=2,
-        eval_frequency=1,
-        checkpoint_frequency=1,
-        num_envs=6,
-        device="cpu",
-        sac_hidden_dims=(16, 16),
-        sac_batch_size=32,
-        sac_buffer_capacity=200,
-        sac_warmup_steps=60,
-        env_episode_length=60,
-        env_horizon=37,
+    return RunConfig.from_flat(
+        {
+            "h5_path": str(h5),
+            "output_dir": str(folder),
+            "seeds": (0, 1),
+            "num_episodes": 2,
+            "eval_frequency": 1,
+            "checkpoint_frequency": 1,
+            "num_envs": 6,
+            "device": "cpu",
+            "sac_hidden_dims": (16, 16),
+            "sac_batch_size": 32,
+            "sac_buffer_capacity": 200,
+            "sac_warmup_steps": 60,
+            "env_episode_length": 60,
+            "env_horizon": 37,
+        }
     )
 
 

@@ -1,55 +1,68 @@
 """The flat parameters: what the notebook's cell, --set and the dataclass agree on, and what is refused."""
 
 import ast
-import dataclasses
 import types
-import typing
 from pathlib import Path
 
-import nbformat
 import pytest
 
-from sac_kernel.agent.config import SACConfig
+from sac_kernel.cli.settings import parse_settings
 from sac_kernel.core.errors import ConfigError
-from sac_kernel.experiment.run_config import RunConfig, check_divides, from_parameters, horizons
-from sac_kernel.kaggle.kernel_notebook import parse_settings
-from sac_kernel.market.account import TradingEnvConfig
+from sac_kernel.experiment import run_config
+from sac_kernel.experiment.run_config import PARAMETERS, RunConfig, check_divides, from_parameters, horizons
+from sac_kernel.kaggle.kernel_notebook import parameters_cell
 from tests.support import says
 
-TEMPLATE = Path(__file__).resolve().parents[2] / "notebooks" / "train.ipynb"
+OPEN = {"sac_gamma": 0.0, "env_horizon": 0, "env_decision_interval_min": -1, "env_reward": "auto"}
+"""Values that stand for 'not set'."""
 
 
-def parameters_cell():
-    notebook = nbformat.read(TEMPLATE, as_version=4)
-    (cell,) = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
-    return cell.source
+def test_the_names_and_defaults_that_are_promised():
+    # Users have them in notebooks and scripts: none may change silently.
+    assert RunConfig().flat() == {
+        "h5_path": "", "output_dir": "", "agent_ids": [1], "seeds": [0], "num_episodes": 100, "eval_frequency": 10,
+        "checkpoint_frequency": 5, "num_envs": 60, "device": "auto", "time_budget_h": 11.0, "resume": "auto",
+        "allow_cpu": False, "warm_start": "", "self_test": False, "expect_data_hash": "", "expect_env_steps": [],
+        "sac_hidden_dims": [64, 64], "sac_batch_size": 256, "sac_buffer_capacity": 300_000,
+        "sac_warmup_steps": 5_000, "sac_utd_ratio": 0.25, "sac_learning_rate": 3e-4, "env_episode_length": 3_000,
+        "env_cost_tier": "base", "env_exposure_cap": 1.0, "env_no_trade_band": 0.1, "env_swap_long_bps": 0.6,
+        "env_swap_short_bps": 0.3, "env_stop_loss_bps": 0.0, "env_take_profit_bps": 0.0,
+        "env_volatility_target": 0.0, "env_daily_loss_limit": 0.0, "env_drawdown_stop": 0.0, "env_kill_loss": 0.0,
+        "env_impact": 0.0, **OPEN,
+    }  # fmt: skip
 
 
-def written(annotation):
-    """How a field's type is written in the cell: a tuple of ints is a list there."""
-    args = typing.get_args(annotation)
-    return f"list[{args[0].__name__}]" if args else annotation.__name__
-
-
-def listed(value):
-    return list(value) if isinstance(value, tuple) else value
-
-
-def test_parameters_cell_equals_run_config_in_names_types_defaults_and_order():
-    hints = typing.get_type_hints(RunConfig)
-    expected = [(f.name, written(hints[f.name]), listed(f.default)) for f in dataclasses.fields(RunConfig)]
+def test_the_parameters_cell_has_every_parameter_with_its_type_and_default_in_order():
     found = [
         (node.target.id, ast.unparse(node.annotation), ast.literal_eval(node.value))
         for node in ast.parse(parameters_cell()).body
     ]
-    assert found == expected
-    assert [type(f[2]) for f in found] == [type(e[2]) for e in expected]
+    assert [(name, value) for name, _, value in found] == list(RunConfig().flat().items())
+    types = {name: annotation for name, annotation, _ in found}
+    assert types["agent_ids"] == types["sac_hidden_dims"] == "list[int]"
+    assert (types["sac_gamma"], types["env_horizon"], types["env_reward"]) == ("float", "int", "str")
+    assert (types["allow_cpu"], types["env_episode_length"]) == ("bool", "int")
+
+
+def test_flat_values_come_back_as_they_were_given():
+    given = {"sac_gamma": 0.9, "env_horizon": 7, "env_reward": "log_return", "env_episode_length": 120}
+    config = RunConfig.from_flat(given)
+    assert config.flat() == {**RunConfig().flat(), **given}
+    assert RunConfig.from_flat(config.flat()) == config
+    assert config.left_to_preset == ("env_decision_interval_min",)
+
+
+def test_one_entry_makes_a_field_a_parameter(monkeypatch):
+    monkeypatch.setitem(run_config._SHOWN, "sac", "hidden_dims tau")
+    found = run_config._parameters()["sac_tau"]
+    assert (found.type, found.default) == (float, 0.005)
+    assert found.help.startswith("Polyak weight")
 
 
 def test_parameters_are_scalars_or_flat_lists_each_with_a_word_of_help():
     lines = parameters_cell().split("\n")
     assert all("  # " in line and len(line.split("  # ", 1)[1]) > 10 for line in lines)
-    assert len(lines) == len(dataclasses.fields(RunConfig))
+    assert len(lines) == len(PARAMETERS)
 
 
 def test_the_cell_as_it_stands_is_the_default_run():
@@ -65,23 +78,17 @@ def test_a_wrong_type_in_the_edited_cell_is_refused_by_name():
         from_parameters({**namespace, "num_episodes": "50"})
 
 
-def test_prefixed_names_are_the_fields_of_agent_and_account():
-    names = [f.name for f in dataclasses.fields(RunConfig)]
-    sac = {n.removeprefix("sac_") for n in names if n.startswith("sac_")}
-    env = {n.removeprefix("env_") for n in names if n.startswith("env_")}
-    assert sac <= {f.name for f in dataclasses.fields(SACConfig)}
-    assert env - {"episode_length"} <= {f.name for f in dataclasses.fields(TradingEnvConfig)}
-
-
 def test_parameters_reach_agent_and_account():
-    config = RunConfig(
-        sac_batch_size=64,
-        sac_hidden_dims=(32, 8),
-        sac_gamma=0.9,
-        env_episode_length=120,
-        env_horizon=50,
-        env_cost_tier="raw",
-        env_decision_interval_min=120,
+    config = RunConfig.from_flat(
+        {
+            "sac_batch_size": 64,
+            "sac_hidden_dims": (32, 8),
+            "sac_gamma": 0.9,
+            "env_episode_length": 120,
+            "env_horizon": 50,
+            "env_cost_tier": "raw",
+            "env_decision_interval_min": 120,
+        }
     )
     sac, env = config.sac_config(1), config.env_config(1)
     assert (sac.batch_size, sac.hidden_dims, sac.gamma, sac.utd_ratio) == (64, (32, 8), 0.9, 0.25)
@@ -111,7 +118,7 @@ def test_presets_fill_what_is_left_open():
     ],
 )
 def test_rewards_are_denoised_unless_the_path_decides_what_a_bar_pays(changes, reward):
-    assert RunConfig(**changes).env_config(1).reward == reward
+    assert RunConfig.from_flat(changes).env_config(1).reward == reward
 
 
 def test_jobs_are_every_agent_with_every_seed_in_order():

@@ -11,6 +11,7 @@ import pytest
 
 from sac_kernel.agent.sac import SACAgent
 from sac_kernel.backtest import evaluation, validation
+from sac_kernel.cli.main import main
 from sac_kernel.core.errors import ConfigError
 from sac_kernel.experiment import sweep
 from sac_kernel.prices.costs import COST_TIERS
@@ -120,7 +121,7 @@ def test_the_same_command_again_trains_nothing(swept, caplog):
     folder, first, arguments, times = swept
     assert first.stdout.count(" finished\n") == 2
     with caplog.at_level("INFO", logger="sac_kernel"):
-        assert sweep.main(arguments) == 0
+        assert main(["sweep", *arguments]) == 0
     assert any(told(line, "2 jobs", "2 finished") for line in caplog.messages)
     assert {p: p.stat().st_mtime_ns for p in (folder / "out/jobs").rglob("*.*")} == times
 
@@ -134,4 +135,4 @@ def test_a_job_that_fails_has_its_reason_in_the_table(tmp_path):
     assert told(outcomes[0].failure, "DataError", "price")
     (row,) = rows_of(tmp_path)
     assert told(row["status"], "DataError", "price")
-    assert sweep.main(["--h5-path", str(tmp_path / "none.h5"), "--output", str(tmp_path / "x")]) == 2
+    assert main(["sweep", "--data", str(tmp_path / "none.h5"), "--output", str(tmp_path / "x")]) == 2

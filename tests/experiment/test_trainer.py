@@ -20,11 +20,12 @@ from sac_kernel.core.errors import ConfigError, DataError, DeviceError, InputNot
 from sac_kernel.experiment import job_outputs
 from sac_kernel.experiment.job_queue import run_jobs
 from sac_kernel.experiment.run_config import RUN_PRESETS, RunConfig
-from sac_kernel.experiment.trainer import KaggleTrainer, main
+from sac_kernel.experiment.trainer import KaggleTrainer
 from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.prices.bars import BarTable
 from sac_kernel.prices.pipeline import DataConfig, split_table
 from sac_kernel.prices.processed_file import write_processed
+from sac_kernel.train_sac_kaggle import main
 from tests.conftest import figures_left_blank, make_bars, make_data
 from tests.small_runs import BASELINES, SAC, TINY, small_trainer
 from tests.support import says, told
@@ -252,7 +253,7 @@ HUNDRED = {**TINY, "env_horizon": 100}
 @pytest.fixture(scope="module")
 def two_seeds(h5, tmp_path_factory):
     top = tmp_path_factory.mktemp("two")
-    config = RunConfig(h5_path=str(h5), output_dir=str(top), seeds=(7, 3), **HUNDRED)
+    config = RunConfig.from_flat({"h5_path": str(h5), "output_dir": str(top), "seeds": (7, 3), **HUNDRED})
     with figures_left_blank():
         return top, config, run_jobs(config)
 
@@ -285,7 +286,9 @@ def test_several_jobs_share_one_report_summary_manifest_and_archive(two_seeds):
 def test_a_job_among_several_is_bit_equal_to_the_same_job_alone(two_seeds, h5, tmp_path):
     top, _, _ = two_seeds
     with figures_left_blank():
-        run_jobs(RunConfig(h5_path=str(h5), output_dir=str(tmp_path), seeds=(3,), **HUNDRED))
+        run_jobs(
+            RunConfig.from_flat({"h5_path": str(h5), "output_dir": str(tmp_path), "seeds": (3,), **HUNDRED})
+        )
     alone = tmp_path / "agent_1_final.pt"
     assert alone.read_bytes() == (top / "runs" / "agent_1_seed_3" / alone.name).read_bytes()
 
@@ -316,14 +319,15 @@ def test_presets_differ_in_their_decision_interval_only(h5, tmp_path, agent_id, 
     first = KaggleTrainer(h5, tmp_path, device="cpu")
     assert trainer.env_config.decision_interval_min == interval
     assert first.env_config.decision_interval_min == 0
-    assert trainer._sac_config == first._sac_config
+    assert trainer.config.sac == first.config.sac
 
 
 def test_trainer_without_a_config_has_the_stated_recipe(h5, tmp_path):
     trainer = KaggleTrainer(h5, tmp_path, device="cpu")
-    assert (trainer.num_episodes, trainer.eval_frequency, trainer.checkpoint_frequency) == (100, 10, 5)
-    assert (trainer._sac_config.utd_ratio, trainer._sac_config.batch_size) == (0.25, 256)
-    assert (trainer.env_config.episode_length, trainer.num_envs) == (3000, 60)
+    config = trainer.config
+    assert (config.num_episodes, config.eval_frequency, config.checkpoint_frequency) == (100, 10, 5)
+    assert (config.sac.utd_ratio, config.sac.batch_size) == (0.25, 256)
+    assert (trainer.env_config.episode_length, config.num_envs) == (3000, 60)
     assert trainer.env_config == RunConfig().env_config(1)
     assert RUN_PRESETS == {"quick": (50, 5, 10), "full": (500, 10, 20), "long": (1000, 20, 50)}
 
@@ -454,17 +458,3 @@ def test_command_line_says_what_is_wrong_and_exits_2(tmp_path, caplog, flags, na
     assert main(["--output-dir", str(tmp_path / "out"), *flags]) == 2
     assert told(caplog.text, *named)
     assert not (tmp_path / "out").exists()
-
-
-def test_preset_sets_episodes_and_both_frequencies(monkeypatch, tmp_path):
-    seen = {}
-
-    class Recorder(KaggleTrainer):
-        def __init__(self, **settings):
-            seen.update(settings)
-            raise ConfigError
-
-    monkeypatch.setattr("sac_kernel.train_sac_kaggle.KaggleTrainer", Recorder)
-    assert main(["--preset", "full", "--output-dir", str(tmp_path)]) == 2
-    names = ("num_episodes", "eval_frequency", "checkpoint_frequency")
-    assert tuple(seen[name] for name in names) == (500, 10, 20)

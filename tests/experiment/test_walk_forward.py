@@ -13,6 +13,7 @@ from sac_kernel.backtest import evaluation
 from sac_kernel.core.errors import ConfigError, DataError, SacKernelError
 from sac_kernel.experiment import fold_jobs, job_pool, walk_forward, walk_forward_report
 from sac_kernel.experiment.fold_jobs import Job, Settings
+from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.prices.processed_file import write_processed
 from sac_kernel.stats import significance, trials
@@ -77,7 +78,7 @@ def settings(tmp_path_factory):
     return Settings(
         str(path),
         agents=(1, 2),
-        seeds=2,
+        seeds=(0, 1),
         folds=2,
         tiers=("base", "retail"),
         updates=20,
@@ -85,8 +86,11 @@ def settings(tmp_path_factory):
         test_days=30,
         val_days=22,
         purge_days=2,
-        sac=SACConfig(hidden_dims=(8,), batch_size=16, warmup_steps=120, utd_ratio=0.1),
-        env=TradingEnvConfig(episode_lengths=(600,), horizon=150),
+        config=RunConfig(
+            sac=SACConfig(hidden_dims=(8,), batch_size=16, warmup_steps=120, utd_ratio=0.1),
+            env=TradingEnvConfig(episode_lengths=(600,), horizon=150),
+            left_to_preset=("sac_gamma", "env_decision_interval_min"),
+        ),
     )
 
 
@@ -119,7 +123,7 @@ def summary(folder):
 def test_jobs_are_every_agent_seed_fold_and_tier_and_the_baselines(settings):
     assert len(settings.jobs) == 2 * 2 * (1 + 2 * 2)
     assert settings.jobs[0] == Job(0, 0, 1, "base")
-    assert settings.jobs[-1].name == "agent_2_seed_1_fold_2_spec"
+    assert settings.jobs[-1].name == "agent_2_seed_1_fold_2_retail"
     assert len(Settings("", tiers=("raw", "base", "retail")).jobs) == 108 + 12
 
 
@@ -156,7 +160,7 @@ def test_a_job_with_another_setting_bars_or_code_is_another_job(settings, tmp_pa
     first = folder_of(settings, tmp_path, job)
     assert folder_of(dataclasses.replace(settings, updates=40), tmp_path, job) != first
     assert folder_of(dataclasses.replace(settings, sac=None), tmp_path, job) != first
-    assert folder_of(dataclasses.replace(settings, tiers=("base",), seeds=1), tmp_path, job) == first
+    assert folder_of(dataclasses.replace(settings, tiers=("base",), seeds=(0,)), tmp_path, job) == first
     write_processed(make_data(3600, seed=1), tmp_path / "others.h5")
     assert (
         folder_of(dataclasses.replace(settings, h5_path=str(tmp_path / "others.h5")), tmp_path, job) != first
@@ -270,7 +274,7 @@ def test_a_job_that_fails_is_named_with_its_reason_and_log(settings, tmp_path):
     still = {k: {"EURUSD": split["EURUSD"] * 0 + 1.0} for k, split in bars.splits.items()}
     write_processed(dataclasses.replace(bars, **still), tmp_path / "still.h5")
     one = dataclasses.replace(
-        settings, h5_path=str(tmp_path / "still.h5"), agents=(1,), seeds=1, folds=1, tiers=("base",)
+        settings, h5_path=str(tmp_path / "still.h5"), agents=(1,), seeds=(0,), folds=1, tiers=("base",)
     )
     with pytest.raises(SacKernelError, match=says("2", "_fold_1_base", "log.txt")):
         walk_forward.run(one, tmp_path / "out")
@@ -284,5 +288,3 @@ def test_parameters_are_checked_before_anything_runs(capsys):
         Settings("", agents=(1, 1))
     with pytest.raises(ConfigError, match=says("agent_id")):
         Settings("", agents=(4,))
-    args = walk_forward._parser().parse_args(["--agents", "1,3", "--tiers", "base"])
-    assert (args.agents, args.tiers) == ((1, 3), ("base",))

@@ -24,17 +24,19 @@ def test_evaluation_notebook_gives_the_training_run_s_figures(tmp_path, blank_fi
     """For both agents of a run, one after the other in one fresh process."""
     h5 = tmp_path / "processed_data.h5"
     write_processed(make_data(1600), h5)
-    config = RunConfig(
-        h5_path=str(h5),
-        output_dir=str(tmp_path / "outputs"),
-        num_episodes=4,
-        eval_frequency=1,
-        num_envs=6,
-        sac_hidden_dims=(16, 16),
-        sac_batch_size=32,
-        sac_warmup_steps=60,
-        env_episode_length=240,
-        env_horizon=200,
+    config = RunConfig.from_flat(
+        {
+            "h5_path": str(h5),
+            "output_dir": str(tmp_path / "outputs"),
+            "num_episodes": 4,
+            "eval_frequency": 1,
+            "num_envs": 6,
+            "sac_hidden_dims": (16, 16),
+            "sac_batch_size": 32,
+            "sac_warmup_steps": 60,
+            "env_episode_length": 240,
+            "env_horizon": 200,
+        }
     )
     run = run_jobs(config)
     kinds = ("best", "final")

@@ -14,6 +14,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from sac_kernel import MODULES, inlined_files
+from sac_kernel.cli.settings import parse_settings
 from sac_kernel.core.errors import ConfigError, SacKernelError
 from sac_kernel.core.packages import code_hash
 from sac_kernel.experiment.run_config import RunConfig, from_parameters
@@ -23,7 +24,7 @@ from sac_kernel.kaggle.kernel_notebook import (
     build_notebook,
     client_text_bytes,
     module_source,
-    parse_settings,
+    parameters_cell,
 )
 from tests.support import says
 
@@ -59,7 +60,9 @@ def text():
 BUILD = """
 import sys
 from pathlib import Path
-from sac_kernel.kaggle.kernel_notebook import build_notebook, parse_settings
+from sac_kernel.cli.settings import parse_settings
+from sac_kernel.kaggle.kernel_notebook import build_notebook
+from sac_kernel.cli.settings import parse_settings
 from sac_kernel.core.packages import code_hash
 root = Path.cwd()
 values = parse_settings(["num_episodes=50", "agent_ids=[1, 3]"])
@@ -217,13 +220,12 @@ def baked(settings):
     return namespace
 
 
-def test_without_settings_the_parameters_cell_is_the_templates_own(text):
-    template = nbformat.read(TEMPLATE, as_version=4)
-    assert tagged(read(text), "parameters").source == tagged(template, "parameters").source
+def test_without_settings_the_parameters_cell_is_the_generated_one(text):
+    assert tagged(read(text), "parameters").source == parameters_cell()
 
 
 def test_settings_change_their_own_lines_of_the_one_cell_and_keep_the_help():
-    template = tagged(nbformat.read(TEMPLATE, as_version=4), "parameters").source.split("\n")
+    template = parameters_cell().split("\n")
     cell = tagged(read(build(["num_episodes=50", "agent_ids=[1, 2]"])), "parameters").source.split("\n")
     changed = [(a, b) for a, b in zip(template, cell, strict=True) if a != b]
     assert [b.split("  # ")[0] for _, b in changed] == [
@@ -252,16 +254,12 @@ def test_a_baked_value_comes_back_from_the_cell_as_it_was_given(setting, name, v
     assert namespace[name] == value
     assert type(namespace[name]) is type(value)
     fields = {name: tuple(value) if isinstance(value, list) else value}
-    assert from_parameters(namespace) == RunConfig(**fields)
+    assert from_parameters(namespace) == RunConfig.from_flat(fields)
 
 
-def test_a_template_without_the_parameter_is_refused_naming_it(tmp_path):
-    notebook = nbformat.read(TEMPLATE, as_version=4)
-    cell = tagged(notebook, "parameters")
-    cell.source = "\n".join(x for x in cell.source.split("\n") if not x.startswith("num_episodes"))
-    nbformat.write(notebook, tmp_path / "train.ipynb")
-    with pytest.raises(ConfigError, match=says("num_episodes")):
-        build(["num_episodes=3"], template=tmp_path / "train.ipynb")
+def test_a_parameter_that_no_line_of_the_cell_assigns_is_refused():
+    with pytest.raises(ConfigError, match="episodes"):
+        build_notebook(TEMPLATE, PACKAGE, {"episodes": 3}, "")
 
 
 @pytest.mark.parametrize("tag", ["parameters", "bootstrap"])

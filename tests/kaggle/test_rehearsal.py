@@ -12,13 +12,14 @@ import nbformat
 import psutil
 import pytest
 
+from sac_kernel.cli.settings import parse_settings
 from sac_kernel.core import files
 from sac_kernel.core.errors import SacKernelError
 from sac_kernel.core.packages import code_hash
 from sac_kernel.experiment import job_outputs
 from sac_kernel.experiment.job_queue import run_jobs
 from sac_kernel.experiment.run_config import RunConfig
-from sac_kernel.kaggle.kernel_notebook import build_notebook, parse_settings
+from sac_kernel.kaggle.kernel_notebook import build_notebook
 from sac_kernel.kaggle.rehearsal import rehearse
 from sac_kernel.prices.processed_file import write_processed
 from tests.conftest import figures_left_blank, make_data

@@ -35,7 +35,7 @@ import sys, json
 from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.experiment.job_queue import job_trainer
 settings = json.loads(sys.argv[1])
-trainer = job_trainer(RunConfig(h5_path=sys.argv[2], output_dir=sys.argv[3], **settings), 1, 0)
+trainer = job_trainer(RunConfig.from_flat({"h5_path": sys.argv[2], "output_dir": sys.argv[3], **settings}), 1, 0)
 trainer.train()
 """
 

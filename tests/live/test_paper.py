@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from sac_kernel.backtest import evaluation
+from sac_kernel.cli.main import main, make_parser
 from sac_kernel.core.errors import CheckpointError, DataError
 from sac_kernel.live import paper, paper_page
 from sac_kernel.live.feed import BarFiles, one_by_one
@@ -81,7 +82,7 @@ def uncut(world, tmp_path_factory):
     paper.logger.setLevel(logging.INFO)
     for agent_id, (folder, _) in world.items():
         target = tmp_path_factory.mktemp("uncut")
-        assert paper.main(options(folder, target, "--speed", "0")) == 0
+        assert main(["paper", *options(folder, target, "--speed", "0")]) == 0
         out[agent_id] = (target / paper.JOURNAL_FILE).read_bytes(), said[-1]
     paper.logger.removeHandler(handler)
     return out
@@ -111,7 +112,7 @@ def test_a_journal_cut_anywhere_goes_on_to_the_very_same_bytes(agent_id, share, 
     folder, whole = world[agent_id][0], uncut[agent_id][0]
     header = whole.index(b"\n") + 1
     (tmp_path / paper.JOURNAL_FILE).write_bytes(whole[: header + int(share * (len(whole) - header))])
-    assert paper.main(options(folder, tmp_path, "--speed", "0")) == 0
+    assert main(["paper", *options(folder, tmp_path, "--speed", "0")]) == 0
     assert (tmp_path / paper.JOURNAL_FILE).read_bytes() == whole
 
 
@@ -139,7 +140,7 @@ def test_kill_9_in_the_middle_and_the_same_command_again(world, uncut, tmp_path)
     process.wait()
     assert 800 <= path.read_bytes().count(b"\n") < 1100
     assert uncut[3][0].startswith(path.read_bytes())
-    assert paper.main(options(folder, tmp_path, "--speed", "0")) == 0
+    assert main(["paper", *options(folder, tmp_path, "--speed", "0")]) == 0
     assert path.read_bytes() == uncut[3][0]
 
 
@@ -154,17 +155,18 @@ def short(world, sample, tmp_path):
     write_csv(bars.iloc[:40], tmp_path / "EURUSD.csv")
     for name in ("agent.pt", "data.h5"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
-    assert paper.main(options(tmp_path, tmp_path, "--speed", "0")) == 0
+    assert main(["paper", *options(tmp_path, tmp_path, "--speed", "0")]) == 0
     write_csv(bars, tmp_path / "EURUSD.csv")
     return tmp_path
 
 
 def opened(folder, *more):
-    return paper.open_session(paper._parser().parse_args(options(folder, folder, "--speed", "0", *more)))
+    words = ["paper", *options(folder, folder, "--speed", "0", *more)]
+    return paper.open_session(make_parser(words).parse_args(words))
 
 
 def test_a_grown_file_goes_on_where_the_session_was(short, uncut):
-    assert paper.main(options(short, short, "--speed", "0")) == 0
+    assert main(["paper", *options(short, short, "--speed", "0")]) == 0
     first = b"".join(uncut[1][0].splitlines(keepends=True)[:61])
     assert (short / paper.JOURNAL_FILE).read_bytes() == first
 

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from sac_kernel.agent.sac import SACAgent
+from sac_kernel.cli.main import cut_at_dashes, main
 from sac_kernel.core import files, paths
 from sac_kernel.core.errors import CheckpointError, DataError, InputNotFoundError
 from sac_kernel.live import promotion, retrain
 from sac_kernel.live.model_store import CURRENT, HISTORY, ModelStore, resolve
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.prices.bars import Bars, BarTable
 from sac_kernel.prices.pipeline import DataConfig, split_table
 from sac_kernel.prices.processed_file import read_processed, write_processed
@@ -96,10 +97,10 @@ def test_rollback_returns_to_the_model_before_and_stops_at_the_first(planted, st
     first = store.current()
     assert retrain.judge(models["long"], data, store)
     command = ["--models", str(store.folder), "--rollback", "lost 3 %"]
-    assert retrain.main(command) == 0
+    assert main(["retrain", *command]) == 0
     assert store.current() == first
     assert resolve(store.folder / CURRENT) == first.path
-    assert retrain.main(command) == 2
+    assert main(["retrain", *command]) == 2
     assert store.current() == first
     # What was rolled back may be tried again.
     assert retrain.judge(models["long"], data, store)
@@ -110,9 +111,9 @@ def test_the_first_model_of_all_is_taken_and_a_damaged_one_never(planted, tmp_pa
     command = ["--models", str(tmp_path), "--data", str(h5), "--judge"]
     with pytest.raises(InputNotFoundError, match=says("promote")):
         resolve(tmp_path / CURRENT)
-    assert retrain.main([*command, str(models["flat"])]) == 0
-    assert retrain.main([*command, str(models["flat"])]) == 2  # the one in use
-    assert retrain.main([*command, str(models["short"])]) == 3
+    assert main(["retrain", *command, str(models["flat"])]) == 0
+    assert main(["retrain", *command, str(models["flat"])]) == 2  # the one in use
+    assert main(["retrain", *command, str(models["short"])]) == 3
     path = resolve(tmp_path / CURRENT)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match=says("hash")):
@@ -246,9 +247,9 @@ def test_without_a_warm_start_the_identity_is_what_it_always_was(trained, tmp_pa
 
 def test_what_follows_the_dashes_is_for_the_build():
     line = ["bars/", "--rehearse", "--", "--set", "num_episodes=2", "--", "x"]
-    assert retrain.cut_at_dashes(line) == (line[:2], ["--set", "num_episodes=2", "--", "x"])
-    assert retrain.cut_at_dashes(line[:2]) == (line[:2], [])
+    assert cut_at_dashes(line) == (line[:2], ["--set", "num_episodes=2", "--", "x"])
+    assert cut_at_dashes(line[:2]) == (line[:2], [])
 
 
 def test_nothing_to_do_is_an_error(tmp_path):
-    assert retrain.main(["--models", str(tmp_path)]) == 2
+    assert main(["retrain", "--models", str(tmp_path)]) == 2

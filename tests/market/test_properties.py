@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from sac_kernel.agent.config import SACConfig
 from sac_kernel.agent.replay import Batch, ReplayBuffer
+from sac_kernel.cli.settings import parse_settings
 from sac_kernel.core import files
 from sac_kernel.core.config import from_flat, to_flat
 from sac_kernel.core.errors import CheckpointError, DataError, SacKernelError
 from sac_kernel.experiment import run_config
 from sac_kernel.experiment.run_config import RunConfig
-from sac_kernel.kaggle import kernel_notebook
 from sac_kernel.market import engine
 from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.market.market import prepare_market
@@ -174,15 +174,15 @@ LEVELS = {
 @settings(max_examples=100, **SLOW)
 def test_parameters_come_back_from_text_and_from_flat_values(values):
     try:
-        config = RunConfig(checkpoint_frequency=50, **values)
+        config = RunConfig.from_flat({"checkpoint_frequency": 50, **values})
     except SacKernelError:
         return
     texts = [f"{name}={list(v) if isinstance(v, tuple) else v}" for name, v in values.items()]
-    parsed = kernel_notebook.parse_settings([*texts, "checkpoint_frequency=50"])
+    parsed = parse_settings([*texts, "checkpoint_frequency=50"])
     # Text loses its outer blanks, as a command line's would.
-    expected = {**to_flat(config), "output_dir": config.output_dir.strip()}
-    assert {**to_flat(RunConfig()), **parsed} == expected
-    again = run_config.from_parameters({**to_flat(RunConfig()), **parsed})
+    expected = {**config.flat(), "output_dir": config.output_dir.strip()}
+    assert {**RunConfig().flat(), **parsed} == expected
+    again = run_config.from_parameters({**RunConfig().flat(), **parsed})
     assert again == dataclasses.replace(config, output_dir=config.output_dir.strip())
     for agent_id in config.agent_ids:
         for part in (config.sac_config(agent_id), config.env_config(agent_id)):

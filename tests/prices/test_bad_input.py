@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import build_kernel
-from sac_kernel.experiment.trainer import main as train
 from sac_kernel.prices.processed_file import read_processed, write_processed
+from sac_kernel.train_sac_kaggle import main as train
 from tests.conftest import make_bars, make_data
 from tests.support import told
 

@@ -143,8 +143,7 @@ def test_the_parameter_pages_give_the_names_and_defaults_that_are(name):
     listed = dict(re.findall(r"^\| `(\w+)` \| (\S+|\[.*?\]) \|", page, re.MULTILINE))
     assert len(listed) == 23
     for parameter, default in listed.items():
-        value = getattr(RunConfig(), parameter)
-        value = list(value) if isinstance(value, tuple) else value
+        value = RunConfig().flat()[parameter]
         assert str(value) == default, parameter
 
 
