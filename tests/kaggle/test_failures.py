@@ -217,12 +217,7 @@ def no_credentials(s: Scene) -> None:
     assert s.kaggle.requests == []
 
 
-@row(
-    "Login",
-    "a token that Kaggle does not know",
-    ("KAGGLE_API_TOKEN", "~/.kaggle/access_token"),
-    ERROR,
-)
+@row("Login", "a token that Kaggle does not know", ("KAGGLE_API_TOKEN", "~/.kaggle/access_token"), ERROR)
 def unknown_token(s: Scene) -> None:
     with s.refused("login"):
         s.login("bad", KAGGLE_API_TOKEN=TOKEN).owner()
@@ -383,12 +378,7 @@ def upload_resumed(s: Scene) -> None:
     assert s.publish() == 1
 
 
-@row(
-    "Publishing",
-    "silence during an upload",
-    ("6 s", "try 1 of 3"),
-    "stopped and sent again, goes on",
-)
+@row("Publishing", "silence during an upload", ("6 s", "try 1 of 3"), "stopped and sent again, goes on")
 def upload_silence(s: Scene) -> None:
     s.client = s.new_client(s.env, timeout_s=6.0)
     s.kaggle.fault("blob", Silence(60.0))
@@ -444,12 +434,7 @@ def version_403(s: Scene) -> None:
     assert s.publish() == 2
 
 
-@row(
-    "Publishing",
-    "`ready`, but of the version before",
-    ("ready", "version 1"),
-    "waits for the new number",
-)
+@row("Publishing", "`ready`, but of the version before", ("ready", "version 1"), "waits for the new number")
 def ready_of_the_version_before(s: Scene) -> None:
     s.given("old")
     stale = Body({"ref": s.ref, "currentVersionNumber": 1})
@@ -457,12 +442,7 @@ def ready_of_the_version_before(s: Scene) -> None:
     assert s.publish() == 2
 
 
-@row(
-    "Publishing",
-    "new number, but the old files are still served",
-    ("fingerprint",),
-    "waits for the new",
-)
+@row("Publishing", "new number, but the old files are still served", ("fingerprint",), "waits for the new")
 def old_files_still_served(s: Scene) -> None:
     s.given("old")
     s.kaggle.fault("DownloadDataset", *[Body({"content_hash": "old"})] * 2)
@@ -476,12 +456,7 @@ def status_not_known_yet(s: Scene) -> None:
     assert s.publish() == 2
 
 
-@row(
-    "Publishing",
-    "a version that is processed without end",
-    ("blobs_received",),
-    "error after a time limit",
-)
+@row("Publishing", "a version that is processed without end", ("blobs_received",), "error after a time limit")
 def processed_without_end(s: Scene) -> None:
     s.given()
     s.client = s.new_client(s.env)
@@ -715,12 +690,7 @@ def push_429(s: Scene) -> None:
     assert s.runs() == 1
 
 
-@row(
-    "Pushing",
-    "the answer is lost after the push took effect",
-    ("COMPLETE",),
-    "recognised: one run",
-)
+@row("Pushing", "the answer is lost after the push took effect", ("COMPLETE",), "recognised: one run")
 def push_answer_lost(s: Scene) -> None:
     s.kaggle.fault("SaveKernel", Drop(processed=True))
     pushed = s.push()
@@ -743,12 +713,7 @@ def stored_otherwise(s: Scene) -> None:
     assert s.runs() == 1
 
 
-@row(
-    "Pushing",
-    "what was stored cannot be read",
-    ("try 1 of 2",),
-    "goes on, saying so: one run",
-)
+@row("Pushing", "what was stored cannot be read", ("try 1 of 2",), "goes on, saying so: one run")
 def stored_unreadable(s: Scene) -> None:
     s.client = s.new_client(s.env, tries=2)
     s.kaggle.fault("GetKernel", *[Body({})] * 2)
@@ -913,12 +878,7 @@ def dots_in_the_manifest(s: Scene) -> None:
     assert not s.out().exists()
 
 
-@row(
-    "Fetching",
-    "a run that ended in ERROR or is not over",
-    ("COMPLETE", "ERROR"),
-    ERROR,
-)
+@row("Fetching", "a run that ended in ERROR or is not over", ("COMPLETE", "ERROR"), ERROR)
 def run_not_complete(s: Scene) -> None:
     s.kaggle.fault("ListKernelSessionOutput", Body({}))
     s.kaggle.fault("GetKernelSessionStatus", Body({"status": "ERROR"}))

@@ -13,9 +13,10 @@ from sac_kernel.features.indicators import Memory
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.live.decide import Decider, account
 from sac_kernel.market import engine
-from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.market.records import Account, blank
 from sac_kernel.prices.pipeline import DataPipeline
+from sac_kernel.market.engine import Acc
+from sac_kernel.market.market import TradingEnvConfig
 from sac_kernel.prices.processed_file import write_processed
 from tests.conftest import make_bars, make_data
 from tests.support import says
@@ -26,11 +27,6 @@ H1 = 3600
 
 def history_of(data):
     return pd.concat([data.train["EURUSD"], data.val["EURUSD"]])
-
-
-@pytest.fixture(scope="module")
-def sample():
-    return DataPipeline().build()
 
 
 CONFIGS = {

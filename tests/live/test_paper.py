@@ -19,8 +19,9 @@ from sac_kernel.core.errors import CheckpointError, DataError
 from sac_kernel.live import paper, paper_page
 from sac_kernel.live.feed import BarFiles, one_by_one
 from sac_kernel.live.journal import Journal
-from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.prices.pipeline import DataPipeline
+from sac_kernel.market.engine import Acc, Info
+from sac_kernel.market.market import TradingEnvConfig
 from sac_kernel.prices.processed_file import write_processed
 from tests.conftest import make_bars
 from tests.support import says, told
@@ -52,11 +53,6 @@ def options(folder, journal, *more):
 def journal_of(folder):
     lines = (folder / paper.JOURNAL_FILE).read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
-
-
-@pytest.fixture(scope="module")
-def sample():
-    return DataPipeline().build()
 
 
 @pytest.fixture(scope="module")
