@@ -37,9 +37,8 @@ _SATURDAY_NOON_S = 216_000  # 1970-01-03 12:00 UTC
 class Bars(pd.DataFrame):
     """Bars of one instrument: a DataFrame that says what its prices are.
 
-    Slices and copies keep the three attributes. What pandas makes anew (`pd.concat`, `resample`,
-    arithmetic with arrays) may have none of them, and counts as bars that do not say it: join stretches with
-    `concat_bars`.
+    Slices and copies keep the three attributes. What pandas makes anew (`pd.concat`, `resample`, arithmetic with
+    arrays) may have none of them and counts as bars that do not say it: join stretches with `concat_bars`.
 
     Parameters
     ----------
