@@ -23,6 +23,7 @@ from sac_kernel.experiment import fold_jobs, job_pool, walk_forward_report
 from sac_kernel.experiment.fold_jobs import Settings
 from sac_kernel.experiment.run_config import preset_of
 from sac_kernel.report import page
+from sac_kernel.report.tables import text_table
 from sac_kernel.stats import trials
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SacKernelError as err:
         logger.error("%s: %s", type(err).__name__, err)  # the message says it all
         return 2
-    logger.info("%s", page.text_table(shown["table"]))
+    logger.info("%s", text_table(shown["table"]))
     for agent_id, one in shown["verdicts"].items():
         logger.info("agent %s: %s", agent_id, one["sentence"])
     logger.info("report: %s", args.output / "report.html")

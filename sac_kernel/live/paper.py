@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from sac_kernel.backtest import drift
-from sac_kernel.core import files
+from sac_kernel.core import files, strings
 from sac_kernel.core.errors import CheckpointError, SacKernelError
 from sac_kernel.core.paths import LOCAL_DATA
 from sac_kernel.features.indicators import price_columns
@@ -291,18 +291,22 @@ class Watch:
                 f"{figures[Info.EQUITY]:,.2f}", figures[Info.POSITION], what, f"  [{why}]" if why else "",
             )  # fmt: skip
         if day != self._day and not math.isnan(self._day):
-            logger.info("%s", self.summary())
+            logger.info("%s", "  ".join(self.summary()))
         self._day = day
 
-    def summary(self) -> str:
-        """Return equity, exposure, costs and drift in one line."""
+    def summary(self) -> list[str]:
+        """Return equity, exposure, costs and drift in words, part by part."""
         f = self._session.account.report()
-        return (
-            f"{self._session.last_time:%Y-%m-%d %H:%M}  equity {f[Info.EQUITY]:,.2f} "
-            f"({100.0 * f[Info.TOTAL_RETURN]:+.2f} %)  exposure {f[Info.POSITION]:+.3f}  "
-            f"max drawdown {100.0 * f[Info.DRAWDOWN]:.2f} %  costs {f[Info.COSTS]:,.2f}  trades {f[Info.TRADES]:.0f}"
-            f"{'  HALTED' if f[Info.HALTED] else ''}  {self.drift()}"
-        )
+        return [
+            f"{self._session.last_time:%Y-%m-%d %H:%M}",
+            f"equity {f[Info.EQUITY]:,.2f} ({100.0 * f[Info.TOTAL_RETURN]:+.2f} %)",
+            f"exposure {f[Info.POSITION]:+.3f}",
+            f"max drawdown {100.0 * f[Info.DRAWDOWN]:.2f} %",
+            f"costs {f[Info.COSTS]:,.2f}",
+            f"trades {f[Info.TRADES]:.0f}",
+            *(["HALTED"] if f[Info.HALTED] else []),
+            self.drift(),
+        ]
 
     def drift(self) -> str:
         """Return the drift check's word and the series it names, or how many days it still waits."""
@@ -317,7 +321,11 @@ class Watch:
 
 def _beyond(decision: Decision) -> list[str]:
     names = list(decision.out_of_range)
-    return [f"never seen before: {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"] if names else []
+    return (
+        [strings.NEVER_SEEN.format(name=", ".join(names[:3]) + (" ..." if len(names) > 3 else ""))]
+        if names
+        else []
+    )
 
 
 def history_before(data: ProcessedData, feed: Bars, start: pd.Timestamp) -> Bars:
@@ -401,7 +409,7 @@ def follow(opened: Opened, speed: float | None, sleep: Callable[[float], object]
             logger.info("the account is ruined: equity below 1 %% of its start")
             break
     if session.last_time is not None:
-        logger.info("%s", watch.summary())
+        logger.info("%s", "  ".join(watch.summary()))
         logger.info("equity if closed at cost now: %s", f"{session.account.equity_if_closed():,.2f}")
         paper_page.write_page(page, Journal(journal.path).lines, watch.summary())
 

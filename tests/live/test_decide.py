@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sac_kernel.backtest import evaluation
+from sac_kernel.backtest import runner
 from sac_kernel.core.errors import CheckpointError, DataError
 from sac_kernel.features.indicators import Memory
 from sac_kernel.features.pipeline import FeaturePipeline
@@ -45,7 +45,7 @@ CONFIGS = {
 def test_decisions_are_the_backtests_over_the_whole_test_split(agent_id, sample, tmp_path):
     config = CONFIGS[agent_id]
     agent, market = lively_agent(tmp_path / "agent.pt", sample, agent_id, config)
-    backtest = evaluation.validate(agent, market, config.initial_equity)
+    backtest = runner.validate(agent, market, config.initial_equity)
 
     decider = Decider.from_checkpoint(tmp_path / "agent.pt", price_side="ask")
     decider.follow(history_of(sample))

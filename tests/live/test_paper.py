@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sac_kernel.backtest import evaluation
+from sac_kernel.backtest import runner
 from sac_kernel.core.errors import CheckpointError, DataError
 from sac_kernel.live import paper, paper_page
 from sac_kernel.live.feed import BarFiles, one_by_one
@@ -67,7 +67,7 @@ def world(sample, tmp_path_factory):
         agent, market = lively_agent(folder / "agent.pt", sample, agent_id, config)
         write_processed(sample, folder / "data.h5")
         write_csv(sample.test["EURUSD"], folder / "EURUSD.csv")
-        worlds[agent_id] = folder, evaluation.validate(agent, market, config.initial_equity)
+        worlds[agent_id] = folder, runner.validate(agent, market, config.initial_equity)
     return worlds
 
 
@@ -161,7 +161,9 @@ def test_the_page_is_the_journal_drawn(short):
     text = (short / paper.PAGE_FILE).read_text(encoding="utf-8")
     assert '<meta http-equiv="refresh" content="15">' in text
     assert "Paper account: EURUSD since 2017-10-23 08:00" in text
-    shown = re.findall(r"<tr><td>(\S+ \S+)<td>([\d.]+)<td>([\d,.]+)<td>(\S+)<td>(\S*)<td>", text)
+    shown = re.findall(
+        r"<tr><td>(\S+ \S+?)</td><td>([\d.]+)</td><td>([\d,.]+)</td><td>(\S+?)</td><td>([^<]*)</td>", text
+    )
     assert len(shown) == 12
     assert shown[0][0] == lines[-1]["open_time_utc"][:16].replace("T", " ")
     assert shown[0][2:] == (

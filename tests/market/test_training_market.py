@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from sac_kernel.core import strings
 from sac_kernel.core.errors import DataError
 from sac_kernel.experiment import job_outputs
 from sac_kernel.experiment.trainer import KaggleTrainer
@@ -134,8 +135,7 @@ def test_a_run_with_denoised_rewards_is_judged_on_realised_prices(tmp_path):
     # What was learnt from is told: these bars hold nothing to find.
     note = trainer.summary["verdict"]["notes"][0]
     t_stat = trainer.summary["run"]["forecast"]["t_stat"]
-    assert note.startswith("Train rows: what the features say of the next return is no more than noise")
-    assert f"({t_stat:.1f} standard errors out of fold, 2.5 are asked for)" in note
+    assert note == strings.FORECAST_NOISE.format(what=strings.NEXT_RETURN, t=t_stat, required=2.5)
     row = trainer.judgement.rows[0]
     result = trainer.judgement.results["base"][0]
     assert row["net_return_frac"] == pytest.approx(result.equity[-1] / 100_000.0 - 1.0, abs=1e-9)
