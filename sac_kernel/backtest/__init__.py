@@ -12,6 +12,5 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "runner": "EpisodeResult run_policy run_targets",
         "judgement": "Judgement evaluate_checkpoint evaluate_file judge",
         "policies": "PolicyId",
-        "validation": "Fold",
     },
 )

@@ -25,24 +25,21 @@ class Kind(StrEnum):
 
 
 class Form(StrEnum):
-    """Which state of an agent acts, or what is made of several seeds."""
+    """Which state of an agent acts, or what is made of several seeds.
+
+    The last update or the best on validation data; one account on the seeds' mean action; a saved agent of any other
+    name; the agent as it is now. Over folds: one seed, the mean of the seeds' accounts, one account on their mean
+    target.
+    """
 
     FINAL = "final"
-    """The last update."""
     BEST = "best"
-    """The best update on validation data."""
     ENSEMBLE = "ensemble"
-    """One account on the seeds' mean action."""
     FILE = "file"
-    """A saved agent of any other name."""
     CURRENT = "current"
-    """The agent as it is now."""
     FOLD_SEED = "fold_seed"
-    """One seed, refitted in each fold."""
     FOLD_MEAN = "fold_mean"
-    """The mean of the seeds' accounts."""
     FOLD_ENSEMBLE = "fold_ensemble"
-    """One account on the seeds' mean target."""
 
 
 @dataclass(frozen=True)

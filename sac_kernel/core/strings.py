@@ -6,7 +6,7 @@ beside their code.
 
 LANGUAGE = "en"
 
-# -- policies ---------------------------------------------------------------------------------------
+# -- policies
 
 AGENT_LABELS = {
     "final": "agent {agent_id} (final)",
@@ -26,7 +26,7 @@ MOVING_AVERAGES, SESSIONS = "moving averages, 1 and 5 days", "session means"
 RIDGE, LOGISTIC = "ridge + band", "logistic + band"
 FORESIGHT, RANDOM = "perfect foresight (bound)", "random, same turnover"
 
-# -- verdict ----------------------------------------------------------------------------------------
+# -- verdict
 
 VERDICTS = {
     "edge": (
@@ -99,7 +99,7 @@ FORECAST = (
 )
 JOB_FAILED = "{job} failed: {why}"
 
-# -- report -----------------------------------------------------------------------------------------
+# -- report
 
 TITLE = "Does this agent have an edge after costs?"
 VERDICT, MEANS, MEANS_NOT = "Verdict: {word}", "What it means.", "What it does not mean."
@@ -175,7 +175,7 @@ FACTS = {
     **{key: title for key, (title, _) in COLUMNS.items()},
 }
 
-# -- tables of the report ---------------------------------------------------------------------------
+# -- tables of the report
 
 REGIMES = {
     "calm": "calm third (realised volatility)",
@@ -198,7 +198,7 @@ PBO = "PBO (Bailey et al. 2017): is the best checkpoint chosen by luck?"
 PBO_READ = "{count} checkpoints that trade, on {days} days"
 PBO_NEEDS = "needs {count} on {days} days, found {found}"
 
-# -- training ---------------------------------------------------------------------------------------
+# -- training
 
 HEALTHY = "No sign of trouble in the training curves."
 COLLAPSE = (
@@ -235,7 +235,7 @@ HARDLY_TRADES = (
     "That may be the right answer; a longer env_decision_interval_min or cheaper costs would change it.",
 )
 
-# -- walk-forward -----------------------------------------------------------------------------------
+# -- walk-forward
 
 WALK_FORWARD_TITLE = "Does any of these agents have an edge after costs? A walk-forward"
 AGENT_NAME, AGENT_SAYS = "Agent {agent_id} ({preset})", "{agent}: {sentence}"
@@ -266,21 +266,11 @@ FOLDS_COLUMNS = [
     "Fold", "Test days", "Train days", "Policy", "Net return [%]", "Worst seed [%]", "Best seed [%]",
 ]  # fmt: skip
 
-# -- notebook ---------------------------------------------------------------------------------------
+# -- notebook
 
-HEADER = {
-    "utc": "UTC",
-    "devices": "devices",
-    "threads": "threads",
-    "version": "version {name}",
-    "code": "code",
-    "extra": "extra {name}",
-    "data_hash": "data hash",
-    "inputs": "inputs",
-    "output": "output folder",
-    "budget": "time budget",
-    "jobs": "jobs",
-}
+UTC, DEVICES, THREADS, VERSION, SOURCE = "UTC", "devices", "threads", "version {name}", "code"
+EXTRA, DATA_HASH, INPUTS, OUTPUT = "extra {name}", "data hash", "inputs", "output folder"
+BUDGET_H, JOB_NAMES = "time budget", "jobs"
 CODE = {True: "as built", False: "edited here"}
 NO_HASH, NO_INPUTS = "none expected", "not mounted"
 NO_DEVICE = "a device does not work. {err}"
@@ -298,7 +288,7 @@ TRADE_COLUMNS = [
     "bar opened [UTC]", "open", "close", "spread [bps]", "target", "exposure", "equity", "paid", "reward [bps]",
 ]  # fmt: skip
 
-# -- paper account ----------------------------------------------------------------------------------
+# -- paper account
 
 PAPER_TITLE = "Paper account: {instrument} since {since:%Y-%m-%d %H:%M}"
 PAPER_FIGURE = "Price with the exposure held, equity, costs"

@@ -73,17 +73,17 @@ def run_header(config: RunConfig, built_code_hash: str, package_dir: Path) -> di
     where = paths.paths()
     inputs = paths.input_files(where.input_root, paths.DATA_FILE) if where.input_root else []
     return {
-        strings.HEADER["utc"]: time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
-        strings.HEADER["devices"]: "; ".join(map(_described, device_names(config.device))),
-        strings.HEADER["threads"]: set_threads(),
-        **{strings.HEADER["version"].format(name=name): value for name, value in packages.versions().items()},
-        strings.HEADER["code"]: f"{digest[:12]} ({strings.CODE[digest == built_code_hash]})",
-        **{strings.HEADER["extra"].format(name=name): found for name, found in packages.add_wheels().items()},
-        strings.HEADER["data_hash"]: config.expect_data_hash[:12] or strings.NO_HASH,
-        strings.HEADER["inputs"]: ", ".join(str(path) for path in inputs) or strings.NO_INPUTS,
-        strings.HEADER["output"]: str(config.top_folder),
-        strings.HEADER["budget"]: clock.duration(config.time_budget_h * 3600.0),
-        strings.HEADER["jobs"]: ", ".join(output_layout.job_name(*job) for job in config.jobs),
+        strings.UTC: time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
+        strings.DEVICES: "; ".join(map(_described, device_names(config.device))),
+        strings.THREADS: set_threads(),
+        **{strings.VERSION.format(name=name): value for name, value in packages.versions().items()},
+        strings.SOURCE: f"{digest[:12]} ({strings.CODE[digest == built_code_hash]})",
+        **{strings.EXTRA.format(name=name): found for name, found in packages.add_wheels().items()},
+        strings.DATA_HASH: config.expect_data_hash[:12] or strings.NO_HASH,
+        strings.INPUTS: ", ".join(str(path) for path in inputs) or strings.NO_INPUTS,
+        strings.OUTPUT: str(config.top_folder),
+        strings.BUDGET_H: clock.duration(config.time_budget_h * 3600.0),
+        strings.JOB_NAMES: ", ".join(output_layout.job_name(*job) for job in config.jobs),
     }
 
 

@@ -18,7 +18,7 @@ from sac_kernel.core import files, strings
 from sac_kernel.core.errors import DataError
 from sac_kernel.report import plots, tables
 from sac_kernel.report.tables import finite, number
-from sac_kernel.report.templates import NO_VALUE, fragment
+from sac_kernel.report.templates import CODE, COMMAND, HASH, HEADING, NO_VALUE, SAID, STRONG, fragment
 from sac_kernel.report.templates import page as filled
 
 if TYPE_CHECKING:
@@ -125,14 +125,14 @@ def _page(summary: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
             sections.append((title, body))
     sections += [(titles[name], text) for name, text in texts.items()]
     sections += by_title.items()
-    parts = (fragment("heading", titles[name]) + shown[name] for name in DATA_FIGURES if name in shown)
+    parts = (HEADING.format(titles[name]) + shown[name] for name in DATA_FIGURES if name in shown)
     data = _data(summary.get("data") or {}) + Markup().join(parts)
     again = summary.get("next_command")
     sections += [
         (strings.DATA, data),
         (strings.RUN, _facts(summary.get("run") or {}) + _jobs(summary.get("jobs") or ())),
         (strings.FILES, _files(summary.get("files") or ())),
-        (strings.AGAIN, fragment("code", again) if again else Markup()),
+        (strings.AGAIN, COMMAND.format(again) if again else Markup()),
     ]
     title = summary.get("title") or strings.TITLE
     return filled("report", title=title, verdict=_verdict(summary), sections=sections)
@@ -234,7 +234,7 @@ def _chance(random: Mapping[str, Any]) -> Markup:
     if share is None or draws is None:
         return Markup()
     text = Markup(strings.CHANCE).format(share=share, draws=draws)  # noqa: S704  # the catalogue's own
-    return fragment("said", text)
+    return SAID.format(text)
 
 
 def _months(months: Mapping[str, Sequence[float | None]]) -> Markup:
@@ -289,7 +289,7 @@ def _drift(found: Mapping[str, Any], most: int = 8) -> Markup:
     ]
     if not rows:
         return Markup()
-    return fragment("strong", found["sentence"]) + _plain_table(strings.DRIFT_COLUMNS, rows)
+    return STRONG.format(found["sentence"]) + _plain_table(strings.DRIFT_COLUMNS, rows)
 
 
 def _training(found: Mapping[str, Sequence[Row]] | None) -> Markup:
@@ -301,7 +301,7 @@ def _training(found: Mapping[str, Sequence[Row]] | None) -> Markup:
         for job, findings in found.items()
         for finding in findings
     ]
-    return fragment("findings", items) if items else fragment("said", strings.HEALTHY)
+    return fragment("findings", items) if items else SAID.format(strings.HEALTHY)
 
 
 def _data(data: Mapping[str, Any]) -> Markup:
@@ -335,8 +335,7 @@ def _value(key: str, value: object) -> str:
     if isinstance(value, list | tuple):
         return Markup(", ").join(_value(key, v) for v in value) or NO_VALUE
     if isinstance(value, str | bool) and value != "":
-        short = Markup('<code title="{}">{}</code>').format(value, str(value)[:12])
-        return short if "hash" in key else str(value)
+        return HASH.format(value, str(value)[:12]) if "hash" in key else str(value)
     return _quantity(key, finite(value))
 
 
@@ -367,8 +366,5 @@ def _jobs(jobs: Sequence[Row]) -> Markup:
 
 
 def _files(entries: Iterable[Row]) -> Markup:
-    rows = [
-        [Cell(Markup("<code>{}</code>").format(entry["name"])), _number(entry.get("bytes"), 1e-3, 1)]
-        for entry in entries
-    ]
+    rows = [[Cell(CODE.format(entry["name"])), _number(entry.get("bytes"), 1e-3, 1)] for entry in entries]
     return _plain_table(strings.FILE_COLUMNS, rows)

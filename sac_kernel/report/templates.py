@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from jinja2.environment import TemplateModule
 
 NO_VALUE = Markup('<span class="absent" title="{}">\u2013</span>').format(strings.NO_VALUE)
+HEADING, SAID = Markup("<h3>{}</h3>\n"), Markup("<p>{}</p>\n")
+STRONG, COMMAND = Markup("<p><strong>{}</strong></p>\n"), Markup("<pre><code>{}</code></pre>\n")
+CODE, HASH = Markup("<code>{}</code>"), Markup('<code title="{}">{}</code>')
 
 _CSS = """
 :root{color-scheme:light dark;--page:#fff;--ink:#1f2328;--soft:#59636e;--line:#d8dee4;
@@ -129,18 +132,6 @@ height="{{ v.height }}" alt="{{ v.alt }}"></div>
 </figure>
 {% endmacro %}
 
-{% macro heading(title) %}
-<h3>{{ title }}</h3>
-{% endmacro %}
-
-{% macro said(text) %}
-<p>{{ text }}</p>
-{% endmacro %}
-
-{% macro strong(text) %}
-<p><strong>{{ text }}</strong></p>
-{% endmacro %}
-
 {% macro findings(items) %}
 <ul>
 {% for item in items %}
@@ -161,10 +152,6 @@ height="{{ v.height }}" alt="{{ v.alt }}"></div>
 <details><summary>{{ name }}</summary>
 {{ inner }}</details>
 {% endfor %}
-{% endmacro %}
-
-{% macro code(text) %}
-<pre><code>{{ text }}</code></pre>
 {% endmacro %}
 """
 
