@@ -12,7 +12,7 @@ from sac_kernel.core import files, strings
 from sac_kernel.core.plot_style import to_png
 from sac_kernel.market.engine import Acc
 from sac_kernel.market.render import episode_figure
-from sac_kernel.report import templates
+from sac_kernel.report.templates import filled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +25,20 @@ REFRESH_S = 15.0
 
 _ROWS = 12
 _COSTS = (Acc.SPREAD, Acc.COMMISSION, Acc.SLIPPAGE, Acc.SWAP)
+_PAGE = """<!DOCTYPE html>
+<html lang="{{ t.LANGUAGE }}"><head><meta charset="utf-8"><meta http-equiv="refresh" content="{{ refresh_s }}">
+<title>{{ title }}</title><style>:root{color-scheme:light dark}
+body{max-width:1080px;margin:24px auto;padding:0 16px;font:16px/1.5 system-ui,sans-serif}
+img{width:100%;background:#fff}table{border-collapse:collapse;width:100%;font-size:.88rem}
+td,th{padding:4px 8px;text-align:right;border-bottom:1px solid #8884}td:last-child,th:last-child{text-align:left}
+</style></head><body><h1>{{ title }}</h1><p>{{ account | join(" \u00b7 ") }}</p>
+<img alt="{{ t.PAPER_FIGURE }}" src="data:image/png;base64,{{ png }}">
+<table><tr>{% for name in t.PAPER_COLUMNS %}<th>{{ name }}</th>{% endfor %}</tr>
+{% for row in rows %}
+<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}
+</table><p>{{ t.PAPER_KILL }}</p></body></html>
+"""
 
 
 def write_page(path: Path, lines: Sequence[Mapping[str, Any]], account: Sequence[str]) -> None:
@@ -42,8 +56,8 @@ def write_page(path: Path, lines: Sequence[Mapping[str, Any]], account: Sequence
         for values in zip(*((b["bar"][-1], b["equity"], b["exposure"]) for b in bars), strict=True)
     )
     figure = episode_figure(times, close, equity, exposure, costs(bars))
-    page = templates.page(
-        "paper",
+    page = filled(
+        _PAGE,
         refresh_s=round(REFRESH_S),
         title=strings.PAPER_TITLE.format(instrument=head["instrument"], since=times[0]),
         account=account,

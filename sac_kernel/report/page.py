@@ -16,10 +16,9 @@ from markupsafe import Markup
 from sac_kernel.backtest.policies import Kind
 from sac_kernel.core import files, strings
 from sac_kernel.core.errors import DataError
-from sac_kernel.report import plots, tables
+from sac_kernel.report import plots, tables, templates
 from sac_kernel.report.tables import finite, number
 from sac_kernel.report.templates import CODE, COMMAND, HASH, HEADING, NO_VALUE, SAID, STRONG, fragment
-from sac_kernel.report.templates import page as filled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -135,7 +134,7 @@ def _page(summary: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
         (strings.AGAIN, COMMAND.format(again) if again else Markup()),
     ]
     title = summary.get("title") or strings.TITLE
-    return filled("report", title=title, verdict=_verdict(summary), sections=sections)
+    return templates.report(title=title, verdict=_verdict(summary), sections=sections)
 
 
 def _signed(text: str) -> str:

@@ -176,25 +176,15 @@ _REPORT = """<!DOCTYPE html>
 </html>
 """
 
-_PAPER = """<!DOCTYPE html>
-<html lang="{{ t.LANGUAGE }}"><head><meta charset="utf-8"><meta http-equiv="refresh" content="{{ refresh_s }}">
-<title>{{ title }}</title><style>:root{color-scheme:light dark}
-body{max-width:1080px;margin:24px auto;padding:0 16px;font:16px/1.5 system-ui,sans-serif}
-img{width:100%;background:#fff}table{border-collapse:collapse;width:100%;font-size:.88rem}
-td,th{padding:4px 8px;text-align:right;border-bottom:1px solid #8884}td:last-child,th:last-child{text-align:left}
-</style></head><body><h1>{{ title }}</h1><p>{{ account | join(" \u00b7 ") }}</p>
-<img alt="{{ t.PAPER_FIGURE }}" src="data:image/png;base64,{{ png }}">
-<table><tr>{% for name in t.PAPER_COLUMNS %}<th>{{ name }}</th>{% endfor %}</tr>
-{% for row in rows %}
-<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}
-</table><p>{{ t.PAPER_KILL }}</p></body></html>
-"""
+
+def report(**values: Any) -> str:  # noqa: ANN401  # what the template names
+    """Return the report's page with its values filled in and escaped."""
+    return _environment().get_template("report").render(values)
 
 
-def page(name: str, **values: Any) -> str:  # noqa: ANN401  # what the template names
-    """Return a page ('report' or 'paper') with its values filled in and escaped."""
-    return _environment().get_template(name).render(values)
+def filled(template: str, **values: Any) -> str:  # noqa: ANN401  # what the template names
+    """Return any other template with its values filled in and escaped."""
+    return _environment().from_string(template).render(values)
 
 
 def fragment(name: str, value: Any) -> Markup:  # noqa: ANN401  # what the macro names
@@ -204,7 +194,7 @@ def fragment(name: str, value: Any) -> Markup:  # noqa: ANN401  # what the macro
 
 @functools.cache
 def _environment() -> Environment:
-    texts = {"css": _CSS, "macros": _MACROS, "report": _REPORT, "paper": _PAPER}
+    texts = {"css": _CSS, "macros": _MACROS, "report": _REPORT}
     env = Environment(
         loader=DictLoader(texts),
         autoescape=True,
