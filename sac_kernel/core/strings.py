@@ -200,6 +200,17 @@ PBO_NEEDS = "needs {count} on {days} days, found {found}"
 
 # -- training
 
+PANELS = {
+    "episode_rewards": ("Episode reward", "Reward [log return]", "healthy: rises slowly, with noise"),
+    "eval_rewards": ("Evaluation reward", "Reward [log return]", "healthy: follows the training reward"),
+    "critic_losses": ("Critic loss", "Loss [squared error]", "healthy: falls, then settles"),
+    "actor_losses": ("Actor loss", "Loss [scaled reward]", "healthy: settles; its level means nothing"),
+    "alpha_values": ("Entropy weight alpha", "Alpha [scaled reward]", "healthy: comes to rest above 0"),
+    "entropies": ("Policy entropy", "Entropy [nats]", "healthy: comes down to its target and stays"),
+    "eval_sharpes": ("Evaluation Sharpe ratio", "Ratio [per year]", "healthy: above 0, at best above 1"),
+    "episode_lengths": ("Episode length", "Length [steps]", "healthy: full length; short ones are ruin"),
+}
+"""Curve -> title, axis with unit, what healthy looks like."""
 HEALTHY = "No sign of trouble in the training curves."
 COLLAPSE = (
     "Reward collapse: the mean training reward of the last {window} episodes is {last:+.4g}, down from {top:+.4g}.",

@@ -11,12 +11,13 @@ equity, long positive), `cost_paid` (so far; account currency), and `start_equit
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from sac_kernel.core import strings
 from sac_kernel.core.plot_style import (
     BLUE,
     EXPOSURE_MAP,
@@ -65,30 +66,77 @@ _HOLE: dict[str, Any] = {"facecolor": "#D5D9DD", "edgecolor": GREY, "hatch": "//
 _FEW_POINTS = 30  # below this, points are marked: a line through two of them hides where they are
 _NO_TRADE = 0.05
 """Change of position, of the cap, below which nothing is traded: half a step of the optimum's grid."""
-_LOGclass Panel(NamedTuple):
-    """One curve of a training, a value an episode, or an evaluation: title, axis with unit, what healthy looks like."""
-
-    key: str
-    title: str
-    axis: str
-    healthy: str
-    by_evaluation: bool = False
+_EVALUATED = ("eval_rewards", "eval_sharpes")  # a value an evaluation, not an episode
+_LOG_PANELS = ("critic_losses", "alpha_values")
+_LOG_FROM = 30.0  # ratio of largest to smallest value
+_CUSUM_BOUND = 2.807  # |Brownian motion| on [0, 1] exceeds it once in 100
+_SMOOTH_FROM = 20  # episodes; a running mean of fewer says nothing
 
 
-_PANELS = (
-    Panel("episode_rewards", "Episode reward", "Reward [log return]", "healthy: rises slowly, with noise"),
-    Panel(
-        "eval_rewards", "Evaluation reward", "Reward [log return]", "healthy: follows the training reward", True
-    ),
-    Panel("critic_losses", "Critic loss", "Loss [squared error]", "healthy: falls, then settles"),
-    Panel("actor_losses", "Actor loss", "Loss [scaled reward]", "healthy: settles; its level means nothing"),
-    Panel("alpha_values", "Entropy weight alpha", "Alpha [scaled reward]", "healthy: comes to rest above 0"),
-    Panel("entropies", "Policy entropy", "Entropy [nats]", "healthy: comes down to its target and stays"),
-    Panel(
-        "eval_sharpes", "Evaluation Sharpe ratio", "Ratio [per year]", "healthy: above 0, at best above 1", True
-    ),
-    Panel("episode_lengths", "Episode length", "Length [steps]", "healthy: full length; short ones are ruin"),
-)
+@styled
+def bars_figure(
+    splits: Mapping[str, pd.Series[float]],
+    gaps: Iterable[tuple[pd.Timestamp, pd.Timestamp]] | None = None,
+) -> Figure:
+    """Return the close price coloured by split, the bars left out between splits in grey.
+
+    Parameters
+    ----------
+    splits : close prices by split name, in time order, each indexed by open_time_utc
+    gaps : (last bar before, first bar after) of each hole; None takes what lies between the splits
+    """
+    empty = [name for name, bars in splits.items() if bars.empty]
+    if empty or not splits:
+        refuse("plots.bars_figure", "bars in every split", f"none in {empty or 'no split'}")
+    if gaps is None:
+        parts = list(splits.values())
+        gaps = [(a.index[-1], b.index[0]) for a, b in itertools.pairwise(parts)]
+    figure = Figure(figsize=(WIDTH_IN, 3.6), layout="constrained")
+    ax = figure.subplots()
+    for i, (name, bars) in enumerate(splits.items()):
+        color = _SPLIT_COLORS.get(name, _OTHERS[i % len(_OTHERS)][0])
+        time, price = utc_times(pd.DatetimeIndex(bars.index)), bars.to_numpy(np.float64)
+        line(ax, time, price, color=color, linewidth=1.0, label=name)
+    for i, gap in enumerate(gaps):
+        left, right = utc_times(pd.DatetimeIndex(gap))
+        ax.axvspan(left, right, label="_" if i else "left out (embargo)", **_HOLE)
+    counts = ", ".join(f"{name} {len(bars):,}" for name, bars in splits.items())
+    ax.set_title(f"Bars in time order: {counts}; no bar is in two splits")
+    ax.set_ylabel("Close [price]")
+    time_axis(ax)
+    figure.legend(loc="outside lower center", ncols=len(splits) + 1)
+    return figure
+
+
+@styled
+def features_figure(features: pd.DataFrame) -> Figure:
+    """Return the spread of each scaled feature and how often it is clipped, warm-up left out."""
+    rows = features.dropna()
+    if rows.empty:
+        refuse("plots.features_figure", "a row without NaN", f"none in {len(features)} rows")
+    values = rows.to_numpy(np.float64)
+    low, q1, median, q3, high = np.quantile(values, (0.01, 0.25, 0.5, 0.75, 0.99), axis=0)
+    clipped = 100.0 * np.mean(np.abs(values) >= CLIP, axis=0)
+    place = np.arange(values.shape[1])
+    figure = Figure(figsize=(WIDTH_IN, 1.5 + 0.23 * place.size), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
+    left.hlines(place, low, high, color=GREY, linewidth=1.0, label="1 % to 99 %")
+    left.barh(place, q3 - q1, left=q1, height=0.6, color=SKY, label="middle half")
+    left.plot(median, place, "|", color=INK, markersize=8, markeredgewidth=1.6, label="median")
+    for bound in (-CLIP, CLIP):
+        left.axvline(bound, color=VERMILION, linestyle="--", linewidth=1.0)
+    left.set(xlim=(-CLIP - 0.4, CLIP + 0.4), xlabel="Scaled value [dimensionless]")
+    left.set(ylabel="Feature", yticks=place, yticklabels=[str(name) for name in rows.columns])
+    left.invert_yaxis()
+    bars = right.barh(place, clipped, height=0.6, color=VERMILION)
+    right.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
+    right.set(xlim=(0, max(1.0, 1.35 * clipped.max())), xlabel="At a bound [% of rows]")
+    worst = int(np.argmax(clipped))
+    finding = f"{rows.columns[worst]} is clipped most, {clipped[worst]:.2f} % of rows"
+    finding = finding if clipped[worst] > 0 else "none is ever clipped"
+    figure.suptitle(f"{place.size} features on {len(rows):,} train rows: {finding}", **_LEFT)
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
 
 
 @styled
@@ -104,17 +152,18 @@ def training_figure(stats: Mapping[str, Any]) -> Figure:
     """
     evaluated = numbers(stats.get("eval_episodes"))
     figure = Figure(figsize=(WIDTH_IN, 9.6), layout="constrained")
-    axes = figure.subplots(len(_PANELS) // 2, 2)
-    for ax, panel in zip(axes.flat, _PANELS, strict=True):
-        key, y = panel.key, numbers(stats.get(panel.key))
-        x = evaluated if panel.by_evaluation else np.arange(1.0, y.size + 1)
+    axes, panels = figure.subplots(len(strings.PANELS) // 2, 2), strings.PANELS
+    for ax, (key, texts) in zip(axes.flat, panels.items(), strict=True):
+        title, axis, healthy = texts
+        y = numbers(stats.get(key))
+        x = evaluated if key in _EVALUATED else np.arange(1.0, y.size + 1)
         if x.size != y.size:
             refuse("plots.training_figure", f"{x.size} values (eval_episodes)", f"{y.size} {key}")
-        ax.set_title(panel.title, pad=16)
-        ax.text(0, 1.03, panel.healthy, transform=ax.transAxes, color=GREY, fontsize=8.5)
-        ax.set(xlabel="Episode", ylabel=panel.axis)
+        ax.set_title(title, pad=16)
+        ax.text(0, 1.03, healthy, transform=ax.transAxes, color=GREY, fontsize=8.5)
+        ax.set(xlabel="Episode", ylabel=axis)
         ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-        if panel.by_evaluation:
+        if key in _EVALUATED:
             ax.axhline(0.0, color=GREY, linewidth=0.8)
         _history(ax, x, y, smooth=key == "episode_rewards")
         positive = y[np.isfinite(y)]
@@ -122,7 +171,7 @@ def training_figure(stats: Mapping[str, Any]) -> Figure:
             ax.set_yscale("log")
     target = stats.get("target_entropy")
     if target is not None:
-        ax = axes.flat[[panel.key for panel in _PANELS].index("entropies")]
+        ax = axes.flat[list(panels).index("entropies")]
         ax.axhline(target, color=VERMILION, linestyle="--", label=f"target {target:g}")
         ax.legend()
     episodes = len(stats.get("episode_rewards") or ())
