@@ -301,3 +301,21 @@ def test_a_tail_of_a_format_that_does_not_grow_is_refused(tmp_path):
     (tmp_path / "EURUSD.parquet").touch()
     with pytest.raises(DataError, match="replay other formats with --speed"):
         next(BarFiles(tmp_path / "EURUSD.parquet", "EURUSD", (), "bid", None).tail())
+
+
+def test_what_comes_from_files_is_escaped_on_the_page(tmp_path):
+    bad = "<script>alert('x')</script>"
+    line = {
+        "bar": [1.0, 1.0, 1.0, 1.1],
+        "equity": 1e5,
+        "exposure": 0.5,
+        "halted": False,
+        "why": {"limits": [bad], "out_of_range": [bad]},
+    }
+    bars = [{**line, "open_time_utc": f"2024-01-02T0{hour}:00:00+00:00"} for hour in range(3)]
+    path = tmp_path / "page.html"
+    paper_page.write_page(path, [{"instrument": bad}, *bars], ["equity 1", bad])
+    text = path.read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;") == 2 + 1 + 2 * 3  # title and heading, account, two reasons a row
+    assert "equity 1 \u00b7 " in text
