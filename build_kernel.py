@@ -28,7 +28,7 @@ from sac_kernel.kaggle.client import KaggleClient
 from sac_kernel.kaggle.run import KaggleRun, check_accelerator
 from sac_kernel.prices.pipeline import DataConfig, DataPipeline
 from sac_kernel.prices.processed_file import ProcessedData, write_processed
-from sac_kernel.report import page
+from sac_kernel.report.tables import text_table
 from sac_kernel.stats import trials
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def _follow_and_fetch(run: KaggleRun, args: argparse.Namespace) -> int:
 
 def _say_fetched(manifest: Mapping[str, Any], folder: Path) -> int:
     summary = files.read_json(folder / "summary.json")
-    print(f"\n{page.text_table(summary['table'])}\n\n{summary['verdict']['sentence']}\n")
+    print(f"\n{text_table(summary['table'])}\n\n{summary['verdict']['sentence']}\n")
     print(f"report    {_shown(folder / 'report.html')}")
     if manifest["status"] != "complete":
         print("next      python build_kernel.py --resume, or --until-done")
@@ -301,7 +301,7 @@ def _rehearse(
     done = rehearsal.rehearse(notebook, folder, datasets)
     summary = done.summary
     trials.merge(LEDGER, [done.working / trials.NAME])
-    print(f"\n{page.text_table(summary['table'])}\n\n{summary['verdict']['sentence']}\n")
+    print(f"\n{text_table(summary['table'])}\n\n{summary['verdict']['sentence']}\n")
     print(f"report    {_shown(done.working / 'report.html')}\nnotebook  {_shown(done.html)}")
     fetched = files.read_json(path) if (path := output / "summary.json").is_file() else None
     plain = {k: v for k, v in parameters.items() if k not in ("num_episodes", "expect_data_hash")}

@@ -36,7 +36,7 @@ import torch
 from sac_kernel.agent.config import SACConfig
 from sac_kernel.agent.replay import Batch
 from sac_kernel.agent.sac import SACAgent
-from sac_kernel.backtest import evaluation
+from sac_kernel.backtest import runner
 from sac_kernel.core import packages
 from sac_kernel.core.device import set_threads
 from sac_kernel.experiment.trainer import KaggleTrainer
@@ -284,7 +284,7 @@ def _compile_engine(trainer: KaggleTrainer) -> None:
     env = TradingVectorEnv(trainer.train_market, trainer.env_config, 1)
     env.reset(seed=0)
     env.step(np.zeros((1, 1), np.float32))
-    evaluation.validate(trainer.agent, trainer.val_market, trainer.env_config.initial_equity)
+    runner.validate(trainer.agent, trainer.val_market, trainer.env_config.initial_equity)
 
 
 def main() -> int:

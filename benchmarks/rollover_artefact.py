@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sac_kernel.backtest.evaluation import EpisodeResult, run_targets
+from sac_kernel.backtest.runner import EpisodeResult, run_targets
 from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.market.market import Market, prepare_market
 from sac_kernel.prices import costs

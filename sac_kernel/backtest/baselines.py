@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from sac_kernel.backtest.policies import Kind, PolicyId
+from sac_kernel.core import strings
+from sac_kernel.core.strings import FLAT, FORESIGHT, HOLD, MOMENTUM, RIDGE
 from sac_kernel.prices import costs
 
 if TYPE_CHECKING:
@@ -27,8 +30,6 @@ MOMENTUM_MIN, REVERSAL_MIN = 5 * DAY_MIN, DAY_MIN
 FAST_MEAN_MIN, SLOW_MEAN_MIN = DAY_MIN, 5 * DAY_MIN
 FORECAST_MIN = 240
 """Horizon of the ridge and logistic forecasts: long enough for a move to be worth its costs (hours)."""
-FORESIGHT = "perfect foresight (bound)"
-FLAT, HOLD, MOMENTUM, RIDGE = "flat", "buy and hold", "momentum, 5 days", "ridge + band"
 
 _PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # ridge, as a share of the rows; features have deviation 1
 _HOLDOUT = 0.25  # last share of the train rows, on which the penalty is chosen
@@ -57,21 +58,23 @@ def all_targets(market: Market, train: Market | None = None) -> dict[str, FloatA
     train : the train split at the same costs; without it those that need a fit are left out
     """
     n = decision_rows(market).size
-    targets = {FLAT: np.zeros(n), HOLD: np.ones(n), "sell and hold": -np.ones(n)}
+    targets = {FLAT: np.zeros(n), HOLD: np.ones(n), strings.SHORT: -np.ones(n)}
     targets |= {
         MOMENTUM: _held_for_a_day(market, momentum(market, MOMENTUM_MIN)),
-        "moving averages, 1 and 5 days": moving_averages(market, FAST_MEAN_MIN, SLOW_MEAN_MIN),
-        "reversal, 1 day": _held_for_a_day(market, -momentum(market, REVERSAL_MIN)),
+        strings.MOVING_AVERAGES: moving_averages(market, FAST_MEAN_MIN, SLOW_MEAN_MIN),
+        strings.REVERSAL: _held_for_a_day(market, -momentum(market, REVERSAL_MIN)),
     }
     if train is not None:
-        targets["session means"] = session_means(market, train)
-        for name, fitted in (
-            (RIDGE, ridge(market, train)),
-            ("logistic + band", logistic(market, train)),
-        ):
-            targets[name] = band_targets(market, train, fitted)
+        targets[strings.SESSIONS] = session_means(market, train)
+        for name, fit in ((RIDGE, ridge), (strings.LOGISTIC, logistic)):
+            targets[name] = band_targets(market, train, fit(market, train))
     targets[FORESIGHT] = perfect_foresight(market)
     return targets
+
+
+def policy(name: str) -> PolicyId:
+    """Return what identifies a baseline of `all_targets`."""
+    return PolicyId(Kind.BOUND if name == FORESIGHT else Kind.BASELINE, name)
 
 
 # -- rules ------------------------------------------------------------------------------------------
@@ -139,12 +142,11 @@ def logistic(market: Market, train: Market) -> Fitted:
     penalty = _chosen_penalty(x, y, bars)
     weights = np.zeros(x.shape[1])
     if math.isfinite(penalty):
-        up = (y > 0).astype(np.float64)
-        scale = penalty / 4.0 * len(x)
-        for _ in range(8):  # Newton; from zero it is within 1e-6 of the optimum after four
-            p = 1.0 / (1.0 + np.exp(-np.clip(x @ weights, -30.0, 30.0)))
-            curvature = (x * (p * (1.0 - p))[:, None]).T @ x + scale * np.eye(x.shape[1])
-            weights += np.linalg.solve(curvature, x.T @ (up - p) - scale * weights)
+        from sklearn.linear_model import LogisticRegression  # here: a run without a fit need not wait for it
+
+        strength = 4.0 / (penalty * len(x))
+        model = LogisticRegression(C=strength, fit_intercept=False, solver="newton-cholesky", tol=1e-8)
+        weights = model.fit(x, y > 0).coef_[0]
     size = float(np.abs(y).mean()) / bars
     return Fitted(*(size * np.tanh(_standardised(m, train) @ weights / 2.0) for m in (train, market)))
 
@@ -168,8 +170,10 @@ def _standardised(market: Market, train: Market) -> FloatArray:
 def _ridge_weights(x: FloatArray, y: FloatArray, penalty: float) -> FloatArray:
     if not math.isfinite(penalty):
         return np.zeros(x.shape[1])
-    out: FloatArray = np.linalg.solve(x.T @ x + penalty * len(x) * np.eye(x.shape[1]), x.T @ y)
-    return out
+    from sklearn.linear_model import Ridge
+
+    model = Ridge(alpha=penalty * len(x), fit_intercept=False, solver="cholesky").fit(x, y)
+    return np.asarray(model.coef_, np.float64)
 
 
 def _chosen_penalty(x: FloatArray, y: FloatArray, purge: int) -> float:
@@ -225,20 +229,12 @@ def band_width(speed: float, deviation: float, cost: float) -> float:
     """
     if deviation <= 0.0:
         return math.inf
-    s = deviation / math.sqrt(speed)
-    low, high = 0.0, speed * cost + 10.0 * s
-    for _ in range(60):
-        q = (low + high) / 2.0
-        low, high = (q, high) if q - s * _dawson(q / s) < speed * cost else (low, q)
-    return max(0.0, (low + high) / 2.0 - _SAMPLING_CORRECTION * deviation)
+    from scipy.optimize import brentq
+    from scipy.special import dawsn
 
-
-def _dawson(x: float) -> float:
-    """Return exp(-x^2) times the integral of exp(t^2) from 0 to x, by Simpson's rule."""
-    t = np.linspace(0.0, x, 401)
-    weight = np.ones(401)
-    weight[1:-1:2], weight[2:-1:2] = 4.0, 2.0
-    return float(weight @ np.exp(t**2 - x**2)) * x / 1200.0
+    s, paid = deviation / math.sqrt(speed), speed * cost
+    q = brentq(lambda q: q - s * dawsn(q / s) - paid, 0.0, paid + 10.0 * s, xtol=1e-15)
+    return max(0.0, float(q) - _SAMPLING_CORRECTION * deviation)
 
 
 # -- the bound --------------------------------------------------------------------------------------

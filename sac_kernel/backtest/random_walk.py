@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sac_kernel.backtest.evaluation import run_targets
+from sac_kernel.backtest.runner import run_targets
 from sac_kernel.features.pipeline import INSTRUMENTS, FeaturePipeline
 from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.market.market import Market, prepare_market

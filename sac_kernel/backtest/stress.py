@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sac_kernel.backtest.evaluation import EpisodeResult, run_targets
+from sac_kernel.backtest.runner import EpisodeResult, run_targets
+from sac_kernel.core import strings
 from sac_kernel.market import engine
 from sac_kernel.market.records import PRICES, Account, blank
 from sac_kernel.stats import metrics
@@ -45,14 +46,14 @@ def stress_table(market: Market, base: EpisodeResult) -> list[dict[str, Any]]:
     """
     late = np.concatenate(([0.0], base.action[:-1]))
     scenarios = {
-        "as judged": (market, base.action),
-        "spread x5": (wider_spread(market, 5.0), base.action),
-        "volatility x2": (more_volatile(market, 2.0), base.action),
-        "volatility x3": (more_volatile(market, 3.0), base.action),
-        f"gap of {GAP_FRAC:.0%} against it": (gapped(market, base), base.action),
-        f"trend of +{TREND_FRAC:.0%} a year": (trending(market, TREND_FRAC), base.action),
-        f"trend of -{TREND_FRAC:.0%} a year": (trending(market, -TREND_FRAC), base.action),
-        "one more bar of latency": (market, late),
+        strings.AS_JUDGED: (market, base.action),
+        strings.SPREAD_TIMES.format(k=5): (wider_spread(market, 5.0), base.action),
+        strings.VOLATILITY_TIMES.format(k=2): (more_volatile(market, 2.0), base.action),
+        strings.VOLATILITY_TIMES.format(k=3): (more_volatile(market, 3.0), base.action),
+        strings.GAP.format(gap=GAP_FRAC): (gapped(market, base), base.action),
+        strings.TREND.format(trend=TREND_FRAC): (trending(market, TREND_FRAC), base.action),
+        strings.TREND.format(trend=-TREND_FRAC): (trending(market, -TREND_FRAC), base.action),
+        strings.LATENCY: (market, late),
     }
     return [_row(name, *scenario, base.start_equity) for name, scenario in scenarios.items()]
 
@@ -60,7 +61,10 @@ def stress_table(market: Market, base: EpisodeResult) -> list[dict[str, Any]]:
 def cost_table(market: Market, base: EpisodeResult) -> list[dict[str, Any]]:
     """Return the rows of `stress_table` for each multiple of all trading costs, with `multiple`."""
     return [
-        {"multiple": k, **_row(f"costs x{k:g}", with_costs(market, k), base.action, base.start_equity)}
+        {
+            "multiple": k,
+            **_row(strings.COSTS_TIMES.format(k=k), with_costs(market, k), base.action, base.start_equity),
+        }
         for k in COST_MULTIPLES
     ]
 

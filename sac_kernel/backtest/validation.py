@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 import pandas as pd
 
-from sac_kernel.backtest import evaluation
+from sac_kernel.backtest import runner
 from sac_kernel.core import files
 from sac_kernel.core.config import require
 from sac_kernel.core.errors import DataError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sac_kernel.backtest.evaluation import EpisodeResult
+    from sac_kernel.backtest.runner import EpisodeResult
     from sac_kernel.market.account import TradingEnvConfig
     from sac_kernel.market.market import Market
     from sac_kernel.prices.bars import BarsByInstrument
@@ -184,9 +184,9 @@ def fold_passes(  # noqa: PLR0913  # a fold is all of these
             before_and_in = _cut(bars, seen)
             frame, features = before_and_in[instrument], fitted.features(before_and_in)
             inside = np.isin(trading_days(frame), listed[block])
-            market = evaluation.market_of(frame[inside], features[inside], config, tier)
+            market = runner.market_of(frame[inside], features[inside], config, tier)
             name = f"fold {i + 1}"
-            result = evaluation.run_policy(market, fitted.act, config.initial_equity, name, tier)
+            result = runner.run_policy(market, fitted.act, config.initial_equity, name, tier)
             yield Pass(result, market, fitted)
 
 

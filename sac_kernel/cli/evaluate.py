@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from sac_kernel.backtest import evaluation
+from sac_kernel.backtest.judgement import evaluate_file
 from sac_kernel.cli import options
 from sac_kernel.core import paths
 from sac_kernel.live import model_store
-from sac_kernel.report import page
+from sac_kernel.report import tables
 
 if TYPE_CHECKING:
     import argparse
@@ -33,6 +33,6 @@ def run(args: argparse.Namespace) -> int:
     """Print the table and the verdict."""
     models = [model_store.resolve(path) for path in args.model]
     data = args.data or paths.find_input(paths.DATA_FILE)
-    _, judgement = evaluation.evaluate_file(models[0] if len(models) == 1 else models, data, args.split)
-    logger.info("%s\n%s", page.text_table(judgement.rows), judgement.verdict["sentence"])
+    _, judgement = evaluate_file(models[0] if len(models) == 1 else models, data, args.split)
+    logger.info("%s\n%s", tables.text_table(judgement.rows), judgement.verdict["sentence"])
     return 0

@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 
 from sac_kernel.agent.config import SACConfig
-from sac_kernel.backtest import baselines, drift, evaluation, stress, validation
-from sac_kernel.backtest.evaluation import EpisodeResult
+from sac_kernel.backtest import baselines, drift, policies, runner, stress, validation
+from sac_kernel.backtest.judgement import RANDOM_DRAWS
+from sac_kernel.backtest.runner import EpisodeResult
 from sac_kernel.core import files, packages
 from sac_kernel.core.config import from_flat, require, to_flat
 from sac_kernel.core.device import set_threads
@@ -238,18 +239,18 @@ def run_job(settings: Settings, job: Job, path: Path) -> None:
 def _agent(one: Pass, job: Job) -> tuple[list[EpisodeResult], dict[str, Any], FloatArray]:
     result, market, refit = one
     assert isinstance(refit, Refit)
-    named = dataclasses.replace(result, name=f"agent {job.agent_id}")
+    named = dataclasses.replace(result, policy=policies.agent(job.agent_id, seed=job.seed))
     facts: dict[str, Any] = {"stats": refit.stats, "updates": refit.agent.updates}
     growth = np.zeros(0)
     if job.tier == "base":
         start = result.start_equity
         # The same shifts for every seed of a fold: seeds that bet alike stay alike.
-        own = evaluation.filled_targets(market, result.action, start)
-        growth = evaluation.random_same_turnover(market, own, start, evaluation.RANDOM_DRAWS, job.fold)
-        seen, act = stress.observations(market, result), evaluation.greedy_batch(refit.agent)
+        own = runner.filled_targets(market, result.action, start)
+        growth = runner.random_same_turnover(market, own, start, RANDOM_DRAWS, job.fold)
+        seen, act = stress.observations(market, result), runner.greedy_batch(refit.agent)
         facts["inputs"] = stress.permutation_importance(act, seen, market.observation_names)
         facts["cost_growth"] = [
-            evaluation.run_targets(stress.with_costs(market, k), result.action, start, "", "").log_growth
+            runner.run_targets(stress.with_costs(market, k), result.action, start, "", "").log_growth
             for k in COST_MULTIPLES
         ]
     return [named], facts, growth
@@ -259,9 +260,11 @@ def _baselines(one: Pass, recipe: Recipe, job: Job) -> tuple[list[EpisodeResult]
     _, market, features = one
     assert isinstance(features, Features)
     config, start = recipe.env_config, recipe.env_config.initial_equity
-    fitted_on = evaluation.market_of(*features.train, config, "base")
+    fitted_on = runner.market_of(*features.train, config, "base")
     targets = baselines.all_targets(market, fitted_on)
-    results = [evaluation.run_targets(market, t, start, name, job.tier) for name, t in targets.items()]
+    results = [
+        runner.run_targets(market, t, start, baselines.policy(name), job.tier) for name, t in targets.items()
+    ]
     facts: dict[str, Any] = {}
     watched = sections.watched_series(fitted_on, market)
     if min(series.now.size for series in watched.values()) >= drift.MIN_DAYS:
@@ -277,7 +280,7 @@ def _trial_rows(fitted: object, settings: Settings, job: Job) -> list[dict[str, 
     identity = settings.identity(job)
     rows = []
     for updates, result in fitted.trials:
-        trial = evaluation.trial_of(
+        trial = runner.trial_of(
             result,
             agent_id=job.agent_id,
             seed=job.seed,
@@ -301,7 +304,7 @@ def bare_market(settings: Settings, job: Job) -> Market:
     inside = np.isin(validation.trading_days(frame), source.days[settings.fold_list()[job.fold - 1].test])
     bars = frame[inside]
     blank = pd.DataFrame({"none": np.zeros(len(bars), np.float32)}, index=bars.index)
-    return evaluation.market_of(bars, blank, settings.recipe(job).env_config, job.tier)
+    return runner.market_of(bars, blank, settings.recipe(job).env_config, job.tier)
 
 
 # -- files --------------------------------------------------------------------------------------------
@@ -314,8 +317,9 @@ def save(path: Path, result: JobResult) -> None:
     for i, one in enumerate(result.passes):
         arrays[f"{i}_time"] = one.open_time_utc.as_unit("ns").asi8
         arrays |= {f"{i}_{name}": getattr(one, name) for name in _SERIES}
-        scalars = ("name", "tier", "turnover", "trades", "start_equity", "costs")
-        plain.append({name: getattr(one, name) for name in scalars})
+        scalars = ("tier", "turnover", "trades", "start_equity", "costs")
+        policy = {"policy": dataclasses.asdict(one.policy)}
+        plain.append(policy | {name: getattr(one, name) for name in scalars})
     text = files.strict_json({**result.facts, "job": list(result.job), "passes": plain})
     arrays["facts"] = np.frombuffer(text.encode("utf-8"), np.uint8)
     files.write_npz(path, arrays)
@@ -330,7 +334,8 @@ def load(path: Path) -> JobResult:
             for i, plain in enumerate(facts.pop("passes")):
                 time_utc = pd.DatetimeIndex(found[f"{i}_time"], tz="UTC")
                 series = {name: found[f"{i}_{name}"] for name in _SERIES}
-                passes.append(EpisodeResult(open_time_utc=time_utc, **series, **plain))
+                policy = policies.from_plain(plain.pop("policy"))
+                passes.append(EpisodeResult(policy, open_time_utc=time_utc, **series, **plain))
             return JobResult(Job(*facts.pop("job")), passes, facts, found["random_growth"])
     except (OSError, ValueError, KeyError) as err:
         msg = f"{path}: a whole result of a job is required, found {err}; delete it, and it is run again"

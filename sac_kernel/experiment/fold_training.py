@@ -17,7 +17,7 @@ import numpy as np
 
 from sac_kernel.agent.config import SACConfig
 from sac_kernel.agent.sac import Interaction, SACAgent
-from sac_kernel.backtest import evaluation, validation
+from sac_kernel.backtest import policies, runner, validation
 from sac_kernel.core.config import require
 from sac_kernel.core.errors import DataError
 from sac_kernel.experiment.run_config import DEFAULT_NUM_ENVS, UTD_RATIO, preset_of
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from sac_kernel.backtest.evaluation import EpisodeResult, Policy
+    from sac_kernel.backtest.runner import EpisodeResult, Policy
     from sac_kernel.market.account import TradingEnvConfig
     from sac_kernel.prices.bars import BarsByInstrument
 
@@ -189,8 +189,8 @@ def fit_agent(
     sac = dataclasses.replace(recipe.sac_config, state_dim=width, action_dim=1, reward_scale=scale)
     agent = SACAgent(sac, recipe.agent_id, "cpu", recipe.seed)
     loop = Interaction(agent, block_env(market, env), recipe.seed)
-    refit = Refit(fitted.pipeline, fitted.train, fitted.val, agent, evaluation.greedy_policy(agent))
-    checked = evaluation.market_of(*fitted.val, env, recipe.tier) if fitted.val else None
+    refit = Refit(fitted.pipeline, fitted.train, fitted.val, agent, runner.greedy_policy(agent))
+    checked = runner.market_of(*fitted.val, env, recipe.tier) if fitted.val else None
     best, best_score, scores = None, -math.inf, list[float]()
     keys = ("episode_rewards", "episode_lengths", "critic_losses", "actor_losses", "alpha_values")
     refit.stats = {name: [] for name in (*keys, "entropies", "eval_episodes", "eval_rewards", "eval_sharpes")}
@@ -198,8 +198,8 @@ def fit_agent(
         _report(refit, loop, math.ceil(recipe.updates * report / REPORTS), env.episode_length)
         if checked is None or report % (REPORTS // recipe.evaluations):
             continue
-        policy, name = evaluation.greedy_policy(agent), f"agent {recipe.agent_id}"
-        result = evaluation.run_policy(checked, policy, env.initial_equity, name, recipe.tier)
+        act, policy = runner.greedy_policy(agent), policies.agent(recipe.agent_id)
+        result = runner.run_policy(checked, act, env.initial_equity, policy, recipe.tier)
         refit.trials.append((agent.updates, result))
         growth = result.log_growth / len(result.equity)
         refit.stats["eval_episodes"].append(report)
@@ -210,7 +210,7 @@ def fit_agent(
             best, best_score = copy.deepcopy(agent.nets.state_dict()), float(np.mean(scores))
     if best is not None:
         agent.nets.load_state_dict(best)
-    refit.policy = evaluation.greedy_policy(agent)
+    refit.policy = runner.greedy_policy(agent)
     return refit
 
 

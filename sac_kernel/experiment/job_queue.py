@@ -32,7 +32,7 @@ from sac_kernel.stats import trials
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sac_kernel.backtest.evaluation import Judgement
+    from sac_kernel.backtest.judgement import Judgement
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sac_kernel.backtest import evaluation, validation
+from sac_kernel.backtest import policies, runner, validation
+from sac_kernel.backtest.policies import Form
 from sac_kernel.core import files, packages
 from sac_kernel.core.config import check_names, require, typed
 from sac_kernel.core.errors import ConfigError
@@ -144,16 +145,17 @@ def train_and_judge(job: Mapping[str, Any], place: Place) -> dict[str, Any] | No
     finished = trainer.train()
     if finished.facts["status"] != "complete":
         return None
-    agents = {"final": finished.final, "best": finished.best}
+    agents = {Form.FINAL: finished.final, Form.BEST: finished.best}
     row = {name: finished.facts[name] for name in ("env_steps", "updates", "updates_per_s", "train_s")}
     for split in ("val", "test"):
         bars, features = trainer.data.splits[split][trainer.instrument], trainer.features[split]
         for tier in COST_TIERS:
-            market = evaluation.market_of(bars, features, trainer.env_config, tier)
-            for kind, agent in agents.items():
-                policy, start = evaluation.greedy_policy(agent), trainer.env_config.initial_equity
-                daily = evaluation.run_policy(market, policy, start, kind, tier).daily_returns
-                column = f"{split}_{kind}_{tier}"
+            market = runner.market_of(bars, features, trainer.env_config, tier)
+            for form, agent in agents.items():
+                policy, act = policies.agent(agent_id, form), runner.greedy_policy(agent)
+                start = trainer.env_config.initial_equity
+                daily = runner.run_policy(market, act, start, policy, tier).daily_returns
+                column = f"{split}_{form}_{tier}"
                 row[f"{column}_annual_frac"] = float(np.mean(daily)) * metrics.TRADING_DAYS_PER_YEAR
                 row[f"{column}_sharpe_ann"] = metrics.sharpe_ann(daily)
     for name in (checkpoint.STATE_FOLDER, "checkpoints"):

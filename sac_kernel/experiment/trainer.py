@@ -17,7 +17,8 @@ import numpy as np
 from sac_kernel.agent.config import SACConfig
 from sac_kernel.agent.ensemble import Ensemble
 from sac_kernel.agent.sac import Interaction, SACAgent
-from sac_kernel.backtest import evaluation
+from sac_kernel.backtest import policies, runner
+from sac_kernel.backtest.policies import Form
 from sac_kernel.core import files, packages, paths
 from sac_kernel.core.clock import Deadline, Progress
 from sac_kernel.core.config import require, to_flat
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from sac_kernel.backtest.judgement import Judgement
     from sac_kernel.market.account import TradingEnvConfig
 
 logger = logging.getLogger(__name__)
@@ -162,7 +164,7 @@ class KaggleTrainer:
         self._loaded = self._prepared = False
         self._newest_state: dict[str, Any] | None = None
         self.job: FinishedJob | None = None
-        self.judgement: evaluation.Judgement | None = None
+        self.judgement: Judgement | None = None
         self.summary: dict[str, Any] = {}
 
     def run_training(self) -> tuple[SACAgent, dict[str, list[Any]]]:
@@ -186,18 +188,18 @@ class KaggleTrainer:
         finally:
             restore_signals()
 
-    def judge(self, job: FinishedJob) -> evaluation.Judgement:
+    def judge(self, job: FinishedJob) -> Judgement:
         """Judge the job on the test split, with the trials that the ledger lists (`job_outputs.judge_job`)."""
         bars, config = self.data.splits, self.env_config
         train, test = ((bars[s][self.instrument], self.features[s]) for s in ("train", "test"))
         return job_outputs.judge_job(job, *test, config, train)
 
-    def judge_ensemble(self, jobs: Sequence[FinishedJob]) -> list[evaluation.EpisodeResult]:
+    def judge_ensemble(self, jobs: Sequence[FinishedJob]) -> list[runner.EpisodeResult]:
         """Return the passes over the test split of the mean of several seeds' final agents, at every tier."""
         members = Ensemble([job.final for job in jobs], [job.folder.name for job in jobs])
-        label = f"agent {self.agent_id} (mean of {len(jobs)} seeds)"
+        policy = policies.agent(self.agent_id, Form.ENSEMBLE, seeds=len(jobs))
         test = self.data.splits["test"][self.instrument], self.features["test"]
-        return evaluation.passes({label: members}, *test, self.env_config)
+        return runner.at_every_tier({policy: members}, *test, self.env_config)
 
     def prepare(self) -> None:
         """Load the data, build env and agent; training does it if nobody did."""
@@ -432,7 +434,7 @@ class KaggleTrainer:
     def _end_episode(self) -> None:
         """Validate if it is time to, and enter the episode; nothing has changed if the clock runs out in it."""
         p, length = self._partial, self.env_config.episode_length
-        evaluated: evaluation.EpisodeResult | None = None
+        evaluated: runner.EpisodeResult | None = None
         episode = self._done + 1
         self.agent.check_finite()
         if episode % self.config.eval_frequency == 0 or episode == self.config.num_episodes:
@@ -464,13 +466,13 @@ class KaggleTrainer:
         if episode % self.config.checkpoint_frequency == 0:
             self._write_checkpoint(episode, values)
 
-    def _evaluate(self) -> evaluation.EpisodeResult:
+    def _evaluate(self) -> runner.EpisodeResult:
         equity = self.env_config.initial_equity
-        return evaluation.validate(self.agent, self.val_market, equity, self._deadline.check)
+        return runner.validate(self.agent, self.val_market, equity, self._deadline.check)
 
-    def _enter_trial(self, result: evaluation.EpisodeResult, episode: int) -> None:
+    def _enter_trial(self, result: runner.EpisodeResult, episode: int) -> None:
         """Whatever was looked at counts: each validated checkpoint goes into the ledger."""
-        trial = evaluation.trial_of(
+        trial = runner.trial_of(
             result,
             agent_id=self.agent_id,
             seed=self.seed,
@@ -481,7 +483,7 @@ class KaggleTrainer:
         )
         trials.append(self.folder / trials.NAME, [trial])
 
-    def _select(self, result: evaluation.EpisodeResult) -> None:
+    def _select(self, result: runner.EpisodeResult) -> None:
         """Keep the agent if the mean of the last evaluations is the highest so far.
 
         An agent that has not learnt yet is flat and would win on many markets by doing nothing.
@@ -492,7 +494,7 @@ class KaggleTrainer:
         score = float(np.mean(self._scores))
         if self._best_score is None or score > self._best_score:
             self._best_score, self._best = score, self.agent.content()
-            files.write_bytes(self._agent_path("best"), files.pt_bytes(self._best))
+            files.write_bytes(self._agent_path(Form.BEST), files.pt_bytes(self._best))
 
     def _write_checkpoint(self, episode: int, values: Mapping[str, Any]) -> None:
         folder = self.folder / "checkpoints"
@@ -512,10 +514,10 @@ class KaggleTrainer:
         if self._best is None:  # cut before the first evaluation: nothing better is known
             self._best = self.agent.content()
         # Resumed from another folder, it is not here yet.
-        files.write_bytes(self._agent_path("best"), files.pt_bytes(self._best))
+        files.write_bytes(self._agent_path(Form.BEST), files.pt_bytes(self._best))
         finished = self._done >= self.config.num_episodes
         self._save_state(finished=finished)
-        self.agent.save(self._agent_path("final"))
+        self.agent.save(self._agent_path(Form.FINAL))
         self._write_logs()
         if not finished:
             logger.info(
@@ -526,8 +528,8 @@ class KaggleTrainer:
         files.write_json(self.folder / output_layout.FACTS_FILE, self._facts(finished=finished))
         return FinishedJob.load(self.folder, self.agent_id)
 
-    def _agent_path(self, kind: str) -> Path:
-        return self.folder / f"agent_{self.agent_id}_{kind}.pt"
+    def _agent_path(self, form: Form) -> Path:
+        return self.folder / policies.agent_file(self.agent_id, form)
 
     def _facts(self, *, finished: bool) -> dict[str, Any]:
         seconds = max(self._train_s, 1e-9)

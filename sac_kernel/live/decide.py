@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from sac_kernel.agent.sac import SACAgent
-from sac_kernel.backtest import evaluation
+from sac_kernel.backtest import runner
 from sac_kernel.core.config import from_flat
 from sac_kernel.core.errors import CheckpointError, DataError
 from sac_kernel.features.indicators import Memory
@@ -97,7 +97,7 @@ class Decider:
     ) -> None:
         self.agent, self.config, self.price_side = agent, config, side
         self.instrument, self.bar_seconds = pipeline.instrument, pipeline.bar_seconds
-        self._pipeline, self._policy = pipeline, evaluation.greedy_policy(agent)
+        self._pipeline, self._policy = pipeline, runner.greedy_policy(agent)
         self.terms = account_terms(config, side, self.bar_seconds, close_at_end=False)
         self.interval_bars = int(self.terms.interval_bars)
         self._features, self._engine = Memory(), Memory()

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from sac_kernel.backtest import drift
-from sac_kernel.core import files
+from sac_kernel.core import files, strings
 from sac_kernel.core.errors import CheckpointError
 from sac_kernel.features.indicators import price_columns
 from sac_kernel.features.pipeline import warmup_bars
@@ -289,18 +289,22 @@ class Watch:
                 f"{figures.equity:,.2f}", figures.position, what, f"  [{why}]" if why else "",
             )  # fmt: skip
         if day != self._day and not math.isnan(self._day):
-            logger.info("%s", self.summary())
+            logger.info("%s", "  ".join(self.summary()))
         self._day = day
 
-    def summary(self) -> str:
-        """Return equity, exposure, costs and drift in one line."""
+    def summary(self) -> list[str]:
+        """Return equity, exposure, costs and drift in words, part by part."""
         f = self._session.account.report()
-        return (
-            f"{self._session.last_time:%Y-%m-%d %H:%M}  equity {f.equity:,.2f} "
-            f"({100.0 * f.total_return:+.2f} %)  exposure {f.position:+.3f}  "
-            f"max drawdown {100.0 * f.max_drawdown:.2f} %  costs {f.costs:,.2f}  trades {f.trades:.0f}"
-            f"{'  HALTED' if f.halted else ''}  {self.drift()}"
-        )
+        return [
+            f"{self._session.last_time:%Y-%m-%d %H:%M}",
+            f"equity {f.equity:,.2f} ({100.0 * f.total_return:+.2f} %)",
+            f"exposure {f.position:+.3f}",
+            f"max drawdown {100.0 * f.max_drawdown:.2f} %",
+            f"costs {f.costs:,.2f}",
+            f"trades {f.trades:.0f}",
+            *(["HALTED"] if f.halted else []),
+            self.drift(),
+        ]
 
     def drift(self) -> str:
         """Return the drift check's word and the series it names, or how many days it still waits."""
@@ -315,7 +319,11 @@ class Watch:
 
 def _beyond(decision: Decision) -> list[str]:
     names = list(decision.out_of_range)
-    return [f"never seen before: {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"] if names else []
+    return (
+        [strings.NEVER_SEEN.format(name=", ".join(names[:3]) + (" ..." if len(names) > 3 else ""))]
+        if names
+        else []
+    )
 
 
 def history_before(data: ProcessedData, feed: BarsByInstrument, start: pd.Timestamp) -> BarsByInstrument:
@@ -399,7 +407,7 @@ def follow(opened: Opened, speed: float | None, sleep: Callable[[float], object]
             logger.info("the account is ruined: equity below 1 %% of its start")
             break
     if session.last_time is not None:
-        logger.info("%s", watch.summary())
+        logger.info("%s", "  ".join(watch.summary()))
         logger.info("equity if closed at cost now: %s", f"{session.account.equity_if_closed():,.2f}")
         paper_page.write_page(page, Journal(journal.path).lines, watch.summary())
 

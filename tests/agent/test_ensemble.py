@@ -8,7 +8,8 @@ import pytest
 from sac_kernel.agent.config import SACConfig
 from sac_kernel.agent.ensemble import Ensemble
 from sac_kernel.agent.sac import SACAgent
-from sac_kernel.backtest import evaluation
+from sac_kernel.backtest import policies, runner
+from sac_kernel.backtest.policies import Form
 from sac_kernel.core.errors import CheckpointError, ConfigError
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market.account import TradingEnvConfig
@@ -71,10 +72,14 @@ def test_an_ensemble_of_one_agent_and_itself_passes_as_the_agent_does():
     features = FeaturePipeline().run_full_pipeline(data.train, data.val, data.test)[2]
     config = TradingEnvConfig(episode_lengths=(60,), horizon=100)
     split = data.test["EURUSD"], features
-    agent = random_agent(evaluation.market_of(*split, config, "base"))
-    found = evaluation.passes({"agent 1": agent, "both": Ensemble([agent, agent])}, *split, config)
+    agent = random_agent(runner.market_of(*split, config, "base"))
+    found = runner.at_every_tier(
+        {policies.agent(1): agent, policies.agent(1, Form.ENSEMBLE, seeds=2): Ensemble([agent, agent])},
+        *split,
+        config,
+    )
     assert [(r.tier, r.name) for r in found] == [
-        (t, n) for t in ("raw", "base", "retail") for n in ("agent 1", "both")
+        (t, n) for t in ("raw", "base", "retail") for n in ("agent 1", "agent 1 (mean of 2 seeds)")
     ]
     for alone, both in zip(found[::2], found[1::2], strict=True):
         np.testing.assert_array_equal(alone.equity, both.equity)

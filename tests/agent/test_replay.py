@@ -67,8 +67,9 @@ def test_a_number_that_is_not_finite_never_gets_in(field, bad):
     buffer.add(rows(1))
     poisoned = rows(2, 3)
     getattr(poisoned, field)[1] = bad
-    with pytest.raises(NonFiniteError, match=says(field)):
+    with pytest.raises(NonFiniteError) as caught:
         buffer.add(poisoned)
+    assert caught.value.tensor == field
     assert len(buffer) == 1
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sac_kernel.backtest import evaluation, stress
+from sac_kernel.backtest import runner, stress
 from sac_kernel.market.account import TradingEnvConfig
 from tests.conftest import make_bars
 
@@ -17,23 +17,23 @@ START = 100_000.0
 def market():
     bars = make_bars(900)
     features = pd.DataFrame(np.random.default_rng(0).normal(0, 1, (900, 3)), bars.index, ["a", "b", "c"])
-    return evaluation.market_of(bars, features, TradingEnvConfig(), "base")
+    return runner.market_of(bars, features, TradingEnvConfig(), "base")
 
 
 def run(market, targets):
-    return evaluation.run_targets(market, targets, START, "agent", "base")
+    return runner.run_targets(market, targets, START, "agent", "base")
 
 
 @pytest.fixture(scope="module")
 def hold(market):
-    return run(market, np.ones(evaluation.decisions(market)))
+    return run(market, np.ones(runner.decisions(market)))
 
 
 @pytest.fixture(scope="module")
 def lucky(market):
     """Trades that know the next bar, so that costs decide what is left."""
     close = market.bars["close"]
-    return run(market, np.repeat(np.sign(close[12::12] - close[:-12:12]), 12)[: evaluation.decisions(market)])
+    return run(market, np.repeat(np.sign(close[12::12] - close[:-12:12]), 12)[: runner.decisions(market)])
 
 
 def test_costs_scale_spread_fees_and_nothing_else(market):
@@ -61,7 +61,7 @@ def test_gap_costs_a_held_long_five_percent(market, hold):
 
 
 def test_gap_hits_a_short_from_below(market):
-    short = run(market, -np.ones(evaluation.decisions(market)))
+    short = run(market, -np.ones(runner.decisions(market)))
     jumped = stress.gapped(market, short).bars["close"] / market.bars["close"]
     assert jumped[0] == 1.0
     assert jumped[-1] == pytest.approx(1.05)
@@ -115,14 +115,14 @@ def test_unlinked_features_are_moved_together_and_the_rest_stays(market):
 
 
 def test_observations_are_those_of_the_pass(market):
-    seen, targets = [], np.sign(np.sin(np.arange(evaluation.decisions(market)) / 9.0))
+    seen, targets = [], np.sign(np.sin(np.arange(runner.decisions(market)) / 9.0))
     calls = iter(targets)
 
     def policy(obs):
         seen.append(obs.copy())
         return float(next(calls))
 
-    base = evaluation.run_policy(market, policy, START, "agent", "base")
+    base = runner.run_policy(market, policy, START, "agent", "base")
     np.testing.assert_array_equal(stress.observations(market, base), np.array(seen))
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sac_kernel.backtest import evaluation, validation
+from sac_kernel.backtest import runner, validation
 from sac_kernel.backtest.validation import FinalWindow, Fold
 from sac_kernel.core import files
 from sac_kernel.core.errors import ConfigError, DataError
@@ -147,10 +147,10 @@ def test_cpcv_folds_start_flat_in_every_test_block_and_hand_over_train_blocks(ba
 
 def test_a_day_judged_twice_is_refused(bars):
     market_bars = bars["EURUSD"].iloc[:200]
-    market = evaluation.market_of(
+    market = runner.market_of(
         market_bars, pd.DataFrame({"x": np.ones(200)}, market_bars.index), CONFIG, "base"
     )
-    once = evaluation.run_targets(market, np.ones(evaluation.decisions(market)), 1e5, "x", "base")
+    once = runner.run_targets(market, np.ones(runner.decisions(market)), 1e5, "x", "base")
     with pytest.raises(DataError, match=says("day")):
         validation.joined_daily_returns([once, once])
 

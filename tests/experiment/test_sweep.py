@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from sac_kernel.agent.sac import SACAgent
-from sac_kernel.backtest import evaluation, validation
+from sac_kernel.backtest import validation
+from sac_kernel.backtest.judgement import evaluate_file
 from sac_kernel.cli.main import main
 from sac_kernel.core.errors import ConfigError
 from sac_kernel.experiment import sweep
@@ -99,7 +100,7 @@ def test_every_job_has_a_row_with_the_figures_of_its_own_agents(swept):
     assert {(r["env_steps"], r["updates"]) for r in rows} == {("120", "30")}  # 2 x 60 steps x 0.25
     # The package's own judgement of the file that the job left, in another process and by another way.
     job = folder / "out" / "jobs" / rows[1]["job"]
-    _, judgement = evaluation.evaluate_file(job / "agent_1_final.pt", folder / "bars.h5")
+    _, judgement = evaluate_file(job / "agent_1_final.pt", folder / "bars.h5")
     for tier in COST_TIERS:
         row = judgement.results[tier][0].row()
         assert float(rows[1][f"test_final_{tier}_annual_frac"]) == pytest.approx(

@@ -222,10 +222,10 @@ def test_dearer_tiers_cost_more_and_flat_costs_nothing(run):
 EVALUATE = """
 import json, sys
 from pathlib import Path
-from sac_kernel.backtest import evaluation
+from sac_kernel.backtest.judgement import evaluate_file
 from sac_kernel.core import files
 for name in ("agent_1_final.pt", "agent_1_best.pt"):
-    _, judged = evaluation.evaluate_file(Path(sys.argv[1]) / name, Path(sys.argv[2]))
+    _, judged = evaluate_file(Path(sys.argv[1]) / name, Path(sys.argv[2]))
     own = [row for row in judged.rows if row["policy"] in (f"agent 1 ({name[8:-3]})", "flat", "buy and hold")]
     print(files.strict_json([own, judged.percentile, judged.verdict]).replace(chr(10), ""))
 """

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from sac_kernel.agent.config import SACConfig
-from sac_kernel.backtest import evaluation
+from sac_kernel.backtest import policies, runner
+from sac_kernel.backtest.judgement import RANDOM_DRAWS
 from sac_kernel.core.errors import ConfigError, DataError, SacKernelError
 from sac_kernel.experiment import fold_jobs, job_pool, walk_forward, walk_forward_report
 from sac_kernel.experiment.fold_jobs import Job, Settings
@@ -23,8 +24,8 @@ from tests.support import says
 
 def pass_of(equity, day, start=100.0, cost=0.0, first="2020-01-06"):
     n = len(equity)
-    return evaluation.EpisodeResult(
-        name="x",
+    return runner.EpisodeResult(
+        policy=policies.named("x"),
         tier="base",
         open_time_utc=pd.date_range(first, periods=n, freq="12h", tz="UTC"),
         close=np.ones(n),
@@ -43,7 +44,7 @@ def pass_of(equity, day, start=100.0, cost=0.0, first="2020-01-06"):
 def test_folds_are_chained_in_date_order_and_each_starts_with_what_the_last_left():
     first = pass_of([101.0, 110.0], [1, 2], cost=2.0)
     later = pass_of([100.0, 90.0], [3, 4], cost=1.0, first="2020-02-03")
-    whole = walk_forward_report.joined([later, first], "both")
+    whole = walk_forward_report.joined([later, first], policies.named("both"))
     np.testing.assert_allclose(whole.equity, [101.0, 110.0, 110.0, 99.0])
     np.testing.assert_allclose(whole.daily_returns, [0.01, 9 / 101, 0.0, -0.1], atol=1e-12)
     assert whole.cost_paid[-1] == pytest.approx(2.0 + 1.1 * 1.0)
@@ -54,11 +55,13 @@ def test_folds_are_chained_in_date_order_and_each_starts_with_what_the_last_left
 def test_the_mean_over_seeds_has_the_mean_of_their_daily_returns():
     one = pass_of([100.0, 102.0, 103.0, 104.04], [1, 1, 2, 2])  # +2 %, +2 %
     two = pass_of([99.0, 96.0, 90.0, 86.4], [1, 1, 2, 2])  # -4 %, -10 %
-    mean = walk_forward_report.averaged([one, two], "mean")
+    mean = walk_forward_report.averaged([one, two], policies.named("mean"))
     np.testing.assert_allclose(mean.daily_returns, [-0.01, -0.04])
     np.testing.assert_allclose(mean.equity[:2], [99.5, 99.0])  # inside the day: the sum of the halves
     np.testing.assert_allclose(mean.equity[3], 99.0 * 0.96)
-    assert walk_forward_report.averaged([one, one], "same").equity == pytest.approx(one.equity)
+    assert walk_forward_report.averaged([one, one], policies.named("same")).equity == pytest.approx(
+        one.equity
+    )
 
 
 def test_a_refit_in_another_fold_is_the_same_trial_on_other_days():
@@ -213,7 +216,7 @@ def test_the_account_on_the_mean_target_trades_no_more_than_the_seeds_do(collect
 
 def test_random_policies_of_all_seeds_are_shifted_alike(collected):
     share, growth = walk_forward_report.percentile(collected, 1)
-    assert growth.shape == (evaluation.RANDOM_DRAWS,)
+    assert growth.shape == (RANDOM_DRAWS,)
     assert 0.0 <= share <= 1.0
     one, two = collected.of(1)
     by_hand = [np.exp([a.random_growth, b.random_growth]).mean(axis=0) for a, b in zip(one, two, strict=True)]

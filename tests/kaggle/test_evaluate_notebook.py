@@ -11,7 +11,7 @@ import pytest
 from sac_kernel.experiment.job_queue import run_jobs
 from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.prices.processed_file import write_processed
-from sac_kernel.report import page
+from sac_kernel.report.tables import results_table
 from tests.conftest import make_data
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,4 +66,4 @@ def test_evaluation_notebook_gives_the_training_run_s_figures(tmp_path, blank_fi
         assert len(rows) == 3
         printed = "".join(out.get("text", "") for out in cell.outputs)
         assert [row for row in rows if str(sorted(row.items())) not in printed] == []
-    assert page.results_table(run.judgements[0].rows).shape[0] == len(run.judgements[0].rows)
+    assert results_table(run.judgements[0].rows).shape[0] == len(run.judgements[0].rows)

@@ -7,16 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sac_kernel.backtest import evaluation
+from sac_kernel.backtest import runner
 from sac_kernel.core.errors import CheckpointError, DataError
 from sac_kernel.features.indicators import Memory
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.live.decide import Decider, account
 from sac_kernel.market import engine
+from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.market.records import Account, blank
-from sac_kernel.prices.pipeline import DataPipeline
-from sac_kernel.market.engine import Acc
-from sac_kernel.market.market import TradingEnvConfig
 from sac_kernel.prices.processed_file import write_processed
 from tests.conftest import make_bars, make_data
 from tests.support import says
@@ -42,7 +40,7 @@ CONFIGS = {
 def test_decisions_are_the_backtests_over_the_whole_test_split(agent_id, sample, tmp_path):
     config = CONFIGS[agent_id]
     agent, market = lively_agent(tmp_path / "agent.pt", sample, agent_id, config)
-    backtest = evaluation.validate(agent, market, config.initial_equity)
+    backtest = runner.validate(agent, market, config.initial_equity)
 
     decider = Decider.from_checkpoint(tmp_path / "agent.pt", price_side="ask")
     decider.follow(history_of(sample))

@@ -13,15 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sac_kernel.backtest import evaluation
+from sac_kernel.backtest import runner
 from sac_kernel.cli.main import main, make_parser
 from sac_kernel.core.errors import CheckpointError, DataError
 from sac_kernel.live import paper, paper_page
 from sac_kernel.live.feed import BarFiles, one_by_one
 from sac_kernel.live.journal import Journal
-from sac_kernel.prices.pipeline import DataPipeline
-from sac_kernel.market.engine import Acc, Info
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.prices.processed_file import write_processed
 from tests.conftest import make_bars
 from tests.support import says, told
@@ -64,7 +62,7 @@ def world(sample, tmp_path_factory):
         agent, market = lively_agent(folder / "agent.pt", sample, agent_id, config)
         write_processed(sample, folder / "data.h5")
         write_csv(sample.test["EURUSD"], folder / "EURUSD.csv")
-        worlds[agent_id] = folder, evaluation.validate(agent, market, config.initial_equity)
+        worlds[agent_id] = folder, runner.validate(agent, market, config.initial_equity)
     return worlds
 
 
@@ -171,8 +169,10 @@ def test_the_page_is_the_journal_drawn(short):
     lines = journal_of(short)
     text = (short / paper.PAGE_FILE).read_text(encoding="utf-8")
     assert '<meta http-equiv="refresh" content="15">' in text
-    assert told(text, "EURUSD", "2017-10-23 08:00")
-    shown = re.findall(r"<tr><td>(\S+ \S+)<td>([\d.]+)<td>([\d,.]+)<td>(\S+)<td>(\S*)<td>", text)
+    assert "Paper account: EURUSD since 2017-10-23 08:00" in text
+    shown = re.findall(
+        r"<tr><td>(\S+ \S+?)</td><td>([\d.]+)</td><td>([\d,.]+)</td><td>(\S+?)</td><td>([^<]*)</td>", text
+    )
     assert len(shown) == 12
     assert shown[0][0] == lines[-1]["open_time_utc"][:16].replace("T", " ")
     assert shown[0][2:] == (
@@ -310,3 +310,21 @@ def test_a_tail_of_a_format_that_does_not_grow_is_refused(tmp_path):
     (tmp_path / "EURUSD.parquet").touch()
     with pytest.raises(DataError, match=says("--speed")):
         next(BarFiles(tmp_path / "EURUSD.parquet", "EURUSD", (), "bid", None).tail())
+
+
+def test_what_comes_from_files_is_escaped_on_the_page(tmp_path):
+    bad = "<script>alert('x')</script>"
+    line = {
+        "bar": [1.0, 1.0, 1.0, 1.1],
+        "equity": 1e5,
+        "exposure": 0.5,
+        "halted": False,
+        "why": {"limits": [bad], "out_of_range": [bad]},
+    }
+    bars = [{**line, "open_time_utc": f"2024-01-02T0{hour}:00:00+00:00"} for hour in range(3)]
+    path = tmp_path / "page.html"
+    paper_page.write_page(path, [{"instrument": bad}, *bars], ["equity 1", bad])
+    text = path.read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;") == 2 + 1 + 2 * 3  # title and heading, account, two reasons a row
+    assert "equity 1 \u00b7 " in text

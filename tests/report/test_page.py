@@ -9,15 +9,17 @@ import pytest
 from matplotlib.figure import Figure
 
 from sac_kernel.core.errors import DataError
-from sac_kernel.report.page import results_table, text_table, write_report
+from sac_kernel.report.page import write_report
+from sac_kernel.report.tables import results_table, text_table
 from tests.support import says, told
 
 MINUS, DASH = "\u2212", "\u2013"
 
 
-def row(policy="agent 1 (final)", tier="base", **more):
+def row(policy="agent 1 (final)", tier="base", kind="agent", **more):
     return {
         "policy": policy,
+        "kind": kind,
         "tier": tier,
         "net_return_frac": 0.0123456,
         "annual_return_frac": -0.05,
@@ -32,7 +34,7 @@ def row(policy="agent 1 (final)", tier="base", **more):
     }
 
 
-EMPTY = dict.fromkeys(row().keys() - {"policy", "tier"})
+EMPTY = dict.fromkeys(row().keys() - {"policy", "kind", "tier"})
 
 
 def summary(**more):
@@ -245,10 +247,16 @@ def test_sections_without_a_figure_are_shown_all_the_same(tmp_path):
 
 
 def test_verdict_comes_with_the_agents_interval_at_base_costs(tmp_path):
-    table = [row("buy and hold", annual_return_frac=0.9), row(tier="raw", low_frac=0.0), row()]
+    table = [
+        row("agent of old", kind="baseline", annual_return_frac=0.9),
+        row(tier="raw", low_frac=0.0),
+        row(),
+    ]
     source = page(tmp_path, table=table)
-    verdict = source[source.index('class="verdict') : source.index("<table")]
-    assert told(verdict, "base", f"{MINUS}5.00&nbsp;%", f"{MINUS}10.00 to 12.50")
+    assert (
+        f"After base costs: <strong>{MINUS}5.00\u00a0% a year</strong>, "
+        f"95\u00a0% interval {MINUS}10.00 to 12.50\u00a0%." in source
+    )
 
 
 def test_verdict_without_an_interval_says_so(tmp_path):
@@ -312,11 +320,12 @@ def test_all_three_tiers_are_shown_even_if_one_was_not_run(tmp_path):
     assert len(cells(source, "agent 1 (final)")) == 1
 
 
-def test_only_the_agents_rows_are_emphasised(tmp_path):
-    source = page(tmp_path, table=[row(), row("ridge"), row("agent 1 (best)")])
+def test_only_the_agents_rows_are_emphasised_whatever_the_names(tmp_path):
+    rows = [row(), row("ridge", kind="baseline"), row("agents' rival", kind="random"), row("mine")]
+    source = page(tmp_path, table=rows)
     assert re.findall(r'<tr class="own"><th scope="row">([^<]*)', source) == [
         "agent 1 (final)",
-        "agent 1 (best)",
+        "mine",
     ]
 
 
@@ -343,7 +352,15 @@ def test_names_are_escaped_everywhere(tmp_path):
         "mine",
         title=bad,
         verdict={"word": "none", "sentence": bad, "notes": [bad]},
-        table=[row(bad), row("agent", tier=bad)],
+        table=[row(bad), row("agent", tier=bad, kind=bad)],
+        months={bad: [0.01] * 13},
+        tables=[{"title": bad, "note": bad, "columns": [bad, bad], "rows": [[bad, 1.0]]}],
+        stress=[{"scenario": bad}],
+        drift={
+            "sentence": bad,
+            "rows": [{"name": bad, "test": bad, "statistic": 1, "p_holm": 1, "alarm": 0}],
+        },
+        training={bad: [{"sign": bad, "cause": bad, "remedy": bad}], "b": []},
         data={"source": bad, bad: 1, "splits": {bad: {bad: {"first_utc": bad}}}},
         run={"status": bad, "code_hash": bad, "versions": {bad: bad}},
         jobs=[{"status": bad}, {"status": bad}],
@@ -352,8 +369,11 @@ def test_names_are_escaped_everywhere(tmp_path):
         captions={"mine": bad},
     )
     assert "<script" not in source.lower()
-    assert source.count("&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt;&quot;&amp;") > 10
-    assert Page(source).open == []
+    parsed = Page(source)
+    assert parsed.open == []
+    assert parsed.text.count(bad) == 30
+    assert [attrs["alt"] for attrs in parsed.of("img")] == [f"mine: {bad}"]
+    assert [attrs["title"] for attrs in parsed.of("code") if attrs] == [bad]
 
 
 @pytest.mark.parametrize("name", ["../evil", "a b", "", "x.png", 'a"b'])
@@ -513,10 +533,15 @@ def test_tables_of_any_kind_stand_under_their_figure_or_by_themselves(tmp_path):
 
 
 def test_what_was_not_passed_is_said_once(tmp_path):
-    verdict = {"word": "not shown", "sentence": "Not there: -1 %. Not passed: the mark.", "notes": []}
-    assert source_of(tmp_path, {}, verdict=verdict).count("the mark") == 1
+    verdict = {
+        "word": "not shown",
+        "sentence": "Nothing: -1 %. The mark failed.",
+        "finding": "Nothing: -1 %.",
+    }
+    bare = source_of(tmp_path, {}, verdict=verdict)
+    assert '<p class="said">Nothing: -1 %. The mark failed.</p>' in bare
     marked = source_of(
         tmp_path, {}, verdict={**verdict, "marks": [{"name": "the mark", "passed": False, "found": "0"}]}
     )
-    assert marked.count("the mark") == 1
-    assert '<p class="said">Not there: -1 %.</p>' in marked
+    assert '<p class="said">Nothing: -1 %.</p>' in marked
+    assert "The mark failed" not in marked

@@ -10,7 +10,9 @@ import pytest
 
 from sac_kernel.agent.config import SACConfig
 from sac_kernel.agent.sac import SACAgent
-from sac_kernel.backtest import evaluation
+from sac_kernel.backtest import policies, runner
+from sac_kernel.backtest.judgement import judge
+from sac_kernel.backtest.policies import Form
 from sac_kernel.experiment import job_outputs
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market.account import TradingEnvConfig
@@ -32,9 +34,9 @@ def judged():
     data = make_data(4000)
     features = FeaturePipeline().run_full_pipeline(data.train, data.val, data.test)
     test, train = (data.test["EURUSD"], features[2]), (data.train["EURUSD"], features[0])
-    agent = random_agent(evaluation.market_of(*test, CONFIG, "base"))
-    label = "agent 1 (final)"
-    return agent, evaluation.judge({label: agent}, *test, CONFIG, 30, train=train, counted=TrialCount())
+    agent = random_agent(runner.market_of(*test, CONFIG, "base"))
+    policy = policies.agent(1, Form.FINAL)
+    return agent, judge({policy: agent}, *test, CONFIG, 30, train=train, counted=TrialCount())
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +146,7 @@ def test_without_train_rows_or_a_trade_the_section_is_left_out(judged):
     assert list(sections.figures(bare, found)) == ["costs"]
     width = len(judgement.market.observation_names)
     flat = SACAgent(SACConfig(state_dim=width, hidden_dims=(16,)), device="cpu")
-    base = [evaluation.validate(flat, judgement.market, 1e5)]
+    base = [runner.validate(flat, judgement.market, 1e5)]
     still = dataclasses.replace(judgement, results={**judgement.results, "base": base})
     assert "inputs" not in sections.sections(still, flat)
 

@@ -1,4 +1,4 @@
-"""Policies over a whole split, in the training engine, at every cost tier; baselines that must be beaten.
+"""Policies over a whole split, in the training engine: one pass at one cost tier, and what it did.
 
 Every pass is deterministic: flat at the start, closed at cost at the end.
 """
@@ -9,7 +9,6 @@ import copy
 import dataclasses
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,35 +17,29 @@ import torch
 from sac_kernel.agent import compiled_policy
 from sac_kernel.agent.ensemble import Ensemble
 from sac_kernel.agent.sac import SACAgent
-from sac_kernel.backtest import baselines
-from sac_kernel.features.pipeline import FeaturePipeline
+from sac_kernel.backtest import baselines, policies
 from sac_kernel.market import engine
-from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.market.market import Market, prepare_market
 from sac_kernel.market.records import COSTS, Account, Trace, new_table, one_row
 from sac_kernel.prices.costs import COST_TIERS
-from sac_kernel.prices.processed_file import read_processed
-from sac_kernel.stats import metrics, significance, trials, verdict
+from sac_kernel.stats import metrics, significance
 from sac_kernel.stats.trials import Trial
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     import pandas as pd
     from numpy.typing import NDArray
 
+    from sac_kernel.backtest.policies import PolicyId
+    from sac_kernel.market.account import TradingEnvConfig
     from sac_kernel.market.records import Records
-    from sac_kernel.prices.processed_file import ProcessedData
-    from sac_kernel.stats.verdict import TrialCount
 
     FloatArray = NDArray[np.float64]
     FeatureArray = NDArray[np.float32]
     Agent = SACAgent | Ensemble
     Policy = Callable[[FeatureArray], float]
     """Observation (width,) -> action in [-1, 1]."""
-
-RANDOM_DRAWS = 1000
-RANDOM = "random, same turnover"
 
 
 @dataclass(frozen=True)
@@ -55,6 +48,7 @@ class EpisodeResult:
 
     Attributes
     ----------
+    policy, name : what identifies it, and its label
     equity, cost_paid : account currency at the close, costs cumulative
     exposure : held notional over equity, long positive
     action : target asked for, in [-1, 1]; the last one filled where the change was no order
@@ -62,7 +56,7 @@ class EpisodeResult:
     turnover, trades, start_equity, costs : of the whole pass; costs by kind
     """
 
-    name: str
+    policy: PolicyId
     tier: str
     open_time_utc: pd.DatetimeIndex
     close: FloatArray
@@ -77,6 +71,11 @@ class EpisodeResult:
     costs: dict[str, float]
 
     @property
+    def name(self) -> str:
+        """Return the policy's label."""
+        return self.policy.label
+
+    @property
     def daily_returns(self) -> FloatArray:
         """Return simple returns per trading day, shape (n_days,)."""
         return metrics.daily_returns(self.equity, self.day, self.start_equity)
@@ -87,13 +86,15 @@ class EpisodeResult:
         return math.log(self.equity[-1] / self.start_equity)
 
     def row(self) -> dict[str, Any]:
+        """Return the pass as a row of the results table: label, tier, figures, what identifies the policy."""
+        return {"policy": self.name, "tier": self.tier, **self.figures(), **self.policy.facts()}
+
+    def figures(self) -> dict[str, Any]:
         """Return the figures of the results table, fractions unless named otherwise."""
         daily = self.daily_returns
         low, high = significance.bootstrap_interval(daily)
         curve = np.concatenate(([self.start_equity], self.equity))
         return {
-            "policy": self.name,
-            "tier": self.tier,
             "net_return_frac": self.equity[-1] / self.start_equity - 1.0,
             "annual_return_frac": float(np.mean(daily)) * metrics.TRADING_DAYS_PER_YEAR,
             "low_frac": low,
@@ -107,50 +108,28 @@ class EpisodeResult:
         }
 
 
-@dataclass(frozen=True)
-class Judgement:
-    """What the test split says: the agent and its baselines at every tier, and the verdict."""
-
-    results: dict[str, list[EpisodeResult]]  # tier -> policies, the agent's final first
-    random_log_growth: FloatArray  # base tier, shape (RANDOM_DRAWS,)
-    percentile: float | None
-    verdict: dict[str, Any]
-    market: Market  # the split at base cost
-    train: Market | None = None  # the train split at base cost, if it was given
-
-    @property
-    def drawn(self) -> list[EpisodeResult]:
-        """Return the passes that an equity figure has room for, at base cost: agents and what they must beat."""
-        shown = (baselines.HOLD, baselines.MOMENTUM, baselines.RIDGE, RANDOM)
-        return [r for r in self.results["base"] if r.name in shown or r.name.startswith("agent")]
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """Return the rows of the results table, headline tier first."""
-        order = ["base", *(t for t in self.results if t != "base")]
-        return [result.row() for tier in order for result in self.results[tier]]
-
-
-def run_policy(market: Market, policy: Policy, start_equity: float, name: str, tier: str) -> EpisodeResult:
-    """Run a policy that sees observations over the whole market."""
+def run_policy(
+    market: Market, act: Policy, start_equity: float, policy: PolicyId | str, tier: str
+) -> EpisodeResult:
+    """Run a policy that sees observations over the whole market; a plain name is that of a rule."""
     accounts, obs = _start(market, start_equity)
     bars, minutes, terms = market.bars, market.minutes, one_row(market.terms)
     trace, n, more = new_table(Trace, len(bars)), 0, True
     engine.observe(accounts[0], bars, market.terms, market.observed, obs)
     while more:
-        more = engine.decide(accounts, bars, minutes, terms, market.observed, policy(obs), trace, n, obs)
+        more = engine.decide(accounts, bars, minutes, terms, market.observed, act(obs), trace, n, obs)
         n += 1
-    return _result(market, accounts[0], trace[:n], name, tier)
+    return _result(market, accounts[0], trace[:n], policies.named(policy), tier)
 
 
 def run_targets(
-    market: Market, targets: FloatArray, start_equity: float, name: str, tier: str
+    market: Market, targets: FloatArray, start_equity: float, policy: PolicyId | str, tier: str
 ) -> EpisodeResult:
-    """Run a fixed sequence of targets, one per decision, over the whole market."""
+    """Run a fixed sequence of targets, one per decision, over the whole market; a plain name is that of a rule."""
     accounts, _ = _start(market, start_equity)
     trace, wanted = new_table(Trace, len(targets)), np.ascontiguousarray(targets, np.float64)
     n = engine.run_targets(accounts[0], market.bars, market.minutes, market.terms, wanted, trace)
-    return _result(market, accounts[0], trace[:n], name, tier)
+    return _result(market, accounts[0], trace[:n], policies.named(policy), tier)
 
 
 def decisions(market: Market) -> int:
@@ -159,7 +138,7 @@ def decisions(market: Market) -> int:
 
 
 def filled_targets(market: Market, targets: FloatArray, start_equity: float) -> FloatArray:
-    """Return after each decision the target filled last: the same account, without what was asked for in vain.
+    """Return after each decision the target filled last: the same account, ignoring orders that were never filled.
 
     An order of the evening freeze lapses; shifted in time, it would be filled. Where the position was closed by a
     stop or a limit, the target asked for stands.
@@ -183,7 +162,7 @@ def random_same_turnover(
     with probability one half: turnover, holding times and sizes are its own, only the timing is not.
     """
     growth, trace = np.empty(draws), new_table(Trace, len(targets))
-    for i, (sign, shift) in enumerate(_mirrors_and_shifts(len(targets), draws, seed)):
+    for i, (sign, shift) in enumerate(mirrors_and_shifts(len(targets), draws, seed)):
         accounts, _ = _start(market, start_equity)
         drawn = sign * np.roll(targets, shift)
         engine.run_targets(accounts[0], market.bars, market.minutes, market.terms, drawn, trace)
@@ -194,7 +173,7 @@ def random_same_turnover(
 def greedy_policy(agent: Agent) -> Policy:
     """Return the deterministic policy as it is now, one observation at a time, compiled, on the CPU.
 
-    A GPU must change no figure. A state of another width raises CheckpointError.
+    Results must not depend on the device. A state of another width raises CheckpointError.
     """
     if isinstance(agent, Ensemble):
         members = [greedy_policy(member) for member in agent.agents]
@@ -231,7 +210,7 @@ def validate(
         check_time()
         return act(obs)
 
-    return run_policy(market, policy, start_equity, f"agent {agent.agent_id}", "base")
+    return run_policy(market, policy, start_equity, policies.agent(agent.agent_id), "base")
 
 
 def trial_of(result: EpisodeResult, **identity: Any) -> Trial:  # noqa: ANN401  # the fields of Trial
@@ -244,110 +223,22 @@ def trial_of(result: EpisodeResult, **identity: Any) -> Trial:  # noqa: ANN401  
     return Trial(**identity, day=np.unique(result.day), daily=result.daily_returns)
 
 
-def passes(
-    agents: Mapping[str, Agent], data: pd.DataFrame, features: pd.DataFrame, config: TradingEnvConfig
+def at_every_tier(
+    agents: Mapping[PolicyId, Agent], data: pd.DataFrame, features: pd.DataFrame, config: TradingEnvConfig
 ) -> list[EpisodeResult]:
     """Return one greedy pass of each agent over a split at every cost tier."""
     return [
         run_policy(
-            market_of(data, features, config, tier), greedy_policy(agent), config.initial_equity, label, tier
+            market_of(data, features, config, tier), greedy_policy(agent), config.initial_equity, policy, tier
         )
         for tier in COST_TIERS
-        for label, agent in agents.items()
+        for policy, agent in agents.items()
     ]
-
-
-def judge(  # noqa: PLR0913  # the last two are what the verdict needs beside the split
-    agents: Mapping[str, Agent],
-    data: pd.DataFrame,
-    features: pd.DataFrame,
-    config: TradingEnvConfig,
-    draws: int = RANDOM_DRAWS,
-    *,
-    train: tuple[pd.DataFrame, pd.DataFrame] | None = None,
-    counted: TrialCount | None = None,
-) -> Judgement:
-    """Return agents and baselines on one split at every cost tier, and the verdict on the first agent.
-
-    Parameters
-    ----------
-    agents : label -> agent; the first is the headline
-    data, features : bars and scaled features of the split
-    config : the account; its tier is replaced by each tier in turn
-    draws : random policies with the headline agent's turnover, at the base tier
-    train : bars and scaled features of the train split; without them the fitted baselines are left out
-    counted : what the ledger of trials says; None: it is missing, which caps the verdict at 'not shown'
-    """
-    start, markets = config.initial_equity, {}
-    results: dict[str, list[EpisodeResult]] = {}
-    fitted_on = market_of(*train, config, "base") if train else None
-    for tier in COST_TIERS:
-        market = markets[tier] = market_of(data, features, config, tier)
-        results[tier] = [
-            run_policy(market, greedy_policy(agent), start, label, tier) for label, agent in agents.items()
-        ]
-        for name, targets in baselines.all_targets(market, fitted_on).items():
-            results[tier].append(run_targets(market, targets, start, name, tier))
-    headline = results["base"][0]
-    own = filled_targets(markets["base"], headline.action, start)
-    growth = random_same_turnover(markets["base"], own, start, draws)
-    random_targets = _median_draw(own, growth)
-    for tier, market in markets.items():
-        results[tier].append(run_targets(market, random_targets, start, RANDOM, tier))
-    traded = headline.turnover > 0.0
-    percentile = float(np.mean(growth < headline.log_growth)) if traded else None
-    return Judgement(
-        results, growth, percentile, decide_verdict(headline, percentile, counted), markets["base"], fitted_on
-    )
 
 
 def market_of(data: pd.DataFrame, features: pd.DataFrame, config: TradingEnvConfig, tier: str) -> Market:
     """Return the market of one split at one cost tier, closed at the end."""
     return prepare_market(data, features, dataclasses.replace(config, cost_tier=tier), close_at_end=True)
-
-
-def decide_verdict(
-    headline: EpisodeResult, percentile: float | None, counted: TrialCount | None = None
-) -> dict[str, Any]:
-    """Return the verdict on one pass at base cost, from the rule fixed beforehand (`verdict.decide`)."""
-    return verdict.decide(headline.daily_returns, percentile, counted, headline.turnover)
-
-
-def evaluate_checkpoint(
-    path: Path | Sequence[Path],
-    data: ProcessedData,
-    split: str = "test",
-    draws: int = RANDOM_DRAWS,
-    trials_path: Path | None = None,
-) -> tuple[Agent, Judgement]:
-    """Load a saved agent in a fresh process and judge it on a split, with its own features and account.
-
-    The figures are those of the notebook that trained it: same bars, same scaler, same engine, same trials.
-
-    Parameters
-    ----------
-    path : a `.pt`, or several of one agent's seeds: their ensemble is judged
-    trials_path : the ledger of trials; None looks for `trials.csv` beside the (first) file
-    """
-    agent: Agent
-    if isinstance(path, Path):
-        agent, kind = SACAgent.from_checkpoint(path, device="cpu"), path.stem.rsplit("_", 1)[-1]
-    else:
-        agent, kind, path = Ensemble.from_checkpoints(path), f"mean of {len(path)} seeds", path[0]
-    features = FeaturePipeline.from_checkpoint(path).run_full_pipeline(data.train, data.val, data.test)
-    frames = dict(zip(("train", "val", "test"), features, strict=True))
-    config = TradingEnvConfig(**agent.context["env"])
-    instrument = agent.context["features"]["instrument"]
-    label = f"agent {agent.agent_id} ({kind})"
-    train = (data.train[instrument], frames["train"])
-    count = trials.count(trials.read(trials_path or path.parent / trials.NAME))
-    bars = data.splits[split][instrument]
-    return agent, judge({label: agent}, bars, frames[split], config, draws, train=train, counted=count)
-
-
-def evaluate_file(path: Path | Sequence[Path], h5_path: Path, split: str = "test") -> tuple[Agent, Judgement]:
-    """Judge a saved agent on a split of a processed file."""
-    return evaluate_checkpoint(path, read_processed(h5_path), split)
 
 
 def _on_cpu(agent: Agent) -> Agent:
@@ -367,10 +258,10 @@ def _start(market: Market, start_equity: float) -> tuple[Records, FeatureArray]:
     return accounts, np.empty(len(market.observation_names), np.float32)
 
 
-def _result(market: Market, account: Account, trace: Records, name: str, tier: str) -> EpisodeResult:
+def _result(market: Market, account: Account, trace: Records, policy: PolicyId, tier: str) -> EpisodeResult:
     rows = trace["t"].astype(np.int64)
     return EpisodeResult(
-        name=name,
+        policy=policy,
         tier=tier,
         open_time_utc=market.open_time[rows],
         close=market.bars["close"][rows],
@@ -386,15 +277,9 @@ def _result(market: Market, account: Account, trace: Records, name: str, tier: s
     )
 
 
-def _mirrors_and_shifts(n: int, draws: int, seed: int) -> list[tuple[float, int]]:
+def mirrors_and_shifts(n: int, draws: int, seed: int) -> list[tuple[float, int]]:
+    """Return the sign and the shift in time of each draw of `random_same_turnover`."""
     rng = np.random.default_rng(seed)
     return list(
         zip(rng.choice([-1.0, 1.0], draws).tolist(), rng.integers(n, size=draws).tolist(), strict=True)
     )
-
-
-def _median_draw(targets: FloatArray, growth: FloatArray, seed: int = 0) -> FloatArray:
-    """Return the targets of the draw of `random_same_turnover` whose growth is the median."""
-    median = int(np.argsort(growth)[len(growth) // 2])
-    sign, shift = _mirrors_and_shifts(len(targets), len(growth), seed)[median]
-    return sign * np.roll(targets, shift)
