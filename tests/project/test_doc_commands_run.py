@@ -68,7 +68,7 @@ NOT_RUN = (
     (r"make |python -m tests\.(crash|soak|fuzz_files|test_kaggle)", "minutes to hours; what it calls has short tests"),
     (r"python -m pytest", "the suite itself"),
     (r"kaggle kernels push|python build_kernel.py .*--(push|follow|fetch|resume|until-done|stop)", STORY),
-    (r"python -m sac_kernel retrain --bars bars/ --kaggle", "`--rehearse` with `--until-done` in its place, which " + STORY),
+    (r"python -m sac_kernel retrain --bars bars/ --kaggle", "`--until-done` in place of `--rehearse`, which " + STORY),
     (r"python -c .*force_download", "asks a provider: test_download.py has one on this machine"),
     (r"python -m sac_kernel train --preset quick", "50 episodes; test_command_line.py has the presets"),
     (r"ray |.*--address auto", "needs ray: test_job_pool_ray.py, where it is installed"),
