@@ -119,7 +119,7 @@ def summary(folder):
 def test_jobs_are_every_agent_seed_fold_and_tier_and_the_baselines(settings):
     assert len(settings.jobs) == 2 * 2 * (1 + 2 * 2)
     assert settings.jobs[0] == Job(0, 0, 1, "base")
-    assert settings.jobs[-1].name == "agent_2_seed_1_fold_2_spec"
+    assert settings.jobs[-1].name == "agent_2_seed_1_fold_2_retail"
     assert len(Settings("", tiers=("raw", "base", "retail")).jobs) == 108 + 12
 
 
