@@ -30,7 +30,7 @@ TINY = (
 
 
 def test_the_grid_is_the_product_with_the_last_setting_fastest():
-    runs = sweep.grid([1, 2], [0], ["env_cost_tier=base,spec", "sac_gamma=.99,.995", "num_episodes=5"])
+    runs = sweep.grid([1, 2], [0], ["env_cost_tier=base,retail", "sac_gamma=.99,.995", "num_episodes=5"])
     assert len(runs) == 2 * 1 * 2 * 2
     assert runs[1] == {
         "agent_ids": [1], "seeds": [0], "env_cost_tier": "base", "sac_gamma": 0.995, "num_episodes": 5,
@@ -77,7 +77,7 @@ def swept(tmp_path_factory):
     write_processed(make_data(1600), folder / "bars.h5")
     command = [
         sys.executable, "-m", "sac_kernel.sweep", "--h5-path", str(folder / "bars.h5"), "--seeds", "3",
-        "--set", "env_cost_tier=base,spec", "--device", "cpu", "--workers", "2", "--output", str(folder / "out"),
+        "--set", "env_cost_tier=base,retail", "--device", "cpu", "--workers", "2", "--output", str(folder / "out"),
     ]  # fmt: skip
     command += [word for setting in TINY for word in ("--set", setting)]
     first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
