@@ -284,7 +284,7 @@ def judge(path):
             side = "bid" if path.suffix in (".csv", ".parquet") else None
             tables = [read_bars(path, side, "mt-eet" if path.suffix == ".hst" else clock).bars]
     except SacKernelError as err:
-        return "refused" if "required" in str(err) else f"FAILED a message without what is required: {err}"
+        return "refused" if path.name in str(err) else f"FAILED a message that does not name the file: {err}"
     for bars in tables:
         o, h, lo, c = (bars[k].to_numpy() for k in PRICE_COLUMNS)
         assert len(bars) > 0

@@ -1,6 +1,6 @@
-"""Ground that every other package stands on: errors, strict configuration, atomic files.
+"""What every other package uses: errors, strict configuration, atomic files.
 
-Also folders and mounted inputs, devices, the run's clock, versions and hashes, and the one style of figures.
+Also folders and mounted inputs, devices, time budgets, versions and hashes, and the style of figures.
 Nothing here knows prices, agents or Kaggle, and importing the package loads no framework.
 """
 

@@ -1,4 +1,4 @@
-"""A run's own clock: the deadline it stops at by itself, and progress with rate and ETA."""
+"""A run's time budget, and progress with rate and ETA."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class Deadline:
-    """A run's own clock: says when to stop, so that the platform never has to.
+    """A run's time budget: the run stops itself before the platform does.
 
     Parameters
     ----------
-    budget_s : seconds from `started_s` after which `passed` is true; infinite by default.
+    budget_s : seconds from `started_s` until `passed` is true; infinite by default.
     started_s : `time.monotonic()` at the start.
     """
 
@@ -40,13 +40,13 @@ class Deadline:
         return self.budget_s - self.elapsed_s()
 
     def passed(self, reserve_s: float = 0.0) -> bool:
-        """Whether less than `reserve_s` is left, or a stop was requested."""
+        """Return whether at most `reserve_s` is left, or a stop was requested."""
         return self._stop.is_set() or self.left_s() <= reserve_s
 
     def check(self) -> None:
-        """Raise TimeUpError if the time is over or a stop was requested: for long steps that can be repeated."""
+        """Raise TimeUpError if time is up or a stop was requested; for long steps that can be repeated."""
         if self._stop.is_set() or self.left_s() <= 0.0:
-            msg = f"Deadline: time left is required, found {self.elapsed_s():.0f} s of {self.budget_s:.0f} s used"
+            msg = f"The run stopped after {self.elapsed_s():.0f} s of its {self.budget_s:.0f} s."
             raise TimeUpError(msg)
 
     def request_stop(self) -> None:
@@ -54,7 +54,7 @@ class Deadline:
         self._stop.set()
 
     def stop_on_signals(self) -> Callable[[], None]:
-        """Turn SIGTERM and SIGINT into `request_stop`; return a function that undoes it.
+        """Make SIGTERM and SIGINT call `request_stop`; return a function that undoes it.
 
         Only the main thread may set handlers; elsewhere nothing changes.
         """

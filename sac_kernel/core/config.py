@@ -1,7 +1,7 @@
-"""Strict configuration: frozen dataclasses filled from flat names, with the nearest name in the error.
+"""Strict configuration: frozen dataclasses filled from flat names; errors suggest the nearest name.
 
-Notebook parameters are scalars or flat lists of scalars whose names are `<section>_<field>`; this module
-turns them into dataclass fields and refuses what it does not know.
+Notebook parameters are scalars or flat lists of scalars named `<section>_<field>`. This module turns them
+into dataclass fields and rejects unknown names.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ T = TypeVar("T")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a hint ' (did you mean ...?)' for an unknown `name`, or '' when nothing is near."""
+    """Return a hint ' (did you mean ...?)' for an unknown `name`, or '' when none is near."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" (did you mean {match[0]!r}?)" if match else ""
 
 
 def check_names(where: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Raise ConfigError if a given name is not known, naming the nearest one."""
+    """Raise ConfigError for an unknown name, naming the nearest known one."""
     known = list(known)
     for name in given:
         if name not in known:
@@ -42,8 +42,8 @@ def check_names(where: str, given: Iterable[str], known: Iterable[str]) -> None:
 def typed(where: str, name: str, value: object, annotation: Any) -> Any:  # noqa: ANN401
     """Return `value` as the annotated type, or raise ConfigError.
 
-    An int is accepted where a float is asked for and a list where a tuple is; nothing else is converted:
-    True is no number, 3.0 is no int, '3' is neither.
+    An int is accepted as a float and a list as a tuple. Nothing else is converted: True is not a number,
+    3.0 is not an int, '3' is neither.
     """
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (types.UnionType, typing.Union):
@@ -80,7 +80,7 @@ def from_flat(cls: type[T], values: Mapping[str, object], where: str) -> T:
 
 
 def to_flat(config: object) -> dict[str, Any]:
-    """Return a dataclass as plain values, tuples as lists: what JSON and a `.pt` can hold."""
+    """Return a dataclass as plain values that JSON and a `.pt` can hold; tuples become lists."""
     flat = dataclasses.asdict(config)  # type: ignore[call-overload]  # any dataclass instance
     return {k: list(v) if isinstance(v, tuple) else v for k, v in flat.items()}
 
@@ -88,26 +88,26 @@ def to_flat(config: object) -> dict[str, Any]:
 def field_help(cls: type) -> dict[str, str]:
     """Return field -> the first sentence of its entry under Attributes in a class's docstring, on one line.
 
-    The docstring owns what a field means; the parameters cell and the command line's help repeat it from here.
+    The parameters cell and the command line's help show these sentences.
     """
     entry, texts = re.compile(r"(\w+(?:, \w+)*) : (.*)"), dict[str, str]()
     names: list[str] = []
     for line in inspect.cleandoc(cls.__doc__ or "").partition("Attributes\n")[2].splitlines():
-        found = entry.fullmatch(line)
-        if found:
-            names = found[1].split(", ")
+        start = entry.fullmatch(line)
+        if start:
+            names = start[1].split(", ")
         for name in names:
-            texts[name] = f"{texts.get(name, '')} {found[2] if found else line.strip()}".strip()
+            texts[name] = f"{texts.get(name, '')} {start[2] if start else line.strip()}".strip()
     return {name: text.partition(". ")[0].removesuffix(".") for name, text in texts.items()}
 
 
 def difference(saved: Mapping[str, object], here: Mapping[str, object]) -> list[str]:
     """Return one line per name whose value differs: 'gamma: saved 0.99, here 0.9'."""
-    absent = object()
+    missing = object()
     return [
         f"{name}: saved {saved.get(name, 'nothing')!r}, here {here.get(name, 'nothing')!r}"
         for name in sorted({*saved, *here})
-        if saved.get(name, absent) != here.get(name, absent)
+        if saved.get(name, missing) != here.get(name, missing)
     ]
 
 

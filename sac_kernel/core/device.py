@@ -1,4 +1,4 @@
-"""Which device a run computes on, proven by one real operation, and how many threads it uses."""
+"""The device that a run computes on, checked by one real operation, and its thread count."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ def resolve_device(device: str) -> torch.device:
     Raises
     ------
     ConfigError
-        If the word is none of these.
+        For any other word.
     DeviceError
-        If CUDA is asked for and absent, or its first kernel fails.
+        If no CUDA device is available, or its first operation fails.
     """
     import torch  # the ground layer must import without the framework
 
     if device not in ("auto", "cpu", "cuda") and not device.startswith("cuda:"):
-        msg = f"device.resolve_device: device must be auto, cpu, cuda or cuda:N, got {device!r}"
+        msg = f"device must be auto, cpu, cuda or cuda:N, got {device!r}"
         raise ConfigError(msg)
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
         msg = (
-            f"device.resolve_device: {device} needs a CUDA device and a CUDA build of torch, found none "
-            f"(torch {torch.__version__}); use device='auto', or turn the accelerator on"
+            f"device={device!r} needs a CUDA device, and torch {torch.__version__} sees none. "
+            "Turn the accelerator on, or use device='auto'."
         )
         raise DeviceError(msg)
     chosen = torch.device("cuda" if device == "auto" else device)
@@ -39,8 +39,8 @@ def resolve_device(device: str) -> torch.device:
         torch.ones(8, device=chosen).sum().item()
     except (RuntimeError, AssertionError) as err:
         msg = (
-            f"device.resolve_device: a first operation on {chosen} is required to work, found: {err}; "
-            "this torch may lack kernels for this GPU (set machine_shape NvidiaTeslaT4), or use device='cpu'"
+            f"The first operation on {chosen} failed: {err}. This torch may lack kernels for this GPU: "
+            "set machine_shape NvidiaTeslaT4, or use device='cpu'."
         )
         raise DeviceError(msg) from err
     return chosen
@@ -49,7 +49,7 @@ def resolve_device(device: str) -> torch.device:
 def device_names(device: str) -> tuple[str, ...]:
     """Return the names of the devices that jobs may use at the same time.
 
-    'auto' and 'cuda' are every CUDA device there is ('auto' without one: the CPU); any other word is itself.
+    'auto' and 'cuda' give every CUDA device ('auto' without one: the CPU); any other name gives itself.
     """
     import torch
 
@@ -60,7 +60,7 @@ def device_names(device: str) -> tuple[str, ...]:
 
 
 def describe_device(device: torch.device) -> str:
-    """Return 'cpu', or the GPU's name, memory, compute capability and how many there are."""
+    """Return 'cpu' and its cores, or the GPU's name, memory, compute capability and count."""
     import torch
 
     if device.type == "cpu":
@@ -74,13 +74,13 @@ def describe_device(device: torch.device) -> str:
 def set_threads(count: int | None = None) -> int:
     """Set and return torch's thread count: `count`, or OMP_NUM_THREADS, or 1.
 
-    The default recipe's products are so small that a second thread halves its speed (docs/speed.md), and a
-    run's bits depend on the count.
+    The default recipe's matrices are so small that a second thread halves its speed (docs/speed.md). The last
+    bits of a run depend on the count.
     """
     import torch
 
     if count is None:
-        wanted = os.environ.get("OMP_NUM_THREADS", "")
-        count = int(wanted) if wanted.isdigit() else 1
+        variable = os.environ.get("OMP_NUM_THREADS", "")
+        count = int(variable) if variable.isdigit() else 1
     torch.set_num_threads(count)
     return count

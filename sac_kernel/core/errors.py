@@ -1,10 +1,10 @@
-"""The package's errors. Every one says where, what was required, what was found and what to do."""
+"""The package's errors. Each message says what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
 
 class SacKernelError(Exception):
-    """Base of all errors raised on purpose by this package."""
+    """Base of all errors that this package raises on purpose."""
 
 
 class ConfigError(SacKernelError, ValueError):
@@ -12,19 +12,19 @@ class ConfigError(SacKernelError, ValueError):
 
 
 class DataError(SacKernelError, ValueError):
-    """Bars or features cannot be used as they are."""
+    """Bars, features or another input cannot be used as they are."""
 
 
 class InputNotFoundError(SacKernelError, FileNotFoundError):
-    """An input file is not where it was looked for."""
+    """An input file was not found."""
 
 
 class StorageError(SacKernelError, OSError):
-    """A file could not be written: the disk is full, the folder read-only or gone."""
+    """A file cannot be written: the disk is full, or the folder is read-only or gone."""
 
 
 class DeviceError(SacKernelError, RuntimeError):
-    """The requested device is absent or does not work."""
+    """The requested device is missing or does not work."""
 
 
 class CheckpointError(SacKernelError, RuntimeError):
@@ -32,7 +32,7 @@ class CheckpointError(SacKernelError, RuntimeError):
 
 
 class NonFiniteError(SacKernelError, ArithmeticError):
-    """A loss, parameter, observation or action stopped being a finite number; `tensor` names it where it is known."""
+    """A loss, parameter, observation or action is not finite; `tensor` names it if it is known."""
 
     def __init__(self, message: str, tensor: str = "") -> None:
         super().__init__(message)
@@ -40,11 +40,11 @@ class NonFiniteError(SacKernelError, ArithmeticError):
 
 
 class TimeUpError(SacKernelError):
-    """The run's own clock ran out inside a step that the next session repeats."""
+    """The time budget ran out inside a step that the next session repeats."""
 
 
 class KaggleError(SacKernelError, RuntimeError):
-    """Kaggle, or its client, did not do what was asked; `kind` is the cause in one word, for callers."""
+    """Kaggle or its client failed; `kind` is the cause in one word, for callers."""
 
     def __init__(self, message: str, kind: str = "unknown") -> None:
         super().__init__(message)

@@ -1,7 +1,7 @@
-"""Files that are whole or absent: atomic writes, strict JSON, hashes, the manifest of an output folder.
+"""Atomic writes, strict JSON, hashes, and the manifest of an output folder.
 
-What is read may come from anyone: it is data, never code, its size is known before memory is taken for it,
-and its names stay inside the folder that they are about.
+Input files are untrusted. They are data, never code; their size is checked before memory is allocated, and
+the names in them cannot leave their folder.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAX_JSON_BYTES = 1 << 26
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 _PT_GLOBALS = re.compile(r"collections OrderedDict|torch \w+Storage|torch\._utils _rebuild_tensor_v2")
-_PT_STRUCTURE_BYTES = 1 << 26  # of names, lists and numbers, tensors apart
+_PT_STRUCTURE_BYTES = 1 << 26  # names, lists and numbers, without tensors
 _PT_MAX_ITEMS = 2_000_000
 _PT_MAX_DEPTH = 32
 
@@ -42,7 +42,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises
     ------
     StorageError
-        If it cannot be written; the old file is as it was.
+        If it cannot be written; the old file is intact.
     """
     with replacing(path) as temporary:
         temporary.write_bytes(content)
@@ -50,9 +50,9 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a new name beside `path`; what was written there takes its place, or vanishes on any error.
+    """Yield a temporary path; its file replaces `path` at the end and is deleted on any error.
 
-    It is on the disk before it has the name, so that a loss of power leaves the old file or the new one too.
+    It is flushed to disk before it is renamed, so a power failure leaves the old file or the new one too.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -62,21 +62,21 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(stream.fileno())
         temporary.replace(path)
     except BaseException as err:
-        with contextlib.suppress(OSError):  # a disk that cannot be written says so once
+        with contextlib.suppress(OSError):  # report the first error only
             temporary.unlink(missing_ok=True)
         if isinstance(err, OSError) and not isinstance(err, StorageError):
             msg = (
-                f"{path}: a folder with room that can be written is required, found: {err.strerror or err}; free "
-                "space or choose another output folder, then run again; what was there before is intact"
+                f"Cannot write {path}: {err.strerror or err}. The previous file is intact. "
+                "Free space or choose another output folder, then run again."
             )
             raise StorageError(msg) from err
         raise
 
 
 def sweep_temporaries(folder: Path) -> list[Path]:
-    """Remove what a killed process left half-written in `folder` and below; return what was removed.
+    """Delete temporary files that a killed process left in `folder` and below; return their paths.
 
-    Only for a folder that no other process is writing to.
+    No other process may be writing to the folder.
     """
     left = [p for p in folder.rglob(".*.tmp") if _TEMPORARY.fullmatch(p.name) and p.is_file()]
     for path in left:
@@ -100,39 +100,39 @@ def write_json(path: Path, value: object) -> None:
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401
-    """Read strict JSON; a damaged or huge file is a CheckpointError that names it."""
+    """Read strict JSON; raise CheckpointError for a damaged or huge file."""
     try:
         n_bytes = path.stat().st_size
         if n_bytes > MAX_JSON_BYTES:
-            msg = f"at most {MAX_JSON_BYTES:,} bytes, not {n_bytes:,}"
-            raise ValueError(msg)  # one message for all that is wrong with a file
+            msg = f"{n_bytes:,} bytes, at most {MAX_JSON_BYTES:,} are allowed"
+            raise ValueError(msg)  # caught below
         return json.loads(path.read_bytes().decode("utf-8"), parse_constant=_refuse_constant)
     except (OSError, ValueError, RecursionError) as err:  # ValueError: of JSON, UTF-8 and numbers too long
         reason = str(err)[:200] or type(err).__name__
-        msg = f"{path}: valid JSON required, found: {reason}; delete the file or fetch it again"
+        msg = f"Cannot read {path} as JSON: {reason}. Delete the file or fetch it again."
         raise CheckpointError(msg) from err
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object; anything else is a CheckpointError."""
+    """Read a JSON object; raise CheckpointError for anything else."""
     value = read_json(path)
     if not isinstance(value, dict):
-        msg = f"{path}: a JSON object is required, found {type(value).__name__}; fetch the file again"
+        msg = f"{path} must hold a JSON object, got {type(value).__name__}. Fetch the file again."
         raise CheckpointError(msg)
     return value
 
 
 def inside(folder: Path, name: object, where: str) -> Path:
-    """Return `folder / name` for a name from a file; one that leads elsewhere is refused.
+    """Return `folder / name`; raise CheckpointError if `name`, read from a file, leads out of the folder.
 
-    Absolute names, `..`, drives and backslashes lead elsewhere on some system, a symbolic link on this one.
+    Absolute names, `..`, drives and backslashes do so on some system, a symbolic link on this one.
     """
     text = name if isinstance(name, str) else ""
     parts = PurePosixPath(text).parts
     plain = parts and ".." not in parts and not text.startswith("/") and not re.search(r"[\\:\0]", text)
     path = folder.joinpath(*parts)
     if not plain or not path.resolve().is_relative_to(folder.resolve()):
-        msg = f"{where}: a file name inside {folder} is required, found {str(name)[:80]!r}; do not use this file"
+        msg = f"{where}: {str(name)[:80]!r} is not a file name inside {folder}. Do not use this file."
         raise CheckpointError(msg)
     return path
 
@@ -159,7 +159,7 @@ def content_hash(value: object) -> str:
 def pt_bytes(content: Mapping[str, Any]) -> bytes:
     """Return `torch.save`'s bytes of tensors and plain values: equal content gives equal bytes.
 
-    It is serialised to memory, because the archive's inner names follow a file's name otherwise.
+    It is serialised to memory, because the archive's inner names depend on the file's name otherwise.
     """
     import torch  # the ground layer must import without the framework
 
@@ -171,66 +171,65 @@ def pt_bytes(content: Mapping[str, Any]) -> bytes:
 def read_pt(path: str | Path) -> dict[str, Any]:
     """Read a `.pt` of tensors and plain values onto the CPU.
 
-    The file cannot run code: only the constructors of tensors are accepted, and torch's own `weights_only`
-    stands behind. It cannot take more memory than it has bytes: shapes are read and added up first, without
-    the numbers.
+    The file cannot run code: only tensor constructors are accepted, and torch's `weights_only` is a second
+    check. It cannot take more memory than its size: shapes are added up before any number is read.
 
     Raises
     ------
     CheckpointError
-        If the file is absent, damaged (by its checksums), larger inside than outside, or holds anything but
+        If the file is missing, fails its checksums, unpacks to more than its size, or holds anything but
         tensors and plain values.
     """
     import torch
 
     path = Path(path)
     if not path.is_file():
-        msg = f"{path}: a saved agent or state is required, found no file; check the path, or fetch it"
+        msg = f"There is no saved agent or state at {path}. Check the path, or fetch the file."
         raise CheckpointError(msg)
     try:
-        with warnings.catch_warnings():  # what torch or NumPy deprecate in themselves is no fault of the file
+        with warnings.catch_warnings():  # torch's and NumPy's own
             warnings.simplefilter("ignore", DeprecationWarning)
             _check_archive(path)
             shapes = torch.load(path, map_location="meta", weights_only=True)
             _check_plain(shapes, path.stat().st_size)
             content = torch.load(path, map_location="cpu", weights_only=True)
-    # What zip, pickle and torch say of bytes that they did not expect, memory and recursion included
+    # What zip, pickle and torch raise on unexpected bytes, memory and recursion included
     except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, LookupError,
             OSError, TypeError, AttributeError, OverflowError, MemoryError, AssertionError) as err:  # fmt: skip
         reason = (str(err).splitlines() or [type(err).__name__])[0]
-        msg = f"{path}: a file of tensors and plain values is required, found: {reason[:200]}; fetch it again"
+        msg = f"{path} is not a file of tensors and plain values: {reason[:200]}. Fetch it again."
         raise CheckpointError(msg) from err
     if not isinstance(content, dict):
-        msg = f"{path}: a dictionary is required, found {type(content).__name__}"
+        msg = f"{path} must hold a dictionary, got {type(content).__name__}. Fetch it again."
         raise CheckpointError(msg)
     return content
 
 
 def _check_archive(path: Path) -> None:
-    """Raise ValueError unless the archive is as torch writes it: stored, not packed, with tensors only."""
+    """Raise ValueError unless the archive is as torch writes it: uncompressed, with tensors only."""
     if not zipfile.is_zipfile(path):  # torch would try it as a bare pickle
-        msg = "no whole archive"
+        msg = "not a complete archive"
         raise ValueError(msg)
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         if any(m.compress_type != zipfile.ZIP_STORED or m.file_size != m.compress_size for m in members):
-            msg = "packed contents, which torch does not write"
+            msg = "compressed contents, which torch does not write"
             raise ValueError(msg)
         if sum(m.file_size for m in members) > path.stat().st_size:
-            msg = "more inside the archive than the file has bytes"
+            msg = "the contents are larger than the file"
             raise ValueError(msg)
-        if damaged := archive.testzip():  # torch does not look
-            msg = f"another checksum of {damaged}"
+        if damaged := archive.testzip():  # torch does not check
+            msg = f"wrong checksum of {damaged}"
             raise ValueError(msg)
         structures = [m for m in members if m.filename.endswith("/data.pkl")]
         if len(structures) != 1 or structures[0].file_size > _PT_STRUCTURE_BYTES:
-            msg = f"{len(structures)} structures of {sum(m.file_size for m in structures):,} bytes"
+            msg = f"{len(structures)} data.pkl of {sum(m.file_size for m in structures):,} bytes"
             raise ValueError(msg)
         structure = archive.read(structures[0])
     for opcode, argument, _ in pickletools.genops(structure):
         named = opcode.name == "GLOBAL" and _PT_GLOBALS.fullmatch(str(argument))
         if opcode.name in _PT_CODE and not named:
-            msg = f"code: {opcode.name} {argument or ''}"
+            msg = f"it contains code: {opcode.name} {argument or ''}"
             raise ValueError(msg)
 
 
@@ -238,9 +237,9 @@ _PT_CODE = ("GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT
 
 
 def _check_plain(content: object, n_bytes: int) -> None:
-    """Raise ValueError unless `content` is tensors and plain values, of no more tensor bytes than `n_bytes`.
+    """Raise ValueError unless `content` is plain values and at most `n_bytes` of tensors.
 
-    Counted along every path, so that a structure that refers to itself many times over is refused by its size.
+    Every reference counts, so a structure that repeats itself is rejected by its size.
     """
     import torch
 
@@ -254,17 +253,15 @@ def _check_plain(content: object, n_bytes: int) -> None:
             inner = [*value.keys(), *value.values()] if isinstance(value, dict) else value
             stack += [(item, depth + 1) for item in inner]
         elif not isinstance(value, str | int | float | bool | None):
-            msg = f"a {type(value).__name__}"
-            raise ValueError(msg)  # told like the rest
+            msg = f"it contains a {type(value).__name__}"
+            raise ValueError(msg)
         if left < 0 or items + len(stack) > _PT_MAX_ITEMS or depth > _PT_MAX_DEPTH:
-            msg = (
-                f"more than {n_bytes:,} bytes of tensors, {_PT_MAX_ITEMS:,} values or {_PT_MAX_DEPTH} levels"
-            )
+            msg = f"over {n_bytes:,} bytes of tensors, {_PT_MAX_ITEMS:,} values or {_PT_MAX_DEPTH} levels"
             raise ValueError(msg)
 
 
 def _refuse_constant(name: str) -> None:
-    msg = f"{name}, which strict JSON does not have"
+    msg = f"{name} is not strict JSON"
     raise ValueError(msg)
 
 
@@ -302,28 +299,28 @@ def verify_manifest(folder: Path) -> dict[str, Any]:
     Raises
     ------
     CheckpointError
-        If the manifest is absent, unfinished or names files elsewhere, or a file is absent or differs; at most
-        three are named.
+        If the manifest is missing, incomplete or names files elsewhere, or a file is missing or differs; at
+        most three are named.
     """
     path = folder / "manifest.json"
     if not path.is_file():
-        msg = f"{path}: a manifest is required, found none; the run did not finish or was not fetched whole"
+        msg = f"There is no {path}: the run did not finish, or was not fetched completely."
         raise CheckpointError(msg)
     manifest = read_object(path)
     if manifest.get("end") != END_MARKER:
-        msg = f"{path}: the end marker {END_MARKER!r} is required, found {manifest.get('end')!r}; fetch again"
+        msg = f"{path} must end with {END_MARKER!r}, got {manifest.get('end')!r}. Fetch it again."
         raise CheckpointError(msg)
     listed = manifest.get("files")
     if not isinstance(listed, dict) or not all(isinstance(entry, dict) for entry in listed.values()):
-        msg = f"{path}: size and hash of each file are required, found {str(listed)[:80]}; fetch again"
+        msg = f"{path} must list each file's size and hash, got {str(listed)[:80]}. Fetch it again."
         raise CheckpointError(msg)
     wrong = [
         name for name, entry in listed.items() if not _is_as_listed(inside(folder, name, str(path)), entry)
     ]
     if wrong:
         msg = (
-            f"{folder}: {len(wrong)} of {len(listed)} files are absent or differ from the "
-            f"manifest, first {', '.join(wrong[:3])}; fetch them again"
+            f"{folder}: {len(wrong)} of {len(listed)} files are missing or differ from the manifest: "
+            f"{', '.join(wrong[:3])}{' ...' if wrong[3:] else ''}. Fetch them again."
         )
         raise CheckpointError(msg)
     return manifest

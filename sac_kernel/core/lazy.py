@@ -1,4 +1,4 @@
-"""Public names of a package, loaded when they are first used: importing a package loads no framework."""
+"""Public names of a package, loaded on first use, so that importing a package loads no framework."""
 
 from __future__ import annotations
 

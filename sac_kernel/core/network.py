@@ -1,4 +1,4 @@
-"""A guard that keeps a rehearsal off the network: the kernel must work without internet."""
+"""A guard that blocks the network in a rehearsal: the kernel must work without internet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def block_network() -> None:
-    """Make every connection from this process to anything but loopback fail with an OSError."""
+    """Make every connection of this process except loopback fail with an OSError."""
     connect, connect_ex, resolve = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
 
     def guarded_connect(self: socket.socket, address: Any) -> None:  # noqa: ANN401
@@ -24,7 +24,7 @@ def block_network() -> None:
             _refuse(str(host))
         return resolve(host, *args, **kwargs)
 
-    socket.socket.connect = guarded_connect  # type: ignore[method-assign, assignment]  # that is the guard
+    socket.socket.connect = guarded_connect  # type: ignore[method-assign, assignment]
     socket.socket.connect_ex = guarded_connect_ex  # type: ignore[method-assign, assignment]
     socket.getaddrinfo = guarded_resolve
 

@@ -1,4 +1,4 @@
-"""What a run is made of: versions of packages, the code's hash, and wheels of packages that the image lacks."""
+"""Versions of packages, the code's hash, and wheels of packages that the image lacks."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from sac_kernel.core.paths import CODE_MANIFEST, input_files, paths
 
 
 def add_wheels() -> dict[str, str]:
-    """Make packages importable that the image lacks, from the wheels of the code dataset.
+    """Make packages that the image lacks importable from the wheels of the code dataset.
 
-    Returns package -> 'installed', 'from a wheel' or why it is absent. No internet and no pip is needed: a
-    wheel for this Python whose hash is the manifest's is unpacked into a temporary folder at the end of sys.path.
+    Returns package -> 'installed', 'from a wheel' or why it is missing. It needs no internet and no pip: a
+    wheel for this Python with the manifest's hash is unpacked into a temporary folder at the end of sys.path.
     """
-    root, found = paths().input_root, dict[str, str]()
+    root, status = paths().input_root, dict[str, str]()
     for index in input_files(root, CODE_MANIFEST)[:1] if root else []:
         wheels = json.loads(index.read_text(encoding="utf-8")).get("wheels", {})
         for name, digest in sorted(wheels.items()):
             package, _, tag = name.split("-")[:3]
             if importlib.util.find_spec(package):
-                found.setdefault(package, "installed")
+                status.setdefault(package, "installed")
             elif tag == f"cp{sys.version_info.major}{sys.version_info.minor}":
-                found[package] = _unpack_wheel(index.parent / name, digest)
+                status[package] = _unpack_wheel(index.parent / name, digest)
             else:
-                found.setdefault(package, f"no wheel for Python {platform.python_version()}")
-    return found
+                status.setdefault(package, f"no wheel for Python {platform.python_version()}")
+    return status
 
 
 def versions() -> dict[str, str]:
     """Return Python, platform and package versions of this process, for headers and checkpoints."""
     names = ("numpy", "pandas", "h5py", "gymnasium", "numba", "matplotlib")
-    found = {"torch": _torch_version(), **{name: importlib.metadata.version(name) for name in names}}
-    return {"python": platform.python_version(), "machine": platform.machine(), **found}
+    packages = {"torch": _torch_version(), **{name: importlib.metadata.version(name) for name in names}}
+    return {"python": platform.python_version(), "machine": platform.machine(), **packages}
 
 
 def import_root() -> Path:
@@ -51,16 +51,16 @@ def import_root() -> Path:
 
 
 def code_hash() -> str:
-    """Return the SHA-256 of the package's inlined files, in order; line ends are a matter of the checkout."""
+    """Return the SHA-256 of the package's inlined files, in order, with LF line ends."""
     folder = Path(__file__).resolve().parents[1]
     contents = {name: (folder / name).read_bytes().replace(b"\r\n", b"\n") for name in inlined_files()}
     return files.content_hash({name: files.sha256(content) for name, content in contents.items()})
 
 
 def _torch_version() -> str:
-    """Return torch's version with its build (2.13.0+cpu) where torch is loaded, else the installed package's.
+    """Return torch's version with its build (2.13.0+cpu) if torch is loaded, else the package's.
 
-    The metadata of torch's wheels on PyPI lacks the build; torch is not loaded only to ask it.
+    The metadata of torch's wheels on PyPI lacks the build, which does not justify loading torch.
     """
     loaded = sys.modules.get("torch")
     return str(loaded.__version__) if loaded else importlib.metadata.version("torch")
@@ -69,7 +69,7 @@ def _torch_version() -> str:
 def _unpack_wheel(path: Path, digest: str) -> str:
     content = path.read_bytes() if path.is_file() else b""
     if hashlib.sha256(content).hexdigest() != digest:
-        return f"{path.name} is absent or not the one that was published"
+        return f"{path.name} is missing or differs from the published one"
     folder = tempfile.mkdtemp(prefix="sac_wheel_")
     with zipfile.ZipFile(io.BytesIO(content)) as wheel:
         wheel.extractall(folder)

@@ -1,6 +1,6 @@
-"""Where a run reads and writes: mounted inputs, the working folder, and the names of files that travel.
+"""Where a run reads and writes: mounted inputs, the working folder, and the names of shared files.
 
-`paths()` alone decides where inputs and outputs lie. Nothing here does work at import.
+Only `paths()` decides where inputs and outputs are. Nothing here does work at import.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from sac_kernel.core.errors import InputNotFoundError
 INPUT_ROOT_VARIABLE = "SAC_INPUT_ROOT"
 WORKING_DIR_VARIABLE = "SAC_WORKING_DIR"
 REHEARSAL_VARIABLE = "SAC_REHEARSAL"
-"""Set where the notebook runs at home in Kaggle's place: no network then, and no GPU is expected."""
+"""Set when the notebook runs at home in a rehearsal: no network, and no GPU is expected."""
 
 KAGGLE_INPUT, KAGGLE_WORKING = Path("/kaggle/input"), Path("/kaggle/working")
 DATA_FILE = "processed_data.h5"
 CODE_MANIFEST = "code_manifest.json"
 NOT_TRAINED = "NOT TRAINED:"
-"""Begins the line of a run that ended before training, as COMPLETE and after a minute."""
+"""Starts the line of a run that ended before training; Kaggle shows such a run as COMPLETE."""
 WARM_START = "warm_start.agent"
-"""A saved agent whose weights a run starts from; Kaggle may unpack a `.pt`."""
+"""A saved agent whose weights a run starts from; not `.pt`, because Kaggle may unpack that."""
 CHECKOUT = ("build_kernel.py", "notebooks/train.ipynb", "sac_kernel")
-"""What only a clone of the project holds."""
+"""Files that only a clone of the project has."""
 LOCAL_DATA = Path("data") / "processed" / DATA_FILE
 
 _SEARCH_DEPTH = 4  # input/datasets/OWNER/SLUG is the deepest known mount; large inputs are slow to walk
@@ -59,20 +59,20 @@ def paths() -> Paths:
 
 
 def find_checkout() -> Path:
-    """Return the clone of the project that the current folder lies in: what builds and rehearsals need.
+    """Return the clone of the project around the current folder; builds and rehearsals need it.
 
     Raises
     ------
     InputNotFoundError
-        If there is none, as in a folder beside an installed package.
+        If there is none, as with an installed package.
     """
     here = Path.cwd()
     for folder in (here, *here.parents):
         if all((folder / name).exists() for name in CHECKOUT):
             return folder
     msg = (
-        f"This command needs a clone of the project, and {here} is not in one. Go to the folder that holds "
-        f"{CHECKOUT[0]} and call it there; the installed package has no notebook to build from."
+        f"This command needs a clone of the project, and {here} is not in one. Run it in the folder that holds "
+        f"{CHECKOUT[0]}; the installed package has no notebook to build from."
     )
     raise InputNotFoundError(msg)
 
@@ -86,7 +86,7 @@ def find_input(name: str, root: Path | None = None) -> Path:
     Raises
     ------
     InputNotFoundError
-        If it is nowhere; the message lists what is mounted.
+        If there is none; the message lists what is mounted.
     """
     root = root if root is not None else paths().input_root
     if root is None:
@@ -95,29 +95,28 @@ def find_input(name: str, root: Path | None = None) -> Path:
             if path.is_file():
                 return path
         msg = (
-            f"paths.find_input: {name} is required, found none of {', '.join(map(str, candidates))} "
-            f"in {Path.cwd()}; make it with `python build_kernel.py` or pass its path"
+            f"There is no {' or '.join(map(str, candidates))} in {Path.cwd()}. "
+            "Make it with `python build_kernel.py`, or pass its path."
         )
         raise InputNotFoundError(msg)
-    found = input_files(root, name)
-    if not found:
-        listing = mounted_listing(root)
+    matches = input_files(root, name)
+    if not matches:
         msg = (
-            f"paths.find_input: {name} is required under {root}, found: {listing}; "
-            "attach the data dataset to the notebook, or pass the path shown here"
+            f"There is no {name} under {root}, which holds: {mounted_listing(root)}. "
+            "Attach the data dataset to the notebook, or pass the file's path."
         )
         raise InputNotFoundError(msg)
-    return found[0]
+    return matches[0]
 
 
 def input_files(root: Path, name: str) -> list[Path]:
     """Return every file called `name` at most four folders below `root`, nested schemes first."""
-    found = [p for depth in range(_SEARCH_DEPTH + 1) for p in root.glob("*/" * depth + name)]
-    return sorted((p for p in found if p.is_file()), key=lambda p: (-len(p.parts), str(p)))
+    matches = [p for depth in range(_SEARCH_DEPTH + 1) for p in root.glob("*/" * depth + name)]
+    return sorted((p for p in matches if p.is_file()), key=lambda p: (-len(p.parts), str(p)))
 
 
 def mounted_listing(root: Path, limit: int = 12) -> str:
-    """Return a short comma-separated list of what lies under `root`."""
+    """Return a short comma-separated list of the files and folders under `root`."""
     if not root.is_dir():
         return f"no folder {root}"
     names = [

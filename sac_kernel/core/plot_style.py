@@ -1,7 +1,7 @@
-"""How figures of this package look and are drawn: one style, few helpers, pixels and PNG bytes.
+"""The style of this package's figures, and helpers that draw them to pixels and PNG bytes.
 
-Figures live on the Agg canvas under one local style: pyplot and the caller's settings stay out, so equal input
-gives equal pixels.
+Figures use the Agg canvas and one local style, never pyplot or the caller's settings, so equal input gives
+equal pixels.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 WIDTH_IN = 9.0
 
-# Okabe & Ito 2008: told apart with every common form of colour blindness.
+# Okabe & Ito 2008: distinct under every common form of colour blindness.
 BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 PURPLE, SKY, INK, GREY = "#CC79A7", "#56B4E9", "#24292F", "#6A737B"
 
@@ -74,18 +74,18 @@ def to_png(figure: Figure) -> bytes:
 
 
 def refuse(where: str, required: str, found: str) -> None:
-    """Raise DataError saying where, what was required and what was found."""
-    msg = f"{where}: {required} required, found {found}; check what is passed in"
+    """Raise DataError '<where> needs <required>, got <found>'."""
+    msg = f"{where} needs {required}, got {found}"
     raise DataError(msg)
 
 
 def aligned(where: str, n: int, arrays: Mapping[str, ArrayLike]) -> list[FloatArray]:
     """Return arrays of `n` values each, or raise DataError naming those that are not."""
-    out = [np.asarray(values, np.float64) for values in arrays.values()]
-    wrong = [f"{k} {v.shape}" for k, v in zip(arrays, out, strict=True) if v.shape != (n,) or not n]
+    series = [np.asarray(values, np.float64) for values in arrays.values()]
+    wrong = [f"{k} {v.shape}" for k, v in zip(arrays, series, strict=True) if v.shape != (n,) or not n]
     if wrong:
         refuse(where, f"one value for each of {n} times (at least 1)", ", ".join(wrong))
-    return out
+    return series
 
 
 def utc_times(index: pd.DatetimeIndex) -> TimeArray:
@@ -105,7 +105,7 @@ def percent(fraction: float) -> str:
 
 
 def thin(values: FloatArray) -> NDArray[np.int64]:
-    """Return the points to draw; of a long series the lowest and highest of each slice."""
+    """Return the indices to draw: in a long series, the minimum and maximum of each slice."""
     n = values.size
     if n <= _MAX_POINTS:
         return np.arange(n)
@@ -134,7 +134,7 @@ def time_axis(ax: Axes) -> None:
 
 
 def _canvas(figure: Figure) -> Any:  # noqa: ANN401  # its methods carry no types
-    """Return a canvas of a figure whose layout is settled: a second pass would move it by a pixel."""
+    """Return a figure's canvas with its layout frozen: a second layout pass would move it by a pixel."""
     canvas = FigureCanvasAgg(figure)
     if engine := figure.get_layout_engine():
         engine.execute(figure)

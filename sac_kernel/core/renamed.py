@@ -1,4 +1,4 @@
-"""Names that changed: the old one is accepted for one version, with a warning that says the new one."""
+"""Renamed names: the old one works for one more version, with a warning that gives the new one."""
 
 from __future__ import annotations
 
@@ -43,23 +43,23 @@ def renamed_arguments(**new_names: str) -> Callable[[T], T]:
 
 
 def renamed_names(target: object) -> Mapping[str, str]:
-    """Return old name -> new name of a class that `renamed_arguments` decorated, empty for any other."""
+    """Return old name -> new name for a class decorated by `renamed_arguments`, empty for any other."""
     return getattr(target, "__renamed__", {})
 
 
 def current(where: str, values: Mapping[str, Any], new_names: Mapping[str, str]) -> dict[str, Any]:
-    """Return a mapping with old names replaced by new ones, with a FutureWarning for each."""
-    out: dict[str, Any] = {}
+    """Return a mapping with old names replaced by new ones; each gives a FutureWarning."""
+    result: dict[str, Any] = {}
     for name, value in values.items():
         new = new_names.get(name, name)
         if new != name:
             _warn(where, name, new)
-        out[new] = value
-    return out
+        result[new] = value
+    return result
 
 
 def current_value(where: str, value: T, new_values: Mapping[T, T]) -> T:
-    """Return the new word for an old one, with a FutureWarning."""
+    """Return the new value for an old one, with a FutureWarning."""
     if value in new_values:
         _warn(where, value, new_values[value])
         return new_values[value]

@@ -1,7 +1,7 @@
 """Prices: instruments and their costs, checked bars, clocks, and the processed file that training reads.
 
 `DataPipeline` turns a source of bars into `processed_data.h5`, split in time with an embargo between the splits.
-Readers of foreign formats live in `prices.ingest`.
+Readers of other formats are in `prices.ingest`.
 """
 
 from sac_kernel.core.lazy import lazy_exports

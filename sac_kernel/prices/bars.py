@@ -1,6 +1,6 @@
-"""Bars in one form: a table that says its side, length and instrument, and what makes it valid.
+"""Bars in one form: a table with its price side, bar length and instrument, and the checks it must pass.
 
-A bar exists because a price was seen in it. Nothing here fills, sorts, smooths or drops a bar for being large.
+A bar exists only where there was a price. Nothing here fills, sorts or smooths bars, or drops large ones.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PRICE_COLUMNS = ("open", "high", "low", "close")
 PRICE_SIDES = ("bid", "ask", "mid")
 INDEX_NAME = "open_time_utc"
 MAX_ROWS = 20_000_000
-"""Rows of one instrument: thirteen years of minutes are five million."""
+"""Most rows of one instrument; thirteen years of minutes are five million."""
 
 _EARLIEST, _LATEST = pd.Timestamp("1971-01-01", tz="UTC"), pd.Timestamp("2100-01-01", tz="UTC")
 DAY_S = 86_400
@@ -35,22 +35,22 @@ _SATURDAY_NOON_S = 216_000  # 1970-01-03 12:00 UTC
 
 
 class Bars(pd.DataFrame):
-    """Bars of one instrument: a DataFrame that says what its prices are.
+    """Bars of one instrument: a DataFrame that knows its price side, bar length and instrument.
 
-    Slices and copies keep the three attributes. What pandas makes anew (`pd.concat`, `resample`, arithmetic with
-    arrays) may have none of them and counts as bars that do not say it: join stretches with `concat_bars`.
+    Slices and copies keep the three attributes. New tables made by pandas (`pd.concat`, `resample`, arithmetic
+    with arrays) may lose them: join parts with `concat_bars`.
 
     Parameters
     ----------
     data, *args, **kwargs : as of `pandas.DataFrame`: index `open_time_utc` (UTC), columns open, high, low, close
-    side : 'bid', 'ask' or 'mid'; '' is not known. None takes what `data` says, as for the next two
-    seconds : length of a bar; 0 is not known
-    instrument : such as EURUSD; '' is not known
+    side : 'bid', 'ask' or 'mid'; '' if unknown. None takes that of `data`, as for the next two
+    seconds : length of a bar; 0 if unknown
+    instrument : such as EURUSD; '' if unknown
 
     Raises
     ------
     DataError
-        For another side, or a length below 0.
+        If the side is none of these, or the length is below 0.
 
     Examples
     --------
@@ -96,55 +96,55 @@ BarsByInstrument = dict[str, pd.DataFrame]
 
 
 def side_of(bars: pd.DataFrame, where: str, stated: str | None = None) -> str:
-    """Return the price side of bars: what they say, or what is stated of bars that say nothing.
+    """Return the price side of bars: their own, or `stated` if they have none.
 
     Raises
     ------
     DataError
-        If neither tells it, or both do and differ.
+        If there is neither, or the two differ.
     """
     own = bars.side if isinstance(bars, Bars) else ""
     if own and stated and own != stated:
         msg = (
-            f"{where}: the bars say that their prices are {own}, but {stated} was stated; leave the statement out, "
-            f"or correct the bars with Bars(bars, side={stated!r})"
+            f"{where}: these are {own} bars, but price_side is {stated!r}. Leave price_side out, or correct the "
+            f"bars with Bars(bars, side={stated!r})."
         )
         raise DataError(msg)
     return known_side(own or stated, where)
 
 
 def known_side(side: str | None, where: str) -> str:
-    """Return a price side after checking that it is one; raise DataError if it is none."""
+    """Return `side` if it is a price side; raise DataError otherwise."""
     if side in PRICE_SIDES:
         return str(side)
     msg = (
-        f"{where}: the bars' price side (bid, ask or mid) is required, found {side or None!r}; set "
-        "TradingEnvConfig(price_side=...), or give Bars(bars, side=...) as DataPipeline does"
+        f"{where}: the bars' price side must be bid, ask or mid, got {side or None!r}. Set "
+        "TradingEnvConfig(price_side=...), or pass Bars(bars, side=...)."
     )
     raise DataError(msg)
 
 
 def seconds_of(bars: pd.DataFrame, where: str) -> int:
-    """Return the length of a bar in seconds: what the bars say, else their most frequent distance."""
+    """Return the length of a bar in seconds: as the bars state it, else their most frequent spacing."""
     own = bars.seconds if isinstance(bars, Bars) else 0
     return own or infer_bar_seconds(bars, where)
 
 
 def concat_bars(parts: Sequence[pd.DataFrame]) -> Bars:
-    """Return stretches of one instrument's bars as one table, in the order given.
+    """Return parts of one instrument's bars as one table, in the order given.
 
     Raises
     ------
     DataError
         If they differ in side, bar length or instrument.
     """
-    told = [Bars(part) for part in parts]
+    tables = [Bars(part) for part in parts]
     for name in ("side", "seconds", "instrument"):
-        values = {getattr(part, name) for part in told}
+        values = {getattr(table, name) for table in tables}
         if len(values) > 1:
-            msg = f"concat_bars: bars of one {name} are required, found {', '.join(sorted(map(str, values)))}"
+            msg = f"concat_bars: {name} must be the same in all parts, got {', '.join(sorted(map(str, values)))}"
             raise DataError(msg)
-    first = told[0]
+    first = tables[0]
     return Bars(pd.concat(parts), side=first.side, seconds=first.seconds, instrument=first.instrument)
 
 
@@ -154,9 +154,9 @@ class BarTable:
 
     Attributes
     ----------
-    bars : they say their side, bar length and, where it is known, instrument
+    bars : with side, bar length and, if known, instrument
     source, clock : where the bars came from and the clock of the file, in words
-    notes : what a reader should know: what was recognised, left out or is missing
+    notes : for the reader: what was recognised, left out or is missing
     """
 
     bars: Bars
@@ -182,59 +182,62 @@ def make_bars(
 
 
 def check_bars(bars: pd.DataFrame, where: str) -> None:
-    """Raise DataError unless bars are usable: sorted, unique, finite, positive, low <= open, close <= high.
+    """Raise DataError unless bars are sorted, unique, finite and positive, with low <= open, close <= high.
 
-    Nothing is repaired; the message names the first offending bar and how many there are.
+    Nothing is repaired. The message gives the number of bad bars and the first of them.
     """
     utc = isinstance(bars.index, pd.DatetimeIndex) and bars.index.tz is not None
     if not utc or not {*PRICE_COLUMNS} <= {*bars.columns}:
-        found = f"{bars.index.dtype} and {', '.join(map(str, bars.columns[:8]))}"
-        msg = f"{where}: an index of UTC open times and open, high, low, close are required, found {found}"
+        columns = ", ".join(map(str, bars.columns[:8]))
+        msg = (
+            f"{where}: bars need an index of UTC open times and columns open, high, low, close, got "
+            f"{bars.index.dtype} and {columns}"
+        )
         raise DataError(msg)
     if len(bars) == 0:
-        msg = f"{where}: bars are required, found an empty table"
+        msg = f"{where}: the table of bars is empty"
         raise DataError(msg)
     times = open_seconds(bars)
     o, h, lo, c = (bars[name].to_numpy() for name in PRICE_COLUMNS)
     prices = bars.loc[:, list(PRICE_COLUMNS)].to_numpy()
     step = np.diff(times, prepend=times[0] - 1)
     faults = {
-        "a time in every bar": np.asarray(bars.index.isna()),
-        "finite prices": ~np.isfinite(prices).all(axis=1),
-        "prices above 0": (prices <= 0).any(axis=1),
-        "high >= low": h < lo,
-        "high >= open and close": h < np.maximum(o, c),
-        "low <= open and close": lo > np.minimum(o, c),
-        "unique open times": step == 0,
-        "increasing open times": step < 0,
-        "open times of whole seconds": np.asarray(bars.index.as_unit("ns").asi8 % 1_000_000_000 != 0),  # type: ignore[attr-defined]  # a DatetimeIndex
-        "open times from 1971 to 2100": (bars.index < _EARLIEST) | (bars.index > _LATEST),
+        "every bar must have an open time": np.asarray(bars.index.isna()),
+        "prices must be finite": ~np.isfinite(prices).all(axis=1),
+        "prices must be above 0": (prices <= 0).any(axis=1),
+        "high must be >= low": h < lo,
+        "high must be >= open and close": h < np.maximum(o, c),
+        "low must be <= open and close": lo > np.minimum(o, c),
+        "open times must be unique": step == 0,
+        "open times must be increasing": step < 0,
+        "open times must be whole seconds": np.asarray(bars.index.as_unit("ns").asi8 % 1_000_000_000 != 0),  # type: ignore[attr-defined]  # a DatetimeIndex
+        "open times must be from 1971 to 2100": (bars.index < _EARLIEST) | (bars.index > _LATEST),
     }
-    for required, bad in faults.items():
+    for rule, bad in faults.items():
         if bad.any():
             i = int(np.argmax(bad))
             values = ", ".join(f"{name} {prices[i, k]:g}" for k, name in enumerate(PRICE_COLUMNS))
             when = "no time" if bars.index[i] is pd.NaT else bars.index[i].isoformat()
             msg = (
-                f"{where}: {required} required, found {int(bad.sum())} bad of {len(bars)} bars, first at bar "
-                f"{i} ({when}: {values}); correct the source, nothing is repaired silently"
+                f"{where}: {rule}. {int(bad.sum())} of {len(bars)} bars are bad, first bar {i} ({when}: {values}). "
+                "Correct the source."
             )
             raise DataError(msg)
 
 
 def infer_bar_seconds(bars: pd.DataFrame, where: Path | str) -> int:
-    """Return the most frequent distance of open times; a shorter distance is an error."""
+    """Return the most frequent spacing of open times [s]; raise DataError if there is a shorter one."""
     steps, counts = np.unique(np.diff(open_seconds(bars)), return_counts=True)
     steps, counts = steps[steps > 0], counts[steps > 0]
     if steps.size == 0:
-        msg = f"{where}: at least two bars with increasing times are required, found {len(bars)}"
+        msg = f"{where}: at least two bars with increasing times are needed, got {len(bars)}"
         raise DataError(msg)
     usual = int(steps[np.argmax(counts)])
     # A day of a local clock may have 23 hours.
     if steps[0] < usual - (3600 if usual >= DAY_S else 0):
         msg = (
-            f"{where}: bars of one length are required, found mostly {usual} s apart but also {steps[0]} s; "
-            "resample the source to one bar size"
+            f"{where}: the bars have several lengths. Most are {usual} s apart, some only {steps[0]} s. "
+            "Resample the source to one bar length."
         )
         raise DataError(msg)
     return usual
@@ -246,16 +249,16 @@ def open_seconds(bars: pd.DataFrame) -> IntArray:
 
 
 def follows_gap(bars: pd.DataFrame, bar_seconds: int) -> NDArray[np.bool_]:
-    """Return, shape (n,), where a bar does not open as the one before it closes; the first bar is not one."""
+    """Return, shape (n,), which bars do not open when the one before them closes; False for the first bar."""
     seconds = open_seconds(bars)
     return np.diff(seconds, prepend=seconds[:1] - bar_seconds) > bar_seconds
 
 
 def inspect_bars(bars: pd.DataFrame, bar_seconds: int) -> dict[str, Any]:
-    """Return what a reader of the bars should know: gaps, flat bars, the largest move. Nothing is changed.
+    """Return facts about the bars: gaps, flat bars, the largest move.
 
-    `gaps` counts jumps of the open time beyond one bar; `weekend_gaps` those that contain a Saturday noon,
-    `longest_gap_h` is the longest, `longest_weekday_gap_h` the longest of the others (0 if there is none).
+    `gaps` counts jumps of the open time beyond one bar, `weekend_gaps` those that contain a Saturday noon.
+    `longest_gap_h` is the longest of all, `longest_weekday_gap_h` the longest without a Saturday noon (0 if none).
     """
     seconds = open_seconds(bars)
     gap = follows_gap(bars, bar_seconds)[1:]
@@ -278,7 +281,7 @@ def inspect_bars(bars: pd.DataFrame, bar_seconds: int) -> dict[str, Any]:
 
 
 def drop_repeats(bars: Bars, where: str) -> tuple[Bars, list[str]]:
-    """Return bars with repeated open times kept once, and a note with their count.
+    """Return bars without repeats of the same bar, and a note with their count.
 
     Raises
     ------
@@ -288,13 +291,13 @@ def drop_repeats(bars: Bars, where: str) -> tuple[Bars, list[str]]:
     repeated = bars.index.duplicated(keep="first")
     if not repeated.any():
         return bars, []
-    alike = bars.assign(time=bars.index).duplicated(keep="first").to_numpy()
-    contradictory = repeated & ~alike
+    identical = bars.assign(time=bars.index).duplicated(keep="first").to_numpy()
+    contradictory = repeated & ~identical
     if contradictory.any():
         when = bars.index[int(np.argmax(contradictory))].isoformat()
         msg = (
-            f"{where}: one bar for each open time is required, found {int(contradictory.sum())} that contradict "
-            f"an earlier one, first {when}; correct the source, or give its clock with --clock"
+            f"{where}: {int(contradictory.sum())} bars differ from an earlier bar with the same open time, first "
+            f"{when}. Correct the source, or pass its clock with --clock."
         )
         raise DataError(msg)
     note = f"{where}: {int(repeated.sum())} repeated bars, identical to earlier ones, were left out"

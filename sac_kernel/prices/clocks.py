@@ -1,7 +1,7 @@
-"""The clocks of price files, and their way to UTC.
+"""The clocks of price files and their conversion to UTC.
 
-HistData's files state no clock that holds. Measured at releases and weekend opens (docs/data.md): their
-labels are New York civil time until 2018-12-16, then London minus five hours.
+The clock that HistData states for its files is wrong. Measured at releases and weekend opens (docs/data.md),
+their labels are New York civil time until 2018-12-16, then London time minus five hours.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 HISTDATA, MT_EET = "histdata", "mt-eet"
 HISTDATA_CHANGE = pd.Timestamp("2018-12-16")
-"""Labels from here on follow London's clock."""
+"""From here on the labels follow London time."""
 
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _NEW_YORK, _LONDON = "America/New_York", "Europe/London"
@@ -28,7 +28,7 @@ _FIRST, _LAST = pd.Timestamp("1971-01-02"), pd.Timestamp("2099-12-30")
 
 
 def unix_seconds(index: pd.DatetimeIndex) -> NDArray[np.int64]:
-    """Return an index in whole Unix seconds, shape (n,); any unit, and 20 times faster than `as_unit`."""
+    """Return an index of any unit in whole Unix seconds, shape (n,); 20 times faster than `as_unit`."""
     return np.asarray(index.asi8) // _PER_SECOND[index.unit]
 
 
@@ -40,7 +40,7 @@ def check_clock(clock: str, where: str) -> None:
         ZoneInfo(clock)
     except (KeyError, ValueError, OSError) as err:
         msg = (
-            f"{where}: a clock is required that is UTC, an IANA zone such as Europe/London, {HISTDATA} or "
+            f"{where}: the clock must be UTC, an IANA zone such as Europe/London, {HISTDATA} or "
             f"{MT_EET} (MetaTrader servers: New York + 7 h), got {clock!r}"
         )
         raise DataError(msg) from err
@@ -52,13 +52,13 @@ def to_utc(labels: pd.DatetimeIndex, clock: str, where: str) -> pd.DatetimeIndex
     Raises
     ------
     DataError
-        If a label is skipped or repeated when that clock changes, or is not from 1971 to 2099.
+        If a clock change skips or repeats a label, or a label is not from 1971 to 2099.
     """
     check_clock(clock, where)
     outside = np.asarray(labels.isna() | (labels < _FIRST) | (labels > _LAST))
     if outside.any():
         i = int(np.argmax(outside))
-        msg = f"{where}: a time from 1971 to 2099 is required in every row, found {labels[i]} in row {i + 1}"
+        msg = f"{where}: times must be from 1971 to 2099, got {labels[i]} in row {i + 1}"
         raise DataError(msg)
     if clock == HISTDATA:
         early = np.asarray(labels < HISTDATA_CHANGE)
@@ -73,9 +73,9 @@ def to_utc(labels: pd.DatetimeIndex, clock: str, where: str) -> pd.DatetimeIndex
 
 
 def utc_offsets(utc_s: np.ndarray[Any, np.dtype[np.int64]], zone: str) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return the zone's offset from UTC in seconds, for each hour from the first to the last of sorted moments.
+    """Return the zone's offset from UTC [s] for each hour from the first to the last of sorted moments.
 
-    Zones of this package change on the hour. The last answers are kept, read-only.
+    Zones of this package change on the hour. Results are cached and read-only.
     """
     return _hour_offsets(int(utc_s[0]) // 3600, int(utc_s[-1]) // 3600, zone)
 
@@ -97,8 +97,8 @@ def _localised(
     if unclear.any():
         label = labels[int(np.argmax(unclear))]
         msg = (
-            f"{where}: times that occur once on the clock {clock} are required, found {int(unclear.sum())} that "
-            f"its change skips or repeats, first {label} ({zone}); the file's clock is another one"
+            f"{where}: {int(unclear.sum())} times are skipped or repeated when the clock {clock} changes, first "
+            f"{label} ({zone}). The file uses another clock."
         )
         raise DataError(msg)
     return np.asarray(times.tz_convert("UTC").asi8)

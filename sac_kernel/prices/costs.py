@@ -1,7 +1,7 @@
-"""What trading costs and when it is possible: spread by the New York clock, commission, slippage, swap.
+"""Trading costs and trading hours: spread by New York time, commission, slippage, swap.
 
-All costs are positive when paid. Everything here is a function of the clock and of the tier, so it is
-known before the price is: no look-ahead can hide in it.
+All costs are positive when paid. Everything here depends on the clock and the tier alone, never on prices,
+so it cannot look ahead.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
     IntArray = NDArray[np.int64]
     Moments = pd.DatetimeIndex | IntArray
-    """UTC moments; integers are Unix seconds."""
+    """UTC times; integers are Unix seconds."""
 
 NEW_YORK = "America/New_York"
 RENAMED_TIERS = {"spec": "retail"}
 COST_TIERS = {"raw": 0.48, "base": 1.0, "retail": 14 / 3}
-"""Factor on commission, slippage and the whole spread table. One-way cost of a trade in normal hours,
-half spread included: raw 0.36 bps (an ECN account), base 0.75 (the headline), spec 3.5 (a dear account)."""
+"""Factor on commission, slippage and the whole spread table. One-way cost of a trade in normal hours, half
+spread included: raw 0.36 bps (an ECN account), base 0.75 (the headline), retail 3.5 (an expensive account)."""
 
 NORMAL_SPREAD_BPS = 0.55
 COMMISSION_BPS = 0.32
 """Per side, of notional: USD 3.50 a lot."""
 SLIPPAGE_BPS = 0.155
-"""Per side: a little under 0.2 pip."""
+"""Per side: just under 0.2 pip."""
 
-# Spread by New York half hour over its normal value. Shape: medians of OANDA's EURUSD bid and ask, 2023
+# Spread over its normal value by New York half hour. Shape: medians of OANDA's EURUSD bid and ask, 2023
 # (1.4-1.6 pips by day, 7.5 in the hour after 17:00, 3.5 in the next); the first half hour of each is wider.
 _WIDENING = {34: 10.0, 35: 6.0, 36: 3.5, 37: 2.0, 38: 1.2}
 SPREAD_PROFILE = np.array([_WIDENING.get(i, 1.0) for i in range(48)])
 SPREAD_PROFILE.setflags(write=False)
 
 FREEZE_START_MIN, FREEZE_END_MIN = 16 * 60 + 45, 19 * 60
-"""No exposure change from 16:45 to 19:00 New York: bids fall as the spread opens at 17:00 and recover
-after, which looks like an edge on bid bars and is none."""
+"""No trading from 16:45 to 19:00 New York: bids fall as the spread widens at 17:00 and recover afterwards,
+which looks like an edge on bid bars but is not one."""
 
 ROLLOVER_MIN = 17 * 60
 _NIGHTS_BY_WEEKDAY = np.array([1, 1, 3, 1, 1, 0, 0])  # Monday first; Wednesday settles over the weekend
@@ -63,16 +63,16 @@ def one_way_bps(moment: Moments, tier: str) -> FloatArray:
 
 
 def break_even_ic(minutes: float, tier: str, annual_volatility: float = 0.08) -> float:
-    """Return the information coefficient at which a bet held so long just earns its costs back.
+    """Return the information coefficient at which a bet held for `minutes` just pays its costs.
 
-    A bet of the sign of a normal forecast earns IC x E|z| x sigma x sqrt(time), E|z| = .798, and pays one round
-    trip in normal hours; above 1 no forecast is good enough.
+    A bet on the sign of a normal forecast earns IC x E|z| x sigma x sqrt(time), E|z| = .798, and pays one round
+    trip in normal hours. Above 1 no forecast is good enough.
 
     Parameters
     ----------
-    minutes : the bet is held, of trading time (252 days of 24 hours a year)
+    minutes : holding time, in trading time (252 days of 24 hours a year)
     tier : of `COST_TIERS`
-    annual_volatility : 0.08 is EURUSD's usual one
+    annual_volatility : fraction; 0.08 is typical of EURUSD
     """
     round_trip = 2e-4 * (NORMAL_SPREAD_BPS / 2.0 + COMMISSION_BPS + SLIPPAGE_BPS) * COST_TIERS[tier]
     move = annual_volatility * math.sqrt(minutes / (252 * 1440))
@@ -86,7 +86,7 @@ def normal_one_way_bps(tier: str) -> float:
 
 
 def is_tradable(moment: Moments) -> NDArray[np.bool_]:
-    """Return whether exposure may change at each UTC moment: not from 16:45 to 19:00 New York."""
+    """Return whether trading is possible at each UTC moment: not from 16:45 to 19:00 New York."""
     minute = new_york_minute(moment)
     return (minute < FREEZE_START_MIN) | (minute >= FREEZE_END_MIN)
 

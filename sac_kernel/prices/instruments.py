@@ -1,4 +1,4 @@
-"""Instruments: what is known of each, how files spell their names, which one is traded, the digits of their points."""
+"""Instruments: their facts, their names in files, the choice of the traded one, the size of their points."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ INSTRUMENTS = (
     "XAUUSD",
     "SPXUSD",
 )
-"""The ten instruments that the thirty features are made of."""
+"""The ten instruments that the thirty features are computed from."""
 
 DEFAULT = "EURUSD"
-"""What is traded where several instruments are there and none was named; the one that the costs were measured on."""
+"""Traded when there are several instruments and none is named; the costs were measured on it."""
 
 DUKASCOPY_NAMES = {"SPXUSD": "USA500IDXUSD"}
-"""What Dukascopy calls an instrument where it differs."""
+"""Dukascopy's names of instruments where they differ."""
 
 _CODES = (
     "EUR USD JPY GBP CHF CAD AUD NZD SEK NOK DKK SGD HKD ZAR MXN TRY PLN CZK HUF CNH XAU XAG SPX NSX BTC ETH"
@@ -43,12 +43,12 @@ _METATRADER_DIGITS = {"JPY": 3, "XAU": 2, "SPX": 1}
 
 @dataclass(frozen=True)
 class InstrumentSpec:
-    """What is known of an instrument; a row of the table in `processed_data.h5`.
+    """Facts about an instrument; a row of the table in `processed_data.h5`.
 
     Attributes
     ----------
     symbol : its name, such as EURUSD
-    costs : whose costs an account pays for it; `prices.costs` knows those of EURUSD alone
+    costs : the instrument whose costs are charged; `prices.costs` knows those of EURUSD alone
     """
 
     symbol: str
@@ -56,35 +56,33 @@ class InstrumentSpec:
 
 
 def choose_traded(names: Iterable[str], wanted: str, where: str) -> str:
-    """Return the instrument to trade among `names`: the wanted one, or EURUSD if none was wanted.
+    """Return the instrument to trade among `names`: `wanted`, or EURUSD if that is ''.
 
     Raises
     ------
     DataError
-        If it is not there; the names that are there are listed.
+        If it is not among them; the message lists the names.
     """
-    found = sorted(names)
-    if (wanted or DEFAULT) in found:
-        return wanted or DEFAULT
-    what = (
-        f"bars of {wanted}" if wanted else f"bars of {DEFAULT}, or the name of another instrument to trade,"
-    )
-    msg = f"{where}: {what} are required, found {', '.join(found)}; pass --instrument NAME with one of these"
+    traded = wanted or DEFAULT
+    available = sorted(names)
+    if traded in available:
+        return traded
+    msg = f"{where} has no bars of {traded}, only of {', '.join(available)}. Pass --instrument NAME with one of these."
     raise DataError(msg)
 
 
 def guess_instrument(text: str) -> str:
-    """Return the one instrument that a file's name or path speaks of, '' if there is none or several.
+    """Return the one instrument that a file's name or path names, '' if it names none or several.
 
     >>> guess_instrument("DAT_ASCII_EURUSD_M1_202211.zip"), guess_instrument("oanda-EUR_USD-2019.csv")
     ('EURUSD', 'EURUSD')
     """
     upper = text.upper()
-    found = {name for alias, name in _ALIASES.items() if alias in upper}
-    if not found:
-        found = {re.sub(r"[_/-]", "", pair) for pair in _PAIR.findall(upper)}
-        found = {pair for pair in found if pair[:3] != pair[3:]}
-    return found.pop() if len(found) == 1 else ""
+    names = {name for alias, name in _ALIASES.items() if alias in upper}
+    if not names:
+        names = {re.sub(r"[_/-]", "", pair) for pair in _PAIR.findall(upper)}
+        names = {pair for pair in names if pair[:3] != pair[3:]}
+    return names.pop() if len(names) == 1 else ""
 
 
 def point_digits(instrument: str) -> int:
@@ -94,17 +92,17 @@ def point_digits(instrument: str) -> int:
 
 
 def points_scale(instrument: str, typical: float) -> float:
-    """Return what a price in whole MetaTrader points must be divided by; 1 where it needs no division.
+    """Return the divisor of prices in whole MetaTrader points; 1 if the prices are not in points.
 
     Parameters
     ----------
-    instrument : one of `INSTRUMENTS`; for any other the answer is 1
+    instrument : one of `INSTRUMENTS`; 1 is returned for any other
     typical : a median price of the file
 
     Notes
     -----
-    127,801 points of EURUSD are 1.27801, 154,759 of gold 1547.59. The price itself must prove it: it is
-    implausible as it stands and plausible after the division.
+    127,801 points of EURUSD are 1.27801, 154,759 of gold 1547.59. Prices are taken as points only if they are
+    implausible as they are and plausible after the division.
     """
     if instrument not in INSTRUMENTS:
         return 1.0

@@ -1,6 +1,6 @@
-"""From sources of bars to `processed_data.h5`: checked, described, split in time with an embargo.
+"""From sources of bars to `processed_data.h5`: bars are checked, described and split in time with an embargo.
 
-Bars that cannot be used are refused, never repaired. `prices.ingest.panel` reads the sources, at home alone.
+Unusable bars are rejected, never repaired. `prices.ingest.panel` reads the sources; the kernel does not have it.
 """
 
 from __future__ import annotations
@@ -60,27 +60,26 @@ SOURCES = ("sample", "files", "h5", "download")
 class DataConfig:
     """Where bars come from and how they are split.
 
+    Settings that contradict the source are rejected: an instrument, price side or clock other than the file's, or
+    a bar length other than an h5's.
+
     Attributes
     ----------
     source : 'sample' (embedded, needs gym-anytrading), 'files' (your bars, see docs/data.md), 'h5' (an
         existing processed file) or 'download' (needs tradedesk-marketdata)
     path : a file of bars or a folder of them, one instrument or more; the h5 file
-    instrument : the traded instrument; its bars set the splits' boundaries. '' takes what a single file, its name or an
-        h5 says; of several instruments, and of a download, EURUSD
-    price_side : 'bid', 'ask' or 'mid'; needed unless the file tells it
-    clock : 'UTC', an IANA zone, 'histdata' or 'mt-eet'; needed unless the file tells it
+    instrument : the traded instrument; its bars set the splits' boundaries. '' takes that of a single file, its name
+        or an h5; of several instruments, and of a download, EURUSD
+    price_side : 'bid', 'ask' or 'mid'; needed unless the file states it
+    clock : 'UTC', an IANA zone, 'histdata' or 'mt-eet'; needed unless the file states it
     bar_minutes : length of the bars to make; 0 leaves them as they are (a download makes 5)
-
-    What a source cannot honour is refused: another instrument than a file holds, another side or clock than it
-    states, another bar length than an h5 has.
-
     train_fraction, val_fraction : shares of the bars, in time order; the rest is the test split
-    embargo_hours : bars of this many hours are left out after each boundary, so that no feature or held
-        position reaches across; at least the longest feature horizon (1 day)
+    embargo_hours : hours of bars left out after each boundary, so that no feature or held position crosses
+        it; at least the longest feature horizon (1 day)
     output_path : the processed file
     download_from : 'dukascopy' or 'histdata'
     download_start, download_end : first and last day, ISO; '' is the day before yesterday
-    download_cache : folder that keeps what was fetched
+    download_cache : folder of downloaded files
     """
 
     source: str = "sample"
@@ -117,7 +116,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class SplitTimes:
-    """When each split begins and ends, UTC; a bar is of a split if begin <= open < end."""
+    """When each split begins and ends, UTC; a bar belongs to it if begin <= open < end."""
 
     spans: dict[str, tuple[pd.Timestamp, pd.Timestamp]]
 
@@ -128,15 +127,15 @@ class SplitTimes:
 
 
 def _panel() -> Any:  # noqa: ANN401  # a module
-    """Return what reads sources of bars, which the kernel notebook does not carry."""
+    """Return the module that reads sources of bars; the kernel notebook does not carry it."""
     try:
         return importlib.import_module("sac_kernel.prices.ingest.panel")
     except ModuleNotFoundError as err:
-        if not str(err.name).startswith("sac_kernel."):  # a package that is absent here says so itself
+        if not str(err.name).startswith("sac_kernel."):  # another package is missing
             raise
         msg = (
-            f"DataPipeline: this notebook has no readers of foreign files; it reads {paths.DATA_FILE} only. "
-            "Build that file at home with `python build_kernel.py --data PATH`"
+            f"This notebook can read {paths.DATA_FILE} only. "
+            "Build that file at home with `python build_kernel.py --data PATH`."
         )
         raise ConfigError(msg) from err
 
@@ -159,15 +158,14 @@ class DataPipeline:
     ) -> tuple[BarsByInstrument, BarsByInstrument, BarsByInstrument]:
         """Read the source, check and split it, write the processed file and return the splits.
 
-        `force_download` fetches the ten instruments anew (what the cache has is not fetched again), unless the
-        config names files of its own. Without it an existing processed file is used as it is where the
-        source is the sample or a download.
+        With the source 'sample' or 'download' an existing processed file is used as it is, unless
+        `force_download` is set: that downloads the ten instruments again, except for days in the cache.
         """
         target = Path(self.config.output_path)
-        of_its_own = self.config.source in ("files", "h5")
-        if target.is_file() and not force_download and not of_its_own:
+        own_files = self.config.source in ("files", "h5")
+        if target.is_file() and not force_download and not own_files:
             return self.get_processed_data()
-        data = self.write(download=force_download and not of_its_own)
+        data = self.write(download=force_download and not own_files)
         return data.train, data.val, data.test
 
     def build(self) -> ProcessedData:
@@ -192,9 +190,9 @@ class DataPipeline:
         return target
 
     def get_processed_data(self) -> tuple[BarsByInstrument, BarsByInstrument, BarsByInstrument]:
-        """Return (train, val, test) from the processed file, wherever it lies.
+        """Return (train, val, test) of the processed file.
 
-        The configured output path first, else the mounted or local `processed_data.h5`.
+        It is read from the configured output path, else from the mounted or local `processed_data.h5`.
         """
         target = Path(self.config.output_path)
         path = target if target.is_file() else paths.find_input(paths.DATA_FILE)
@@ -202,13 +200,13 @@ class DataPipeline:
         return data.train, data.val, data.test
 
     def _write_h5(self, target: Path) -> ProcessedData:
-        """Return what an existing file holds, after writing it to `target` unless it lies there as it is."""
+        """Return the content of an existing file, after writing it to `target` unless it is there already."""
         c, path = self.config, Path(self.config.path)
         data = read_processed(path, c.price_side, c.clock, c.instrument)
         if c.bar_minutes and c.bar_minutes * 60 != data.bar_seconds:
             msg = (
-                f"{path}: bars of {c.bar_minutes} minutes were asked for, but this file holds bars of "
-                f"{data.bar_seconds / 60:g} minutes, already split; leave --bar-minutes out, or give the source"
+                f"{path} holds bars of {data.bar_seconds / 60:g} minutes, already split; they cannot become bars "
+                f"of {c.bar_minutes} minutes. Leave --bar-minutes out, or pass the original bars."
             )
             raise DataError(msg)
         if path.resolve() != target.resolve() or c.instrument:
@@ -219,12 +217,12 @@ class DataPipeline:
 def split_table(table: BarTable, config: DataConfig) -> ProcessedData:
     """Split the bars of one instrument by time: train, embargo, validation, embargo, test.
 
-    Boundaries are at `train_fraction` and `train_fraction + val_fraction` of the bars; the first bars of
-    validation and test within `embargo_hours` of the bar before the boundary are left out.
+    Boundaries are at `train_fraction` and `train_fraction + val_fraction` of the bars. Bars of validation
+    and test within `embargo_hours` of the last bar before their boundary are left out.
     """
     traded = config.instrument or table.bars.instrument
     if not traded:
-        msg = f"{table.source}: the instrument of the bars is required; pass DataConfig(instrument=...)"
+        msg = f"{table.source} does not name its instrument. Pass DataConfig(instrument=...)."
         raise DataError(msg)
     bars = Bars(table.bars, instrument=traded)
     parts = split_times(bars, config).parts(bars)
@@ -234,7 +232,7 @@ def split_table(table: BarTable, config: DataConfig) -> ProcessedData:
 
 
 def split_times(bars: pd.DataFrame, config: DataConfig) -> SplitTimes:
-    """Return when the splits begin and end, by the traded instrument's bars.
+    """Return when the splits of the traded instrument's bars begin and end.
 
     Raises
     ------
@@ -254,15 +252,15 @@ def split_times(bars: pd.DataFrame, config: DataConfig) -> SplitTimes:
     for name, part in times.parts(bars).items():
         if len(part) < 2:
             msg = (
-                f"data_pipeline.split_table: every split needs bars after the embargo of "
-                f"{config.embargo_hours:g} h, found {len(part)} in {name} of {n} bars; give more bars"
+                f"The {name} split needs at least two bars after the embargo of {config.embargo_hours:g} h, got "
+                f"{len(part)} ({n} bars in all). Pass more bars."
             )
             raise DataError(msg)
     return times
 
 
 def day_of(text: str, name: str) -> dt.date | None:
-    """Return the day that an ISO text says, None for an empty one; raise ConfigError for another text."""
+    """Return the day of an ISO text, None for an empty one; raise ConfigError for any other text."""
     if not text:
         return None
     try:

@@ -1,9 +1,9 @@
-"""`processed_data.h5`: the contract between a user's machine and the kernel, written whole and read with distrust.
+"""`processed_data.h5`: the contract between a user's machine and the kernel, written atomically.
 
 /train|val|test/<INSTRUMENT>/{timestamp, open, high, low, close}, /metadata attributes, among them the traded
-instrument, and /metadata/instruments/, a column a fact (`InstrumentSpec`), a row an instrument. A file from
-elsewhere is data: links, foreign storage and unknown filters are refused, and what it claims of its size is
-checked before memory is taken for it.
+instrument, and /metadata/instruments/, a column for each fact (`InstrumentSpec`), a row for each instrument.
+Files are untrusted: links, external storage and unknown filters are rejected, and sizes are checked before
+memory is allocated.
 """
 
 from __future__ import annotations
@@ -46,27 +46,25 @@ _ATTRIBUTES = (
 )  # fmt: skip
 
 _CHUNK_ROWS = 16_384
-_FIRST_PLAUSIBLE_S = 31_536_000  # 1971; seconds divided by 1000 once too often lie far below
-_LAST_PLAUSIBLE_S = 4_102_444_800  # 2100; milliseconds lie far above
+_FIRST_PLAUSIBLE_S = 31_536_000  # 1971; seconds divided by 1000 are far below
+_LAST_PLAUSIBLE_S = 4_102_444_800  # 2100; milliseconds are far above
 _MAX_INSTRUMENTS = 64
-_MAX_TOTAL_BYTES = (
-    1 << 31
-)  # ten instruments of minute bars over fourteen years; a name may stand for another's data
+_MAX_TOTAL_BYTES = 1 << 31  # ten instruments of minute bars over fourteen years; several names may share data
 _MAX_NOTES = 40
 
 
 @dataclass(frozen=True)
 class ProcessedData:
-    """What a processed file holds: three splits, which instrument is traded, and how they came about.
+    """The content of a processed file: three splits, the traded instrument, and their origin.
 
     Attributes
     ----------
     train, val, test : instrument -> `Bars`, all of one side and length
-    traded : the instrument that agents are trained on and judged by; the others give features
+    traded : the instrument that agents trade; the others give features
     source, clock : where the bars came from, in words
     content_hash : of the bars and the traded instrument (`hash_splits`)
-    notes : what a reader should know
-    specs : a row for each instrument; () fills in what is known without a file
+    notes : for the reader
+    specs : a row for each instrument; () takes the defaults
     """
 
     train: BarsByInstrument
@@ -91,7 +89,7 @@ class ProcessedData:
 
     @property
     def bar_seconds(self) -> int:
-        """Return the length of a bar."""
+        """Return the length of a bar [s]."""
         bars = self.train[self.traded]
         assert isinstance(bars, Bars)
         return bars.seconds
@@ -109,12 +107,12 @@ class ProcessedData:
         return {"train": self.train, "val": self.val, "test": self.test}
 
     def whole(self, name: str) -> Bars:
-        """Return an instrument's bars of all splits in time order; the embargoes between them stay holes."""
+        """Return an instrument's bars of all splits in time order, with gaps at the embargoes."""
         return bar_table.concat_bars([split[name] for split in self.splits.values()])
 
     @property
     def cost_note(self) -> str:
-        """Return whose costs are paid where they are another instrument's, '' where they are its own."""
+        """Return a note if the traded instrument is charged another one's costs, '' otherwise."""
         costs = next((spec.costs for spec in self.specs if spec.symbol == self.traded), DEFAULT)
         return f"{self.traded}: costs are {costs}'s defaults" if costs != self.traded else ""
 
@@ -145,9 +143,9 @@ class ProcessedData:
 
 
 class ProcessedWriter:
-    """Writes a processed file one instrument at a time, so that no more than one need be in memory.
+    """Writes a processed file one instrument at a time, so that only one need be in memory.
 
-    Use it through `writing`; `finish` writes the metadata, without which the file never appears.
+    Use it through `writing`, and call `finish` at the end: it writes the metadata.
     """
 
     def __init__(self, file: h5py.File, traded: str) -> None:
@@ -161,7 +159,7 @@ class ProcessedWriter:
     def add(
         self, instrument: str, splits: dict[str, pd.DataFrame], spec: InstrumentSpec | None = None
     ) -> None:
-        """Write the three splits of one instrument: chunked, gzip with shuffle, checksummed, without times."""
+        """Write the three splits of one instrument: chunked, gzip, shuffle, checksums, no timestamps."""
         self._specs[instrument] = spec or InstrumentSpec(instrument)
         self._first = Bars(splits["train"].iloc[:0]) if self._first is None else self._first
         for split in SPLITS:
@@ -210,7 +208,7 @@ class ProcessedWriter:
 
 @contextlib.contextmanager
 def writing(path: Path, traded: str) -> Iterator[ProcessedWriter]:
-    """Give a writer whose file takes the place of `path` when it is finished, or vanishes on any error."""
+    """Yield a writer whose file replaces `path` when it is finished and is deleted on any error."""
     with files.replacing(path) as temporary, h5py.File(temporary, "w", track_order=False) as file:
         writer = ProcessedWriter(file, traded)
         yield writer
@@ -219,7 +217,7 @@ def writing(path: Path, traded: str) -> Iterator[ProcessedWriter]:
 
 
 def write_processed(data: ProcessedData, path: Path) -> None:
-    """Write the processed file atomically; equal data are equal bytes."""
+    """Write the processed file atomically; equal data give equal bytes."""
     specs = {spec.symbol: spec for spec in data.specs}
     with writing(path, data.traded) as writer:
         for name in sorted(data.train):
@@ -228,9 +226,9 @@ def write_processed(data: ProcessedData, path: Path) -> None:
 
 
 def hash_splits(splits: dict[str, BarsByInstrument], traded: str) -> str:
-    """Return the SHA-256 of the bars themselves and the traded instrument, not of the file's bytes.
+    """Return the SHA-256 of the splits' content, independent of the file's bytes.
 
-    It covers names, times, prices, price side and bar length.
+    It covers names, times, prices, price side, bar length and the traded instrument.
     """
     first = Bars(splits["train"][traded])
     return _with_traded(_joint_hash(_digests(splits), first.seconds, first.side), traded)
@@ -244,35 +242,35 @@ def read_processed(
     Parameters
     ----------
     path : the h5 file
-    price_side : needed only for a file that does not state its own (one without schema version)
-    clock : only for such a file: 'UTC' takes its times as they are, 'histdata' takes them for HistData's
-        labels plus five hours, as the first attempt wrote them, and corrects them
-    instrument : the instrument to trade; '' is the one that the file says, or EURUSD in a file before schema 3
+    price_side : needed only for a file that does not state it (one without a schema version)
+    clock : only for such a file: 'UTC' takes its times as they are; 'histdata' takes them as HistData's labels
+        plus five hours and corrects them
+    instrument : the instrument to trade; '' takes the file's, or EURUSD in a file before schema 3
 
     Raises
     ------
     InputNotFoundError
         If there is no such file.
     DataError
-        If it is truncated, empty, of another layout, holds unusable bars, differs from its hash, lacks the instrument
-        to trade, or states another price side or clock.
+        If it is truncated, empty or of another layout, holds unusable bars, does not match its hash, lacks the
+        instrument to trade, or states another price side or clock.
     """
     if not path.is_file():
-        msg = f"{path}: a processed_data.h5 is required, found no file; make it with DataPipeline or --data"
+        msg = f"There is no processed file at {path}. Make it with DataPipeline or --data."
         raise InputNotFoundError(msg)
     try:
         with h5py.File(path, "r") as file:
             return _read_file(file, path, price_side, clock, instrument)
     except DataError:
         raise
-    # HDF5's own errors, and what NumPy and h5py say of types and texts that they cannot hold
+    # Errors of HDF5, and of NumPy and h5py for types and texts that they cannot hold
     except (OSError, RuntimeError, LookupError, TypeError, ValueError, OverflowError, MemoryError) as err:
-        msg = f"{path}: a readable HDF5 file is required, found: {err}; fetch or build it again"
+        msg = f"{path} is not a readable HDF5 file: {err}. Fetch or build it again."
         raise DataError(msg) from err
 
 
 def read_traded(path: Path) -> str:
-    """Return the instrument that a processed file says is traded; '' if it does not say it, or cannot be read."""
+    """Return the traded instrument of a processed file; '' if it states none or cannot be read."""
     try:
         with h5py.File(path, "r") as file:
             return str(_attributes(file, path).get("traded", ""))
@@ -298,9 +296,9 @@ def _joint_hash(digests: dict[str, str], bar_seconds: int, price_side: str) -> s
 
 
 def _with_traded(bars_hash: str, traded: str) -> str:
-    """Return the content hash of bars and what is traded of them.
+    """Return the content hash of bars and the traded instrument.
 
-    Where EURUSD is traded it is that of the bars alone, as in schema 2: a run on such a file goes on.
+    With EURUSD it is that of the bars alone, as in schema 2, so that runs on such files can be resumed.
     """
     if traded == DEFAULT:
         return bars_hash
@@ -308,15 +306,13 @@ def _with_traded(bars_hash: str, traded: str) -> str:
 
 
 def _check_alike(bars: pd.DataFrame, first: pd.DataFrame, where: str) -> None:
-    """Raise DataError unless bars say a side and a length, the same as the first."""
-    told = [(b.side, b.seconds) if isinstance(b, Bars) else ("", 0) for b in (bars, first)]
-    if not all(told[0]) or told[0] != told[1]:
-        found = " and ".join(
-            f"side {side or None!r} and {seconds} s" for side, seconds in dict.fromkeys(told)
-        )
+    """Raise DataError unless bars have a side and a length, the same as the first."""
+    facts = [(b.side, b.seconds) if isinstance(b, Bars) else ("", 0) for b in (bars, first)]
+    if not all(facts[0]) or facts[0] != facts[1]:
+        listed = "; ".join(f"side {side or None!r}, {seconds} s" for side, seconds in dict.fromkeys(facts))
         msg = (
-            f"{where}: Bars of one price side and bar length are required, found {found}; give "
-            "Bars(bars, side=..., seconds=...)"
+            f"{where}: all bars must have the same price side and bar length, got {listed}. "
+            "Pass Bars(bars, side=..., seconds=...)."
         )
         raise DataError(msg)
 
@@ -329,7 +325,7 @@ def _read_file(
     own = attrs.get("schema_version") is not None
     version = int(attrs.get("schema_version", 0))
     if own and version not in (SCHEMA_VERSION, *_OLDER_VERSIONS):
-        msg = f"{path}: schema version {SCHEMA_VERSION} is required, found {version}; build the file again"
+        msg = f"{path} must have schema version {SCHEMA_VERSION}, got {version}. Build the file again."
         raise DataError(msg)
     if own:
         _refuse_other_statements(attrs, path, price_side, clock)
@@ -338,8 +334,8 @@ def _read_file(
     side = str(attrs.get("price_side", price_side))
     if side not in PRICE_SIDES:
         msg = (
-            f"{path}: the price side (bid, ask or mid) is required and the file does not state it, "
-            f"got {price_side!r}; pass price_side (--price-side)"
+            f"{path} does not state a price side (bid, ask or mid), and price_side is {price_side!r}. "
+            "Pass --price-side."
         )
         raise DataError(msg)
     notes = _only_common(splits, path)
@@ -359,16 +355,16 @@ def _read_file(
     traded = choose_traded(splits["train"], instrument or stored, str(path))
     digest = _joint_hash(_digests(splits), seconds, side)
     if attrs.get("content_hash", kept := _with_traded(digest, stored or DEFAULT)) != kept:
-        msg = f"{path}: bars that match the stored content hash are required, found others; build it again"
+        msg = f"{path}: the bars do not match the stored content hash. Build the file again."
         raise DataError(msg)
-    said = tuple(filter(None, str(attrs.get("notes", "")).split("\n")))
+    stored_notes = filter(None, str(attrs.get("notes", "")).split("\n"))
     return ProcessedData(
         **splits,
         traded=traded,
         source=str(attrs.get("source", path.name)),
         clock=str(attrs.get("clock", clock or "UTC")),
         content_hash=_with_traded(digest, traded),
-        notes=(*said, *notes),
+        notes=(*stored_notes, *notes),
         specs=_read_specs(file, splits["train"], path),
     )
 
@@ -376,18 +372,18 @@ def _read_file(
 def _refuse_other_statements(
     attrs: dict[str, Any], path: Path, price_side: str | None, clock: str | None
 ) -> None:
-    """Refuse a price side or clock other than those that the file states: it would be passed over."""
+    """Reject a price side or clock other than the file's, because it would have no effect."""
     stored = str(attrs.get("price_side", price_side))
     if price_side is not None and price_side != stored:
-        msg = f"{path}: the file states {stored} prices, got --price-side {price_side}; leave it out"
+        msg = f"{path} holds {stored} prices, so --price-side {price_side} does not fit. Leave it out."
         raise DataError(msg)
     if clock not in (None, "UTC", str(attrs.get("clock", ""))):
-        msg = f"{path}: the times of this file are UTC already, got --clock {clock}; leave it out"
+        msg = f"{path} holds UTC times, so --clock {clock} does not fit. Leave it out."
         raise DataError(msg)
 
 
 def _read_specs(file: h5py.File, names: Iterable[str], path: Path) -> tuple[InstrumentSpec, ...]:
-    """Return what the file's table says of each instrument; columns that nobody here knows are passed over."""
+    """Return the file's facts about each instrument; unknown columns are ignored."""
     where, table = f"{path}:/metadata/instruments", None
     if (metadata := hdf5.child(file, "metadata", f"{path}:/metadata")) is not None:
         table = hdf5.child(metadata, "instruments", where)
@@ -397,7 +393,7 @@ def _read_specs(file: h5py.File, names: Iterable[str], path: Path) -> tuple[Inst
         if texts is not None:
             columns[column.name] = texts
     if columns and (len(set(map(len, columns.values()))) > 1 or "symbol" not in columns):
-        msg = f"{where}: columns of one length are required, symbol among them; build the file again"
+        msg = f"{where} must have columns of one length, symbol among them. Build the file again."
         raise DataError(msg)
     made = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
     rows = {row["symbol"]: row for row in made}
@@ -405,23 +401,23 @@ def _read_specs(file: h5py.File, names: Iterable[str], path: Path) -> tuple[Inst
 
 
 def _attributes(file: h5py.File, path: Path) -> dict[str, Any]:
-    """Return the metadata attributes that matter."""
+    """Return the known metadata attributes."""
     where = f"{path}:/metadata"
     group = hdf5.child(file, "metadata", where)
     if group is None:
         return {}
     if not isinstance(group, h5py.Group):
-        msg = f"{where}: a group is required, found {type(group).__name__}"
+        msg = f"{where} must be a group, got {type(group).__name__}"
         raise DataError(msg)
     return hdf5.attributes(group, _ATTRIBUTES, where)
 
 
 def _refuse_normalised(file: h5py.File, path: Path) -> None:
-    """Say why the first attempt's features_normalized.h5 cannot be used."""
+    """Raise DataError for a file of normalised features without bars."""
     if "features" in list(file) and "train" not in list(file):
         msg = (
-            f"{path}: bars are required, found normalised features without the scaler that made them; give "
-            "processed_data.h5 or the bars themselves"
+            f"{path} holds normalised features without their scaler, not bars. "
+            "Pass processed_data.h5 or the bars themselves."
         )
         raise DataError(msg)
 
@@ -429,16 +425,16 @@ def _refuse_normalised(file: h5py.File, path: Path) -> None:
 def _read_split(file: h5py.File, split: str, path: Path, room: list[int]) -> BarsByInstrument:
     group = hdf5.child(file, split, f"{path}:/{split}")
     names = [] if not isinstance(group, h5py.Group) else sorted(group)
-    # combined_data.h5 of the first attempt keeps its features beside the instruments
+    # combined_data.h5 keeps its features beside the instruments
     names = [name for name in names if name != "features"]
     if not names:
         msg = (
-            f"{path}: the layout /train|val|test/<INSTRUMENT>/ is required, found {_layout(file)}; "
-            "build the file with DataPipeline"
+            f"{path} must have the layout /train|val|test/<INSTRUMENT>/, got {_layout(file)}. "
+            "Build the file with DataPipeline."
         )
         raise DataError(msg)
     if len(names) > _MAX_INSTRUMENTS:
-        msg = f"{path}:/{split}: at most {_MAX_INSTRUMENTS} instruments are required, found {len(names)}"
+        msg = f"{path}:/{split} may have at most {_MAX_INSTRUMENTS} instruments, got {len(names)}"
         raise DataError(msg)
     return {
         name: _read_bars(hdf5.child(group, name, f"{path}:/{split}/{name}"), f"{path}:/{split}/{name}", room)
@@ -451,30 +447,30 @@ def _read_bars(group: Any, where: str, room: list[int]) -> Bars:  # noqa: ANN401
     if isinstance(group, h5py.Group):
         children = {c: hdf5.child(group, c, f"{where}/{c}") for c in COLUMNS}
     if any(not isinstance(children.get(c), h5py.Dataset) for c in COLUMNS):
-        found = ", ".join(group) if isinstance(group, h5py.Group) else type(group).__name__
-        msg = f"{where}: datasets {', '.join(COLUMNS)} are required, found {found}"
+        content = ", ".join(group) if isinstance(group, h5py.Group) else type(group).__name__
+        msg = f"{where} must have the datasets {', '.join(COLUMNS)}, got {content}"
         raise DataError(msg)
     shapes = {c: children[c].shape for c in COLUMNS}
     if len(set(shapes.values())) != 1 or len(shapes["timestamp"] or ()) != 1:
-        msg = f"{where}: five one-dimensional datasets of equal length are required, found {shapes}"
+        msg = f"{where}: the datasets must be one-dimensional and of equal length, got {shapes}"
         raise DataError(msg)
     kinds = [str(children[c].dtype) for c in COLUMNS]
     if [children[c].dtype.kind for c in COLUMNS] != ["i", "f", "f", "f", "f"]:
-        msg = f"{where}: timestamp int64 and float prices are required, found {kinds}"
+        msg = f"{where}: timestamp must be int64 and prices float, got {kinds}"
         raise DataError(msg)
     for name, dataset in children.items():
         hdf5.check_storage(dataset, f"{where}/{name}")
         room[0] -= dataset.size * dataset.dtype.itemsize
     if room[0] < 0:
-        msg = f"{where}: at most {_MAX_TOTAL_BYTES:,} bytes of bars in a file are required, found more; split it"
+        msg = f"{where}: a file may hold at most {_MAX_TOTAL_BYTES:,} bytes of bars. Split it."
         raise DataError(msg)
     seconds = children["timestamp"][:].astype(np.int64)
     if seconds.size and (
         seconds[-1] < _FIRST_PLAUSIBLE_S or seconds.min() < 0 or seconds.max() > _LAST_PLAUSIBLE_S
     ):
         msg = (
-            f"{where}: timestamps in Unix seconds are required, found {seconds[0]}..{seconds[-1]}, not from 1971 "
-            "to 2100: probably seconds divided by 1000 (a pandas 3 unit slip), or milliseconds; build the file again"
+            f"{where}: timestamps must be Unix seconds from 1971 to 2100, got {seconds[0]}..{seconds[-1]}. They "
+            "may be milliseconds, or seconds divided by 1000 (a pandas 3 unit slip). Build the file again."
         )
         raise DataError(msg)
     prices = np.stack([children[c][:].astype(np.float64) for c in PRICE_COLUMNS], axis=1)
@@ -482,11 +478,11 @@ def _read_bars(group: Any, where: str, room: list[int]) -> Bars:  # noqa: ANN401
 
 
 def _only_common(splits: dict[str, BarsByInstrument], path: Path) -> list[str]:
-    """Leave out instruments that are not in every split; return what was left out, as notes."""
+    """Remove instruments that are not in every split; return notes that name them."""
     common = set.intersection(*(set(split) for split in splits.values()))
     if not common:
-        found = "; ".join(f"{name}: {', '.join(sorted(split))}" for name, split in splits.items())
-        msg = f"{path}: an instrument present in train, val and test is required, found {found}"
+        listed = "; ".join(f"{name}: {', '.join(sorted(split))}" for name, split in splits.items())
+        msg = f"{path}: no instrument is in all of train, val and test; got {listed}"
         raise DataError(msg)
     left_out = sorted(set.union(*(set(split) for split in splits.values())) - common)
     for split in splits.values():
@@ -496,7 +492,7 @@ def _only_common(splits: dict[str, BarsByInstrument], path: Path) -> list[str]:
 
 
 def _refuse_fixed_est(splits: dict[str, BarsByInstrument], path: Path) -> None:
-    """Refuse times whose weeks open at 22:00 UTC all year round: a clock without daylight saving was assumed."""
+    """Reject times whose weeks open at 22:00 UTC all year: they ignore daylight saving."""
     opens = pd.DatetimeIndex([t for bars in splits["train"].values() for t in _week_opens(bars)])
     if opens.empty:
         return
@@ -506,15 +502,15 @@ def _refuse_fixed_est(splits: dict[str, BarsByInstrument], path: Path) -> None:
     }
     if min(len(h) for h in hours.values()) >= 4 and all((h == 22).mean() > 0.8 for h in hours.values()):
         msg = (
-            f"{path}: UTC times are required, found weeks that open at 22:00 in summer as in winter (21:00 would "
-            "be right in summer): HistData's labels plus five hours, one hour late under daylight saving; pass "
-            "clock histdata (--clock histdata) to correct them, or UTC to take them as they are"
+            f"{path}: the times are not UTC. Weeks open at 22:00 in summer as in winter, so these are HistData's "
+            "labels plus five hours, one hour late in summer. Pass --clock histdata to correct them, or "
+            "--clock UTC to take them as they are."
         )
         raise DataError(msg)
 
 
 def _week_opens(bars: pd.DataFrame) -> pd.DatetimeIndex:
-    """Return the first open of each week, where it is a Sunday's."""
+    """Return the first open of each week that opens on a Sunday."""
     index = pd.DatetimeIndex(bars.index)
     first = index[bar_table.follows_gap(bars, 86_400)]
     return first[first.day_of_week == 6]
@@ -540,10 +536,9 @@ def _check_order(splits: dict[str, BarsByInstrument], path: Path) -> None:
         last, first = max(ends, key=ends.__getitem__), min(starts, key=starts.__getitem__)
         if starts[first] <= ends[last]:
             msg = (
-                f"{path}: splits disjoint in time are required, found {first} {later} starting at "
-                f"{starts[first].isoformat()}, not after {earlier}'s end {ends[last].isoformat()}"
-                f"{'' if first == last else f' ({last})'}: what is trained on would be judged on; "
-                "split the data again"
+                f"{path}: the splits overlap. {later} of {first} starts at {starts[first].isoformat()}, not after "
+                f"the end of {earlier}{'' if first == last else f' of {last}'} at {ends[last].isoformat()}. "
+                "Agents would be judged on training bars: split the data again."
             )
             raise DataError(msg)
 
@@ -554,8 +549,8 @@ def _check_bar_seconds(splits: dict[str, BarsByInstrument], bar_seconds: int, pa
             step = int(np.diff(open_seconds(bars)).min(initial=bar_seconds))
             if bar_seconds <= 0 or step < bar_seconds - (3600 if bar_seconds >= 86_400 else 0):
                 msg = (
-                    f"{path}:/{split}/{name}: bars of {bar_seconds} s are required, found two {step} s apart; "
-                    "build the file again"
+                    f"{path}:/{split}/{name}: bars must be at least {bar_seconds} s apart, got {step} s. "
+                    "Build the file again."
                 )
                 raise DataError(msg)
 

@@ -1,7 +1,7 @@
 """Statistics of equity curves and daily returns, and the rule that turns them into a verdict.
 
-`metrics` describes one curve, `significance` tells an edge from luck, `trials` counts what was tried,
-`verdict` holds the rule.
+`metrics` describes one curve, `significance` separates an edge from luck, `trials` counts trials, and `verdict`
+holds the rule.
 """
 
 from sac_kernel.core.lazy import lazy_exports

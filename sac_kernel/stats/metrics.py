@@ -1,6 +1,6 @@
-"""Numbers from equity curves: NumPy in, floats out. No pandas, no plotting.
+"""Metrics of equity curves.
 
-A Sharpe ratio here is annualised from daily simple returns with `TRADING_DAYS_PER_YEAR`, zero days kept.
+A Sharpe ratio here is annualised from daily simple returns with `TRADING_DAYS_PER_YEAR`; days of zero return count.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     IntArray = NDArray[np.int64]
 
 TRADING_DAYS_PER_YEAR = 260
-"""A week of the FX market has five trading days of 17:00 to 17:00 New York; 52 such weeks."""
+"""52 weeks of five FX trading days, each from 17:00 to 17:00 New York."""
 
 MIN_DAYS_FOR_SHARPE = 20
-"""Below this many days a Sharpe ratio is NaN: its standard error exceeds 3.6 a year."""
+"""With fewer days a Sharpe ratio is NaN: its standard error exceeds 3.6 a year."""
 
 
 def max_drawdown(equity: FloatArray) -> float:
@@ -31,7 +31,7 @@ def max_drawdown(equity: FloatArray) -> float:
     Parameters
     ----------
     equity : float array, shape (n,), account currency
-        Equity after each bar, the start value included; must be positive.
+        Equity after each bar, with the start value; must be positive.
 
     Returns
     -------
@@ -44,7 +44,7 @@ def max_drawdown(equity: FloatArray) -> float:
         If `equity` is empty, not finite or not positive.
     """
     if equity.size == 0 or not np.all(np.isfinite(equity)) or np.min(equity) <= 0:
-        msg = "metrics.max_drawdown: finite positive equity is required, found an empty, NaN or <= 0 curve"
+        msg = "max_drawdown: equity must be finite and above 0, and not empty"
         raise DataError(msg)
     return float(np.max(1.0 - equity / np.maximum.accumulate(equity)))
 
@@ -69,12 +69,12 @@ def daily_returns(equity: FloatArray, day: IntArray, start_equity: float) -> Flo
 def sharpe_ann(returns: FloatArray) -> float:
     """Return the annualised Sharpe ratio of daily returns, sqrt(260) mean / sd (ddof 1).
 
-    NaN below `MIN_DAYS_FOR_SHARPE` days; 0 for a constant zero return; NaN for another constant.
+    NaN below `MIN_DAYS_FOR_SHARPE` days; 0 if all returns are 0; NaN if they are another constant.
     """
     if returns.size < MIN_DAYS_FOR_SHARPE:
         return math.nan
     sd = float(np.std(returns, ddof=1))
     mean = float(np.mean(returns))
-    if sd <= 1e-15:  # below this only rounding is left
+    if sd <= 1e-15:  # rounding errors only
         return 0.0 if abs(mean) <= 1e-15 else math.nan
     return math.sqrt(TRADING_DAYS_PER_YEAR) * mean / sd

@@ -1,8 +1,8 @@
-"""Statistics of daily returns that tell an edge from luck; published formulas, NumPy only.
+"""Statistics of daily returns that separate an edge from luck, by published formulas.
 
 A Sharpe ratio here is per observation, never annualised (multiply by sqrt(260) for a year of trading
-days), with the sample deviation (ddof 1); skewness and kurtosis are those of the population formula, the
-kurtosis of a normal distribution being 3.
+days), with the sample deviation (ddof 1). Skewness and kurtosis follow the population formula; the kurtosis
+of a normal distribution is 3.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 EULER_GAMMA = 0.5772156649015329
 BOOTSTRAP_DRAWS = 2000
 _NORMAL = NormalDist()
-_FLAT_SD = 1e-15  # below this only rounding is left
+_FLAT_SD = 1e-15  # smaller deviations are rounding errors
 
 
 class Moments(NamedTuple):
@@ -43,7 +43,7 @@ class Moments(NamedTuple):
 
 
 def moments(returns: FloatArray) -> Moments:
-    """Return what the Sharpe ratio's distribution depends on; Sharpe 0 for constant returns."""
+    """Return the moments that determine the Sharpe ratio's distribution; Sharpe 0 for constant returns."""
     centred = returns - returns.mean()
     variance = float(np.mean(centred**2))
     if variance <= _FLAT_SD**2:
@@ -57,7 +57,7 @@ def moments(returns: FloatArray) -> Moments:
 def sharpe_sd(m: Moments) -> float:
     """Return the standard error of a Sharpe ratio.
 
-    Bailey & Lopez de Prado 2012, eq. 8 (after Mertens 2002); for normal returns that of Lo 2002, eq. 10,
+    Bailey & Lopez de Prado 2012, eq. 8 (after Mertens 2002); for normal returns it equals Lo 2002, eq. 10,
     with n - 1 for n.
     """
     spread = 1.0 - m.skew * m.sharpe + (m.kurtosis - 1.0) / 4.0 * m.sharpe**2
@@ -76,7 +76,7 @@ def psr(m: Moments, benchmark: float = 0.0) -> float:
 def min_track_record(m: Moments, benchmark: float = 0.0, level: float = 0.95) -> float:
     """Return the observations needed for PSR(`benchmark`) > `level`; infinity if the Sharpe is not above it.
 
-    Bailey & Lopez de Prado 2012, eq. 11. The `n` of `m` plays no part.
+    Bailey & Lopez de Prado 2012, eq. 11. The `n` of `m` is not used.
     """
     if m.sharpe <= benchmark:
         return math.inf
@@ -85,10 +85,10 @@ def min_track_record(m: Moments, benchmark: float = 0.0, level: float = 0.95) ->
 
 
 def expected_max_sharpe(trials: float, variance: float) -> float:
-    """Return the Sharpe ratio that the best of `trials` skill-less ones is expected to have.
+    """Return the expected best Sharpe ratio of `trials` without skill.
 
     Bailey & Lopez de Prado 2014, eq. 6; `variance` is that of the trials' Sharpe ratios, per observation.
-    `trials` may be a fraction (an effective number); one trial or fewer: 0, nothing was selected.
+    `trials` may be a fraction (an effective number); 0 for one trial or fewer, because nothing was selected.
     """
     if trials <= 1.0:
         return 0.0
@@ -97,23 +97,23 @@ def expected_max_sharpe(trials: float, variance: float) -> float:
 
 
 def dsr(m: Moments, trials: float, variance: float) -> float:
-    """Return the deflated Sharpe ratio: PSR against what the best of `trials` would have by luck."""
+    """Return the deflated Sharpe ratio: PSR against the best that `trials` would have by luck."""
     return psr(m, expected_max_sharpe(trials, variance))
 
 
 def lo_factor(autocorrelation: ArrayLike, periods: int) -> float:
-    """Return what a one-period Sharpe ratio is multiplied by for `periods`, serial correlation in it.
+    """Return the factor from a one-period Sharpe ratio to one of `periods` with serial correlation.
 
     Lo 2002, eq. 20: q / sqrt(q + 2 sum (q - k) rho_k); sqrt(q) for independent returns.
 
     Parameters
     ----------
-    autocorrelation : rho_1, rho_2, ...; those beyond its end count as 0
+    autocorrelation : rho_1, rho_2, ...; later ones count as 0
     """
     rho = np.asarray(autocorrelation, np.float64)[: periods - 1]
     spread = periods + 2.0 * float(np.sum((periods - 1.0 - np.arange(rho.size)) * rho))
     if spread <= 0.0:
-        msg = f"significance.lo_factor: autocorrelations of a real series required, found {rho[:3].tolist()}"
+        msg = f"lo_factor: autocorrelation {rho[:3].tolist()} cannot be that of a real series"
         raise DataError(msg)
     return periods / math.sqrt(spread)
 
@@ -128,10 +128,10 @@ def autocorrelations(returns: FloatArray, lags: int) -> FloatArray:
 
 
 def effective_rank(returns: FloatArray) -> float:
-    """Return how many independent columns a matrix of returns, shape (n_days, n_trials), amounts to.
+    """Return the effective number of independent columns of returns, shape (n_days, n_trials).
 
     exp of the entropy of the eigenvalues of the correlation matrix (Roy & Vetterli 2007): 1 for equal
-    columns, n_trials for uncorrelated ones. A constant column correlates with nothing.
+    columns, n_trials for uncorrelated ones. A constant column counts as uncorrelated.
     """
     z = returns - returns.mean(axis=0)
     sd = z.std(axis=0)
@@ -165,7 +165,7 @@ def stationary_bootstrap_indices(n: int, draws: int, mean_block: float, rng: np.
     """Return resampled indices, shape (draws, n): blocks of geometric length on a circle.
 
     Politis & Romano 1994: with probability 1 / `mean_block` an index starts a new block at a uniform
-    place, else it follows its predecessor.
+    position, else it follows its predecessor.
     """
     fresh = rng.random((draws, n)) < 1.0 / mean_block
     fresh[:, 0] = True
@@ -179,7 +179,7 @@ def optimal_block(returns: FloatArray) -> float:
     """Return the mean block length of the stationary bootstrap for the mean of `returns`, at least 1.
 
     Politis & White 2004 with the correction of Patton, Politis & White 2009: a flat-top lag window, wide
-    enough for the last autocorrelation that stands out of noise.
+    enough for the last significant autocorrelation.
     """
     n = returns.size
     run = max(5, math.ceil(math.log10(n)))
@@ -191,9 +191,11 @@ def optimal_block(returns: FloatArray) -> float:
     if covariance[0] <= 0.0:
         return 1.0
     noise = 2.0 * math.sqrt(math.log10(n) / n)
-    loud = np.array([abs(_lag_correlation(centred, k)) > noise for k in lags[1:-1]])
-    # The first lag of a quiet run, as in Patton's published code, where the papers take the one before.
-    first = next((k + 1 for k in range(len(loud) - run + 1) if not loud[k : k + run].any()), most)
+    significant = np.array([abs(_lag_correlation(centred, k)) > noise for k in lags[1:-1]])
+    # The first lag of an insignificant run, as in Patton's published code; the papers take the one before.
+    first = next(
+        (k + 1 for k in range(len(significant) - run + 1) if not significant[k : k + run].any()), most
+    )
     window = min(2 * first, most, len(lags) - 1)
     k = np.arange(-window, window + 1)
     weight = np.minimum(1.0, 2.0 * (1.0 - np.abs(k) / window))
@@ -214,8 +216,8 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Return the percentile interval of the annualised mean return or Sharpe ratio of daily returns.
 
-    Stationary bootstrap, mean block by `optimal_block`, whole days and at least 2: serial correlation is
-    kept, so the interval is wider, and more honest, than one from independent days. (NaN, NaN) below
+    Stationary bootstrap with the mean block of `optimal_block`, in whole days and at least 2. It keeps serial
+    correlation, so the interval is wider than one from independent days. (NaN, NaN) below
     `MIN_DAYS_FOR_SHARPE` days.
 
     Parameters
@@ -244,7 +246,7 @@ def bootstrap_interval(
 def _visits(n: int, draws: int, mean_block: int, seed: int) -> FloatArray:
     """Return how often each resample visits each day, shape (draws, n).
 
-    Sums need no more than that, so one set of resamples serves every series of a length.
+    Sums need only these counts, so one set of resamples serves all series of one length.
     """
     indices = stationary_bootstrap_indices(n, draws, mean_block, np.random.default_rng(seed))
     flat = (indices + n * np.arange(draws)[:, None]).ravel()
@@ -271,21 +273,21 @@ def _lag_correlation(centred: FloatArray, k: int) -> float:
 def pbo(returns: FloatArray, blocks: int = 16) -> float:
     """Return the probability of backtest overfitting by combinatorially symmetric cross-validation.
 
-    Bailey, Borwein, Lopez de Prado & Zhu 2017: over every choice of half of the blocks, how often the
-    configuration that is best there falls into the lower half on the rest. On noise it sits at one half or
-    a little above, because the halves are complements.
+    Bailey, Borwein, Lopez de Prado & Zhu 2017: over all choices of half of the blocks, how often the best
+    configuration there ranks in the lower half on the other blocks. On noise it is one half or a little
+    more, because the halves are complements.
 
     Parameters
     ----------
-    returns : shape (n_days, n_configurations), n_configurations >= 2; days beyond a whole number of
-        blocks are left out
+    returns : shape (n_days, n_configurations), n_configurations >= 2; days after the last complete block are
+        left out
     blocks : even, at most 20
     """
     rows, count = len(returns) // max(blocks, 1), returns.shape[1]
     if blocks % 2 or not 2 <= blocks <= 20 or rows < 2 or count < 2:
         msg = (
-            "significance.pbo: an even number of blocks from 2 to 20, 2 days a block and 2 configurations are "
-            f"required, found {blocks} blocks, {len(returns)} days and {count} configurations"
+            "pbo: blocks must be even, from 2 to 20, with 2 days each and 2 configurations, got "
+            f"{blocks} blocks, {len(returns)} days and {count} configurations"
         )
         raise DataError(msg)
     cut = returns[: rows * blocks].reshape(blocks, rows, count)
@@ -305,12 +307,12 @@ def pbo(returns: FloatArray, blocks: int = 16) -> float:
 def _sharpe_of_sums(total: FloatArray, square: FloatArray, n: int) -> FloatArray:
     mean = total / n
     variance = np.maximum(square / n - mean**2, 0.0)
-    out: FloatArray = np.divide(mean, np.sqrt(variance), out=np.zeros_like(mean), where=variance > 0)
-    return out
+    ratio: FloatArray = np.divide(mean, np.sqrt(variance), out=np.zeros_like(mean), where=variance > 0)
+    return ratio
 
 
 def iqm(scores: FloatArray) -> float:
-    """Return the interquartile mean: that of the middle half of all runs (Agarwal et al. 2021)."""
+    """Return the interquartile mean: the mean of the middle half of all runs (Agarwal et al. 2021)."""
     ordered = np.sort(scores, axis=None)
     cut = ordered.size // 4
     return float(ordered[cut : ordered.size - cut].mean())
@@ -342,12 +344,12 @@ def probability_of_improvement(ours: FloatArray, theirs: FloatArray) -> float:
 
 
 def spa_p_value(models: FloatArray, benchmark: FloatArray, draws: int = 1000, seed: int = 0) -> float:
-    """Return Hansen's (2005) consistent p value that no model beats the benchmark; needs `arch`.
+    """Return the consistent p value of Hansen 2005 for 'no model beats the benchmark'; needs `arch`.
 
     Parameters
     ----------
     models : daily returns, shape (n_days, n_models)
-    benchmark : daily returns of what is to be beaten, shape (n_days,); zeros for flat
+    benchmark : daily returns to beat, shape (n_days,); zeros for flat
     """
     test = _arch().SPA(
         -benchmark, -models, block_size=_block(models - benchmark[:, None]), reps=draws, seed=seed
@@ -371,8 +373,8 @@ def _block(differences: FloatArray) -> int:
 def _arch() -> Any:  # noqa: ANN401  # a module
     if importlib.util.find_spec("arch") is None:
         msg = (
-            "significance: the package arch is required for SPA and StepM, found none (the Kaggle image lacks it); "
-            "install arch==8.0.0, or read the deflated Sharpe ratio and the interval instead"
+            "SPA and StepM need the package arch, which is not installed (the Kaggle image lacks it). "
+            "Install arch==8.0.0, or use the deflated Sharpe ratio and the interval."
         )
         raise ConfigError(msg)
     return importlib.import_module("arch.bootstrap")

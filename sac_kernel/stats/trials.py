@@ -1,9 +1,8 @@
-"""The ledger of trials: every configuration that was ever scored, so that luck can be counted.
+"""The ledger of trials: every configuration ever scored, so that the verdict can account for luck.
 
-`trials.csv` is append-only, written atomically, and merged by trial id: it travels with the state and data
-datasets, and the copy that comes home adds to the one that is there. A trial is one configuration at one
-checkpoint scored on one split; scoring it again gives the same id and adds nothing. Cost tiers of one pass
-are no trials.
+`trials.csv` is append-only, written atomically and merged by trial id. It travels with the state and data
+datasets, and a fetched copy is added to the local one. A trial is one configuration at one checkpoint scored on
+one split; scoring it again gives the same id and adds nothing. Other cost tiers are not trials.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ _COLUMNS = (
     "days",
     "daily_bps",
 )
-_SHARED_DAYS = 20  # fewer days in common say nothing of a correlation
+_SHARED_DAYS = 20  # fewer shared days are too few for a correlation
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Trial:
     Attributes
     ----------
     checkpoint : updates or episode at which it was scored
-    config_hash, data_hash : what was trained, on what
+    config_hash, data_hash : of the configuration and the data
     day : trading-day numbers, shape (n_days,)
     daily : simple net returns of those days, shape (n_days,)
     """
@@ -70,7 +69,7 @@ class Trial:
 
     @property
     def trial_id(self) -> str:
-        """Return what makes a trial the same trial, as a hash; results play no part."""
+        """Return a hash that identifies the trial; it does not depend on results."""
         key = [self.agent_id, self.seed, self.split, self.checkpoint, self.config_hash, self.data_hash]
         return files.content_hash(key)[:16]
 
@@ -91,32 +90,33 @@ class Trial:
 
 
 def read(path: Path) -> list[Trial] | None:
-    """Return the trials of a ledger in its order; None where there is no file.
+    """Return the trials of a ledger in its order; None if there is no file.
 
     Raises
     ------
     DataError
-        If the file is no ledger, or a line is damaged; the line is named.
+        If the file is not a ledger, or a line is damaged; the message gives the line.
     """
     if not path.is_file():
         return None
-    # A byte that is no text becomes a character that no ledger has: its line is named like any damaged one.
+    # An invalid byte becomes a character that no ledger has, so its line counts as damaged.
     text = path.read_text(encoding="utf-8", errors="replace")
     lines = csv.DictReader(io.StringIO(text))
     try:
         if tuple(lines.fieldnames or ()) != _COLUMNS:
-            msg = f"{path}: a ledger with columns {', '.join(_COLUMNS)} is required, found {lines.fieldnames}"
-            raise DataError(
-                msg + "; restore the file from an earlier run, or move it away to start a new one"
+            msg = (
+                f"{path} must have the columns {', '.join(_COLUMNS)}, got {lines.fieldnames}. "
+                "Restore the file from an earlier run, or move it away to start a new one."
             )
+            raise DataError(msg)
         return [_trial(row, f"{path}, line {i}") for i, row in enumerate(lines, 2)]
     except csv.Error as err:
-        msg = f"{path}: a ledger of comma-separated lines is required, found: {err}"
-        raise DataError(msg + "; restore the file from an earlier run") from err
+        msg = f"{path} is not a CSV file: {err}. Restore it from an earlier run."
+        raise DataError(msg) from err
 
 
 def append(path: Path, trials: Iterable[Trial]) -> int:
-    """Add trials that the ledger does not list yet; return how many were new. The file is made if absent."""
+    """Add trials that the ledger does not list yet; return their number. The file is created if missing."""
     known = {trial.trial_id: trial for trial in read(path) or ()}
     before = len(known)
     for trial in trials:
@@ -131,23 +131,23 @@ def append(path: Path, trials: Iterable[Trial]) -> int:
 
 
 def merge(into: Path, others: Iterable[Path]) -> int:
-    """Add the trials of other ledgers, absent files skipped; return how many were new."""
+    """Add the trials of other ledgers, ignoring missing files; return the number of new ones."""
     return append(into, [trial for path in others for trial in read(path) or ()])
 
 
 def count(trials: Iterable[Trial] | None, at_least: int = 1) -> TrialCount:
-    """Return how many trials there were and what they amount to.
+    """Return the number of trials and their effective number.
 
     Parameters
     ----------
-    trials : of one question, one split of one data set; None: the ledger is missing
+    trials : of one question, one split of one data set; None if the ledger is missing
     at_least : trials known from elsewhere, for a missing ledger
 
     Notes
     -----
     effective: the effective rank of the correlation matrix of all rows (configuration x checkpoint), each
-    pair over the days it shares; pairs that share fewer than 20 days count as independent. spread: the
-    variance of Sharpe ratios times days, which luck alone makes 1; never below 1.
+    pair over its shared days; pairs with fewer than 20 shared days count as independent. spread: the variance
+    of Sharpe ratios times days, 1 by luck alone; never below 1.
     """
     if trials is None:
         return TrialCount(listed=at_least, effective=float(at_least), known=False)
@@ -161,26 +161,26 @@ def count(trials: Iterable[Trial] | None, at_least: int = 1) -> TrialCount:
 
 
 def over_folds(trials: Iterable[Trial]) -> list[Trial]:
-    """Return one trial for each configuration at each checkpoint, its days those of all folds it was scored in.
+    """Return one trial for each configuration at each checkpoint, with the days of all its folds.
 
-    A refit in another fold is the same trial on other days. A day scored twice counts once, as first listed.
+    A refit in another fold is the same trial on other days. For a day scored twice the first result counts.
     """
     groups: dict[tuple[Any, ...], list[Trial]] = {}
     for trial in trials:
         key = (trial.agent_id, trial.seed, trial.checkpoint, trial.config_hash, trial.data_hash)
         groups.setdefault(key, []).append(trial)
-    out = []
+    joined = []
     for group in groups.values():
         day, first = np.unique(np.concatenate([trial.day for trial in group]), return_index=True)
         daily = np.concatenate([trial.daily for trial in group])[first]
-        out.append(
+        joined.append(
             dataclasses.replace(group[0], split="+".join(t.split for t in group), day=day, daily=daily)
         )
-    return out
+    return joined
 
 
 def matrix(trials: Iterable[Trial]) -> tuple[IntArray, FloatArray]:
-    """Return all days and returns, shape (n_days, n_trials), NaN where a trial has no such day."""
+    """Return all days and the returns, shape (n_days, n_trials), NaN on days that a trial lacks."""
     listed = list(trials)
     days = np.unique(np.concatenate([trial.day for trial in listed])) if listed else np.zeros(0, np.int64)
     values = np.full((days.size, len(listed)), np.nan)
@@ -199,10 +199,10 @@ def _correlation(trials: list[Trial]) -> FloatArray:
         mean_i = filled.T @ has / shared  # of i over the days it shares with j
         covariance = filled.T @ filled / shared - mean_i * mean_i.T
         variance = (filled**2).T @ has / shared - mean_i**2
-        out = covariance / np.sqrt(variance * variance.T)
-    out = np.where((shared >= _SHARED_DAYS) & np.isfinite(out), np.clip(out, -1.0, 1.0), 0.0)
-    np.fill_diagonal(out, 1.0)
-    return out
+        r = covariance / np.sqrt(variance * variance.T)
+    r = np.where((shared >= _SHARED_DAYS) & np.isfinite(r), np.clip(r, -1.0, 1.0), 0.0)
+    np.fill_diagonal(r, 1.0)
+    return r
 
 
 def _trial(row: dict[str, Any], where: str) -> Trial:
@@ -222,6 +222,6 @@ def _trial(row: dict[str, Any], where: str) -> Trial:
     except (TypeError, ValueError, AttributeError, OverflowError):
         whole = False
     if not whole:
-        msg = f"{where}: a whole trial is required, found a damaged one; restore the file from an earlier run"
+        msg = f"{where} is damaged. Restore the file from an earlier run."
         raise DataError(msg)
     return trial

@@ -1,7 +1,7 @@
-"""The rule that says edge, not shown or none: fixed in code before any result, with its own error rate.
+"""The rule that decides between edge, not shown and none: fixed before any result, with measured error rates.
 
-It sees daily net returns at base cost, how the agent ranks among random policies of its turnover, and how
-many trials there were; nothing else can move it.
+Its only inputs are daily net returns at base cost, the agent's rank among random policies with its turnover,
+and the number of trials.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ EDGE, NOT_SHOWN, NONE = Word
 
 LEVEL = 0.95
 MIN_DAYS = 60
-"""Fewer days say nothing: below a quarter of a year even a Sharpe ratio of 3 is mostly luck."""
+"""On fewer days, less than a quarter of a year, even a Sharpe ratio of 3 is mostly luck."""
 POWER = 0.8
 _ROOT_YEAR = math.sqrt(TRADING_DAYS_PER_YEAR)
 _NORMAL = NormalDist()
@@ -45,14 +45,14 @@ _NORMAL = NormalDist()
 
 @dataclass(frozen=True)
 class TrialCount:
-    """How many configurations were looked at before this one was chosen.
+    """The number of configurations scored before this one was chosen.
 
     Attributes
     ----------
     listed : rows of the ledger, each a configuration at a checkpoint; at least 1
-    effective : how many independent ones they amount to, in [1, listed]
-    spread : variance of the trials' Sharpe ratios over what luck alone gives (1 / days); at least 1
-    known : False where the ledger is missing: there may have been more
+    effective : effective number of independent ones, in [1, listed]
+    spread : variance of the trials' Sharpe ratios over that of luck alone (1 / days); at least 1
+    known : False if the ledger is missing, so that there may have been more
     """
 
     listed: int = 1
@@ -72,9 +72,9 @@ class Mark:
     Attributes
     ----------
     key : 'days', 'interval', 'dsr', 'random', 'trials' or 'holm'
-    value, threshold : what is compared: days, lower end of the interval, deflated Sharpe ratio, share of random
-        policies, trials listed, corrected p value
-    passed : None: not looked at
+    value, threshold : of days, lower end of the interval, deflated Sharpe ratio, share of random policies,
+        trials listed or corrected p value
+    passed : None if not evaluated
     name, found : the condition and the figures, in words
     """
 
@@ -94,7 +94,7 @@ def _mark(key: str, value: float, threshold: float | None, *, passed: bool, **mo
 
 @dataclass(frozen=True)
 class ErrorRate:
-    """False edges of the rule on one kind of null market, as counted by `python -m benchmarks.calibrate`."""
+    """False edges of the rule on one kind of null market, counted by `python -m benchmarks.calibrate`."""
 
     market: str
     days: int
@@ -135,20 +135,20 @@ def decide(
 ) -> dict[str, Any]:
     """Return the verdict on daily net returns at base cost, as plain values.
 
-    edge: every mark is passed. none: the interval of the annual return lies below 0, or the agent never
-    trades. Else: not shown.
+    'edge': every mark is passed. 'none': the interval of the annual return is below 0, or the agent never
+    trades. 'not shown': otherwise.
 
     Parameters
     ----------
     daily : shape (n_days,), simple net returns; folds joined in date order
     percentile : share of random policies with the same turnover that the agent beats, in [0, 1]
-    trials : what the ledger says; None: it is missing
+    trials : count of the ledger; None if it is missing
     turnover : 0 if the agent never traded
 
     Returns
     -------
     dict
-        word, sentence, finding (the sentence without the marks that were missed), marks (each a `Mark`), notes;
+        word, sentence, finding (the sentence without the marks missed), marks (each a `Mark`), notes;
         days, low_frac, high_frac (95 % interval of the annual return),
         sharpe_ann, psr, dsr, p_value (1 - dsr), min_days (minimum track record), detectable_sharpe_ann,
         trials, random_percentile, error_rates
@@ -177,16 +177,16 @@ def decide(
     marks.append(_mark("trials", trials.listed, None, passed=trials.known, trials=trials))
     word, finding = _word(marks, low, high, n, flat=turnover == 0.0)
     missed = "; ".join(mark.name for mark in marks if not mark.passed)
-    named = word is NOT_SHOWN and not math.isnan(low)
-    shown = detectable_sharpe(n, trials)
+    lists_marks = word is NOT_SHOWN and not math.isnan(low)
+    detectable = detectable_sharpe(n, trials)
     return {
         "word": word.value,
-        "sentence": f"{finding} {strings.NOT_PASSED.format(marks=missed)}" if named else finding,
+        "sentence": f"{finding} {strings.NOT_PASSED.format(marks=missed)}" if lists_marks else finding,
         "finding": finding,
         "marks": [vars(mark) for mark in marks],
-        "notes": _notes(n, shown, trials),
+        "notes": _notes(n, detectable, trials),
         **figures,
-        "detectable_sharpe_ann": shown,
+        "detectable_sharpe_ann": detectable,
         "trials": vars(trials),
         "error_rates": [{**vars(rate), "upper": rate.upper} for rate in CALIBRATION],
     }
@@ -205,8 +205,10 @@ def _word(marks: Sequence[Mark], low: float, high: float, days: int, *, flat: bo
     return NOT_SHOWN, strings.NOT_SHOWN.format(interval=interval)
 
 
-def _notes(days: int, shown: float, trials: TrialCount) -> list[str]:
-    notes = [strings.POWER.format(days=days, sharpe=shown, power=POWER)] if math.isfinite(shown) else []
+def _notes(days: int, detectable: float, trials: TrialCount) -> list[str]:
+    notes = []
+    if math.isfinite(detectable):
+        notes.append(strings.POWER.format(days=days, sharpe=detectable, power=POWER))
     worst = max(CALIBRATION, key=lambda rate: rate.upper)
     for text, rate in ((strings.FALSE_ALARMS, worst), (strings.FALSE_ALARMS_TRAINED, PIPELINE)):
         notes.append(text.format(**vars(rate), upper=rate.upper))
@@ -221,7 +223,7 @@ def over_agents(verdicts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     An edge whose corrected p value is not below 0.05 becomes 'not shown'.
     """
     p = [1.0 if v.get("p_value") is None else float(v["p_value"]) for v in verdicts]
-    out = []
+    corrected = []
     for verdict, adjusted in zip(verdicts, significance.holm(p), strict=True):
         passed = adjusted < 1.0 - LEVEL
         mark = _mark("holm", adjusted, round(1.0 - LEVEL, 9), passed=passed, agents=len(p))
@@ -229,15 +231,15 @@ def over_agents(verdicts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         if verdict["word"] == EDGE and not passed:
             finding = strings.NOT_AMONG_AGENTS.format(agents=len(p), found=mark.found)
             changed |= {"word": NOT_SHOWN.value, "sentence": finding, "finding": finding}
-        out.append(changed)
-    return out
+        corrected.append(changed)
+    return corrected
 
 
 def detectable_sharpe(days: int, trials: TrialCount) -> float:
-    """Return the least true annual Sharpe ratio that is called an edge `POWER` of the time, NaN below `MIN_DAYS`.
+    """Return the smallest true annual Sharpe ratio detected with probability `POWER`, NaN below `MIN_DAYS`.
 
-    From the normal approximation of the two marks on the returns alone; those on random policies are
-    passed by a policy that is this good.
+    It is the normal approximation of the two marks on returns. A policy this good also passes the mark on random
+    policies.
     """
     if days < MIN_DAYS:
         return math.nan
@@ -250,8 +252,8 @@ def detectable_sharpe(days: int, trials: TrialCount) -> float:
 def upper_bound(count: int, total: int, level: float = 0.95) -> float:
     """Return the upper end of the exact one-sided interval of a rate (Clopper & Pearson 1934).
 
-    The quantile of a beta distribution; the special function spares the import of all of scipy.stats.
+    It is a quantile of the beta distribution; scipy.special loads faster than scipy.stats.
     """
-    from scipy.special import betaincinv  # here: the import takes longer than all other calls
+    from scipy.special import betaincinv  # slow to import
 
     return 1.0 if count >= total else float(betaincinv(count + 1, total - count, level))

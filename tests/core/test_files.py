@@ -352,7 +352,7 @@ def repacked(content, method):
         (saved({"x": torch.eye(2).to_sparse()}), "code"),
         (saved({"x": torch.nn.Parameter(torch.zeros(2))}), "code"),
         (saved({"x": 1 + 2j}), "code"),
-        (repacked(saved({"x": torch.zeros(1 << 20)}), zipfile.ZIP_DEFLATED), "packed"),
+        (repacked(saved({"x": torch.zeros(1 << 20)}), zipfile.ZIP_DEFLATED), "compressed"),
     ],
     ids=[
         "tensor",

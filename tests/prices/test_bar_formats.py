@@ -85,7 +85,9 @@ def test_times_without_an_offset_need_their_clock(write):
 
 @pytest.mark.parametrize("side", [None, "last", "BID"])
 def test_the_price_side_must_be_said(write, side):
-    with pytest.raises(DataError, match=says("bars.csv", "price side", repr(side), "--price-side")):
+    with pytest.raises(
+        DataError, match=says("bars.csv", repr(side) if side else "price side", "--price-side")
+    ):
         formats.read_bars(write(GOOD), side)
 
 

@@ -13,6 +13,7 @@ from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.market.market import prepare_market
 from sac_kernel.prices.bars import Bars, concat_bars, seconds_of, side_of
 from tests.conftest import make_bars, make_data
+from tests.support import says
 
 SAID = ("ask", 1800, "GBPUSD")
 
@@ -111,7 +112,7 @@ def test_bars_without_a_side_are_refused_wherever_it_matters():
     features = FeaturePipeline().run_full_pipeline(*plain.values())[0]
     bars, remedy = (
         plain["train"]["EURUSD"],
-        r"TradingEnvConfig\(price_side=...\), or give Bars\(bars, side=...\)",
+        says("TradingEnvConfig(price_side=...)", "Bars(bars, side=...)"),
     )
     with pytest.raises(DataError, match=remedy):
         next_returns(bars, 3600)

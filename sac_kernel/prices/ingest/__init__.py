@@ -1,7 +1,7 @@
-"""Readers of foreign files: text, binary and packed formats, and downloads.
+"""Readers of bars in text, binary and compressed files, and downloads.
 
-Each reader returns a `BarTable` or raises `DataError` with the line that it cannot use. What a file does not
-prove about its clock or price side is asked for, never guessed. The kernel notebook does not carry this package.
+Each reader returns a `BarTable` or raises `DataError`, naming the file. The caller must state a clock or price side
+that the file does not prove. The kernel notebook does not carry this package.
 """
 
 from sac_kernel.core.lazy import lazy_exports

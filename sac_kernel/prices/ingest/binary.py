@@ -1,6 +1,6 @@
-"""Bars and ticks in binary files: MetaTrader 4 .hst, Dukascopy .bi5, Parquet; and packed files, unpacked within bounds.
+"""Readers of binary files of bars and ticks: MetaTrader 4 .hst, Dukascopy .bi5, Parquet, and of archives.
 
-Nothing is ever extracted to disk. What a file claims of its size is checked before memory is taken for it.
+Nothing is extracted to disk. The size that a file states is checked before memory is allocated.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from sac_kernel.prices.ingest.text import Raw, from_table
 from sac_kernel.prices.instruments import guess_instrument, point_digits
 
 MAX_BYTES = 1 << 30
-"""Largest file, and largest content of a packed file: a year of HistData minutes has 20 MB, of ticks 1 GB."""
+"""Largest file and largest content of an archive: a year of HistData minutes has 20 MB, of ticks 1 GB."""
 
 MAX_RATIO = 250
-"""Largest growth by unpacking: HistData's text grows 10-fold, a bomb 1000-fold."""
+"""Largest growth by unpacking: HistData's text grows 10-fold, a zip bomb 1000-fold."""
 
 _MAX_MEMBERS = 64
 _LZMA_MEMORY = 1 << 28
-_SMALL = 1 << 20  # a small content may grow by any ratio
+_SMALL = 1 << 20  # small contents may grow by any ratio
 
 _HST_HEADER = struct.Struct("<i64s12siiii")
 _HST_HEADER_BYTES = 148
@@ -54,15 +54,15 @@ _FLOAT_BITS = 0x3A000000  # a float32 price above 0.0005 read as an integer lies
 def read_hst(content: bytes, where: str) -> Raw:
     """Return the bars of a MetaTrader 4 history file, version 400 or 401: bid, on the server's clock."""
     if len(content) < _HST_HEADER_BYTES:
-        msg = f"{where}: an .hst header of {_HST_HEADER_BYTES} bytes is required, found {len(content)} bytes"
+        msg = f"{where}: an .hst header has {_HST_HEADER_BYTES} bytes, but the file has {len(content)} bytes"
         raise DataError(msg)
     version, _, symbol, period_min, *_ = _HST_HEADER.unpack_from(content)
     body = memoryview(content)[_HST_HEADER_BYTES:]
     record = _HST_RECORDS.get(version)
     if record is None or period_min <= 0 or period_min > 43_200 or len(body) % record.itemsize:
         msg = (
-            f"{where}: an .hst file of version 400 or 401 with whole records is required, found version "
-            f"{version}, period {period_min} min and {len(body)} bytes of records"
+            f"{where} must be an .hst file of version 400 or 401 with complete records, got version {version}, "
+            f"period {period_min} min and {len(body)} bytes of records"
         )
         raise DataError(msg)
     rows = np.frombuffer(body, record)
@@ -76,13 +76,13 @@ def read_hst(content: bytes, where: str) -> Raw:
 
 
 def read_bi5(content: bytes, path: Path, where: str) -> Raw:
-    """Return the ticks or candles of a Dukascopy file; its path tells instrument, date, side and bar size.
+    """Return the ticks or candles of a Dukascopy file; its path gives instrument, date, side and bar length.
 
     Notes
     -----
     SYMBOL/YYYY/MM/DD/HHh_ticks.bi5, SYMBOL/YYYY/MM/DD/BID_candles_min_1.bi5, .../MM/..._hour_1.bi5 and
     .../YYYY/..._day_1.bi5, months counted from 00. Candles of volume 0 repeat the last price while the
-    market is closed; they are left out and counted.
+    market is closed: they are left out and counted in a note.
     """
     ticks, candles = _TICK_NAME.fullmatch(path.name), _CANDLE_NAME.fullmatch(path.name)
     kind = candles.group(2) if candles else ""
@@ -93,20 +93,20 @@ def read_bi5(content: bytes, path: Path, where: str) -> Raw:
     start = _bi5_start(folders, int(ticks.group(1)) if ticks else 0)
     if not (ticks or candles) or start is None or not instrument:
         msg = (
-            f"{where}: Dukascopy's own path is required, for example EURUSD/2019/01/04/08h_ticks.bi5 or "
-            "EURUSD/2019/01/04/BID_candles_min_1.bi5 (months from 00); date and scale are told by it alone"
+            f"{where}: date and scale of a .bi5 file come from its path, which must be Dukascopy's, such as "
+            "EURUSD/2019/01/04/08h_ticks.bi5 or EURUSD/2019/01/04/BID_candles_min_1.bi5 (months from 00)"
         )
         raise DataError(msg)
     record = _TICK if ticks else _CANDLE
     rows = (
         np.frombuffer(unpack_lzma(content, where), record)
-        if _whole(content, record, where)
+        if _has_records(content, record, where)
         else np.empty(0, record)
     )
     columns = ("ask", "bid") if ticks else ("open", "high", "low", "close")
     points = np.stack([rows[k] for k in columns], axis=1).astype(np.int64)
     if points.size and points.max() >= _FLOAT_BITS:
-        msg = f"{where}: prices in whole points are required, found {points.max()}: these are of another encoding"
+        msg = f"{where}: prices must be whole points, got {points.max()}: the file has another encoding"
         raise DataError(msg)
     prices = points / 10.0 ** point_digits(instrument)
     if ticks:
@@ -130,10 +130,7 @@ def read_parquet(content: bytes, where: str) -> Raw:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as err:
-        msg = (
-            f"{where}: the package pyarrow is required to read Parquet, found: {err}; run `pip install pyarrow`, "
-            "or give a CSV"
-        )
+        msg = f"{where}: Parquet files need the package pyarrow ({err}). Run `pip install pyarrow`, or pass a CSV."
         raise DataError(msg) from err
     try:
         file = pq.ParquetFile(io.BytesIO(content))
@@ -142,13 +139,13 @@ def read_parquet(content: bytes, where: str) -> Raw:
             sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups)),
         )
         if not 0 < rows <= MAX_ROWS or size > 4 * MAX_BYTES or len(file.schema_arrow.names) > 64:
-            msg = f"{where}: 1 to {MAX_ROWS:,} rows of at most 64 columns are required, found {rows:,} ({size:,} bytes)"
+            msg = f"{where} must have 1 to {MAX_ROWS:,} rows and at most 64 columns, got {rows:,} rows ({size:,} bytes)"
             raise DataError(msg)
         table = file.read().to_pandas()
     except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError, LookupError) as err:
         if isinstance(err, DataError):
             raise
-        msg = f"{where}: a readable Parquet file is required, found: {str(err)[:200]}"
+        msg = f"{where} is not a readable Parquet file: {str(err)[:200]}"
         raise DataError(msg) from err
     if isinstance(table.index, pd.DatetimeIndex):
         table = table.rename_axis(table.index.name or "").reset_index()
@@ -156,12 +153,12 @@ def read_parquet(content: bytes, where: str) -> Raw:
 
 
 def unzip(content: bytes, where: str) -> tuple[str, bytes]:
-    """Return name and bytes of the one table in a zip; HistData's .txt gap report beside it is passed over.
+    """Return name and bytes of the one table in a zip; HistData's .txt gap report is ignored.
 
     Raises
     ------
     DataError
-        If it is damaged or encrypted, has names that lead elsewhere, several tables, or too much inside.
+        If it is damaged or encrypted, holds unsafe names or several tables, or unpacks to too much.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -171,8 +168,8 @@ def unzip(content: bytes, where: str) -> tuple[str, bytes]:
                 m for m in members if m.filename.lower().endswith((".csv", ".json", ".hst", ".parquet"))
             ]
             if len(tables) != 1:
-                found = ", ".join(m.filename for m in tables[:3]) or "none"
-                msg = f"{where}: one table in the archive is required, found {len(tables)} ({found})"
+                names = ", ".join(m.filename for m in tables[:3]) or "none"
+                msg = f"{where}: the archive must hold one table, got {len(tables)} ({names})"
                 raise DataError(msg)
             with archive.open(tables[0]) as stream:
                 inner = stream.read(tables[0].file_size + 1)
@@ -182,7 +179,7 @@ def unzip(content: bytes, where: str) -> tuple[str, bytes]:
     ) as err:  # fmt: skip
         if isinstance(err, DataError):
             raise
-        msg = f"{where}: a whole zip archive is required, found: {str(err)[:150] or type(err).__name__}"
+        msg = f"{where} is not a complete zip archive: {str(err)[:150] or type(err).__name__}"
         raise DataError(msg) from err
     return PurePosixPath(tables[0].filename).name, inner
 
@@ -194,42 +191,46 @@ def unpack_lzma(content: bytes, where: str) -> bytes:
     try:
         unpacked = unpacker.decompress(content, max_length=limit + 1)
     except (lzma.LZMAError, EOFError, ValueError) as err:
-        msg = f"{where}: an LZMA stream is required, found: {err}; fetch the file again"
+        msg = f"{where} is not an LZMA stream: {err}. Fetch the file again."
         raise DataError(msg) from err
     if len(unpacked) > limit or not unpacker.eof or unpacker.unused_data:
-        found = f"more than {limit:,} bytes" if len(unpacked) > limit else "one that is cut or runs on"
-        msg = f"{where}: one whole LZMA stream of at most {limit:,} bytes is required, found {found}"
+        fault = (
+            f"unpacks to more than {limit:,} bytes"
+            if len(unpacked) > limit
+            else "is cut or has data after its end"
+        )
+        msg = f"{where}: the LZMA stream {fault}. Fetch the file again."
         raise DataError(msg)
     return unpacked
 
 
 def _check_members(members: list[zipfile.ZipInfo], packed: int, where: str) -> None:
     if len(members) > _MAX_MEMBERS:
-        msg = f"{where}: at most {_MAX_MEMBERS} files in the archive are required, found {len(members)}"
+        msg = f"{where}: the archive may hold at most {_MAX_MEMBERS} files, got {len(members)}"
         raise DataError(msg)
     for member in members:
         parts = PurePosixPath(member.filename.replace("\\", "/")).parts
         if ".." in parts or member.filename.startswith(("/", "\\")) or ":" in member.filename:
-            msg = f"{where}: plain file names in the archive are required, found {member.filename[:80]!r}"
+            msg = f"{where}: the archive may hold plain file names only, got {member.filename[:80]!r}"
             raise DataError(msg)
         if member.file_size > min(MAX_BYTES, max(_SMALL, MAX_RATIO * packed)):
-            msg = f"{where}: at most {MAX_RATIO} times the archive inside it are required, found {member.file_size:,}"
+            msg = f"{where}: a file may unpack to at most {MAX_RATIO} times the archive, got {member.file_size:,} bytes"
             raise DataError(msg)
 
 
-def _whole(content: bytes, record: np.dtype[np.void], where: str) -> bool:
-    """Return whether there are records at all; a part of one is an error."""
-    if not content:  # Dukascopy's way to say that an hour has no ticks
+def _has_records(content: bytes, record: np.dtype[np.void], where: str) -> bool:
+    """Return whether there are any records; raise DataError for an incomplete one."""
+    if not content:  # an hour without ticks is an empty file
         return False
     size = len(unpack_lzma(content, where))
     if size % record.itemsize:
-        msg = f"{where}: whole records of {record.itemsize} bytes are required, found {size} bytes"
+        msg = f"{where}: the content must be records of {record.itemsize} bytes, got {size} bytes"
         raise DataError(msg)
     return True
 
 
 def _bi5_start(folders: tuple[str, ...], hour: int) -> pd.Timestamp | None:
-    """Return the UTC time that a file's offsets count from, None if its folders are no date."""
+    """Return the UTC time that a file's offsets count from, None if its folders are not a date."""
     try:
         year, month, day = (*(int(f) for f in folders), *(0, 1)[len(folders) - 1 :])
         return pd.Timestamp(datetime(year, month + 1, day, hour, tzinfo=UTC))

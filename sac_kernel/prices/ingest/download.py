@@ -1,7 +1,7 @@
 """Bars from Dukascopy or HistData.com through the optional package tradedesk-marketdata.
 
-That package fetches ticks, decodes them, and keeps one-minute bars of each day in a cache; a run that was cut
-goes on from there. Here its days are read, made into larger bars and handed over one instrument at a time.
+That package fetches and decodes ticks and keeps one-minute bars of each day in a cache, so an interrupted run
+can be continued. This module reads the days, makes larger bars and returns one instrument at a time.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class Download:
 
     Attributes
     ----------
-    provider : 'dukascopy' (one request an hour of ticks: 8,760 an instrument and year) or 'histdata' (one
-        file a month); both free for one's own research
+    provider : 'dukascopy' (one request for each hour of ticks: 8,760 a year and instrument) or 'histdata'
+        (one file a month); both are free for your own research
     first_day, last_day : inclusive, UTC
-    cache : folder of what was fetched; a second run fetches only what is missing
+    cache : folder of downloaded files; a second run fetches only what is missing
     price_side : 'bid' or 'ask'
-    bar_seconds : length of the bars made of the minutes
+    bar_seconds : length of the bars made from the minutes
     retries, timeout_s : attempts for one file, and seconds to wait for each
     """
 
@@ -74,15 +74,15 @@ class Download:
 
 
 def fetch(download: Download, instrument: str) -> bar_table.BarTable | None:
-    """Fetch what the cache lacks of one instrument and return its bars; None where the provider has none.
+    """Fetch the missing days of one instrument and return its bars; None if the provider has none.
 
     Progress goes to the terminal's error stream.
 
     Raises
     ------
     InputNotFoundError
-        If tradedesk-marketdata is absent, or the provider could not be reached for some days. What came is
-        kept: run again to go on.
+        If tradedesk-marketdata is not installed, or the provider did not answer for some days. The days
+        received are kept: run again to continue.
     """
     try:
         import tradedesk_marketdata.export as exporter
@@ -90,8 +90,8 @@ def fetch(download: Download, instrument: str) -> bar_table.BarTable | None:
         from rich.progress import Progress
     except ImportError as err:
         msg = (
-            f"data_download: the package tradedesk-marketdata is required to download bars, found: {err}; run "
-            f"`pip install {EXTRA}`, or give your own bars with --data"
+            f"Downloads need the package tradedesk-marketdata ({err}). Run `pip install {EXTRA}`, or pass your "
+            "own bars with --data."
         )
         raise InputNotFoundError(msg) from err
     cache = download.cache / download.provider
@@ -122,11 +122,11 @@ def fetch(download: Download, instrument: str) -> bar_table.BarTable | None:
             now_missed = source.missed_days()
             missed |= now_missed
             if now_missed and last == download.first_day:
-                break  # the very first day: the provider is out of reach, the rest would only wait
+                break  # the provider cannot be reached
     if missed:
         msg = (
-            f"data_download: {instrument} of every day is required, found {len(missed)} days that {download.provider} "
-            f"did not answer for, first {min(missed)}; what came is kept in {cache}: run again to go on"
+            f"{download.provider} did not answer for {len(missed)} days of {instrument}, first {min(missed)}. "
+            f"The days received are kept in {cache}. Run again to continue."
         )
         raise InputNotFoundError(msg)
     return read_cache(cache, symbol, instrument, download)
@@ -134,7 +134,7 @@ def fetch(download: Download, instrument: str) -> bar_table.BarTable | None:
 
 def read_cache(cache: Path, symbol: str, instrument: str, download: Download) -> bar_table.BarTable | None:
     """Return the bars of the cached days, None if no day has any."""
-    tables, absent = [], 0
+    tables, empty_weekdays = [], 0
     day = download.first_day
     while day <= download.last_day:
         folder = cache / symbol / f"{day.year}" / f"{day.month - 1:02d}"
@@ -146,13 +146,15 @@ def read_cache(cache: Path, symbol: str, instrument: str, download: Download) ->
                 table = bar_table.BarTable(bars, f"{download.provider} {instrument}", "UTC")
                 tables.append(aggregate(table, min(download.bar_seconds, 3600)))
         elif day.weekday() < 5:
-            absent += 1
+            empty_weekdays += 1
         day += _DAY
     if not tables:
         return None
     table = join(tables, instrument)
     table = aggregate(table, download.bar_seconds)
-    notes = [f"{instrument}: {download.provider} has nothing for {absent} weekdays"] if absent else []
+    notes = []
+    if empty_weekdays:
+        notes.append(f"{instrument}: {download.provider} has no data for {empty_weekdays} weekdays")
     notes.append(
         f"{instrument}: {len(tables):,} days of {download.provider} ticks, {download.price_side}, UTC"
     )
@@ -167,7 +169,7 @@ def _read_day(path: Path) -> Any:  # noqa: ANN401  # bars or None
         with path.open("rb") as stream, zstandard.ZstdDecompressor().stream_reader(stream) as reader:
             content = reader.read(MAX_BYTES // 16)
     except (zstandard.ZstdError, OSError) as err:
-        msg = f"{path}: a whole day of the cache is required, found: {err}; delete the file and run again"
+        msg = f"{path} is damaged: {err}. Delete the file and run again."
         raise DataError(msg) from err
     if content.count(b"\n") < 2:
         return None
@@ -176,7 +178,7 @@ def _read_day(path: Path) -> Any:  # noqa: ANN401  # bars or None
 
 
 def _source(download: Download, instrument: str, cache: Path) -> Any:  # noqa: ANN401  # a class of the extra
-    """Return the provider's source with what it could not fetch made public."""
+    """Return the provider's source, with a method that gives the days it could not fetch."""
     from tradedesk_marketdata.sources import dukascopy, histdata
 
     if download.provider == "dukascopy":
@@ -217,7 +219,7 @@ def _symbol(download: Download, instrument: str) -> str:
 
 
 def _spans(download: Download) -> Iterator[tuple[dt.date, dt.date]]:
-    """Give the first day, then months: an hour's ticks stay in memory until its span is done."""
+    """Yield the first day, then months: ticks stay in memory until their span is done."""
     first, last = download.first_day, download.last_day
     if download.provider == "histdata":
         yield first, last

@@ -1,8 +1,8 @@
-"""Bars as people have them, read into one form: open_time_utc -> open, high, low, close.
+"""Files of bars in many formats, read into one form: open_time_utc -> open, high, low, close.
 
-`read_bars` reads one file of any format, `read_instrument` several files of one instrument, `find_files` a
-folder. The price side and the clock are stated by the caller or proven by the file; nothing is guessed
-without a note, and nothing is filled, sorted or dropped for being large.
+`read_bars` reads one file of any format, `read_instrument` several files of one instrument, and `find_files`
+lists a folder. The caller states the price side and the clock, or the file proves them. Every guess gives a
+note; nothing is filled or sorted, and large bars stay.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 SUFFIXES = (".csv", ".txt", ".json", ".zip", ".parquet", ".hst", ".bi5")
-"""What a file of bars may end in."""
+"""Endings of files of bars."""
 
 _SAMPLE_PACKAGE, _SAMPLE_FILE = "gym-anytrading", "FOREX_EURUSD_1H_ASK.csv"
 _TICK_BAR_SECONDS = 60
@@ -65,16 +65,16 @@ def read_sample(price_side: str | None = None, clock: str | None = None, instrum
     Raises
     ------
     InputNotFoundError
-        If the package is absent.
+        If the package is not installed.
     DataError
-        If another instrument, price side or clock is asked for.
+        If another instrument, price side or clock is given.
     """
-    asked = {"--instrument": instrument, "--price-side": price_side, "--clock": clock}
-    for (option, value), own in zip(asked.items(), ("EURUSD", "ask", "UTC"), strict=True):
+    options = {"--instrument": instrument, "--price-side": price_side, "--clock": clock}
+    for (option, value), own in zip(options.items(), ("EURUSD", "ask", "UTC"), strict=True):
         if value and value != own:
             msg = (
-                f"bar_formats.read_sample: the embedded sample holds EURUSD, ask prices, on UTC; {option} {value} does "
-                "not fit it; leave the option out, or give your own bars with --data PATH"
+                f"{option} {value} does not fit the embedded sample, which holds EURUSD ask prices on UTC. "
+                "Leave the option out, or pass your own bars with --data PATH."
             )
             raise DataError(msg)
     table = read_bars(_sample_path(), clock="UTC")
@@ -88,32 +88,32 @@ def read_bars(
     instrument: str = "",
     content: bytes | None = None,
 ) -> BarTable:
-    """Read one file of bars, or of ticks, which become one-minute bars.
+    """Read one file of bars or ticks; ticks become one-minute bars.
 
     Parameters
     ----------
     path : a file of one of the formats in docs/data.md
-    price_side : 'bid', 'ask' or 'mid'; needed unless the format or the file's name tells it. Of a file with
-        bid and ask the one that is asked for is read, else the bid
+    price_side : 'bid', 'ask' or 'mid'; needed unless the format or the file's name states it. It also selects
+        the side of a file with bid and ask (default bid)
     clock : 'UTC', an IANA zone, 'histdata' or 'mt-eet' (New York + 7 h); needed unless the file proves it
-    instrument : what the file must be of; '' takes what the file or its name says ('' if neither does)
-    content : whole lines of the file, its first among them, to read in place of all of it
+    instrument : the instrument that the file must hold; '' takes that of the file or its name ('' if unknown)
+    content : complete lines of the file, with its first, to read instead of all of it
 
     Raises
     ------
     InputNotFoundError, DataError
-        With the file, the place in it, what was required and what was found.
+        With the file, the place in it and the value found.
     """
     where = str(path)
     if price_side is not None and price_side not in PRICE_SIDES:
-        msg = f"{where}: the price side (bid, ask or mid) is required, got {price_side!r}; pass --price-side"
+        msg = f"{where}: the price side must be bid, ask or mid, got {price_side!r}. Correct --price-side."
         raise DataError(msg)
     if clock is not None:
         clocks.check_clock(clock, where)
     raw = _read_raw(path, where, content)
-    told = raw.instrument or guess_instrument(path.name)
-    if instrument and told and instrument != told:
-        msg = f"{where}: bars of {instrument} are required, found {told}; pass --instrument {told}"
+    own = raw.instrument or guess_instrument(path.name)
+    if instrument and own and instrument != own:
+        msg = f"{where} holds bars of {own}, not {instrument}. Pass --instrument {own}."
         raise DataError(msg)
     side, values, side_notes = _side(raw, price_side, path)
     times, clock_name = _utc(raw, clock, where)
@@ -122,12 +122,12 @@ def read_bars(
         notes = [f"{where}: {len(values):,} ticks made {len(bars):,} one-minute bars"]
         seconds = _TICK_BAR_SECONDS
     else:
-        values, notes = _without_points(values, instrument or told, where)
+        values, notes = _without_points(values, instrument or own, where)
         bars, repeats = _bars(times, values, clock_name, where)
         notes += repeats
         seconds = _bar_seconds(raw, bars, where)
     notes = [f"{where}: {raw.layout}, clock {clock_name}, {side}", *raw.notes, *side_notes, *notes]
-    bars = Bars(bars, side=side, seconds=seconds, instrument=instrument or told)
+    bars = Bars(bars, side=side, seconds=seconds, instrument=instrument or own)
     return BarTable(bars, path.name, clock_name, tuple(n.replace(where, path.name) for n in notes))
 
 
@@ -136,7 +136,7 @@ def read_instrument(
 ) -> BarTable:
     """Read files of one instrument, each made into bars of `bar_seconds` (0: as they are), and join them.
 
-    With `instrument` '' the file or its name must tell it.
+    With `instrument` '' the file or its name must state it.
     """
     tables = []
     for path in paths:
@@ -145,27 +145,24 @@ def read_instrument(
         table = read_bars(path, price_side, clock, instrument)
         tables.append(aggregate(table, bar_seconds) if 0 < bar_seconds <= 3600 else table)
     if not tables:
-        msg = f"{paths[0].parent if paths else instrument}: files with bars of {instrument} are required, found none"
+        msg = f"{paths[0].parent if paths else 'The source'} has no files with bars of {instrument}"
         raise DataError(msg)
     table = join(tables, instrument or str(paths[0]))
     if not table.bars.instrument:
-        msg = (
-            f"{paths[0]}: the instrument of the bars is required, and neither the file nor its name tells it; pass "
-            "--instrument NAME"
-        )
+        msg = f"{paths[0]}: neither the file nor its name states the instrument. Pass --instrument NAME."
         raise DataError(msg)
     return aggregate(table, bar_seconds) if bar_seconds else table
 
 
 def find_files(folder: Path) -> dict[str, list[Path]]:
-    """Return instrument -> its files in a folder and the folders below, by the names of file and folders.
+    """Return instrument -> its files in a folder and below, by the names of files and folders.
 
     Raises
     ------
     DataError
-        If there is no file of bars, or one whose name tells no instrument or several.
+        If there are no files of bars, or the name of one does not give a single instrument.
     """
-    found: dict[str, list[Path]] = {}
+    files: dict[str, list[Path]] = {}
     inner = (p for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file())
     for path in inner:
         if path.suffix.lower() == ".txt" or any(
@@ -175,31 +172,29 @@ def find_files(folder: Path) -> dict[str, list[Path]]:
         names = (guess_instrument(part) for part in reversed((folder / path.relative_to(folder)).parts))
         instrument = next(filter(None, names), "")
         if not instrument:
-            msg = (
-                f"{path}: a file name that tells one instrument is required (EURUSD_M5.csv); rename the file"
-            )
+            msg = f"{path}: the file name must contain one instrument, as in EURUSD_M5.csv. Rename the file."
             raise DataError(msg)
-        found.setdefault(instrument, []).append(path)
-    if not found:
-        msg = f"{folder}: files of bars ({', '.join(SUFFIXES)}) are required, found none"
+        files.setdefault(instrument, []).append(path)
+    if not files:
+        msg = f"{folder} has no files of bars ({', '.join(SUFFIXES)})"
         raise DataError(msg)
-    return dict(sorted(found.items()))
+    return dict(sorted(files.items()))
 
 
 def _sample_path() -> Path:
-    """Return where the sample lies; what is wrong inside it is for `read_bars` to say."""
+    """Return the path of the sample; its content is not checked here."""
     try:
         listed = importlib.metadata.files(_SAMPLE_PACKAGE) or []
     except importlib.metadata.PackageNotFoundError:
-        listed, found = [], "no such package"
+        listed, fault = [], "is not installed"
     else:
-        found = "a package without that file"
+        fault = f"has no {_SAMPLE_FILE}"
     paths = (Path(str(entry.locate())) for entry in listed if entry.name == _SAMPLE_FILE)
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         msg = (
-            f"formats.read_sample: {_SAMPLE_FILE} of the package {_SAMPLE_PACKAGE} is required, found: {found}; "
-            "run `pip install gym-anytrading`, or give your own bars with --data"
+            f"The embedded sample needs the package {_SAMPLE_PACKAGE}, which {fault}. "
+            "Run `pip install gym-anytrading`, or pass your own bars with --data."
         )
         raise InputNotFoundError(msg)
     return path
@@ -207,10 +202,10 @@ def _sample_path() -> Path:
 
 def _read_raw(path: Path, where: str, content: bytes | None) -> Raw:
     if not path.is_file():
-        msg = f"{where}: a file of bars is required, found no file; check the path given with --data"
+        msg = f"There is no file {where}. Check the path given with --data."
         raise InputNotFoundError(msg)
     if path.stat().st_size > binary.MAX_BYTES:
-        msg = f"{where}: at most {binary.MAX_BYTES:,} bytes are required, found {path.stat().st_size:,}; split it"
+        msg = f"{where} may have at most {binary.MAX_BYTES:,} bytes, got {path.stat().st_size:,}. Split it."
         raise DataError(msg)
     content, name = path.read_bytes() if content is None else content, path.name
     if content[:4] == b"PK\x03\x04" or path.suffix.lower() == ".zip":
@@ -229,24 +224,24 @@ def _read_raw(path: Path, where: str, content: bytes | None) -> Raw:
 
 
 def _side(raw: Raw, price_side: str | None, path: Path) -> tuple[str, text.FloatArray, list[str]]:
-    """Return the price side, its values and what to say of it."""
+    """Return the price side, its values and notes."""
     sides, where = raw.sides, str(path)
     if "" not in sides:
         if raw.ticks and price_side == "mid":
             return "mid", (sides["bid"] + sides["ask"]) / 2, []
         if price_side is not None and price_side not in sides:
-            msg = f"{where}: {price_side} prices are required, found {', '.join(sides)} ({raw.layout})"
+            msg = f"{where} holds {', '.join(sides)} prices ({raw.layout}), not {price_side}. Correct --price-side."
             raise DataError(msg)
         side = price_side or ("bid" if "bid" in sides else next(iter(sides)))
-        notes = [f"{where}: {side} taken of {', '.join(sides)}"] if len(sides) > 1 else []
+        notes = [f"{where}: {side} used, of {', '.join(sides)}"] if len(sides) > 1 else []
         return side, sides[side], notes
-    named = {found.lower() for found in _SIDE_IN_NAME.findall(path.name.upper())}
+    named = {word.lower() for word in _SIDE_IN_NAME.findall(path.name.upper())}
     if len(named) == 1 and price_side not in (None, *named):
-        msg = f"{where}: {price_side} prices are required, found a name that says {', '.join(named)}"
+        msg = f"{where} holds {', '.join(named)} prices by its name, not {price_side}. Correct --price-side."
         raise DataError(msg)
     side = price_side or (named.pop() if len(named) == 1 else "")
     if not side:
-        msg = f"{where}: the price side (bid, ask or mid) is required, got None; pass --price-side"
+        msg = f"{where} does not state its price side (bid, ask or mid). Pass --price-side."
         raise DataError(msg)
     return side, sides[""], [] if price_side else [f"{where}: the name says {side} prices"]
 
@@ -255,13 +250,13 @@ def _utc(raw: Raw, clock: str | None, where: str) -> tuple[pd.DatetimeIndex, str
     """Return the rows' times in UTC and the clock they were on."""
     proven = "UTC" if raw.times.tz is not None else raw.clock
     if proven and clock not in (None, proven):
-        msg = f"{where}: clock {clock} was given, but the file ({raw.layout}) proves {proven}; leave --clock out"
+        msg = f"{where} ({raw.layout}) uses the clock {proven}, not {clock}. Leave --clock out."
         raise DataError(msg)
     named = proven or clock
     if not named:
         msg = (
-            f"{where}: the clock of times without an offset is required, got None; pass --clock UTC, an IANA zone, "
-            "histdata or mt-eet (MetaTrader servers)"
+            f"{where} does not state the clock of its times. Pass --clock with UTC, an IANA zone, histdata or "
+            "mt-eet (MetaTrader servers)."
         )
         raise DataError(msg)
     return (raw.times if raw.times.tz is not None else clocks.to_utc(raw.times, named, where)), named
@@ -279,7 +274,7 @@ def _bars(times: pd.DatetimeIndex, prices: text.FloatArray, clock: str, where: s
 def _without_points(
     prices: text.FloatArray, instrument: str, where: str
 ) -> tuple[text.FloatArray, list[str]]:
-    """Return prices in the quote currency where a file counts them in whole points."""
+    """Return prices in the quote currency, also if the file counts them in whole points; and notes."""
     if prices.size == 0 or not np.isfinite(prices).all():
         return prices, []
     whole = np.round(prices)
@@ -296,6 +291,6 @@ def _bar_seconds(raw: Raw, bars: pd.DataFrame, where: str) -> int:
         return infer_bar_seconds(bars, where)
     shortest = int(np.diff(open_seconds(bars)).min(initial=raw.bar_seconds))
     if shortest < raw.bar_seconds:
-        msg = f"{where}: bars of {raw.bar_seconds} s are required, found two {shortest} s apart"
+        msg = f"{where}: bars must be at least {raw.bar_seconds} s apart, got {shortest} s"
         raise DataError(msg)
     return raw.bar_seconds

@@ -1,12 +1,13 @@
-"""From sources of bars to a processed file, one instrument at a time, so that ten need the memory of one.
+"""From sources of bars to a processed file, one instrument at a time to save memory.
 
-The traded instrument comes first: its bars set the splits' boundaries. Instruments that cannot be used whole are left
+The traded instrument comes first: its bars set the splits' boundaries. Instruments with incomplete bars are left
 out with a note.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,52 +30,46 @@ _SHOWN_GAP_H = 24.0
 
 
 def write_source(config: DataConfig, target: Path, *, fetch: bool = False) -> None:
-    """Write the processed file of the configured sample, files or download; `fetch` downloads whatever the source."""
+    """Write the processed file of the configured source; `fetch` downloads, whatever the source is."""
     tables = _downloaded(config) if fetch or config.source == "download" else _tables(config)
     write_tables(tables, config, target)
 
 
 def write_tables(tables: Iterator[tuple[str, BarTable]], config: DataConfig, target: Path) -> None:
-    """Write the processed file of instruments as they come; the first is the traded one and sets the splits."""
+    """Write the processed file of a stream of instruments; the first is traded and sets the splits."""
     traded_name, traded = first = next(tables)
     times = split_times(traded.bars, config)
     lengths = {name: len(part) for name, part in times.parts(traded.bars).items()}
     notes: list[str] = []
-    found: set[str] = set()
+    left_out: list[str] = []
+    names: set[str] = set()
     with writing(target, traded_name) as writer:
-        for name, table in _chain(first, tables):
-            found.add(name)
+        for name, table in itertools.chain([first], tables):
+            names.add(name)
             _require_alike(name, table, traded)
             parts = times.parts(table.bars)
             reason = _gap_in_splits(parts, lengths, times)
             if reason:
-                notes.append(f"{name}: left out, {reason}")
+                left_out.append(f"{name}: left out, {reason}")
                 continue
             notes += [*table.notes, *_quality(name, table)]
             writer.add(name, {split: Bars(part, instrument=name) for split, part in parts.items()})
-        if len(found) > 1:
-            notes += [
-                f"{name}: absent, its features will be too" for name in INSTRUMENTS if name not in found
+        if len(names) > 1:
+            left_out += [
+                f"No {name} bars: its features are left out." for name in INSTRUMENTS if name not in names
             ]
-        more = f" and {len(found) - 1} instruments more" if len(found) > 1 else ""
-        writer.finish(traded.source + more, traded.clock, tuple(sorted(notes, key=_weight)))
-
-
-def _chain(
-    first: tuple[str, BarTable], rest: Iterator[tuple[str, BarTable]]
-) -> Iterator[tuple[str, BarTable]]:
-    yield first
-    yield from rest
+        more = f" and {len(names) - 1} more instruments" if len(names) > 1 else ""
+        writer.finish(traded.source + more, traded.clock, (*left_out, *notes))
 
 
 def _require_alike(name: str, table: BarTable, traded: BarTable) -> None:
     options = {"seconds": ("bar seconds", "--bar-minutes"), "side": ("price side", "--price-side")}
     for attribute, (what, option) in options.items():
-        required, found = getattr(traded.bars, attribute), getattr(table.bars, attribute)
-        if found != required:
+        expected, value = getattr(traded.bars, attribute), getattr(table.bars, attribute)
+        if value != expected:
             msg = (
-                f"{table.source}: {what} {required} is required, as in {traded.source}, found "
-                f"{found} for {name}; pass {option}"
+                f"{table.source}: the {what} of {name} is {value}, but that of {traded.source} is {expected}. "
+                f"Pass {option}."
             )
             raise DataError(msg)
 
@@ -82,21 +77,23 @@ def _require_alike(name: str, table: BarTable, traded: BarTable) -> None:
 def _gap_in_splits(parts: dict[str, pd.DataFrame], lengths: dict[str, int], times: SplitTimes) -> str:
     """Return why an instrument cannot be used in all three splits, '' if it can.
 
-    Its features would be NaN or stale where it is missing, so it must reach to within a week of both ends
-    of every split and have half as many bars as the traded instrument.
+    Its features would be NaN or stale in gaps, so its bars must reach to within a week of both ends of every
+    split, and there must be at least half as many as of the traded instrument.
     """
     for name, part in parts.items():
         begin, end = times.spans[name]
         if len(part) < 2 or part.index[0] > begin + _EDGE or part.index[-1] < end - _EDGE:
-            span = f"{part.index[0]:%Y-%m-%d} to {part.index[-1]:%Y-%m-%d}" if len(part) else "no bars"
-            return f"{name} runs from {begin:%Y-%m-%d} to {end:%Y-%m-%d} and it has {span} there"
+            span = (
+                f"from {part.index[0]:%Y-%m-%d} to {part.index[-1]:%Y-%m-%d}" if len(part) else "are missing"
+            )
+            return f"the {name} split runs from {begin:%Y-%m-%d} to {end:%Y-%m-%d}, its bars {span}"
         if len(part) < _LEAST_SHARE * lengths[name]:
-            return f"it has {len(part):,} bars in {name} where {lengths[name]:,} are traded"
+            return f"it has {len(part):,} bars in {name}, the traded instrument {lengths[name]:,}"
     return ""
 
 
 def _quality(name: str, table: BarTable) -> list[str]:
-    """Return a note of holes beyond a day in the week; shorter ones are in `inspect_bars`."""
+    """Return a note if a gap inside the week is longer than a day."""
     facts = inspect_bars(table.bars, table.bars.seconds)
     if facts["longest_weekday_gap_h"] <= _SHOWN_GAP_H:
         return []
@@ -106,13 +103,8 @@ def _quality(name: str, table: BarTable) -> list[str]:
     ]
 
 
-def _weight(note: str) -> int:
-    """Return 0 for what is missing, which must be seen first, 1 for the rest."""
-    return 0 if ": absent" in note or ": left out" in note else 1
-
-
 def _tables(c: DataConfig) -> Iterator[tuple[str, BarTable]]:
-    """Give the bars of each instrument, the traded one first."""
+    """Yield the bars of each instrument, the traded one first."""
     seconds = 60 * c.bar_minutes
     if c.source == "sample":
         sample = formats.read_sample(c.price_side, c.clock, c.instrument)
@@ -131,13 +123,13 @@ def _tables(c: DataConfig) -> Iterator[tuple[str, BarTable]]:
 
 
 def _downloaded(c: DataConfig) -> Iterator[tuple[str, BarTable]]:
-    """Fetch instrument after instrument, the traded one first; one that the provider lacks is absent."""
+    """Fetch one instrument after another, the traded one first; skip those that the provider lacks."""
     if c.clock not in (None, "UTC"):
-        msg = f"DataConfig: a download is on UTC, got clock {c.clock}; leave the clock out"
+        msg = f"Downloads are on UTC, so --clock {c.clock} does not fit. Leave it out."
         raise DataError(msg)
     traded = c.instrument or DEFAULT
     yesterday = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=2)
-    what = download.Download(
+    order = download.Download(
         c.download_from,
         day_of(c.download_start, "download_start") or yesterday,
         day_of(c.download_end, "download_end") or yesterday,
@@ -146,9 +138,9 @@ def _downloaded(c: DataConfig) -> Iterator[tuple[str, BarTable]]:
         60 * (c.bar_minutes or 5),
     )
     for name in (traded, *(n for n in INSTRUMENTS if n != traded)):
-        table = download.fetch(what, name)
+        table = download.fetch(order, name)
         if table is not None:
             yield name, table
         elif name == traded:
-            msg = f"data_download: bars of {name} are required, found none at {c.download_from}; other dates?"
+            msg = f"{c.download_from} has no bars of {name} for these dates. Choose others."
             raise DataError(msg)

@@ -1,4 +1,4 @@
-"""Tables of bars made of others: larger bars of smaller ones or of ticks, one table of several files."""
+"""Tables of bars made from others: larger bars from smaller ones or ticks, one table from several files."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 def aggregate(table: BarTable, bar_seconds: int) -> BarTable:
     """Return larger bars: first open, largest high, smallest low, last close of the bars that exist.
 
-    Bars start at multiples of `bar_seconds` since midnight UTC; one without any source bar is absent.
+    Bars start at multiples of `bar_seconds` since midnight UTC. A bar without source bars is left out.
 
     Raises
     ------
     DataError
-        If `bar_seconds` does not hold a whole number of source bars, does not divide a day, or a source bar
-        would lie in two of them.
+        If `bar_seconds` is not a multiple of the source's bars, does not divide a day, or a source bar would
+        lie in two larger bars.
     """
     own = table.bars.seconds
     if bar_seconds == own:
@@ -47,8 +47,8 @@ def aggregate(table: BarTable, bar_seconds: int) -> BarTable:
     where = f"{table.source}: bars of {bar_seconds / 60:g} minutes"
     if bar_seconds <= 0 or bar_seconds % own or DAY_S % bar_seconds:
         msg = (
-            f"{where}: a divisor of one day and a multiple of the source's {own / 60:g} minutes "
-            "is required; choose another --bar-minutes"
+            f"{where}: the length must divide one day and be a multiple of the source's {own / 60:g} minutes. "
+            "Choose another --bar-minutes."
         )
         raise DataError(msg)
     seconds = open_seconds(table.bars)
@@ -56,8 +56,8 @@ def aggregate(table: BarTable, bar_seconds: int) -> BarTable:
     if straddling.any():
         when = table.bars.index[int(np.argmax(straddling))].isoformat()
         msg = (
-            f"{where}: source bars inside one of them are required, found {int(straddling.sum())} across two, "
-            f"first {when}; choose another --bar-minutes"
+            f"{where}: {int(straddling.sum())} source bars lie across two of them, first {when}. "
+            "Choose another --bar-minutes."
         )
         raise DataError(msg)
     starts, times = _groups(seconds, bar_seconds)
@@ -69,20 +69,20 @@ def aggregate(table: BarTable, bar_seconds: int) -> BarTable:
 
 
 def bars_of_ticks(time_s: IntArray, price: FloatArray, bar_seconds: int, where: str) -> Bars:
-    """Return bars of one side's ticks, in the order they were quoted: first, max, min, last of each bar.
+    """Return bars of one side's ticks: first, highest, lowest and last price of each bar.
 
     Parameters
     ----------
     time_s : int array, shape (n,), Unix seconds UTC of the ticks, not decreasing
     price : float array, shape (n,), finite and above 0
-    bar_seconds : length of a bar; empty bars are absent
+    bar_seconds : length of a bar; bars without ticks are left out
     """
     bad = ~np.isfinite(price) | (price <= 0) | (np.diff(time_s, prepend=time_s[:1]) < 0)
     if bad.any() or price.size == 0:
         first = f", first at tick {int(np.argmax(bad))}" if bad.any() else ""
         msg = (
-            f"{where}: ticks in time order with finite prices above 0 are required, "
-            f"found {int(bad.sum())} bad of {price.size}{first}"
+            f"{where}: ticks must be in time order with finite prices above 0. {int(bad.sum())} of {price.size} "
+            f"are bad{first}."
         )
         raise DataError(msg)
     starts, times = _groups(time_s, bar_seconds)
@@ -92,20 +92,24 @@ def bars_of_ticks(time_s: IntArray, price: FloatArray, bar_seconds: int, where: 
 def join(tables: list[BarTable], where: str) -> BarTable:
     """Return one table of several files of one instrument, in time order.
 
-    A bar that several files hold alike is kept once and counted in a note; two different bars of one open
-    time, or files of different bar length, price side or instrument, are an error.
+    A bar that several files share is kept once and counted in a note.
+
+    Raises
+    ------
+    DataError
+        If two bars of one open time differ, or the files differ in bar length, price side or instrument.
     """
     tables = sorted(tables, key=lambda t: t.bars.index[0])
     remedies = {
         "seconds": ("bar seconds", "set --bar-minutes"),
         "side": ("price side", "set --price-side"),
-        "instrument": ("instrument", "give the others apart"),
+        "instrument": ("instrument", "pass the others separately"),
     }
     for name, (what, remedy) in remedies.items():
         values = sorted({getattr(t.bars, name) for t in tables})
         if len(values) > 1:
-            found = ", ".join(map(str, values))
-            msg = f"{where}: files of one {what} are required, found {found}; keep one of them, or {remedy}"
+            listed = ", ".join(map(str, values))
+            msg = f"{where}: the files differ in {what}: {listed}. Keep one of them, or {remedy}."
             raise DataError(msg)
     first = tables[0]
     if len(tables) == 1:
@@ -115,17 +119,18 @@ def join(tables: list[BarTable], where: str) -> BarTable:
     check_bars(bars, where)
     clocks = ", ".join(sorted({t.clock for t in tables}))
     source = f"{first.source} and {len(tables) - 1} more"
-    own = _alike([note for t in tables for note in t.notes])
+    own = _grouped([note for t in tables for note in t.notes])
     return replace(first, bars=bars, source=source, clock=clocks, notes=(*own, *notes))
 
 
-def _alike(notes: list[str]) -> list[str]:
+def _grouped(notes: list[str]) -> list[str]:
     """Return the first of each group of notes that differ only in file name and numbers, with their count."""
     kinds: dict[str, list[str]] = {}
     for note in notes:
         kinds.setdefault(re.sub(r"^[^ ]+: |[\d,]+", "", note), []).append(note)
     return [
-        group[0] + (f" (and {len(group) - 1} more alike)" if group[1:] else "") for group in kinds.values()
+        group[0] + (f" (and {len(group) - 1} more like this)" if group[1:] else "")
+        for group in kinds.values()
     ]
 
 

@@ -1,7 +1,7 @@
-"""Bars written as text: what a file's own lines prove about columns, dates, clock and price side.
+"""Readers of bars in text files: columns, dates, clock and price side as the lines prove them.
 
-`read_text` returns a file's rows on the file's own clock; `bar_formats` settles clock and side. Layouts with
-a header are recognised by their column names, those without by their first line.
+`read_text` returns a file's rows on the file's own clock; `formats` decides clock and side. Layouts with a
+header are recognised by their column names, others by their first line.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TIME_COLUMN_NAMES = (
     "open_time_utc", "time", "timestamp", "datetime", "date", "gmt time", "local time", "open time", "open_time",
     "date_time", "index", "",
 )  # fmt: skip
-"""Column names of a bar's open time, lower case, the first found is taken; '' is a column without a name."""
+"""Column names of a bar's open time, lower case; the first that exists is used; '' is an unnamed column."""
 
 _UTC_NAMES = ("open_time_utc", "gmt time")
 _ISO = re.compile(r"\d{4}[-./]?\d\d[-./]?\d\d")
@@ -41,7 +41,7 @@ _HISTDATA_TICKS = re.compile(r"\d{8} \d{9},[^,]+,[^,]+,[^,]+$")
 _METATRADER = re.compile(r"\d{4}\.\d\d\.\d\d,\d\d:\d\d(:\d\d)?,")
 _LEAN_BARS = re.compile(r"(\d{8} \d\d:\d\d|\d{1,8})(,[^,]*){10}$")
 _TABLE_WARNINGS = (pd.errors.ParserWarning, pd.errors.DtypeWarning)
-"""Rows longer than the header, columns of mixed kinds: what pandas only warns of, and a file is refused for."""
+"""Rows longer than the header, columns of mixed types: pandas warns, but the file is rejected."""
 
 _EPOCH_UNITS = ("s", "ms", "us", "ns")
 _EPOCH_RANGE_S = (31_536_000, 4_102_444_800)  # 1971 to 2100; the ranges of the four units do not meet
@@ -49,15 +49,15 @@ _EPOCH_RANGE_S = (31_536_000, 4_102_444_800)  # 1971 to 2100; the ranges of the 
 
 @dataclass(frozen=True)
 class Raw:
-    """Rows as a file holds them.
+    """Rows of a file as they are.
 
     Attributes
     ----------
     times : open times, UTC if aware, else on the file's own clock; shape (n,)
-    sides : price side ('' if the file does not say) -> prices (n, 4); ticks -> (n,) with `ticks` true
+    sides : price side ('' if unknown) -> prices, shape (n, 4), or (n,) if `ticks`
     layout : the format, in words
-    clock : the clock that the file proves, '' if it proves none; unused for UTC times
-    instrument, bar_seconds : what the file says of itself, '' and 0 if nothing
+    clock : the clock that the file proves, '' if none; unused for UTC times
+    instrument, bar_seconds : as the file states them, '' and 0 if it does not
     notes : what was recognised or left out
     """
 
@@ -76,16 +76,16 @@ def read_text(content: bytes, name: str, where: str) -> Raw:
 
     Parameters
     ----------
-    content : the file's bytes: UTF-8, or UTF-16 with its mark
-    name : the file's own name; some layouts put date or provider there
+    content : the file's bytes: UTF-8, or UTF-16 with a byte order mark
+    name : the file's name; in some layouts it gives the date or the provider
     where : the path, for messages
     """
     try:
         text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as err:
-        msg = f"{where}: a comma-separated table with a header is required, found: {str(err)[:200]}"
+        msg = f"{where} is not a text table in UTF-8 or UTF-16: {str(err)[:200]}"
         raise DataError(msg) from err
-    # pandas' C parser does not return from a lone carriage return before a blank
+    # pandas' C parser hangs on a lone carriage return before a blank
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     first = next((line.strip() for line in StringIO(text) if line.strip()), "")
     if _HISTDATA_ASCII.match(first):
@@ -104,33 +104,33 @@ def read_oanda(content: bytes, where: str) -> Raw:
     try:
         answer = json.loads(content)
         candles = answer["candles"]
-        done = [c for c in candles if c.get("complete", True)]
+        complete = [c for c in candles if c.get("complete", True)]
         sides = {
-            side: np.array([[float(c[side][k]) for k in "ohlc"] for c in done], dtype=np.float64).reshape(
+            side: np.array([[float(c[side][k]) for k in "ohlc"] for c in complete], dtype=np.float64).reshape(
                 -1, 4
             )
             for side in PRICE_SIDES
-            if done and side in done[0]
+            if complete and side in complete[0]
         }
-        labels = pd.Series([str(c["time"]) for c in done], dtype=object)
+        labels = pd.Series([str(c["time"]) for c in complete], dtype=object)
         instrument = guess_instrument(str(answer.get("instrument", "")))
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError) as err:
-        msg = f"{where}: an OANDA v20 answer with candles is required, found: {type(err).__name__} {str(err)[:150]}"
+        msg = f"{where} is not an OANDA v20 answer with candles: {type(err).__name__} {str(err)[:150]}"
         raise DataError(msg) from err
     if not sides:
-        msg = f"{where}: complete candles with bid, mid or ask are required, found none of {len(candles)}"
+        msg = f"{where}: none of {len(candles)} candles is complete with bid, mid or ask prices"
         raise DataError(msg)
     times, _ = parse_times(labels, "time", where)
-    left_out = len(candles) - len(done)
-    notes = (f"{where}: {left_out} candles not complete yet were left out",) if left_out else ()
+    left_out = len(candles) - len(complete)
+    notes = (f"{where}: {left_out} incomplete candles were left out",) if left_out else ()
     return Raw(times, sides, "OANDA v20", "UTC", instrument, notes=notes)
 
 
 def exact_numbers() -> dict[str, Any]:
-    """Return the options with which `pandas.read_csv` reads every number as Python's `float` does.
+    """Return options that make `pandas.read_csv` read numbers exactly as Python's `float` does.
 
-    pandas below 3.1 is off by a unit in the last place in three doubles of ten unless it is told to; from 3.1
-    its only parser is exact, and the option is deprecated.
+    Without them pandas below 3.1 is off by one unit in the last place for three doubles in ten. From 3.1 its
+    only parser is exact, and the option is deprecated.
     """
     major, minor = (int(part) for part in pd.__version__.split(".")[:2])
     return {"float_precision": "round_trip"} if (major, minor) < (3, 1) else {}
@@ -139,17 +139,17 @@ def exact_numbers() -> dict[str, Any]:
 def from_table(table: pd.DataFrame, where: str) -> Raw:
     """Return the rows of a table with named columns (text or Parquet): a time column and four prices.
 
-    The columns are found by name, in any case and order; what was taken is a note.
+    Columns are found by name, in any case and order; `layout` names those used.
     """
     columns = [str(c).strip().strip("<>").strip().lower() for c in table.columns]
     table = table.set_axis(columns, axis=1)
     repeated = sorted({c for c in columns if columns.count(c) > 1})
     if repeated:
-        msg = f"{where}: one column of each name is required, found {', '.join(repeated)} more than once"
+        msg = f"{where}: column names must be unique, got {', '.join(repeated)} more than once"
         raise DataError(msg)
     if "symbol" in columns and len(set(table["symbol"])) > 1:
-        found = ", ".join(map(str, table["symbol"].unique()[:8]))
-        msg = f"{where}: one instrument a file is required, found {found} in column symbol; split the file"
+        symbols = ", ".join(map(str, table["symbol"].unique()[:8]))
+        msg = f"{where} may hold one instrument, got {symbols} in column symbol. Split the file."
         raise DataError(msg)
     if {"date", "time"} <= {*columns}:
         time_column, labels = "date and time", table["date"].astype(str) + " " + table["time"].astype(str)
@@ -157,30 +157,30 @@ def from_table(table: pd.DataFrame, where: str) -> Raw:
         named = [c for c in TIME_COLUMN_NAMES if c in columns]
         if not named:
             listed = ", ".join(c for c in TIME_COLUMN_NAMES if c)
-            msg = f"{where}: a time column is required ({listed}), found columns {', '.join(columns[:8])}"
+            msg = f"{where} has no time column ({listed}); its columns are {', '.join(columns[:8])}"
             raise DataError(msg)
         time_column, labels = named[0], table[named[0]]
-    sides, taken = _price_columns(table, where)
+    sides, price_names = _price_columns(table, where)
     times, style = parse_times(labels, time_column, where)
     notes: list[str] = []
     metatrader = {"tick_volume", "spread", "real_volume"} <= {*columns} or {"tickvol", "vol", "spread"} <= {
         *columns
     }
     if metatrader and "" in sides:
-        sides = {"bid": sides[""]}  # MetaTrader's charts are of the bid
+        sides = {"bid": sides[""]}  # MetaTrader's charts show the bid
     clock = "UTC" if time_column in _UTC_NAMES else ""
     if style == "day first" and "volume" in columns and len(sides) == 1:
         times, sides, notes = _without_closed_hours(times, sides, table["volume"], notes, where)
     layout = "MetaTrader 5" if metatrader else "table"
-    layout += f", times from {time_column or 'the first column'}, prices from {taken}"
+    layout += f", times from {time_column or 'the first column'}, prices from {price_names}"
     return Raw(times, sides, layout, clock, notes=tuple(notes))
 
 
 def parse_times(labels: pd.Series, column: str, where: str) -> tuple[pd.DatetimeIndex, str]:
-    """Return times (UTC if the labels carry offsets, else naive) and how they are written.
+    """Return times (UTC if the labels carry offsets, else naive) and their style.
 
-    ISO 8601 and its forms with dots, Unix time in s, ms, us or ns, and day/month/year in an order that the
-    file itself proves by a number above 12.
+    Accepted are ISO 8601, also with dots, Unix time in s, ms, us or ns, and day/month/year in an order that a
+    number above 12 in the file proves.
     """
     if isinstance(labels.dtype, pd.DatetimeTZDtype):
         return pd.DatetimeIndex(labels).tz_convert("UTC"), "typed"
@@ -192,7 +192,7 @@ def parse_times(labels: pd.Series, column: str, where: str) -> tuple[pd.Datetime
     empty = labels.isna() | (text == "") | text.isin(("nan", "None", "NaN", "NaT"))
     if empty.any() or len(text) == 0:
         line = int(np.argmax(empty)) + 2
-        msg = f"{where}: a time is required in every row, found none in line {line}"
+        msg = f"{where}: line {line} has no time"
         raise DataError(msg)
     first = str(text.iloc[0])
     if re.fullmatch(r"\d{9,19}(\.\d+)?", first):
@@ -207,10 +207,7 @@ def _iso_times(text: pd.Series, column: str, where: str) -> pd.DatetimeIndex:
     if re.match(r"\d{4}[./]", str(text.iloc[0])):
         text = text.str.replace(r"^(\d{4})[./](\d\d)[./](\d\d)", r"\1-\2-\3", regex=True)
     if not _ISO.match(str(text.iloc[0])):
-        msg = (
-            f"{where}: ISO 8601 times are required in column {column!r} (2017-01-02T10:00:00Z), "
-            f"found {text.iloc[0]!r}"
-        )
+        msg = f"{where}: times in column {column!r} must be ISO 8601 (2017-01-02T10:00:00Z), got {text.iloc[0]!r}"
         raise DataError(msg)
     try:
         with warnings.catch_warnings():  # pandas below 3 warns of several offsets; they are refused below
@@ -218,28 +215,27 @@ def _iso_times(text: pd.Series, column: str, where: str) -> pd.DatetimeIndex:
             times = pd.to_datetime(text, format="ISO8601")
     except (ValueError, TypeError, OverflowError) as err:
         msg = (
-            f"{where}: ISO 8601 times are required in column {column!r} "
-            f"(2017-01-02T10:00:00Z), found: {_first_line(err)}"
+            f"{where}: times in column {column!r} must be ISO 8601 (2017-01-02T10:00:00Z): {_first_line(err)}"
         )
         raise DataError(msg) from err
     if isinstance(times.dtype, pd.DatetimeTZDtype):
         return pd.DatetimeIndex(times).tz_convert("UTC")
     if times.dtype.kind != "M":
-        msg = f"{where}: one UTC offset in column {column!r} is required, found several"
+        msg = f"{where}: times in column {column!r} must have one UTC offset, got several"
         raise DataError(msg)
     return pd.DatetimeIndex(times)
 
 
 def _day_month_times(text: pd.Series, first: str, column: str, where: str) -> pd.DatetimeIndex:
-    """Parse day/month/year or month/day/year; a number above 12 must say which."""
+    """Parse day/month/year or month/day/year; a number above 12 must show which."""
     parts = text.str.extract(r"^(\d{1,2})[-./](\d{1,2})[-./]\d{4}")
     numbers = parts.apply(pd.to_numeric, errors="coerce").max()
     day_first, month_first = numbers[0] > 12, numbers[1] > 12
     if day_first == month_first:
-        found = "no number above 12" if not day_first else "numbers above 12 in both places"
+        reason = "both of them exceed 12" if day_first else "neither ever exceeds 12"
         msg = (
-            f"{where}: dates whose order of day and month the file proves are required in column {column!r}, "
-            f"found {found}, first {first!r}; write them as 2017-01-31"
+            f"{where}: the order of day and month in column {column!r} is unclear, because {reason} (first date "
+            f"{first!r}). Write dates as 2017-01-31."
         )
         raise DataError(msg)
     match = _DAY_MONTH.match(first)
@@ -258,13 +254,13 @@ def _day_month_times(text: pd.Series, first: str, column: str, where: str) -> pd
     try:
         times = pd.to_datetime(text, format=form, utc="GMT" in first)
     except (ValueError, TypeError, OverflowError) as err:
-        msg = f"{where}: times like {first!r} are required in column {column!r}, found: {_first_line(err)}"
+        msg = f"{where}: times in column {column!r} must all be like {first!r}: {_first_line(err)}"
         raise DataError(msg) from err
     return pd.DatetimeIndex(times)
 
 
 def _epoch_times(values: NDArray[Any], column: str, where: str) -> pd.DatetimeIndex:
-    """Return Unix times of the unit that puts them from 1971 to 2100; they are naive: their clock is open."""
+    """Return naive times from Unix times, in the unit that puts them from 1971 to 2100."""
     numbers = values.astype(np.float64)
     low, high = _EPOCH_RANGE_S
     for power, unit in enumerate(_EPOCH_UNITS):
@@ -274,33 +270,33 @@ def _epoch_times(values: NDArray[Any], column: str, where: str) -> pd.DatetimeIn
                 values.astype(np.int64) if values.dtype.kind in "iu" else np.round(numbers).astype(np.int64)
             )
             return pd.DatetimeIndex(exact.astype(f"datetime64[{unit}]")).as_unit("ns")
-    found = f"{values[0]}..{values[-1]}" if values.size else "none"
+    span = f"{values[0]}..{values[-1]}" if values.size else "none"
     msg = (
-        f"{where}: ISO 8601 times are required in column {column!r}, or Unix times of one unit from 1971 to "
-        f"2100, found {found}"
+        f"{where}: times in column {column!r} must be ISO 8601, or Unix times of one unit from 1971 to 2100, got "
+        f"{span}"
     )
     raise DataError(msg)
 
 
 def _price_columns(table: pd.DataFrame, where: str) -> tuple[dict[str, FloatArray], str]:
-    """Return side -> prices and the names taken: open, high, low, close, or with bid and ask before them."""
-    found: dict[str, list[str]] = {}
+    """Return side -> prices, and the columns used: open, high, low, close, or those with a side before them."""
+    columns: dict[str, list[str]] = {}
     for side in ("", *PRICE_SIDES):
         for joint in ("", "_", ".", " "):
             names = [f"{side}{joint}{k}" if side else k for k in PRICE_COLUMNS]
             if {*names} <= {*table.columns}:
-                found[side] = names
-    if "" in found:
-        found = {"": found[""]}
-    if not found:
+                columns[side] = names
+    if "" in columns:
+        columns = {"": columns[""]}
+    if not columns:
         missing = [k for k in PRICE_COLUMNS if k not in table.columns]
         msg = (
-            f"{where}: columns open, high, low, close are required, {', '.join(missing)} missing; "
-            f"found {', '.join(map(str, table.columns[:8]))}"
+            f"{where} needs columns open, high, low, close, with {', '.join(missing)} missing; its columns are "
+            f"{', '.join(map(str, table.columns[:8]))}"
         )
         raise DataError(msg)
-    sides = {side: _numbers(table[names], where) for side, names in found.items()}
-    return sides, "; ".join(", ".join(names) for names in found.values())
+    sides = {side: _numbers(table[names], where) for side, names in columns.items()}
+    return sides, "; ".join(", ".join(names) for names in columns.values())
 
 
 def _numbers(frame: pd.DataFrame, where: str) -> FloatArray:
@@ -309,14 +305,14 @@ def _numbers(frame: pd.DataFrame, where: str) -> FloatArray:
             warnings.simplefilter("error", ComplexWarning)  # complex numbers would lose a part
             return frame.astype(np.float64).to_numpy()
     except (ValueError, TypeError, OverflowError, ComplexWarning) as err:
-        msg = f"{where}: numbers are required in open, high, low, close, found: {_first_line(err)}"
+        msg = f"{where}: open, high, low, close must be numbers: {_first_line(err)}"
         raise DataError(msg) from err
 
 
 def _without_closed_hours(
     times: pd.DatetimeIndex, sides: dict[str, FloatArray], volume: pd.Series, notes: list[str], where: str
 ) -> tuple[pd.DatetimeIndex, dict[str, FloatArray], list[str]]:
-    """Leave out the rows with which Dukascopy fills closed hours: flat, volume 0."""
+    """Remove the flat rows of volume 0 with which Dukascopy fills closed hours."""
     ((side, prices),) = sides.items()
     closed = (volume.to_numpy() == 0) & (prices == prices[:, :1]).all(axis=1)
     if not closed.any() or closed.all():
@@ -326,7 +322,7 @@ def _without_closed_hours(
 
 
 def _histdata_ascii(text: str, name: str, where: str) -> Raw:
-    """Read the Generic ASCII layout; HistData's volume is always 0, others that use the layout have one."""
+    """Read the Generic ASCII layout; HistData's volume is always 0, that of others is not."""
     table = _rows(text, ";", ["time", *PRICE_COLUMNS, "volume"], where)
     times = _formatted(table["time"], "%Y%m%d %H%M%S", where)
     prices = _numbers(table[list(PRICE_COLUMNS)], where)
@@ -344,7 +340,7 @@ def _histdata_ticks(text: str, where: str) -> Raw:
 
 
 def _metatrader(text: str, name: str, where: str) -> Raw:
-    """Read MetaTrader's history CSV; only its name tells HistData's one-minute bars from a broker's."""
+    """Read MetaTrader's history CSV; only its name distinguishes HistData's minute bars from a broker's."""
     table = _rows(text, ",", ["date", "clock", *PRICE_COLUMNS, "volume"], where)
     labels = table["date"] + " " + table["clock"].str.slice(0, 5)
     times = _formatted(labels, "%Y.%m.%d %H:%M", where)
@@ -367,11 +363,11 @@ def _lean(text: str, first: str, name: str, where: str) -> Raw:
     else:
         date = re.match(r"(\d{8})_", name)
         if date is None:
-            msg = f"{where}: a name that begins with its date (20180403_eurusd_...) is required, found {name}"
+            msg = f"{where}: the file name must start with its date (20180403_eurusd_...), got {name}"
             raise DataError(msg)
         ms = pd.to_numeric(table["time"], errors="coerce").to_numpy(np.float64)
         if not ((ms >= 0) & (ms < 86_400_000)).all():
-            msg = f"{where}: milliseconds since midnight are required in every row, found others"
+            msg = f"{where}: every time must be milliseconds since midnight, from 0 to 86,400,000"
             raise DataError(msg)
         midnight = _formatted(pd.Series([date.group(1)]), "%Y%m%d", where)[0]
         times = midnight + pd.to_timedelta(ms, unit="ms")
@@ -383,7 +379,7 @@ def _formatted(labels: pd.Series, form: str, where: str) -> pd.DatetimeIndex:
     try:
         return pd.DatetimeIndex(pd.to_datetime(labels, format=form))
     except (ValueError, TypeError, OverflowError) as err:
-        msg = f"{where}: times of the form {form} are required in every row, found: {_first_line(err)}"
+        msg = f"{where}: every time must have the form {form}: {_first_line(err)}"
         raise DataError(msg) from err
 
 
@@ -392,13 +388,11 @@ def _table(text: str, first: str, where: str) -> pd.DataFrame:
     separator = max(",;\t", key=first.count)
     header = [c.strip().strip('"') for c in first.split(separator)]
     if len(header) < 2 or not re.search("[A-Za-z]", first):
-        msg = (
-            f"{where}: a comma-separated table with a header is required, found: {first[:80] or 'No columns'}"
-        )
+        msg = f"{where} must be a comma-separated table with a header, got: {first[:80] or 'no columns'}"
         raise DataError(msg)
     lowered = [c.strip("<>").strip().lower() for c in header]
     if len({*lowered}) < len(lowered):
-        msg = f"{where}: one column of each name is required, found {first[:80]}"
+        msg = f"{where}: column names must be unique, got {first[:80]}"
         raise DataError(msg)
     table = _rows(text, separator, header, where, skip=1)
     return table.dropna(how="all")
@@ -427,12 +421,12 @@ def _rows(text: str, separator: str, names: list[str], where: str, skip: int = 0
                 **exact_numbers(),
                 low_memory=False,
             )
-    # pandas' own errors are ValueErrors; a deprecation is no fault of the file and passes
+    # pandas' own errors are ValueErrors; deprecations are not caused by the file
     except (ValueError, TypeError, OverflowError, *_TABLE_WARNINGS) as err:
-        msg = f"{where}: a comma-separated table with a header is required, found: {_first_line(err)}"
+        msg = f"{where} is not a comma-separated table with a header: {_first_line(err)}"
         raise DataError(msg) from err
     if not 0 < len(table) <= MAX_ROWS:
-        msg = f"{where}: 1 to {MAX_ROWS:,} bars are required, found {'none' if table.empty else 'more'}"
+        msg = f"{where} must have 1 to {MAX_ROWS:,} bars, got {'none' if table.empty else 'more'}"
         raise DataError(msg)
     return table
 
