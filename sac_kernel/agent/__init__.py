@@ -1,6 +1,6 @@
-"""The learner: Soft Actor-Critic, its networks, replay and update, and what acts greedily.
+"""The agent: Soft Actor-Critic, its networks, replay and update, and its greedy policy.
 
-The package knows nothing of prices: it learns from any Gymnasium env with a Box action.
+The package does not know prices: it learns from any Gymnasium env with a Box action.
 `agent.config` holds plain numbers and loads no framework.
 """
 

@@ -1,7 +1,7 @@
-"""One action of a policy network for one observation, compiled: what a pass over a split asks for at every bar.
+"""A compiled policy network for one observation at a time, as a run over a split needs at every bar.
 
-At one row a framework's overhead is many times the arithmetic. The sums run in a fixed order, one input after the
-other, so an action depends on nothing but the observation: a live decision is the backtest's, bit for bit.
+For one row a framework's overhead is many times the arithmetic. The sums run in a fixed order, one input after the
+other, so an action depends on the observation alone: a live decision equals that of the backtest bit for bit.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def compiled(layers: Sequence[tuple[Floats, Floats]]) -> Callable[[Floats], floa
 
     Parameters
     ----------
-    layers : weight (outputs, inputs) and bias (outputs,) of each, the first output of the last one is taken; copied
+    layers : weight (outputs, inputs) and bias (outputs,) of each, copied; the last layer's first output is used
     """
     *hidden, (weight, bias) = layers
     parts = [*hidden, (weight[:1], bias[:1])]
@@ -46,7 +46,7 @@ def _forward(  # pragma: no cover  # compiled
         y[:outputs] = packed[start : start + outputs]
         start += outputs
         for i in range(inputs):
-            if x[i] != 0.0:  # half of what follows a ReLU is
+            if x[i] != 0.0:  # false for about half after a ReLU
                 for j in range(outputs):
                     y[j] += x[i] * packed[start + j]
             start += outputs

@@ -1,4 +1,4 @@
-"""Hyper-parameters of one agent: plain numbers, so that a build or a fetch needs no framework to check them."""
+"""Hyper-parameters of one agent: plain numbers, so a build or a fetch can check them without a framework."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from sac_kernel.core.config import require
 
 MAX_WIDTH = 1 << 16
-"""Of observation, action and hidden layers: a file's config may claim any."""
+"""Largest observation, action or hidden layer: a file's config may claim any width."""
 
 _AVERAGED_PARTS = 10.0
-"""The average reaches back over one of so many parts of the updates so far."""
+"""The average reaches back over 1 / this of the updates so far."""
 
 
 @dataclass(frozen=True)
@@ -20,27 +20,27 @@ class SACConfig:
 
     Attributes
     ----------
-    state_dim, action_dim : widths of observation and action; the env's spaces own them
+    state_dim, action_dim : widths of observation and action, those of the env's spaces
     hidden_dims : widths of the hidden layers of actor and critics
     buffer_capacity : transitions kept for replay
-    batch_size : transitions a gradient update
+    batch_size : transitions per gradient update
     warmup_steps : transitions with uniform random actions before the first update
     gamma : discount per decision
-    utd_ratio : gradient updates per environment transition, the warm-up's included
+    utd_ratio : gradient updates per environment transition, warm-up included
     learning_rate : of Adam, for actor, critics and temperature
     tau : Polyak weight of the online critic: target = (1 - tau) target + tau online
     initial_alpha : entropy temperature at the start, in units of scaled reward
     target_entropy : nats, at the start; None is -action_dim
-    final_target_entropy : nats, after `schedule_updates` updates and for ever after; None is -2.5 action_dim.
+    final_target_entropy : nats, from update `schedule_updates` on; None is -2.5 action_dim.
         Broad exploration first, then a policy sharp enough for the bands that trading costs make optimal
-    schedule_updates : updates over which the target entropy goes from the first to the last, in a line
-    reward_scale : factor on rewards inside the update; statistics stay unscaled. Temperature is measured in
-        scaled reward, so a reward of 3e-4 a step needs a factor that brings it near one: KaggleTrainer sets
-        it from the train bars; None is 1 elsewhere
-    average_decay : a greedy action comes from an average of the actor's weights, so that one noisy update
-        decides nothing: over the last tenth of the updates so far, up to a horizon of 1 / (1 - average_decay)
+    schedule_updates : updates over which the target entropy moves linearly to its final value
+    reward_scale : factor on rewards inside the update; statistics stay unscaled. Temperature is in units
+        of scaled reward, so a reward of 3e-4 a step needs a factor that brings it near one. KaggleTrainer sets
+        it from the train bars; elsewhere None is 1
+    average_decay : a greedy action comes from an average of the actor's weights, so that no single noisy update
+        decides: over the last tenth of the updates so far, up to a horizon of 1 / (1 - average_decay)
     cuda_graph : on CUDA, replay the update as one captured graph once it has equalled the eager update; off,
-        since no GPU has run it yet
+        because it has not run on a GPU yet
     """
 
     state_dim: int = 30
@@ -81,7 +81,7 @@ class SACConfig:
             require(value > 0 and math.isfinite(value), where, f"{name} must be > 0 and finite", value)
 
     def entropy_target(self, updates: int) -> float:
-        """Return the target entropy in nats after so many updates."""
+        """Return the target entropy in nats after `updates`."""
         first, last = (
             share * self.action_dim if given is None else given
             for share, given in ((-1.0, self.target_entropy), (-2.5, self.final_target_entropy))
@@ -89,9 +89,9 @@ class SACConfig:
         return first + (last - first) * min(updates / self.schedule_updates, 1.0)
 
     def average_weight(self, updates: int) -> float:
-        """Return what the newest actor weighs in the average, after so many updates.
+        """Return the weight of the newest actor in the average after `updates`.
 
-        A fixed horizon would still hold the untrained start for thousands of updates. So the horizon grows with
+        A fixed horizon would keep the untrained start for thousands of updates. The horizon therefore grows with
         the run (polynomial-decay averaging, Shamir & Zhang 2013) until it is 1 / (1 - average_decay).
         """
         return max(1.0 - self.average_decay, min(1.0, _AVERAGED_PARTS / (updates + 1)))

@@ -1,7 +1,7 @@
-"""The update as one captured CUDA graph, used only after it has given what the eager update gives.
+"""The update as one captured CUDA graph, used only after it has reproduced the eager update.
 
 At these widths a GPU waits for the processor to start each of some hundred operations; a graph starts them all
-at once. A graph that does not capture, or differs, is dropped with a warning and the eager update goes on.
+at once. If the capture fails or its result differs, a warning says so and updates stay eager.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sac_kernel.agent.replay import Batch
-from sac_kernel.agent.update import Learner, Schedule
+from sac_kernel.agent.update import SACUpdate, Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 WARM_UP = 3
-"""Eager updates first: libraries set themselves up in them, which a capture forbids."""
+"""Eager updates first: in them libraries initialise themselves, which a capture forbids."""
 
 RTOL, ATOL = 1e-4, 1e-6
-"""How near the graph must come to the eager update: the order of float32 sums may differ, nothing else."""
+"""Tolerance between graph and eager update: only the order of float32 sums may differ."""
 
 
 class _Captured(NamedTuple):
@@ -36,7 +36,7 @@ class _Captured(NamedTuple):
 
 
 def capture_on_cuda(work: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
-    """Return the tensor that `work` will write and the call that does the work."""
+    """Return the tensor that `work` writes, and the call that repeats the work."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         metrics = work()
@@ -44,15 +44,15 @@ def capture_on_cuda(work: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], No
 
 
 class CapturedUpdate:
-    """`Learner.update` with the same arguments and results; after the first few, each is one graph.
+    """`SACUpdate.update` with the same arguments and results; after the first few, each is one graph.
 
     Parameters
     ----------
-    learner : whose update is captured
-    capture : how; another one is for tests without a GPU
+    learner : its update is captured
+    capture : how to capture; tests without a GPU pass their own
     """
 
-    def __init__(self, learner: Learner, capture: Capture = capture_on_cuda) -> None:
+    def __init__(self, learner: SACUpdate, capture: Capture = capture_on_cuda) -> None:
         self._learner, self._capture = learner, capture
         self._eager_left = WARM_UP
         self._captured: _Captured | None = None
@@ -72,7 +72,7 @@ class CapturedUpdate:
         return self._captured.metrics
 
     def _prove(self, given: list[Tensor]) -> Tensor:
-        """Do one update eagerly and, from the same state, as a new graph; go on with what may be trusted."""
+        """Do one update eagerly and, from the same state, as a new graph; keep the graph if the results agree."""
         vectors = self._learner.vectors()
         before = [v.clone() for v in vectors]
         expected = _update(self._learner, given)
@@ -86,22 +86,22 @@ class CapturedUpdate:
             gap = max(float((a - b).abs().max()) for a, b in pairs)
             same = all(torch.allclose(a, b, RTOL, ATOL) for a, b in pairs)
         except RuntimeError as err:
-            logger.warning("no CUDA graph: it could not be captured (%s); updates stay eager", err)
+            logger.warning("The update could not be captured as a CUDA graph (%s). Updates stay eager.", err)
             same = False
         else:
             if same:
-                logger.info("CUDA graph: equal to the eager update within %.1e; used from now on", gap)
+                logger.info("Updates use a CUDA graph, which equals the eager update within %.1e.", gap)
                 self._captured = _Captured(inputs, metrics, replay)
             else:
                 logger.warning(
-                    "no CUDA graph: it differs from the eager update by %.1e; updates stay eager", gap
+                    "The CUDA graph differs from the eager update by %.1e. Updates stay eager.", gap
                 )
         self.refused = not same
         _restore(vectors, after)
         return expected
 
 
-def _update(learner: Learner, given: list[Tensor]) -> Tensor:
+def _update(learner: SACUpdate, given: list[Tensor]) -> Tensor:
     return learner.update(Batch(*given[:5]), given[5], Schedule(*given[6:]))
 
 

@@ -1,7 +1,7 @@
 """Several agents as one: the mean of their actions.
 
-Seeds of one training differ by luck alone. Under linear costs the mean of several policies keeps what they
-agree on and cancels what they do not (Dietterich 2000, doi:10.1007/3-540-45014-9_1), at K times the work.
+Seeds of one training differ by chance alone. Under linear costs the mean of several policies keeps what they
+agree on and cancels the rest (Dietterich 2000, doi:10.1007/3-540-45014-9_1), at K times the work.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Ensemble:
     Parameters
     ----------
     agents : at least one, on the CPU; settings, features, account and data must be equal
-    names : of the agents, for errors
+    names : of the agents, for error messages
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class Ensemble:
     Raises
     ------
     CheckpointError
-        Naming the first agent that differs, and in what.
+        If an agent differs from the first one; the message names it and the difference.
     """
 
     def __init__(self, agents: Sequence[SACAgent], names: Sequence[str] = ()) -> None:
@@ -50,8 +50,8 @@ class Ensemble:
         for agent, name in zip(agents[1:], names[1:], strict=True):
             lines = difference(_identity(first), _identity(agent))
             if lines:
-                found = "; ".join(line[:100] for line in lines[:3])
-                msg = f"{name}: an agent like {names[0]} is required; {found}; leave it out"
+                text = "; ".join(line[:100] for line in lines[:3])
+                msg = f"{name} does not match {names[0]}: {text}. Leave it out of the ensemble."
                 raise CheckpointError(msg)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The actor and the two critics of Soft Actor-Critic, and how they are initialised.
+"""The actor and the two critics of Soft Actor-Critic, and their initialisation.
 
 Shapes: B batch, S observation width, A action width.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
-"""Range of the log standard deviation, reached by squashing, not clamping: a clamp has no gradient."""
+"""Range of the log standard deviation, which is squashed, not clamped: a clamp has no gradient."""
 
 _LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
 _LOG_2 = math.log(2.0)
@@ -30,7 +30,7 @@ class Actor(nn.Module):
         super().__init__()
         self.body = _mlp(state_dim, hidden_dims)
         self.head = nn.Linear(hidden_dims[-1], 2 * action_dim)
-        # A zero mean head starts at flat, for every observation, instead of at an arbitrary position.
+        # A zero mean head starts flat for every observation, not at an arbitrary position.
         with torch.no_grad():
             self.head.weight[:action_dim].zero_()
             self.head.bias.zero_()
@@ -89,7 +89,7 @@ class TwinCritic(nn.Module):
 
 
 class Networks(nn.Module):
-    """All learnt numbers of an agent: actor, its average, critics, their targets, log temperature."""
+    """All parameters of an agent: actor, average actor, critics, target critics, log temperature."""
 
     def __init__(
         self, state_dim: int, action_dim: int, hidden_dims: Sequence[int], initial_alpha: float
@@ -106,7 +106,7 @@ def squashed_log_prob(pre_tanh: Tensor, noise: Tensor, log_std: Tensor) -> Tenso
     """Return log pi of a = tanh(u), summed over action dimensions; (B, A) -> (B,).
 
     log N(u) - sum log(1 - tanh(u)^2) with log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u)), which is
-    exact for any u; the form with 1 - a^2 + 1e-6 is wrong once |u| > 7. Haarnoja et al. 2018,
+    exact for any u; the form with 1 - a^2 + 1e-6 is wrong for |u| > 7. Haarnoja et al. 2018,
     arXiv:1812.05905, eq. 21.
     """
     gaussian = -0.5 * noise.square() - log_std - _LOG_SQRT_2PI

@@ -1,4 +1,4 @@
-"""The replay ring: dense, on one device, behind `sample(generator) -> Batch`, the only thing the agent sees."""
+"""The replay buffer: a dense ring on one device, which the agent reads through `sample` alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sac_kernel.core.errors import CheckpointError, NonFiniteError
 
 
 class Batch(NamedTuple):
-    """Transitions; B rows each. `terminated` is 1 only where the MDP ended: a time limit bootstraps."""
+    """B transitions. `terminated` is 1 only if the MDP ended; a time limit bootstraps."""
 
     obs: Tensor  # (B, S)
     action: Tensor  # (B, A)
@@ -27,12 +27,12 @@ class ReplayBuffer:
     ----------
     capacity : transitions kept; the oldest are overwritten
     state_dim, action_dim : widths S and A
-    device : where the ring lives and batches come from
+    device : of the ring and of its batches
     """
 
     def __init__(self, capacity: int, state_dim: int, action_dim: int, device: torch.device) -> None:
         self.capacity = capacity
-        # One row a transition, so that a batch is one gather and not five.
+        # One row per transition: a batch is one gather, not five.
         self._widths = (state_dim, action_dim, 1, 1, state_dim)
         self._rows = torch.zeros(capacity, sum(self._widths), device=device)
         self._ring = self._fields(self._rows)
@@ -43,12 +43,12 @@ class ReplayBuffer:
         return self._size
 
     def add(self, batch: Batch) -> None:
-        """Append n transitions, n <= capacity; a number that is not finite never gets in."""
+        """Append n transitions, n <= capacity; raise NonFiniteError if a number is not finite."""
         n = len(batch.reward)
         packed = torch.cat([value.reshape(n, -1).to(self._rows.dtype) for value in batch], dim=1)
         if not torch.isfinite(packed).all():
             name = next(k for k, v in self._fields(packed)._asdict().items() if not v.isfinite().all())
-            msg = f"replay_buffer.add: finite values are required, found NaN or infinity in {name}"
+            msg = f"ReplayBuffer.add: {name} must be finite, got NaN or infinity."
             raise NonFiniteError(msg, name)
         before_end = min(n, self.capacity - self._next)
         self._rows[self._next : self._next + before_end] = packed[:before_end].to(self._rows.device)
@@ -58,7 +58,7 @@ class ReplayBuffer:
         self._size = min(self._size + n, self.capacity)
 
     def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
-        """Return `batch_size` transitions drawn uniformly with replacement, never by reward."""
+        """Return `batch_size` transitions drawn uniformly with replacement."""
         device = self._rows.device
         rows = torch.randint(self._size, (batch_size,), generator=generator, device=device)
         return self._fields(self._rows.index_select(0, rows))
@@ -69,29 +69,25 @@ class ReplayBuffer:
         return {"rows": rows, "next": self._next, "capacity": self.capacity}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Fill this ring from `state`; another capacity or width is refused."""
+        """Fill this ring from `state`; raise CheckpointError unless it fits and is sound."""
         if state["capacity"] != self.capacity:
-            msg = (
-                f"replay_buffer: capacity {self.capacity} is required, found {state['capacity']} in the state"
-            )
+            msg = f"The replay state has capacity {state['capacity']}, but this buffer has {self.capacity}."
             raise CheckpointError(msg)
         size, position = len(state["rows"]["reward"]), int(state["next"])
         whole = size == self.capacity or (size < self.capacity and position == size)
         if not whole or not 0 <= position < self.capacity:
-            msg = f"replay_buffer: a ring filled up to its write position is required, found {size} rows, {position}"
+            msg = f"The replay state is damaged: {size} rows do not fit write position {position}."
             raise CheckpointError(msg)
         for name, ring in self._ring._asdict().items():
             rows = state["rows"][name]
             if rows.shape != (size, *ring.shape[1:]) or rows.dtype != ring.dtype:
                 msg = (
-                    f"replay_buffer: {size} rows of {name}, width {tuple(ring.shape[1:])}, are required, found "
-                    f"{tuple(rows.shape)} {rows.dtype}"
+                    f"The replay state does not fit: {name} must be {(size, *ring.shape[1:])} {ring.dtype}, "
+                    f"got {tuple(rows.shape)} {rows.dtype}."
                 )
                 raise CheckpointError(msg)
             if not torch.isfinite(rows).all():
-                msg = (
-                    f"replay_buffer: finite values are required, found NaN or infinity in {name} of the state"
-                )
+                msg = f"The replay state is damaged: {name} holds NaN or infinity."
                 raise CheckpointError(msg)
             ring[:size] = rows.to(ring.device)
         self._size, self._next = size, position

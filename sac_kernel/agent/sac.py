@@ -1,4 +1,4 @@
-"""Soft Actor-Critic: the agent, and the loop that feeds it from any Box env.
+"""Soft Actor-Critic: the agent, and its interaction with any Box env.
 
 The agent knows arrays and widths; it never imports data, features or an env.
 """
@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from sac_kernel import __version__
-from sac_kernel.agent.config import SACConfig as SACConfig  # the guide's users import it from here
+from sac_kernel.agent.config import SACConfig as SACConfig  # users of the manual guide import it from here
 from sac_kernel.agent.cuda_graph import CapturedUpdate
 from sac_kernel.agent.networks import Networks
 from sac_kernel.agent.replay import Batch, ReplayBuffer
-from sac_kernel.agent.update import UPDATE_METRICS, Learner, Schedule
+from sac_kernel.agent.update import UPDATE_METRICS, SACUpdate, Schedule
 from sac_kernel.core import files
 from sac_kernel.core.config import difference, from_flat, require, to_flat
 from sac_kernel.core.device import resolve_device
@@ -53,7 +53,7 @@ class SACAgent:
     ----------
     context : plain values that travel with the saved agent (features, env, data hash)
     updates : gradient updates so far
-    batch_size : transitions an update; the config's, halved whenever a GPU's memory ran out
+    batch_size : transitions per update; starts as the config's and is halved when a GPU runs out of memory
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class SACAgent:
             torch.manual_seed(seed)
             nets = _networks(self.config)
         self.nets = nets.to(self.device)
-        self.learner = Learner(self.nets, self.config.learning_rate)
+        self.learner = SACUpdate(self.nets, self.config.learning_rate)
         captured = self.config.cuda_graph and self.device.type == "cuda"
         self._captured = CapturedUpdate(self.learner) if captured else None
         self.batch_size = self.config.batch_size
@@ -106,20 +106,20 @@ class SACAgent:
         return result
 
     def check_width(self, width: int) -> None:
-        """Raise CheckpointError, naming what is seen, unless a state of this width is what the agent knows."""
+        """Raise CheckpointError unless a state of this width fits; the message names its numbers."""
         if width != self.config.state_dim:
             names = self.context.get("observation_names", [])
             hint = f" ({', '.join(names)})" if names else ""
             msg = (
-                f"SACAgent.select_action: a state of width {self.config.state_dim}{hint} is required, found "
-                f"{width}; build the env from the features this agent was trained on"
+                f"The agent needs a state of width {self.config.state_dim}{hint}, got {width}. "
+                "Build the env from the features that the agent was trained on."
             )
             raise CheckpointError(msg)
 
     def update(self) -> None:
-        """Do one gradient update from the replay ring; its metrics are added to `metrics_sum`.
+        """Do one gradient update from the replay buffer and add its metrics to `metrics_sum`.
 
-        Where the GPU's memory does not suffice, the batch is halved for good and the update done again.
+        If the GPU runs out of memory, the batch is halved permanently and the update is repeated.
         """
         while True:
             try:
@@ -128,9 +128,9 @@ class SACAgent:
                 if self.batch_size == 1:
                     raise
                 self.batch_size //= 2
-                torch.cuda.empty_cache()  # does nothing where CUDA was never used
+                torch.cuda.empty_cache()  # does nothing if CUDA was never used
                 logger.warning(
-                    "%s: out of memory in update %d; the batch is halved to %d transitions from here on",
+                    "%s ran out of memory in update %d. The batch is halved to %d transitions.",
                     self.device, self.updates + 1, self.batch_size,
                 )  # fmt: skip
             else:
@@ -153,7 +153,7 @@ class SACAgent:
         Raises
         ------
         NonFiniteError
-            If one of them is not finite, naming it; nothing is saved after that.
+            If one of them is not finite; the message names it.
         """
         total = self.metrics_sum.tolist()
         self.metrics_sum.zero_()
@@ -163,8 +163,8 @@ class SACAgent:
         for name, value in means.items():
             if not math.isfinite(value):
                 msg = (
-                    f"SACAgent: finite training metrics are required, found {name} = {value} at update "
-                    f"{self.updates}; lower learning_rate or reward_scale; the last checkpoint is intact"
+                    f"Training diverged: {name} is {value} at update {self.updates}. "
+                    "Lower learning_rate or reward_scale. The last checkpoint is intact."
                 )
                 raise NonFiniteError(msg, name)
         return dict(means)
@@ -179,29 +179,28 @@ class SACAgent:
         return self
 
     def check_finite(self) -> None:
-        """Raise NonFiniteError if a learnt number, a moment or a metric is not finite, naming the first.
+        """Raise NonFiniteError if a weight, a moment or a metric is not finite; the message names the first.
 
-        It reads the device, so it stands before everything that is saved or judged, and in no update: a loss or
-        a gradient that is not finite makes its weights so, and they stay so.
+        It reads the device, so it runs before saving and judging, not in updates: a loss or gradient that is not
+        finite leaves weights that are not finite either.
         """
         for name, tensor in _named(self._learnt()):
             if not torch.isfinite(tensor).all():
                 msg = (
-                    f"SACAgent: finite numbers are required, found NaN or infinity in {name} at update "
-                    f"{self.updates}: the update diverged; lower learning_rate or reward_scale; nothing was saved "
-                    "since, the last good state is intact"
+                    f"Training diverged: {name} holds NaN or infinity at update {self.updates}. "
+                    "Lower learning_rate or reward_scale. The last saved state is intact."
                 )
                 raise NonFiniteError(msg, name)
 
     def save(self, path: str | Path) -> None:
         """Write the agent atomically: weights, config and context, without optimisers or replay.
 
-        Equal content is equal bytes, whatever the file's name.
+        Equal content gives equal bytes, whatever the file's name.
         """
         files.write_bytes(Path(path), files.pt_bytes(self.content()))
 
     def content(self) -> dict[str, Any]:
-        """Return what `save` writes: tensors and plain values only, every number finite."""
+        """Return what `save` writes: tensors and plain values, all of them finite."""
         self.check_finite()
         return {
             "schema": AGENT_SCHEMA,
@@ -214,7 +213,7 @@ class SACAgent:
         }
 
     def load(self, path: str | Path) -> None:
-        """Fill this agent from a saved one, or raise CheckpointError with the difference."""
+        """Fill this agent from a saved one; raise CheckpointError with the difference if it does not fit."""
         path = Path(path)
         content = _checked(files.read_pt(path), path)
         saved, here = content["config"], to_flat(self.config)
@@ -223,12 +222,12 @@ class SACAgent:
         if None not in names and names[0] != names[1]:
             lines += difference({"observation": names[0]}, {"observation": names[1]})
         if lines:
-            msg = f"{path}: an agent of this shape is required; {'; '.join(lines)}; or use SACAgent.from_checkpoint"
+            msg = f"{path} does not fit this agent: {'; '.join(lines)}. Use SACAgent.from_checkpoint."
             raise CheckpointError(msg)
         self._fill(content, path)
 
     def load_weights(self, path: str | Path) -> None:
-        """Take over a saved agent's weights, as `load` does; context, updates, optimisers and replay stay."""
+        """Load a saved agent's weights alone; context, updates, optimisers and replay stay."""
         context, updates = self.context, self.updates
         self.load(path)
         self.context, self.updates = context, updates
@@ -239,11 +238,11 @@ class SACAgent:
         path = Path(path)
         content = _checked(files.read_pt(path), path)
         try:
-            config = from_flat(SACConfig, content["config"], f"{path}: config")
+            config = from_flat(SACConfig, content["config"], "config")
         except ConfigError as err:
-            msg = f"{path}: a config of this version is required, found: {err}"
+            msg = f"{path} does not fit this version of the package. Its {err}"
             raise CheckpointError(msg) from err
-        # Before memory is taken for it: a config may claim any width, the file holds what it holds.
+        # Checked before memory is allocated, because a config may claim any width.
         with torch.device("meta"):
             layers = len(config.hidden_dims)
             nets = _networks(config) if layers <= len(content["weights"]) else nn.Module()
@@ -253,7 +252,7 @@ class SACAgent:
         return agent
 
     def training_state(self) -> dict[str, Any]:
-        """Return everything that learning depends on: what continues this agent bit for bit."""
+        """Return everything that learning depends on; it continues this agent bit for bit."""
         self.check_finite()
         counts = {"updates": self.updates, "batch_size": self.batch_size}
         return {**self._learnt(), **counts, "buffer": self.buffer.state()}
@@ -264,7 +263,7 @@ class SACAgent:
         Raises
         ------
         CheckpointError
-            If a part is of another shape or not finite; it is named, and this agent is of no use any more.
+            If a part has another shape or is not finite; the message names it, and this agent is unusable.
         """
         for name, own in self._learnt().items():
             _check_like(state[name], own, f"SACAgent.restore: {name}")
@@ -299,15 +298,15 @@ class SACAgent:
 
 
 class Interaction:
-    """The off-policy loop: act in a vector env, store transitions, do the updates they are owed.
+    """The off-policy loop: act in a vector env, store transitions, do the updates that are due.
 
-    The fraction of an update is carried over, so their number is `utd_ratio` times the transitions whatever
-    the number of envs; those owed for the warm-up follow right after it.
+    Fractions of an update are carried over, so there are `utd_ratio` updates per transition for any number of
+    envs; those of the warm-up follow right after it.
 
     Attributes
     ----------
     env_steps : single-environment transitions so far
-    owed : updates due, the fraction included
+    owed : updates due, fractions included
     """
 
     def __init__(self, agent: SACAgent, env: Any, seed: int) -> None:  # noqa: ANN401
@@ -315,13 +314,13 @@ class Interaction:
         self.env_steps, self.owed = 0, 0.0
         self.abs_action = 0.0  # mean |action| of the last vector step
         space = env.single_action_space
-        for found, name in ((env.single_observation_space, "state_dim"), (space, "action_dim")):
+        for box, name in ((env.single_observation_space, "state_dim"), (space, "action_dim")):
             required = (
                 f"{name} = {getattr(agent.config, name)} (SACConfig) must be the width of the env's space"
             )
-            require(found.shape == (getattr(agent.config, name),), "SACAgent.learn", required, found.shape[0])
-        capacity = agent.config.buffer_capacity
-        require(env.num_envs <= capacity, "SACAgent.learn", "num_envs must fit buffer_capacity", env.num_envs)
+            require(box.shape == (getattr(agent.config, name),), "SACAgent.learn", required, box.shape[0])
+        capacity, n = agent.config.buffer_capacity, env.num_envs
+        require(n <= capacity, "SACAgent.learn", f"num_envs must be <= buffer_capacity ({capacity})", n)
         self._low, self._span = space.low, (space.high - space.low) / 2.0
         self.rng = np.random.default_rng(seed + 2)
         self.obs, _ = env.reset(seed=seed)
@@ -354,10 +353,10 @@ class Interaction:
         return np.asarray(reward, np.float64)
 
     def _not_finite(self, name: str) -> NonFiniteError:
-        """Return the error for a step that was stopped: with its number, the tensor and the likely cause."""
-        cause = "the env made it: look at its prices and features there"
+        """Return the error of a stopped step, with its number, the tensor and the likely cause."""
+        cause = "It comes from the env: check its prices and features there."
         if name == "action" and np.isfinite(self.obs).all():
-            cause = "the policy's weights are too large: lower learning_rate or reward_scale"
+            cause = "The policy's weights are too large. Lower learning_rate or reward_scale."
             try:
                 self.agent.check_finite()
             except NonFiniteError as err:
@@ -365,21 +364,20 @@ class Interaction:
         elif name == "action":
             name = "obs"
         msg = (
-            f"Interaction.advance: finite numbers are required, found NaN or infinity in {name} at environment "
-            f"step {self.env_steps}; {cause}; nothing of this step was stored, the last good state is intact"
+            f"{name} holds NaN or infinity at environment step {self.env_steps}. {cause} "
+            "Nothing of this step was stored; the last good state is intact."
         )
         return NonFiniteError(msg, name)
 
 
 def as_vector_env(env: Any) -> Any:  # noqa: ANN401
-    """Return a SAME_STEP vector env: `env` itself, or a single env wrapped; Box spaces are required."""
+    """Return a SAME_STEP vector env: `env` itself, or a single env wrapped; spaces must be Boxes."""
     mode = gym.vector.AutoresetMode.SAME_STEP
     if not isinstance(env, gym.vector.VectorEnv):
         single = env
         env = gym.vector.SyncVectorEnv([lambda: single], autoreset_mode=mode)
     elif env.metadata.get("autoreset_mode") != mode:
-        found = env.metadata.get("autoreset_mode")
-        msg = f"SACAgent.learn: a vector env with autoreset SAME_STEP is required, found {found}"
+        msg = f"SACAgent.learn: autoreset_mode must be SAME_STEP, got {env.metadata.get('autoreset_mode')}"
         raise ConfigError(msg)
     for name in ("single_observation_space", "single_action_space"):
         space = getattr(env, name)
@@ -387,13 +385,13 @@ def as_vector_env(env: Any) -> Any:  # noqa: ANN401
             msg = f"SACAgent.learn: {name} must be a one-dimensional Box, got {space}"
             raise ConfigError(msg)
     if not env.single_action_space.is_bounded():
-        msg = f"SACAgent.learn: a bounded action space is required, got {env.single_action_space}"
+        msg = f"SACAgent.learn: the action space must be bounded, got {env.single_action_space}"
         raise ConfigError(msg)
     return env
 
 
 def _before_reset(obs: Any, done: Any, infos: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    """Return next observations with the last one of each finished episode put back."""
+    """Return next observations, with the last one of each episode that ended."""
     if not done.any():
         return obs
     next_obs = np.array(obs)
@@ -403,7 +401,7 @@ def _before_reset(obs: Any, done: Any, infos: Mapping[str, Any]) -> Any:  # noqa
 
 
 def _cpu_copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors cloned to the CPU, sharing nothing."""
+    """Return clones of the tensors on the CPU."""
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
 
 
@@ -421,8 +419,8 @@ def _named(value: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:  # noq
 
 
 def _check_like(saved: Any, own: Any, where: str) -> None:  # noqa: ANN401
-    """Raise CheckpointError unless `saved` has the names, shapes and types of `own`, every number finite."""
-    found = required = ""
+    """Raise CheckpointError unless `saved` is finite and has the names, shapes and types of `own`."""
+    fault = ""
     if isinstance(own, dict):
         names = set(saved) if isinstance(saved, dict) else set()
         if names == own.keys():
@@ -430,14 +428,14 @@ def _check_like(saved: Any, own: Any, where: str) -> None:  # noqa: ANN401
                 _check_like(saved[name], inner, f"{where}.{name}")
         else:
             lacking, extra = (sorted(map(str, s))[:3] for s in (own.keys() - names, names - own.keys()))
-            required, found = f"{len(own)} names", f"without {lacking}, with {extra}"
+            fault = f"does not fit: missing {lacking}, unknown {extra}"
     elif not isinstance(saved, Tensor) or (saved.shape, saved.dtype) != (own.shape, own.dtype):
-        required = f"{tuple(own.shape)} {own.dtype}"
-        found = f"{tuple(saved.shape)} {saved.dtype}" if isinstance(saved, Tensor) else type(saved).__name__
+        kind = f"{tuple(saved.shape)} {saved.dtype}" if isinstance(saved, Tensor) else type(saved).__name__
+        fault = f"must be {tuple(own.shape)} {own.dtype}, got {kind}"
     elif not torch.isfinite(saved).all():
-        required, found = "finite numbers", "NaN or infinity"
-    if required:
-        msg = f"{where}: {required} required, found {found}; use an earlier file, or the config it was made with"
+        fault = "must be finite, got NaN or infinity"
+    if fault:
+        msg = f"{where} {fault}. Use an earlier file, or the config that it was made with."
         raise CheckpointError(msg)
 
 
@@ -448,11 +446,11 @@ def _checked(content: dict[str, Any], path: Path) -> dict[str, Any]:
     missing = [name for name, kind in _CONTENT_TYPES.items() if type(content.get(name)) is not kind]
     if missing:
         msg = (
-            f"{path}: a saved agent with {', '.join(missing)} of the right type is required, found "
-            f"{', '.join(map(str, list(content)[:6]))}; the file is not one of this package's agents"
+            f"{path} is not an agent of this package: {', '.join(missing)} is missing or of the wrong type. "
+            f"It has {', '.join(map(str, list(content)[:6])) or 'nothing'}."
         )
         raise CheckpointError(msg)
     if content["schema"] != AGENT_SCHEMA:
-        msg = f"{path}: agent schema {AGENT_SCHEMA} is required, found {content['schema']!r}"
+        msg = f"{path} has agent schema {content['schema']!r}, but this version reads schema {AGENT_SCHEMA}."
         raise CheckpointError(msg)
     return content

@@ -1,10 +1,10 @@
 """One gradient update of Soft Actor-Critic, its forward and backward passes written out.
 
 The update is a function of (weights and moments, batch, noise, schedule tensors): no random draw, no host
-read and no data-dependent shape inside, so the CPU and a GPU run the same operations, always the same list.
-At these widths a processor spends most of an autograd update on starting operations, so there are few: the
+read and no data-dependent shape inside, so the CPU and a GPU always run the same list of operations.
+At these widths a processor spends most of an autograd update on starting operations. There are few here: the
 twins are stacked, all weights of a stack are one vector for Adam and for averages, both policy passes are
-one, and the critics get no weight gradient from the actor's loss. Every formula is checked against autograd.
+one, and the actor's loss gives the critics no weight gradient. Tests check every formula against autograd.
 
 Shapes: n stacked networks, B batch, S observation width, A action width.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 UPDATE_METRICS = ("critic_loss", "actor_loss", "alpha", "entropy", "q_mean")
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
-"""Of Adam; Kingma and Ba 2015, arXiv:1412.6980."""
+"""Of Adam, Kingma and Ba 2015, arXiv:1412.6980."""
 
 _HALF_RANGE = 0.5 * (LOG_STD_MAX - LOG_STD_MIN)
 _LOG_DENSITY = 0.5 * math.log(2.0 * math.pi) + 2.0 * math.log(2.0)
@@ -36,7 +36,7 @@ _relu_backward = torch.ops.aten.threshold_backward.grad_input
 
 
 class Schedule(NamedTuple):
-    """What may change over training, as 0-d tensors, so that a change retraces nothing."""
+    """What may change during training, as 0-d tensors: a change retraces nothing."""
 
     gamma: Tensor
     tau: Tensor
@@ -58,15 +58,15 @@ class _Stack:
 
     def __init__(self, nets: Sequence[nn.Module], *extra: nn.Parameter) -> None:
         linear = [[m for m in net.modules() if isinstance(m, nn.Linear)] for net in nets]
-        each = list(zip(*linear, strict=True))  # per layer, that layer of every network
-        self._shapes = [(len(nets), *layer[0].weight.shape) for layer in each]
-        self.size = sum(p.numel() for layer in each for m in layer for p in m.parameters())
-        like = each[0][0].weight.detach()
+        by_layer = list(zip(*linear, strict=True))  # that layer of every network
+        self._shapes = [(len(nets), *layer[0].weight.shape) for layer in by_layer]
+        self.size = sum(p.numel() for layer in by_layer for m in layer for p in m.parameters())
+        like = by_layer[0][0].weight.detach()
         self.flat = like.new_empty(self.size + sum(p.numel() for p in extra))
         self.layers = self.views(self.flat)
         parts = [
             (parameter, view)
-            for layer, stacked in zip(each, self.layers, strict=True)
+            for layer, stacked in zip(by_layer, self.layers, strict=True)
             for m, weight, bias in zip(layer, stacked.weight, stacked.bias, strict=True)
             for parameter, view in ((m.weight, weight), (m.bias, bias[0]))
         ]
@@ -79,9 +79,7 @@ class _Stack:
     def views(self, flat: Tensor) -> list[_Layer]:
         """Return the layers as views of a vector laid out as `flat`."""
         layers, weight_at = [], 0
-        bias_at = sum(
-            math.prod(s) for s in self._shapes
-        )  # biases last: weights then lie on whole cache lines
+        bias_at = sum(map(math.prod, self._shapes))  # biases last: weights then lie on whole cache lines
         for i, (n, out, width) in enumerate(self._shapes):
             weight = flat[weight_at : weight_at + n * out * width]
             # The first layer is kept transposed: its products with an odd number of inputs are twice as fast.
@@ -92,60 +90,60 @@ class _Stack:
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return the inputs of all layers and the output, (n, B, in) -> [(n, B, width), ...]."""
-        seen = [x]
+        inputs = [x]
         for _, transposed, bias in self.layers:
-            seen.append(torch.baddbmm(bias, seen[-1], transposed))
-            if len(seen) <= len(self.layers):
-                seen[-1].relu_()
-        return seen
+            inputs.append(torch.baddbmm(bias, inputs[-1], transposed))
+            if len(inputs) <= len(self.layers):
+                inputs[-1].relu_()
+        return inputs
 
 
-class _Learner(_Stack):
-    """A stack that is trained: with its gradient and Adam's moments."""
+class _TrainedStack(_Stack):
+    """A stack with its gradient and Adam's moments."""
 
     def __init__(self, nets: Sequence[nn.Module], *extra: nn.Parameter) -> None:
         super().__init__(nets, *extra)
         self.gradient, self.mean, self.square = (torch.zeros_like(self.flat) for _ in range(3))
         self.gradients = self.views(self.gradient)
 
-    def backward(self, seen: list[Tensor], gradient: Tensor) -> None:
+    def backward(self, inputs: list[Tensor], gradient: Tensor) -> None:
         """Write the gradients of all layers, given that of the output, (n, B, out)."""
         for i in range(len(self.layers) - 1, -1, -1):
             own = self.gradients[i]
             torch.sum(gradient, 1, keepdim=True, out=own.bias)
             if i:
-                torch.bmm(gradient.mT, seen[i], out=own.weight)
-                gradient = self._through(i, seen, gradient)
+                torch.bmm(gradient.mT, inputs[i], out=own.weight)
+                gradient = self._through(i, inputs, gradient)
             else:  # as it is stored
-                torch.bmm(seen[i].mT, gradient, out=own.transposed)
+                torch.bmm(inputs[i].mT, gradient, out=own.transposed)
 
-    def input_gradient(self, seen: list[Tensor], gradient: Tensor, first: int) -> Tensor:
+    def input_gradient(self, inputs: list[Tensor], gradient: Tensor, first: int) -> Tensor:
         """Return the gradient of the inputs from column `first` on, summed over the stack, (B, in - first)."""
         for i in range(len(self.layers) - 1, 0, -1):
-            gradient = self._through(i, seen, gradient)
+            gradient = self._through(i, inputs, gradient)
         return torch.bmm(gradient, self.layers[0].weight[:, :, first:]).sum(0)
 
     def descend(self, step: Tensor, learning_rate: Tensor) -> None:
-        """Do one step of Adam; `step` counts from 1."""
+        """Do one step of Adam; the first `step` is 1."""
         torch._fused_adam_(
             [self.flat], [self.gradient], [self.mean], [self.square], [], [step],
             lr=learning_rate, beta1=BETA1, beta2=BETA2, weight_decay=0.0, eps=EPSILON,
             amsgrad=False, maximize=False,
         )  # fmt: skip
 
-    def _through(self, i: int, seen: list[Tensor], gradient: Tensor) -> Tensor:
-        # One output: the product is an outer one, and a broadcast is cheaper.
+    def _through(self, i: int, inputs: list[Tensor], gradient: Tensor) -> Tensor:
+        # With one output the product is an outer product; a broadcast is cheaper.
         weight = self.layers[i].weight
         gradient = gradient * weight if weight.shape[1] == 1 else torch.bmm(gradient, weight)
-        return _relu_backward(gradient, seen[i], 0, grad_input=gradient)
+        return _relu_backward(gradient, inputs[i], 0, grad_input=gradient)
 
 
 class _Sample(NamedTuple):
-    """What the passes through a sampled action share, (B, A) each."""
+    """What the forward and backward passes of a sampled action share, (B, A) each."""
 
     action: Tensor  # tanh u, u = mean + spread
     spread: Tensor  # sigma x noise
-    squashed: Tensor  # tanh of the raw output that log sigma is a linear function of
+    squashed: Tensor  # tanh of the raw output; log sigma is linear in it
 
 
 def _sample(head: Tensor, noise: Tensor) -> tuple[_Sample, Tensor]:
@@ -164,7 +162,7 @@ def _sample(head: Tensor, noise: Tensor) -> tuple[_Sample, Tensor]:
 def _policy_gradient(sample: _Sample, alpha: Tensor, slope: Tensor) -> Tensor:
     """Return the gradient of sum alpha log pi - Q for the actor's output, (B, 2A), given dQ/da, `slope`.
 
-    d log pi / du = 2 tanh u and d log pi / d log sigma = -1 beside u's part in it, at fixed noise.
+    At fixed noise d log pi / du = 2 tanh u, and d log pi / d log sigma = -1 besides its effect through u.
     """
     action, spread, squashed = sample
     to_mean = (2.0 * alpha * action).sub_(slope.addcmul(slope * action, action, value=-1.0))
@@ -173,18 +171,18 @@ def _policy_gradient(sample: _Sample, alpha: Tensor, slope: Tensor) -> Tensor:
     return torch.cat((to_mean, to_raw), dim=-1)
 
 
-class Learner:
-    """Everything one gradient update changes: the networks' weights, and Adam's moments beside them.
+class SACUpdate:
+    """The gradient update and all it changes: the networks' weights and Adam's moments.
 
     Parameters
     ----------
-    nets : the networks; their parameters become views of this object's vectors, so both see every change
+    nets : the networks; their parameters become views of this object's vectors, so both share every change
     learning_rate : of Adam, for actor, critics and temperature
     """
 
     def __init__(self, nets: Networks, learning_rate: float) -> None:
-        self._critic = _Learner([nets.critic.q1, nets.critic.q2])
-        self._actor = _Learner([nets.actor], nets.log_alpha)
+        self._critic = _TrainedStack([nets.critic.q1, nets.critic.q2])
+        self._actor = _TrainedStack([nets.actor], nets.log_alpha)
         self._target = _Stack([nets.target.q1, nets.target.q2])
         self._average = _Stack([nets.average])
         self._log_alpha, self._alpha_gradient = nets.log_alpha.data, self._actor.gradient[-1]
@@ -193,24 +191,24 @@ class Learner:
         self._learning_rate = torch.tensor(learning_rate, device=device)
         self._half = torch.tensor(0.5, device=device, dtype=self._log_alpha.dtype)
 
-    @torch.inference_mode()  # a twelfth faster than no_grad
+    @torch.inference_mode()  # 8 % faster than no_grad
     def update(self, batch: Batch, noise: Tensor, schedule: Schedule) -> Tensor:
         """Do one update of everything in place and return `UPDATE_METRICS`, shape (5,).
 
-        In this order: critics on the old policy's target, actor on the new critics, temperature, then the
-        slow critics and the average actor. Haarnoja et al. 2018, arXiv:1812.05905, eq. 5 to 9 and 18.
+        The order is: critics on the old policy's target, actor on the new critics, temperature, then target
+        critics and average actor. Haarnoja et al. 2018, arXiv:1812.05905, eq. 5 to 9 and 18.
 
         Parameters
         ----------
-        batch : B transitions; a time limit is no termination, it bootstraps
-        noise : standard normal draws, (2, B, A): of the next actions, of the actions
-        schedule : discount, Polyak weights, target entropy, factor on rewards
+        batch : B transitions; a time limit bootstraps, because it is not a termination
+        noise : standard normal draws, (2, B, A), for the next actions and the actions
+        schedule : discount, Polyak weights, target entropy, reward factor
         """
         critic, actor = self._critic, self._actor
         size, state_dim = batch.obs.shape
         alpha = self._log_alpha.exp()
 
-        # The policy at s' and s in one pass: its weights change only after both are used.
+        # The policy at s' and s in one pass: its weights change only after both uses.
         states = torch.cat((batch.next_obs, batch.obs))
         *policy, head = actor.forward(states.unsqueeze(0))
         sample, log_prob = _sample(head[0], noise.flatten(0, 1))
@@ -225,7 +223,7 @@ class Learner:
         *inputs, value = critic.forward(taken)
         error = value - target.unsqueeze(-1)
         critic.backward([*inputs, value], error / size)
-        self._step += 1  # nothing changes before this: memory runs out in the passes above, if it does
+        self._step += 1  # if memory runs out, it does so above, before anything has changed
         critic.descend(self._step, self._learning_rate)
 
         # Actor: mean alpha log pi - min Q.

@@ -117,7 +117,7 @@ def run_policy(
     trace, n, more = new_table(Trace, len(bars)), 0, True
     engine.observe(accounts[0], bars, market.terms, market.observed, obs)
     while more:
-        more = engine.decide(accounts, bars, minutes, terms, market.observed, act(obs), trace, n, obs)
+        more = engine.step_traced(accounts, bars, minutes, terms, market.observed, act(obs), trace, n, obs)
         n += 1
     return _result(market, accounts[0], trace[:n], policies.named(policy), tier)
 

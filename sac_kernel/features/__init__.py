@@ -1,6 +1,6 @@
 """What the agent sees: thirty causal features, volatility regimes and a forecast of the next return.
 
-`FeaturePipeline` fits the scaler on train rows only; `assert_causal` proves that no row knows the future.
+`FeaturePipeline` fits the scaler on train rows only; `assert_causal` checks that no row uses the future.
 Indicators are compiled and carry their state from bar to bar, so live features equal those of a backtest.
 """
 

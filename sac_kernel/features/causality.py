@@ -1,8 +1,8 @@
-"""Proof by recomputation that features know only the past, for this package's pipeline or anybody's.
+"""Check by recomputation that features use only the past, for this package's pipeline or any other.
 
-Three things are tried on random rows: the past alone (prefix invariance), another future (future edit), and
-a short past (warm-up). First a canary, the next bar's close, has to be caught: a check that cannot fail
-proves nothing.
+Random rows are recomputed without their future (prefix invariance), with a changed future (future edit), and
+with a shorter past (warm-up). Before that, the check must catch a canary, the next bar's close: a check that
+cannot fail proves nothing.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 
 MAX_BARS = 20_000
 TOLERANCE = 1e-6
-"""Two values of an unscaled feature closer than this agree: a long memory has faded."""
-
-_WHERE = "causality.assert_causal"
+"""Two unscaled values of a feature agree if they differ by less than this."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +33,9 @@ class CausalityReport:
 
     Attributes
     ----------
-    rows : random rows recomputed, each without its future and with another one
-    features : columns that were the same bit for bit in all of them
-    memory_bars : bars from which the last rows come out the same to `TOLERANCE`; None if that takes more
-        than there were
+    rows : random rows recomputed, each without its future and with a changed one
+    features : columns that were bit-identical in all of these rows
+    memory_bars : bars of past that give the last rows to within `TOLERANCE`; None if all bars are too few
     """
 
     rows: int
@@ -46,16 +43,16 @@ class CausalityReport:
     memory_bars: int | None
 
     def __str__(self) -> str:
-        """Return one sentence."""
-        memory = f"{self.memory_bars:,} bars" if self.memory_bars else "more bars than were given"
+        """Return two sentences."""
+        memory = f"{self.memory_bars:,}" if self.memory_bars else "more than the given"
         return (
-            f"{self.rows} rows of {self.features} features recomputed without their future and with another "
-            f"one: all bit-identical; the canary was caught; a row needs {memory} of past to be exact to {TOLERANCE:g}"
+            f"{self.rows} rows of {self.features} features are bit-identical without their future and with a changed "
+            f"one, and the canary was caught. A row needs {memory} bars of past to be exact to {TOLERANCE:g}."
         )
 
 
 def assert_causal(
-    pipeline: Any,  # noqa: ANN401  # anybody's
+    pipeline: Any,  # noqa: ANN401  # any object with compute
     bars: pd.DataFrame | BarsByInstrument,
     rows: int = 20,
     seed: int = 0,
@@ -64,25 +61,27 @@ def assert_causal(
 
     Parameters
     ----------
-    pipeline : anything with `compute(bars) -> DataFrame`, one row a bar of the traded instrument
-    bars : a table of bars, or a dict of tables; whatever `compute` takes. The first 20,000 bars are used
-    rows, seed : how many random rows, and which
+    pipeline : any object with `compute(bars) -> DataFrame`, one row per bar of the traded instrument
+    bars : a table of bars or a dict of tables, as `compute` takes it. The first 20,000 bars are used
+    rows : number of random rows
+    seed : of the choice of rows
 
     Raises
     ------
     DataError
-        Naming the feature and the row that changed; or saying that the check itself could not fail here.
+        If a feature depends on the future (the message names it and the row), or if the check cannot fail on
+        these bars.
     """
     bars = _until(bars, _times(bars)[min(len(_times(bars)), MAX_BARS) - 1])
     full = pipeline.compute(bars)
     picked = np.random.default_rng(seed).integers(min(2, len(full) - 2), len(full) - 1, size=rows)
     _check_canary(bars, int(picked[0]))
     for t in picked:
-        for what, leaking in _leaks(pipeline.compute, bars, full, int(t)).items():
+        for edit, leaking in _leaks(pipeline.compute, bars, full, int(t)).items():
             if leaking:
                 msg = (
-                    f"{_WHERE}: row {t} ({full.index[t]}) must not depend on later bars, found that "
-                    f"{', '.join(leaking[:3])} changed when the future was {what}"
+                    f"Row {t} ({full.index[t]}) depends on later bars: "
+                    f"{', '.join(leaking[:3])} changed when the future was {edit}."
                 )
                 raise DataError(msg)
     return CausalityReport(rows, full.shape[1], _memory(pipeline.compute, bars, full))
@@ -92,16 +91,15 @@ def _leaks(compute: Compute, bars: Any, full: pd.DataFrame, t: int) -> dict[str,
     """Return the columns of row t that change when its future is shortened, and when it is edited."""
     moment = full.index[t]
     futures = {"shortened": _until(bars, moment), "edited": _edited_after(bars, moment)}
-    return {what: _changed(full.iloc[t], compute(other).loc[moment]) for what, other in futures.items()}
+    return {edit: _changed(full.iloc[t], compute(table).loc[moment]) for edit, table in futures.items()}
 
 
-def _changed(here: pd.Series, there: pd.Series) -> list[str]:
-    names = dict.fromkeys((*here.index, *there.index))
-    both = [k in here and k in there for k in names]
+def _changed(row: pd.Series, recomputed: pd.Series) -> list[str]:
+    """Return the names whose values differ or that only one of the two rows has."""
     return [
         str(k)
-        for k, known in zip(names, both, strict=True)
-        if not (known and np.array_equal(here[k], there[k], equal_nan=True))
+        for k in dict.fromkeys((*row.index, *recomputed.index))
+        if not (k in row and k in recomputed and np.array_equal(row[k], recomputed[k], equal_nan=True))
     ]
 
 
@@ -111,17 +109,17 @@ def _check_canary(bars: Any, t: int) -> None:  # noqa: ANN401
         return pd.DataFrame({"canary": close.shift(-1).fillna(0.0)})
 
     full = canary(bars)
-    missed = [what for what, found in _leaks(canary, bars, full, t).items() if not found]
+    missed = [edit for edit, leaking in _leaks(canary, bars, full, t).items() if not leaking]
     if missed:
         msg = (
-            f"{_WHERE}: bars in which the canary (the next close) is caught are required, found that it was "
-            f"not when the future was {' and '.join(missed)}: the check cannot fail here; give other bars"
+            "The causality check cannot fail on these bars: it missed the canary (the next close) when the future "
+            f"was {' and '.join(missed)}. Pass other bars."
         )
         raise DataError(msg)
 
 
 def _memory(compute: Compute, bars: Any, full: pd.DataFrame) -> int | None:  # noqa: ANN401
-    """Return the smallest power of two of bars that gives the last rows as the whole past does."""
+    """Return the smallest power of two of bars that gives the same last rows as the whole past."""
     last = full.iloc[-5:]
     k = 16
     while k < len(full):
@@ -137,16 +135,16 @@ def _times(bars: Any) -> pd.DatetimeIndex:  # noqa: ANN401
     return longest
 
 
-def _each(bars: Any, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Any:  # noqa: ANN401
+def _map_tables(bars: Any, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Any:  # noqa: ANN401
     return {name: change(table) for name, table in bars.items()} if isinstance(bars, dict) else change(bars)
 
 
 def _until(bars: Any, moment: Any) -> Any:  # noqa: ANN401
-    return _each(bars, lambda table: table[table.index <= moment])
+    return _map_tables(bars, lambda table: table[table.index <= moment])
 
 
 def _since(bars: Any, moment: Any) -> Any:  # noqa: ANN401
-    return _each(bars, lambda table: table[table.index >= moment])
+    return _map_tables(bars, lambda table: table[table.index >= moment])
 
 
 def _edited_after(bars: Any, moment: Any) -> Any:  # noqa: ANN401
@@ -154,4 +152,4 @@ def _edited_after(bars: Any, moment: Any) -> Any:  # noqa: ANN401
         factor = np.exp(np.random.default_rng(0).normal(0.0, 0.1, len(table)))
         return table.mul(np.where(table.index > moment, factor, 1.0), axis=0)
 
-    return _each(bars, edit)
+    return _map_tables(bars, edit)

@@ -1,22 +1,22 @@
-"""The expected return given the features: what is left of a reward when its noise is taken out.
+"""Return forecast, E[next return | features]: what remains of a reward when its noise is removed.
 
 The trader is a price taker: the market part of a reward is action x next return, and nearly all of its
 variance is noise that no action changes. Training on action x E[next return | features] - costs has the same
 optimum and a far better signal (exogenous-input MDPs: Dietterich, Trimponias & Chen 2018, arXiv:1806.01584).
-The expectation is estimated here, on train rows alone.
+The forecast is fitted here, on train rows alone.
 
-*Cross-fitted*: the estimate of a train row comes from models that never saw the rows of its fold, nor `purge`
-rows on either side of it, so that no row's own noise returns as signal. *Shrunk*: a ridge whose penalty is
-chosen by the same folds, then one slope towards the conditional expectation, measured out of fold; if zero
-predicts better, the estimate is zero and an agent trained on it has nothing to trade on. A non-linear head
-(`stump_boosting`) stands beside the ridge and is kept only if it wins out of fold. *Of the decision's own horizon*:
-an agent that decides every hour is told what to expect of an hour, which a fit to five minutes does not know.
+*Cross-fitted*: the forecast of a train row comes from models that saw neither its fold nor `purge` rows on
+either side of it, so a row's own noise cannot come back as signal. *Shrunk*: the folds choose the penalty of a
+ridge, then one slope, measured out of fold, scales its predictions to the conditional expectation. If zero
+predicts better, the forecast is zero and an agent trained on it has nothing to trade on. A non-linear model
+(`stumps`) competes with the ridge and is used only if it wins out of fold. *Horizon of a decision*: an agent
+that decides every hour gets a forecast of one hour, which a fit to five minutes cannot give.
 
-*Bias.* The estimate is not the truth: what the features say beyond these two models is lost, and a coefficient
-that is noise is traded as if it were signal, though less than in sample. Rows of one fold share a model, so
-the estimate jumps a little between folds. Penalty, rounds, head and slope are chosen on the rows they are
-reported on, a handful of choices: the out-of-fold share of variance is slightly optimistic. Costs, stops and margin
-are not touched: only the return is replaced. Evaluation must use realised prices.
+*Bias.* The forecast is not the truth: what the features say beyond these two models is lost, and a noisy
+coefficient is traded as if it were signal, though less than in sample. Rows of one fold share a model, so
+the forecast jumps a little between folds. Penalty, rounds, head and slope are chosen on the rows on which they
+are reported, so the out-of-fold share of variance is slightly optimistic. Only the return is replaced; costs,
+stops and margin stay realised. Evaluation must use realised prices.
 """
 
 from __future__ import annotations
@@ -42,35 +42,33 @@ if TYPE_CHECKING:
     Splits = list[tuple[NDArray[np.int64], NDArray[np.int64]]]
 
 PENALTIES = np.logspace(-4.0, 2.0, 13)
-"""Ridge penalties, as shares of the number of rows: at 1 a standardised, uncorrelated input is halved."""
+"""Ridge penalties as shares of the number of rows; 1 halves the weight of a standardised, uncorrelated input."""
 
 ROUNDS = (25, 50, 100, 200, 400)
-"""Rounds of boosting that compete out of fold."""
+"""Numbers of boosting rounds that compete out of fold."""
 
 SIGNIFICANCE = 2.5
-"""Standard errors by which an estimate must agree with the returns out of fold, or it is zero; and by which
-the non-linear head must beat the ridge."""
+"""Out-of-fold t-statistic below which the forecast is zero, and which the non-linear model needs against the ridge."""
 
 LEAST_RUNS = 30
-"""Independent looks below which overlapping returns show nothing, however well the estimate agrees with them."""
+"""With fewer independent runs than this, overlapping returns prove nothing, however well the forecast fits."""
 
 _RUN_HORIZONS = 4
 
 
 @dataclass(frozen=True)
 class ReturnForecast:
-    """A fitted estimate of E[mean of the next `horizon` returns | features].
+    """A fitted forecast, E[mean of the next `horizon` returns | features].
 
     Attributes
     ----------
-    train : (rows,) out-of-fold estimates of the train rows, in units of the return a bar; 0 where a row has NaN
-    share : out-of-fold share of the return's variance that the estimate explains, before shrinkage to zero
-    t_stat : standard errors by which mean(return x estimate) exceeds zero out of fold; 0 where the rows are fewer than
-        `LEAST_RUNS` independent looks
+    train : (rows,) out-of-fold forecasts of the train rows, return per bar; 0 where a row has NaN
+    share : out-of-fold share of the return's variance that the forecast explains, before it is set to zero
+    t_stat : out-of-fold t-statistic of mean(return x forecast); 0 with fewer than `LEAST_RUNS` independent runs
     head : 'flat', 'ridge' or 'boosting'
     penalty : of the ridge, as a share of the rows
-    rounds : of the boosting; 0 where it did not compete
-    slope : multiplier of the raw prediction that makes it right on average; 0 for 'flat'
+    rounds : of the boosting; 0 if it did not compete
+    slope : factor that makes the raw prediction right on average; 0 for 'flat'
     """
 
     train: Array
@@ -88,29 +86,30 @@ class ReturnForecast:
 
     @property
     def folds(self) -> int:
-        """Return the number of blocks in time."""
+        """Return the number of folds, which are blocks in time."""
         return len(self._weights) - 1
 
     def predict(self, features: ArrayLike, fold: int = -1) -> Array:
-        """Return estimates (rows,) of features (rows, columns), 0 where a row has NaN.
+        """Return forecasts (rows,) of features (rows, columns), 0 where a row has NaN.
+
+        A row's forecast does not depend on the other rows, bit for bit.
 
         Parameters
         ----------
-        features : new rows, or with `fold` any
-        fold : the block whose rows the model never saw; -1 is the model of all train rows. A row's estimate is
-            the same bit for bit whatever the other rows are
+        features : any rows with `fold`, otherwise new rows
+        fold : use the model that never saw this block; -1 is the model of all train rows
         """
         x, ok = _finite_rows(features)
-        out = np.zeros(len(x))
+        forecast = np.zeros(len(x))
         if self.head == "flat" or not ok.any():
-            return out
+            return forecast
         z = (x[ok] - self._mean) / self._scale
         if self._steps is not None and self._edges is not None:
             raw = stumps.added(self._steps[fold], stumps.to_bins(z, self._edges))
         else:  # column by column: a matrix product's last bits depend on the number of rows
             raw = sum(w * column for w, column in zip(self._weights[fold], z.T, strict=True))
-        out[ok] = self.slope * raw
-        return out
+        forecast[ok] = self.slope * raw
+        return forecast
 
     def state(self) -> dict[str, Any]:
         """Return what `predict` needs, as plain values."""
@@ -121,7 +120,7 @@ class ReturnForecast:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> ReturnForecast:
-        """Return the estimate that `state` describes; its train rows stay where they were fitted."""
+        """Return the forecast of `state`, without `train`."""
         arrays = {k: np.asarray(v, np.float64) for k, v in state.items() if isinstance(v, list)}
         return cls(
             np.zeros(0), state["out_of_fold_share"], state["t_stat"], state["head"], state["penalty"],
@@ -130,7 +129,7 @@ class ReturnForecast:
         )  # fmt: skip
 
     def summary(self) -> dict[str, float | str]:
-        """Return the plain facts for a log or a report."""
+        """Return the figures for a log or a report."""
         return {
             "head": self.head,
             "penalty": self.penalty,
@@ -154,17 +153,17 @@ def fit_forecast(
     Parameters
     ----------
     features : (rows, columns), known at the close of each row, in order of time
-    returns : (rows,), from the close of a row to the close of the next; the last row's return lies outside
-        the train rows and must be NaN, as must any other that is not to be used
-    folds : blocks in time; each is predicted by models of the others
-    purge : rows left out on either side of the predicted block: longer than a feature remembers
-    boosting : whether the non-linear head may compete
-    horizon : rows ahead whose mean return is estimated; `purge` grows by what the targets overlap
+    returns : (rows,), from the close of a row to the close of the next; NaN is not used. The last row's return
+        lies outside the train rows and must be NaN
+    folds : blocks in time; each is predicted by a model of the others
+    purge : rows left out on either side of the predicted block; must exceed the memory of the features
+    boosting : let the non-linear model compete
+    horizon : rows ahead whose mean return is forecast; `purge` grows by the overlap of the targets
 
     Raises
     ------
     DataError
-        If the shapes differ or fewer than 50 usable rows a fold are left.
+        If the shapes differ or a fold has fewer than 50 usable rows.
     """
     require(folds >= 2, "fit_forecast", "folds must be >= 2", folds)
     require(purge >= 0, "fit_forecast", "purge must be >= 0", purge)
@@ -172,14 +171,12 @@ def fit_forecast(
     x, known = _finite_rows(features)
     y = np.asarray(returns, np.float64)
     if y.shape != (len(x),):
-        msg = f"fit_forecast: returns of shape ({len(x)},) are required, found {y.shape}"
+        msg = f"fit_forecast: returns must have shape ({len(x)},), got {y.shape}"
         raise DataError(msg)
     y = _mean_ahead(y, horizon)
     usable = known & np.isfinite(y)
     if usable.sum() < 50 * folds or (np.bincount(_blocks(len(x), folds)[usable], minlength=folds) < 50).any():
-        msg = (
-            f"fit_forecast: 50 usable rows in each of {folds} folds are required, found {usable.sum()} in all"
-        )
+        msg = f"fit_forecast: each of {folds} folds needs 50 usable rows, got {usable.sum()} rows in all"
         raise DataError(msg)
     mean, scale = x[usable].mean(axis=0), x[usable].std(axis=0)
     scale = np.where(scale > 0, scale, 1.0)
@@ -196,8 +193,8 @@ def fit_forecast(
         edges = stumps.bin_edges(z[usable])
         bins = stumps.to_bins(z, edges)
         by_rounds, grown = _boosting_out_of_fold(bins, y, splits, known)
-        # Each calibrated first: a few rounds at a small rate fall short of the truth.
-        losses = [_loss(y, _slope(y, each, usable) * each, usable) for each in by_rounds]
+        # Calibrated first: a few rounds at a small learning rate predict too little.
+        losses = [_loss(y, _slope(y, guess, usable) * guess, usable) for guess in by_rounds]
         least = int(np.argmin([loss.mean() for loss in losses]))
         rounds, ridge = ROUNDS[least], _slope(y, raw, usable) * raw
         if _t_stat(_loss(y, ridge, usable) - losses[least], horizon) > SIGNIFICANCE:  # Diebold & Mariano 1995
@@ -216,15 +213,15 @@ def fit_forecast(
 
 
 def reward_spread(returns: ArrayLike, cost: float) -> float:
-    """Return the size of a decision's reward that an agent's reward scale divides by.
+    """Return the size of a decision's reward, by which the reward scale divides.
 
-    The standard deviation of what a unit position earns (the estimate where rewards are denoised), or half the
-    one-way cost of a unit where that is more: rewards that are nearly all cost would be huge in units of a
-    small estimate, and a critic learns huge values slowly.
+    This is the standard deviation of a unit position's return (of its forecast if rewards are denoised), or half
+    the one-way cost of a unit if that is more: divided by a small forecast, rewards that are nearly all cost
+    would be huge, and a critic learns huge values slowly.
 
     Parameters
     ----------
-    returns : (rows,), of all bars of a decision; NaN is left out
+    returns : (rows,), sum over the bars of a decision; NaN is left out
     cost : of trading one unit, in the unit of the returns
     """
     return max(float(np.nanstd(np.asarray(returns, np.float64))), 0.5 * cost)
@@ -233,7 +230,7 @@ def reward_spread(returns: ArrayLike, cost: float) -> float:
 def _finite_rows(features: ArrayLike) -> tuple[Array, NDArray[np.bool_]]:
     x = np.asarray(features, np.float64)
     if x.ndim != 2:
-        msg = f"fit_forecast: features of shape (rows, columns) are required, found {x.shape}"
+        msg = f"fit_forecast: features must have shape (rows, columns), got {x.shape}"
         raise DataError(msg)
     return x, np.isfinite(x).all(axis=1)
 
@@ -248,21 +245,21 @@ def _blocks(rows: int, folds: int) -> NDArray[np.int64]:
 
 
 def _splits(rows: int, folds: int, purge: int, usable: NDArray[np.bool_]) -> Splits:
-    """Return (rows to fit on, rows to predict): all usable rows `purge` away from a block in time, and the block."""
-    block, out = _blocks(rows, folds), []
+    """Return (rows to fit on, rows to predict) of each block: usable rows at least `purge` away, and the block."""
+    block, splits = _blocks(rows, folds), []
     for fold in range(folds):
         held = np.flatnonzero(block == fold)
         near = slice(max(held[0] - purge, 0), held[-1] + purge + 1)
         fit = usable.copy()
         fit[near] = False
-        out.append((np.flatnonzero(fit), held))
-    return out
+        splits.append((np.flatnonzero(fit), held))
+    return splits
 
 
 def _ridge(z: Array, y: Array, penalties: Array) -> Array:
     """Return ridge weights, (columns, penalties), of standardised inputs; no intercept.
 
-    A drift is no signal: an intercept would make the agent hold the train period's own trend.
+    A drift is no signal: with an intercept the agent would hold the train period's own trend.
     """
     values, vectors = np.linalg.eigh(z.T @ z / len(y))
     projected = vectors.T @ (z.T @ y / len(y))
@@ -302,27 +299,27 @@ def _loss(y: Array, raw: Array, usable: NDArray[np.bool_]) -> Array:
 
 
 def _slope(y: Array, raw: Array, usable: NDArray[np.bool_]) -> float:
-    """Return E[y raw] / E[raw^2] out of fold, at least 0: what a prediction of one is worth in returns."""
+    """Return E[y raw] / E[raw^2] out of fold, at least 0: the return that a prediction of 1 stands for."""
     power = float(np.square(raw)[usable].sum())
     return max(float((y * raw)[usable].sum()) / power, 0.0) if power > 0 else 0.0
 
 
 def _mean_ahead(returns: Array, horizon: int) -> Array:
-    """Return the mean of each row's and the following returns, `horizon` in all; NaN where one of them is not known."""
+    """Return the mean of `horizon` returns from each row on; NaN where one of them is not known."""
     if horizon == 1:
         return returns
-    out = np.full(len(returns), np.nan)
+    mean = np.full(len(returns), np.nan)
     if len(returns) >= horizon:
-        out[: len(returns) - horizon + 1] = sliding_window_view(returns, horizon).mean(axis=1)
-    return out
+        mean[: len(returns) - horizon + 1] = sliding_window_view(returns, horizon).mean(axis=1)
+    return mean
 
 
 def _t_stat(values: Array, horizon: int) -> float:
     """Return the mean in standard errors.
 
-    Returns of one bar are as good as uncorrelated, so rows count in full. Returns over a longer horizon overlap: the
-    error is that of the means of runs of four horizons, which overlap hardly at all. Of pure noise about one in a
-    hundred is above 2.5 at 30 runs.
+    One-bar returns are nearly uncorrelated, so every row counts. Returns over a longer horizon overlap: their
+    error comes from the means of runs of four horizons, which hardly overlap. With 30 runs about 1 % of pure
+    noise exceeds 2.5.
     """
     if horizon > 1:
         length = _RUN_HORIZONS * horizon

@@ -1,11 +1,11 @@
 """Agent 2's extra input: a forecast of the next return.
 
-The forecast is fitted before training (`features.forecast`), on train rows alone. A train row sees
-what models say that never saw its block in time, so the agent learns to trust the feature as far as it can be
-trusted on new rows; rows outside the train rows see the model of all of them. Which model a row gets is a
-function of its time, so the column can be made again from the saved agent, bit for bit, without the train rows.
+The forecast is fitted before training (`features.forecast`), on train rows alone. A train row gets the forecast of
+a model that never saw its block in time, so the agent learns how far it can trust the feature on new rows; other
+rows get the model of all train rows. A row's time determines its model, so the saved agent gives the same column
+bit for bit without the train rows.
 
-Heads on the agent's own body, learnt beside its critic, were tried: docs/learning.md.
+docs/learning.md compares this with heads on the agent's own networks.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class ForecastInput:
 
     Attributes
     ----------
-    estimate : of E[next return | features]
-    unit : its standard deviation on train rows; the feature is measured in it
+    estimate : the forecast E[next return | features]
+    unit : its standard deviation on train rows, the unit of the feature
     starts : (folds,) Unix seconds, the first train row of each block in time
     end : Unix seconds, the last train row
     """
@@ -55,7 +55,7 @@ class ForecastInput:
 
         Parameters
         ----------
-        features, returns, purge : as of `fit_forecast`
+        features, returns, purge : as in `fit_forecast`
         seconds : (rows,) Unix time of each row, ascending
         """
         estimate = fit_forecast(features, returns, purge=purge)
@@ -69,29 +69,30 @@ class ForecastInput:
         features = np.asarray(features)
         fold = np.searchsorted(self.starts, seconds, side="right") - 1  # -1 before the first
         fold[seconds > self.end] = -1
-        out = np.empty(len(seconds))
+        forecast = np.empty(len(seconds))
         for k in range(-1, len(self.starts)):
             rows = fold == k
-            out[rows] = self.estimate.predict(features[rows], k) / self.unit
-        return out
+            forecast[rows] = self.estimate.predict(features[rows], k) / self.unit
+        return forecast
 
     def state(self) -> dict[str, Any]:
-        """Return the task as plain values."""
+        """Return the fit as plain values."""
         return {
             "estimate": self.estimate.state(), "unit": self.unit, "starts": self.starts.tolist(), "end": self.end,
         }  # fmt: skip
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> ForecastInput:
-        """Return the task that `state` describes."""
+        """Return the fit of `state`."""
         estimate = ReturnForecast.from_state(state["estimate"])
         return cls(estimate, float(state["unit"]), np.asarray(state["starts"], np.int64), int(state["end"]))
 
 
 def next_returns(bars: pd.DataFrame, bar_seconds: int) -> FloatArray:
-    """Return the log return of mid from each close to the next, NaN in the last row, shape (rows,).
+    """Return the log return of the mid price from each close to the next, NaN in the last row, shape (rows,).
 
-    Mid, by the normal spread of the clock (base costs): bids fall when the spread opens, and that is no return.
+    Mid prices come from the usual spread at that time of day (base costs): when the spread widens bids fall, and
+    that is no return.
 
     Raises
     ------
@@ -101,7 +102,9 @@ def next_returns(bars: pd.DataFrame, bar_seconds: int) -> FloatArray:
     import pandas as pd
 
     close = bars["close"].to_numpy(np.float64)
-    moment = pd.DatetimeIndex(bars.index) + pd.Timedelta(seconds=bar_seconds - 1)  # in the bar, as its close
+    moment = pd.DatetimeIndex(bars.index) + pd.Timedelta(
+        seconds=bar_seconds - 1
+    )  # the last second of the bar
     spread = costs.spread_bps(moment, "base") * 1e-4
-    mid = close * (1.0 + _SIDE[side_of(bars, "forecast_input.next_returns")] * spread / 2.0)
+    mid = close * (1.0 + _SIDE[side_of(bars, "bar table")] * spread / 2.0)
     return np.append(np.diff(np.log(mid)), np.nan)

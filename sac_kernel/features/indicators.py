@@ -1,8 +1,8 @@
-"""Indicators on a gap-free log path, each compiled, one pass, a function of the past alone.
+"""Compiled one-pass indicators on a gap-free log path, functions of the past alone.
 
-Every function returns shape (n,) and uses rows <= t for row t. Early rows use what there is. A sum over a
-window is carried from row to row and taken afresh once every window, so that rounding never piles up and
-the cost does not grow with the window. With a `Memory` rows may come in stretches, down to one bar at a time:
+Every function returns shape (n,) and uses rows <= t for row t. Early rows use the rows that exist. A sum over a
+window is carried from row to row and recomputed once per window, so rounding errors do not accumulate and
+the cost does not grow with the window. With a `Memory` rows may come in several calls, down to one bar each:
 the values are bit for bit those of one call on all rows.
 """
 
@@ -30,9 +30,9 @@ _jit = numba.njit(cache=True, fastmath=False)
 
 
 class Memory:
-    """What recursions carry from one stretch of rows to the next, in the order in which they ask for it.
+    """The state of recursions between calls on successive rows, in the order of the calls.
 
-    `rewind` before each stretch; the same functions must then be called in the same order.
+    Call `rewind` before each new stretch of rows, then the same functions in the same order.
     """
 
     def __init__(self) -> None:
@@ -44,14 +44,14 @@ class Memory:
         self._next = 0
 
     def cell(self, first: FloatArray) -> Cell:
-        """Return the next cell, which holds `first` in the first stretch."""
+        """Return the next cell; in the first stretch it holds `first`."""
         if self._next == len(self._cells):
             self._cells.append(Cell(first))
         self._next += 1
         return self._cells[self._next - 1]
 
     def state(self, size: int) -> FloatArray:
-        """Return the numbers of the next recursion, shape (size,), to be changed in place; zeros at first."""
+        """Return the state of the next recursion, shape (size,), to be changed in place; zeros at first."""
         return self.cell(np.zeros(size)).rows
 
     def window(self, rows: FloatArray, n: int) -> FloatArray:
@@ -64,7 +64,7 @@ class Memory:
 
 @dataclass
 class Cell:
-    """One thing remembered."""
+    """The memory of one function."""
 
     rows: FloatArray
 
@@ -80,13 +80,13 @@ class LogPath:
 
 
 def log_path(bars: pd.DataFrame, bar_seconds: int, memory: Memory | None = None) -> LogPath:
-    """Return the gap-free log path: after a hole it goes on from the next bar's open."""
+    """Return the gap-free log path: after a hole it continues from the next bar's open."""
     columns = price_columns(bars)
     return LogPath(*_log_path(open_seconds(bars), *columns, bar_seconds, _state(memory, 4)))
 
 
 def price_columns(bars: pd.DataFrame) -> list[FloatArray]:
-    """Return open, high, low and close, shape (n,) each; of a plain bar table, 20 times faster than by name."""
+    """Return open, high, low and close, shape (n,) each; 20 times faster for a plain bar table."""
     plain = bars if tuple(bars.columns) == PRICE_COLUMNS else bars[list(PRICE_COLUMNS)]
     return [np.ascontiguousarray(column) for column in plain.to_numpy(np.float64).T]
 
@@ -130,10 +130,10 @@ def carried_path(
     at: IntArray,
     memory: Memory | None = None,
 ) -> tuple[FloatArray, IntArray]:
-    """Return another instrument's gap-free log close at the times `at`, and how old it is in seconds.
+    """Return another instrument's gap-free log close at the times `at`, and its age in seconds.
 
-    Where it has no new bar the last one before is carried. Its age counts the bars of `at` since then, so
-    that hours in which nobody trades do not age it; it is 0 at a new bar. Bars after the last of `at` wait.
+    Where it has no new bar its last bar is carried. The age counts the bars of `at` since then, so hours
+    without trading do not count; it is 0 at a new bar. Bars after the last of `at` wait for the next call.
     """
     memory = memory or Memory()
     state, waiting = memory.state(5), memory.cell(np.zeros((0, 3)))
@@ -198,7 +198,7 @@ def _ewma_volatility(  # pragma: no cover  # compiled
 
 
 def change(path: FloatArray, n: int, memory: Memory | None = None) -> FloatArray:
-    """Return the change over n rows, p_t - p_{t-n}; since the first row before there are n."""
+    """Return the change over n rows, p_t - p_{t-n}; for the first n rows, since the first row."""
     known = (memory or Memory()).window(path, n)
     start = np.maximum(np.arange(known.size - path.size, known.size) - n, 0)
     out: FloatArray = path - known[start]
@@ -225,7 +225,7 @@ def _scaled_change(  # pragma: no cover  # compiled
 def scaled_residual(
     x: FloatArray, y: FloatArray, n: int, half_life: int, memory: Memory | None = None
 ) -> FloatArray:
-    """Return what y moved over n rows beyond its share in x's move, in y's standard deviations.
+    """Return y's move over n rows beyond its share in x's move, in y's standard deviations.
 
     (dy - beta dx) / (sigma_y sqrt(n)); beta and sigma_y from one-row changes, exponentially weighted.
     """
@@ -255,7 +255,7 @@ def _scaled_residual(  # pragma: no cover  # compiled
 
 
 def rsi(close: FloatArray, n: int, memory: Memory | None = None) -> FloatArray:
-    """Return Wilder's (1978) relative strength index over n bars, in [0, 100]; 50 at first or when flat."""
+    """Return Wilder's (1978) relative strength index over n bars, in [0, 100]; 50 in the first row or when flat."""
     return np.asarray(_rsi(close, n, _state(memory, 4)))
 
 
@@ -276,7 +276,7 @@ def _rsi(close: FloatArray, n: int, state: FloatArray) -> FloatArray:  # pragma:
 
 
 def macd_histogram(close: FloatArray, n_fast: int, memory: Memory | None = None) -> FloatArray:
-    """Return MACD minus its signal with spans in the classic proportion 12 : 26 : 9 of `n_fast`."""
+    """Return MACD minus its signal, spans in the usual proportion 12 : 26 : 9 with `n_fast` for 12."""
     return np.asarray(_macd_histogram(close, n_fast, _state(memory, 4)))
 
 
@@ -302,7 +302,7 @@ def _macd_histogram(  # pragma: no cover  # compiled
 
 
 def atr(path: LogPath, n: int, memory: Memory | None = None) -> FloatArray:
-    """Return Wilder's average true range over n bars, in log price; the mean so far before n bars."""
+    """Return Wilder's average true range over n bars, in log price; over fewer than n bars, their mean."""
     return np.asarray(_atr(path.high, path.low, path.close, n, _state(memory, 3)))
 
 
@@ -326,7 +326,7 @@ def _atr(  # pragma: no cover  # compiled
 
 
 def rolling_mean(values: FloatArray, n: int, memory: Memory | None = None) -> FloatArray:
-    """Return the mean of the last n values; before the first value its own is repeated."""
+    """Return the mean of the last n values; the first value stands for those before it."""
     memory = memory or Memory()
     return np.asarray(_rolling_mean(memory.window(values, n), values.size, n, memory.state(2)))
 
@@ -371,7 +371,7 @@ def _bollinger_position(  # pragma: no cover  # compiled
     earlier = close.size - rows
     done, origin, total, square = int(state[0]), state[1], state[2], state[3]
     for i in range(earlier, close.size):
-        if done % n == 0:  # sums are of distances from a near origin: no cancellation
+        if done % n == 0:  # sums of distances from a near origin: no cancellation
             origin, total, square = close[i], 0.0, 0.0
             for k in range(i - n + 1, i):
                 distance = close[max(k, 0)] - origin
@@ -391,7 +391,7 @@ def _bollinger_position(  # pragma: no cover  # compiled
 
 
 def adx(path: LogPath, n: int, memory: Memory | None = None) -> FloatArray:
-    """Return Wilder's (1978) average directional index over n bars, in [0, 100]; 0 before it exists.
+    """Return Wilder's (1978) average directional index over n bars, in [0, 100]; 0 until it is defined.
 
     Smoothed +DM, -DM and true range -> DX -> its Wilder average, first over n values.
     """
@@ -432,9 +432,9 @@ def _adx(  # pragma: no cover  # compiled
 def clock_of(  # pragma: no cover  # compiled
     seconds: IntArray, offset: IntArray, later: int
 ) -> tuple[NDArray[np.int16], NDArray[np.int8]]:
-    """Return the local minute of the day and the weekday (Monday 0) `later` seconds on.
+    """Return the local minute of the day, and the weekday (Monday 0) `later` seconds later.
 
-    `offset` is the zone's, in seconds, for each hour from the first of `seconds` on: zones change on the hour.
+    `offset` is the zone's UTC offset in seconds for each hour from the first of `seconds` on: zones change on the hour.
     """
     minute, weekday = np.empty(seconds.size, np.int16), np.empty(seconds.size, np.int8)
     first = seconds[0] // 3600

@@ -1,10 +1,9 @@
 """Thirty causal, dimensionless features of up to ten instruments, scaled on train rows only.
 
-Row t uses bars <= t and is meant to be read at the close of t; nothing is shifted. Horizons are minutes:
-one shorter than the bar is dropped, and names carry minutes, hours or days, never bars. Indicators run on
-gap-free log paths: across a hole in the bars a path continues at the next open, so that no return spans a
-weekend silently. The traded instrument gives the rows; another one's last bar is carried where it has
-none, so that its pauses delete nothing.
+Row t uses bars <= t and is to be read at the close of t; nothing is shifted. Horizons and feature names are in
+minutes, hours or days, never bars; a horizon shorter than the bar is dropped. Indicators run on gap-free log
+paths: after a hole in the bars a path continues at the next open, so no return spans a weekend. The traded
+instrument gives the rows; where another instrument has no bar its last one is carried, so its pauses delete no row.
 """
 
 from __future__ import annotations
@@ -43,31 +42,31 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CLIP = 5.0
-"""Scaled features end here: prices are never clipped, their features are."""
+"""Scaled features are clipped here; prices never are."""
 
 RETURN_HORIZONS_MIN = {"5m": 5, "1h": 60, "4h": 240, "1d": 1440}
 WARMUP_MIN = 2 * 1440
-"""The first two trading days have no features: the day-long averages are still filling."""
+"""The first two trading days have no features: day-long averages are still filling."""
 
 DOLLAR_WEIGHTS = {
     "EURUSD": -0.576, "USDJPY": 0.136, "GBPUSD": -0.119, "USDCAD": 0.091, "USDSEK": 0.042, "USDCHF": 0.036,
 }  # fmt: skip
-"""Exponents of the ICE US dollar index. The traded pair is left out: EURUSD is 57.6 % of the index, so the
-whole one's return is nearly minus EURUSD's. The rest is renormalised to the members present."""
+"""Exponents of the ICE US dollar index. The traded pair is left out: EURUSD is 57.6 % of the index, whose return
+would nearly be minus EURUSD's. The other weights are renormalised to the members present."""
 
 MIN_DOLLAR_MEMBERS = 3
 CROSSES = ("EURGBP", "EURJPY", "USDJPY", "USDCHF", "USDCAD", "USDSEK")
 RISKS = ("SPXUSD", "XAUUSD")
 INSTRUMENTS = tuple(dict.fromkeys((*DOLLAR_WEIGHTS, *CROSSES, *RISKS)))
-"""All that features are made of: ten."""
+"""The ten instruments that give features."""
 
 MEMORY_S = 7 * 86_400
-"""No feature remembers more than this: the gap between rows that must share nothing."""
+"""Longest memory of a feature: the gap between rows that must share nothing."""
 
 REGIME_FEATURE = "regime_high_vol_prob"
 
 _MIN_COVERAGE = 0.5  # of the traded instrument's bars in each split
-_PAUSE_SHARE = 0.02  # an instrument without a bar in more of the train rows than this has an age
+_PAUSE_SHARE = 0.02  # an instrument that lacks more of the train rows than this has an age
 _MAX_FEATURES = 40
 _MINUTES_PER_DAY = 1440
 _LOG_FLOOR = 1e-9
@@ -93,7 +92,7 @@ class Panel:
     Attributes
     ----------
     instruments : used beside the traded one
-    dollar_members : pairs of the dollar index, at least `MIN_DOLLAR_MEMBERS` or none
+    dollar_members : pairs of the dollar index: none, or at least `MIN_DOLLAR_MEMBERS`
     with_age : those that pause while the traded one trades; each has an age feature
     """
 
@@ -103,7 +102,7 @@ class Panel:
 
     @classmethod
     def choose(cls, coverage: Mapping[str, float], traded: str) -> Panel:
-        """Return the panel of instruments whose shares of the traded one's train rows are given."""
+        """Return the panel, given each instrument's share of the traded one's train rows."""
         others = [name for name in INSTRUMENTS if name in coverage and name != traded]
         members = tuple(name for name in DOLLAR_WEIGHTS if name in others)
         members = members if len(members) >= MIN_DOLLAR_MEMBERS else ()
@@ -112,7 +111,7 @@ class Panel:
         return cls(used, members, paused)
 
     def dollar_weights(self) -> dict[str, float]:
-        """Return the weight of each member, renormalised: their sizes add to one."""
+        """Return the weight of each member; their absolute values add up to one."""
         total = sum(abs(DOLLAR_WEIGHTS[name]) for name in self.dollar_members)
         return {name: DOLLAR_WEIGHTS[name] / total for name in self.dollar_members}
 
@@ -125,11 +124,11 @@ class FeaturePipeline:
     ----------
     instrument : the traded instrument; its bars give the index
     regimes : append `regime_high_vol_prob`, the filtered probability of the state of high volatility
-    forecast : append `return_forecast`, the forecast of the next return by the other features, in standard
-        deviations of it (`features.forecast_input`)
+    forecast : append `return_forecast`, the forecast of the next return from the other features, in its
+        standard deviations (`features.forecast_input`)
     feature_names : column order, known after the first run
     panel : the other instruments that give features, known after the first run
-    left_out : instrument -> why it gives none, of the last run
+    left_out : instrument -> why it gives no features in the last run
     """
 
     def __init__(self, instrument: str = "EURUSD", regimes: bool = False, forecast: bool = False) -> None:
@@ -140,7 +139,7 @@ class FeaturePipeline:
         self.panel = Panel()
         self.left_out: dict[str, str] = {}
         self.detector: RegimeDetector | None = None
-        self.task: ForecastInput | None = None
+        self._forecast: ForecastInput | None = None
         self._mean = np.zeros(0)
         self._std = np.zeros(0)
         self._fitted = False
@@ -153,23 +152,23 @@ class FeaturePipeline:
         return frames["train"], frames["val"], frames["test"]
 
     def run_splits(self, splits: Mapping[str, BarsByInstrument]) -> dict[str, pd.DataFrame]:
-        """Return the features of each of some stretches of bars, which follow each other in time.
+        """Return the features of splits that follow each other in time.
 
-        The features are computed once over all bars in time order, which is safe because they are causal,
-        so a bar has the same features whichever split it is in. The scaler, the choice of instruments and
-        the regime model are fitted on the rows of the first, unless this pipeline is fitted already. Rows of
-        the warm-up (of the first) are NaN.
+        The features are computed once over all bars in time order. This is safe because they are causal, and
+        a bar has the same features whichever split it is in. The scaler, the choice of instruments and the
+        regime model are fitted on the first split, unless this pipeline is fitted already. Warm-up rows (the
+        first of the first split) are NaN.
         """
         first = next(iter(splits))
         own = [self._bars_of(part, name) for name, part in splits.items()]
         bars = pd.concat(own)
-        _check(bars, f"feature_engineering: {', '.join(splits)} together")
-        bar_seconds = infer_bar_seconds(own[0], f"feature_engineering: {first}")
+        _check(bars, f"{self.instrument} ({', '.join(splits)})")
+        bar_seconds = infer_bar_seconds(own[0], f"{self.instrument} ({first})")
         warmup, n_train = warmup_bars(bar_seconds), len(own[0])
         if warmup >= n_train:
             msg = (
-                f"feature_engineering: more {first} bars than the warm-up of {warmup} are required, "
-                f"found {n_train}; give more bars"
+                f"The {n_train} bars of {self.instrument} in {first} do not exceed the warm-up of {warmup} bars. "
+                "Pass more bars."
             )
             raise DataError(msg)
         if self._fitted:
@@ -182,8 +181,8 @@ class FeaturePipeline:
             for name, why in self.left_out.items():
                 reasons.setdefault(why, []).append(name)
             if reasons:
-                shown = "; ".join(f"{', '.join(names)} ({why})" for why, names in reasons.items())
-                logger.info("features: none of %s", shown)
+                text = "; ".join(f"{', '.join(names)} ({why})" for why, names in reasons.items())
+                logger.info("Instruments left out of the features: %s", text)
             if self.regimes:
                 self.detector = RegimeDetector.fit(bars.iloc[warmup:n_train], bar_seconds)
 
@@ -195,7 +194,7 @@ class FeaturePipeline:
         scaled[:, :warmup] = np.nan
         if self.forecast:
             if not self._fitted:
-                self.task = ForecastInput.fit(
+                self._forecast = ForecastInput.fit(
                     scaled[:-1, fit_rows].T,
                     forecast_input.next_returns(own[0], bar_seconds)[fit_rows],
                     open_seconds(own[0])[fit_rows],
@@ -209,26 +208,26 @@ class FeaturePipeline:
         }
 
     def compute(self, bars: pd.DataFrame | BarsByInstrument) -> pd.DataFrame:
-        """Return the unscaled features of one stretch of bars, warm-up rows included.
+        """Return the unscaled features of consecutive bars, warm-up rows included.
 
-        `bars` are the traded instrument's, or a dict with those of the others too. Before a run the other
-        instruments are chosen from `bars`; after one they are those of the run.
+        `bars` are those of the traded instrument, or a dict of all instruments. Before a run the other
+        instruments are chosen from `bars`; after a run they are those of the run.
         """
         given = {self.instrument: bars} if isinstance(bars, pd.DataFrame) else bars
-        own = self._bars_of(given, "bars")
-        seconds = self.bar_seconds or infer_bar_seconds(own, "feature_engineering")
+        own = self._bars_of(given, "the input")
+        seconds = self.bar_seconds or infer_bar_seconds(own, self.instrument)
         if not self._fitted and not self.feature_names:
             self.panel = Panel.choose(_coverage({"bars": given}, self.instrument)[0], self.instrument)
         missing = [name for name in self.panel.instruments if name not in given]
         if missing:
             msg = (
-                f"feature_engineering.compute: bars of {', '.join(missing)} are required, found "
-                f"{', '.join(given)}; pass a dict of all instruments of the run"
+                f"FeaturePipeline.compute: no bars of {', '.join(missing)}, only of {', '.join(given)}. "
+                "Pass a dict with all instruments of the run."
             )
             raise DataError(msg)
         columns = self._columns(own, seconds, lambda name: _joined([given[name]], name))
         frame = pd.DataFrame(dict(columns), index=own.index)
-        if self.task is not None:
+        if self._forecast is not None:
             scaled = self._scale(((str(k), frame[k].to_numpy()) for k in frame), len(frame), None)
             self._predict(scaled, own, 0)
             frame[forecast_input.FEATURE] = scaled[-1]
@@ -237,21 +236,21 @@ class FeaturePipeline:
     def extend(self, bars: BarsByInstrument, memory: Memory) -> NDArray[np.float32]:
         """Return the scaled features of bars that follow those of earlier calls, shape (n_bars, n_features).
 
-        Bit for bit the rows of one `run_full_pipeline` over all of these bars, whatever the stretches, but
-        that the warm-up is not blanked. Bars of the other instruments may come with their own times; those
-        after the last bar of the traded one wait for the next call.
+        The rows equal those of one `run_full_pipeline` over all of these bars bit for bit, however they are
+        divided into calls, except that warm-up rows have values. Other instruments may have bars at other
+        times; those after the last bar of the traded one wait for the next call.
 
         Parameters
         ----------
-        bars : of the traded instrument (at least one) and of those of the panel (any number)
-        memory : the same for all calls, new for the first; a call that raises leaves it unusable
+        bars : of the traded instrument (at least one) and of the panel's instruments (any number)
+        memory : new for the first call, then the same one; a call that raises leaves it unusable
         """
         if not self._fitted:
-            msg = "feature_engineering.extend: a fitted pipeline is required, found a new one; use from_checkpoint"
+            msg = "FeaturePipeline.extend needs a fitted pipeline. Load one with FeaturePipeline.from_checkpoint."
             raise CheckpointError(msg)
         memory.rewind()
-        own = self._bars_of(bars, "bars")
-        _check(own, "feature_engineering.extend")
+        own = self._bars_of(bars, "the input")
+        _check(own, self.instrument)
         columns = self._columns(own, self.bar_seconds, lambda name: _joined([bars[name]], name), memory)
         scaled = self._scale(columns, len(own), None)
         if self.forecast:
@@ -264,11 +263,11 @@ class FeaturePipeline:
         return self._mean.copy(), self._std.copy()
 
     def unscaled(self, column: int, value: float) -> float:
-        """Return what a scaled feature was before; one at the clip was at least that far out."""
+        """Return the value of a scaled feature before scaling; a clipped one was at least that far out."""
         return float(value * self._std[column] + self._mean[column])
 
     def state(self) -> dict[str, Any]:
-        """Return what inference needs to make the same features again, as plain values."""
+        """Return what inference needs for the same features, as plain values."""
         return {
             "instrument": self.instrument,
             "bar_seconds": self.bar_seconds,
@@ -278,21 +277,21 @@ class FeaturePipeline:
             "clip": CLIP,
             "panel": {name: list(value) for name, value in asdict(self.panel).items()},
             "regimes": self.detector.state() if self.detector else None,
-            "forecast": self.task.state() if self.task else None,
+            "forecast": self._forecast.state() if self._forecast else None,
         }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> FeaturePipeline:
         """Return a fitted pipeline that never refits."""
-        regimes, task = state.get("regimes"), state.get("forecast", state.get("auxiliary"))
-        pipeline = cls(str(state["instrument"]), regimes=regimes is not None, forecast=task is not None)
+        regimes, forecast = state.get("regimes"), state.get("forecast", state.get("auxiliary"))
+        pipeline = cls(str(state["instrument"]), regimes=regimes is not None, forecast=forecast is not None)
         pipeline.bar_seconds = int(state["bar_seconds"])
         pipeline.feature_names = [
             forecast_input.FEATURE if name == "expected_return" else str(name) for name in state["names"]
         ]
         pipeline.panel = Panel(**{k: tuple(v) for k, v in state.get("panel", {}).items()})
         pipeline.detector = RegimeDetector.from_state(regimes) if regimes is not None else None
-        pipeline.task = ForecastInput.from_state(task) if task is not None else None
+        pipeline._forecast = ForecastInput.from_state(forecast) if forecast is not None else None
         pipeline._mean = np.asarray(state["mean"], np.float64)
         pipeline._std = np.asarray(state["std"], np.float64)
         pipeline._fitted = True
@@ -303,15 +302,15 @@ class FeaturePipeline:
         """Return the fitted pipeline stored in an agent's `.pt`; it never refits."""
         content = files.read_pt(path)
         if "features" not in content:
-            msg = f"{path}: a saved agent with its features is required, found {', '.join(map(str, content))}"
+            msg = f"{path} is no saved agent: it has no 'features', only {', '.join(map(str, content))}."
             raise CheckpointError(msg)
         return cls.from_state(content["features"])
 
     def _bars_of(self, split: BarsByInstrument, name: str) -> pd.DataFrame:
         if self.instrument not in split:
             msg = (
-                f"feature_engineering: instrument {self.instrument} is required in {name}, "
-                f"found {', '.join(sorted(split)) or 'none'}; pass FeaturePipeline(instrument=...)"
+                f"{self.instrument} has no bars in {name}; the instruments there: "
+                f"{', '.join(sorted(split)) or 'none'}. Pass FeaturePipeline(instrument=...)."
             )
             raise DataError(msg)
         return split[self.instrument]
@@ -325,17 +324,17 @@ class FeaturePipeline:
             yield REGIME_FEATURE, self.detector.high_vol_prob(bars, bar_seconds, memory)
 
     def _predict(self, scaled: NDArray[np.float32], bars: pd.DataFrame, warmup: int) -> None:
-        """Write the forecast's column, clipped as the others are, into the last row of `scaled`."""
-        assert self.task is not None
-        column = self.task.column(scaled[:-1, warmup:].T, open_seconds(bars)[warmup:])
+        """Write the forecast, clipped as the other features, into the last row of `scaled`."""
+        assert self._forecast is not None
+        column = self._forecast.column(scaled[:-1, warmup:].T, open_seconds(bars)[warmup:])
         np.clip(column, -CLIP, CLIP, out=scaled[-1, warmup:], casting="same_kind")
 
     def _scale(self, columns: Columns, n: int, fit_rows: slice | None) -> NDArray[np.float32]:
-        """Return the scaled features, shape (n_features, n), the last row free for the forecast, if any.
+        """Return the scaled features, shape (n_features, n), with a last row for the forecast, if any.
 
-        The scaler is fitted on `fit_rows` on the way; None takes the one that is there.
+        The scaler is fitted on `fit_rows`; None uses the present one.
         """
-        out = np.empty((_MAX_FEATURES, n), np.float32)
+        scaled = np.empty((_MAX_FEATURES, n), np.float32)
         means, stds, names = [], [], []
         for i, (name, values) in enumerate(columns):
             if fit_rows is None and i < len(self._mean):
@@ -344,7 +343,7 @@ class FeaturePipeline:
                 part = values[fit_rows] if fit_rows else values
                 mean, std = float(part.mean()), float(part.std())
                 std = std if std > _LOG_FLOOR else 1.0  # a constant feature stays, as zero
-            indicators.scale_into(values, mean, std, CLIP, out[i])
+            indicators.scale_into(values, mean, std, CLIP, scaled[i])
             means.append(mean)
             stds.append(std)
             names.append(name)
@@ -353,7 +352,7 @@ class FeaturePipeline:
         else:
             self._mean, self._std = np.asarray(means), np.asarray(stds)
             self.feature_names = [*names, forecast_input.FEATURE] if self.forecast else names
-        return out[: len(names) + self.forecast]
+        return scaled[: len(names) + self.forecast]
 
     def _check_same_instruments(self, splits: Mapping[str, BarsByInstrument], bar_seconds: int) -> None:
         have = [name for name in self.panel.instruments if all(name in part for part in splits.values())]
@@ -366,8 +365,8 @@ class FeaturePipeline:
         lines = difference(saved, here)
         if lines:
             msg = (
-                f"feature_engineering: the features the scaler was fitted on are required; {'; '.join(lines)}; "
-                "use bars of the same size and instruments as in training"
+                f"The bars do not give the features of the training: {'; '.join(lines)}. "
+                "Use bars of the same size and instruments as in training."
             )
             raise CheckpointError(msg)
 
@@ -382,8 +381,8 @@ def compute_features(
 ) -> pd.DataFrame:
     """Return the unscaled features, shape (n_bars, n_features), float64, in feature order.
 
-    Row t is a function of bars <= t, of `bars` and of the other instruments. Early rows use what there is;
-    `warmup_bars` says how many to drop.
+    Row t is a function of bars <= t, of `bars` and of the other instruments. `warmup_bars` is the number of early
+    rows to drop.
     """
     given = {**(others or {}), instrument: bars}
     panel = Panel.choose(_coverage({"bars": given}, instrument)[0], instrument)
@@ -396,7 +395,7 @@ def compute_features(
 def _columns(
     bars: pd.DataFrame, bar_seconds: int, instrument: str, panel: Panel, read: Reader, memory: Memory
 ) -> Columns:
-    """Yield name and values of each feature in order; one at a time, so that memory stays bounded."""
+    """Yield name and values of each feature in order, one at a time to bound memory."""
     path = log_path(bars, bar_seconds, memory)
     for name, values in direct_features(path, bar_seconds, memory):
         yield f"{instrument.lower()}_{name}", values
@@ -427,7 +426,7 @@ def _columns(
 
 
 def direct_features(path: LogPath, bar_seconds: int, memory: Memory | None = None) -> Columns:
-    """Yield up to ten features of the traded instrument's log path, each dimensionless; shape (n,) each.
+    """Yield up to ten dimensionless features of the traded instrument's log path, shape (n,) each.
 
     sigma is the EWMA volatility of one-bar returns with a half-life of one day.
     """
@@ -452,7 +451,7 @@ def dollar_features(
 ) -> Columns:
     """Yield five features of the log dollar index without the traded pair, whose log path is `close`.
 
-    `dollar_residual_1h` is what the dollar did beyond its usual share in the traded pair's move: a lead.
+    `dollar_residual_1h` is the dollar's move beyond its usual share in the traded pair's move: a lead.
     """
     hour, hours4, day = (_bars_in(minutes, bar_seconds) for minutes in (60, 240, 1440))
     step = indicators.steps(index, memory)
@@ -465,13 +464,13 @@ def dollar_features(
 
 
 def time_features(open_time: pd.DatetimeIndex, bar_seconds: int) -> dict[str, FloatArray]:
-    """Return seven features of the moment of decision (the bar's close), on local clocks with DST.
+    """Return seven features of the time of decision (the bar's close), on local clocks with DST.
 
     Hour and weekday are New York's; the trading week runs from Sunday 17:00 to Friday 17:00. Sessions are
-    1 while open, else 0, weekends aside.
+    1 while open, else 0, and 0 at weekends.
     """
     closed = unix_seconds(open_time) + bar_seconds
-    # One second earlier, Friday 17:00 still is Friday; seven hours later, 17:00 is midnight.
+    # Seven hours make 17:00 midnight; one second less keeps Friday 17:00 on Friday.
     minute, trading_day = indicators.clock_of(
         closed, utc_offsets(closed, "America/New_York"), 7 * _HOUR_S - 1
     )
@@ -493,7 +492,7 @@ def _bars_in(minutes: int, bar_seconds: int) -> int:
 
 
 def _coverage(splits: Mapping[str, BarsByInstrument], traded: str) -> tuple[dict[str, float], dict[str, str]]:
-    """Return the share of the traded one's first-split bars that each usable instrument has, and why not.
+    """Return each usable instrument's share of the traded one's bars in the first split, and why others are unusable.
 
     An instrument is usable if it has at least half of the traded one's bars in every split.
     """
@@ -501,18 +500,18 @@ def _coverage(splits: Mapping[str, BarsByInstrument], traded: str) -> tuple[dict
     left_out: dict[str, str] = {}
     named = {name for part in splits.values() for name in part}
     for name in sorted((named | set(INSTRUMENTS)) - {traded}):
-        absent = [split for split, part in splits.items() if name not in part]
+        missing = [split for split, part in splits.items() if name not in part]
         if name not in INSTRUMENTS:
-            left_out[name] = "no feature is made of it"
-        elif absent:
-            left_out[name] = "absent" if len(absent) == len(splits) else f"not in {', '.join(absent)}"
+            left_out[name] = "no feature uses it"
+        elif missing:
+            left_out[name] = "no bars" + (f" in {', '.join(missing)}" if len(missing) < len(splits) else "")
         else:
-            found = {split: _share(part[name], part[traded]) for split, part in splits.items()}
-            thin = [f"{share:.0%} of {split}" for split, share in found.items() if share < _MIN_COVERAGE]
+            covered = {split: _share(part[name], part[traded]) for split, part in splits.items()}
+            thin = [f"{share:.0%} of {split}" for split, share in covered.items() if share < _MIN_COVERAGE]
             if thin:
-                left_out[name] = f"bars in only {', '.join(thin)}"
+                left_out[name] = f"bars for only {', '.join(thin)}"
             else:
-                shares[name] = next(iter(found.values()))
+                shares[name] = next(iter(covered.values()))
     return shares, left_out
 
 
@@ -528,18 +527,18 @@ def _share(bars: pd.DataFrame, traded: pd.DataFrame) -> float:
 
 def _joined(parts: Sequence[pd.DataFrame], name: str) -> tuple[IntArray, FloatArray, FloatArray]:
     """Return seconds, open and close of one instrument over all splits, checked."""
-    times, each = [open_seconds(part) for part in parts], [indicators.price_columns(part) for part in parts]
-    seconds, prices = times[0], each[0]
+    times, tables = [open_seconds(part) for part in parts], [indicators.price_columns(part) for part in parts]
+    seconds, prices = times[0], tables[0]
     if len(parts) > 1:
         seconds = np.concatenate(times)
-        prices = [np.concatenate(column) for column in zip(*each, strict=True)]
+        prices = [np.concatenate(column) for column in zip(*tables, strict=True)]
     if not indicators.bars_are_sound(seconds, *prices):
-        check_bars(pd.concat(parts), f"feature_engineering: {name}")
+        check_bars(pd.concat(parts), name)
     return seconds, prices[0], prices[3]
 
 
 def _check(bars: pd.DataFrame, where: str) -> None:
-    """Raise as `check_bars` does; a table that is sound takes one compiled pass."""
+    """Do `check_bars`; a sound table takes one compiled pass."""
     plain = isinstance(bars.index, pd.DatetimeIndex) and bars.index.tz is not None
     sound = (
         plain

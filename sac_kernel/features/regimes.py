@@ -1,7 +1,7 @@
-"""Two volatility regimes: a Gaussian hidden Markov model fitted on train bars, filtered forward ever after.
+"""Two volatility regimes: a Gaussian hidden Markov model fitted on train bars, then filtered forward.
 
-What an agent may know at bar t is P(state_t | bars <= t), the filtered probability. The smoothed one that
-libraries return by default uses the future, so only the fit is hmmlearn's; the filter is written here.
+At bar t an agent may know the filtered probability P(state_t | bars <= t). The smoothed probability that
+libraries return by default uses the future, so only the fit comes from hmmlearn; the filter is written here.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
 
 OBSERVATIONS = ("return_1h", "realised_volatility_4h", "range_1h")
-"""Log return over an hour; log volatility of one-bar returns over four hours; log mean bar range over one."""
+"""Log return over one hour; log volatility of one-bar returns over four hours; log mean bar range over one hour."""
 
 COVARIANCE_FLOOR = 1e-3
 """Smallest eigenvalue of a state's covariance, in units of the train variance."""
 
 MIN_FIT_BARS = 500
 _LOG_FLOOR = 1e-9
-_FIT_BLOCKS, _BLOCK_BARS = 20, 2500  # the fit reads at most this, spread evenly over the train bars
+_FIT_BLOCKS, _BLOCK_BARS = 20, 2500  # the fit reads at most these, spread evenly over the train bars
 _ITERATIONS = 60
 
 
@@ -60,20 +60,20 @@ class RegimeDetector:
 
     @classmethod
     def fit(cls, bars: pd.DataFrame, bar_seconds: int, restarts: int = 4, seed: int = 0) -> RegimeDetector:
-        """Fit by maximum likelihood (EM) on train bars; the best of several starts.
+        """Fit on train bars by maximum likelihood (EM), the best of several starts.
 
         Raises
         ------
         InputNotFoundError
-            If hmmlearn is absent; only the fit needs it.
+            If hmmlearn is not installed; only the fit needs it.
         DataError
             If there are fewer than 500 bars.
         """
-        require(restarts > 0, "hmm_detector.fit", "restarts must be > 0", restarts)
+        require(restarts > 0, "RegimeDetector.fit", "restarts must be > 0", restarts)
         if len(bars) < MIN_FIT_BARS:
             msg = (
-                f"hmm_detector.fit: at least {MIN_FIT_BARS} train bars are required, found {len(bars)}; "
-                "give more bars, or an agent without regimes"
+                f"RegimeDetector.fit needs at least {MIN_FIT_BARS} train bars, got {len(bars)}. "
+                "Pass more bars, or train an agent without regimes."
             )
             raise DataError(msg)
         hmm = _hmmlearn()
@@ -107,7 +107,7 @@ class RegimeDetector:
 
     @functools.cached_property
     def _density(self) -> tuple[FloatArray, FloatArray]:
-        """Inverse covariance of each state, and the log of its density's factor."""
+        """Inverse covariance of each state, and the log of its density's constant factor."""
         log_norm = np.linalg.slogdet(self.covariances)[1] + len(self.center) * math.log(2.0 * math.pi)
         return np.linalg.inv(self.covariances), -0.5 * log_norm
 
@@ -121,12 +121,12 @@ class RegimeDetector:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> RegimeDetector:
-        """Return the model that `state` describes."""
+        """Return the model of `state`."""
         return cls(**{name: np.asarray(value, np.float64) for name, value in state.items()})
 
 
 def observations(bars: pd.DataFrame, bar_seconds: int, memory: Memory | None = None) -> FloatArray:
-    """Return what the model sees at the close of each bar, shape (n, 3): see `OBSERVATIONS`."""
+    """Return the `OBSERVATIONS` at the close of each bar, shape (n, 3)."""
     path = indicators.log_path(bars, bar_seconds, memory)
     hour, hours4 = (max(1, round(s / bar_seconds)) for s in (3600, 4 * 3600))
     change = indicators.change(path.close, hour, memory)
@@ -141,8 +141,8 @@ def _hmmlearn() -> Any:  # noqa: ANN401
         from hmmlearn import hmm
     except ImportError as err:
         msg = (
-            f"hmm_detector.fit: the package hmmlearn is required to fit regimes, found: {err}; `pip install "
-            "hmmlearn` at home; on Kaggle add its wheel to the code dataset, or train an agent without regimes"
+            f"RegimeDetector.fit needs the package hmmlearn: {err}. Run `pip install hmmlearn` at home. On Kaggle, "
+            "add its wheel to the code dataset, or train an agent without regimes."
         )
         raise InputNotFoundError(msg) from err
     return hmm
@@ -180,7 +180,7 @@ def _forward(  # pragma: no cover  # noqa: PLR0913  # compiled
 ) -> FloatArray:
     n, states, width = z.shape[0], means.shape[0], z.shape[1]
     begun = last.sum() > 0.0
-    out = np.empty((n, states))
+    filtered = np.empty((n, states))
     log_density = np.empty(states)
     for t in range(n):
         for j in range(states):
@@ -196,9 +196,9 @@ def _forward(  # pragma: no cover  # noqa: PLR0913  # compiled
                 prior = 0.0
                 for i in range(states):
                     prior += last[i] * transition[i, j]
-            out[t, j] = max(prior, 1e-300) * math.exp(log_density[j] - top)
-            total += out[t, j]
+            filtered[t, j] = max(prior, 1e-300) * math.exp(log_density[j] - top)
+            total += filtered[t, j]
         for j in range(states):
-            out[t, j] /= total
-        last[:] = out[t]
-    return out
+            filtered[t, j] /= total
+        last[:] = filtered[t]
+    return filtered

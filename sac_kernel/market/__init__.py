@@ -1,7 +1,7 @@
-"""The market and the account in it: one compiled bar engine, the Gymnasium envs in front of it.
+"""The market and the account: one compiled bar engine and the Gymnasium envs on top of it.
 
 `TradingEnvironment` and `TradingVectorEnv` step the same engine as backtest, baselines and paper trading.
-`known_answer` has synthetic markets whose optimum is known.
+`known_answer` has synthetic markets with a known optimum.
 """
 
 from sac_kernel.core.lazy import lazy_exports

@@ -1,4 +1,4 @@
-"""The account: its configuration, checked, and the terms that the bar engine reads of it.
+"""The account's checked configuration, and the terms that the bar engine reads.
 
 This module never imports torch.
 """
@@ -27,7 +27,7 @@ _ESMA_MAX_LEVERAGE = 30.0
 _CLOSE_OUT_SHARE = 0.5  # of the minimum margin (ESMA): equity below notional / 60 is closed out
 
 _PATH_LIMITS = ("stop_loss_bps", "take_profit_bps", "daily_loss_limit", "drawdown_stop", "kill_loss")
-"""What ends a position by the path of prices."""
+"""Limits that end a position along the path of prices."""
 
 _SHARES = ("daily_loss_limit", "drawdown_stop", "kill_loss", "atr_risk", "no_trade_band")
 _NOT_NEGATIVE = ("volatility_target", "impact", "risk_aversion", "drawdown_pause_days")
@@ -50,38 +50,38 @@ class TradingEnvConfig:
     ----------
     cost_tier : raw, base or retail: the costs of every fill. See `prices.costs.COST_TIERS`
     exposure_cap : notional over equity at a full position, |action| of 1; 30 is the legal bound for majors
-    no_trade_band : share of the cap; smaller changes of the target are ignored; 0 is off. A Gaussian policy cannot
-        hold still to the last digit, and each twitch pays its costs
+    no_trade_band : share of the cap; smaller changes of the target are ignored; 0 is off. A Gaussian policy never
+        repeats an action exactly, and every small change pays costs
     decision_interval_min : minutes between decisions; 0 is every bar. A multiple of the bar
     episode_lengths : environment steps that count as one episode. A tuple of one value
     horizon : bars until truncation; None takes the episode length
     swap_long_bps : of notional, paid per night by a long position; negative is received
     swap_short_bps : of notional, paid per night by a short position; negative is received. Both sides pay by
-        default, because the sign of the carry changes over the years: set your broker's
+        default, because the sign of the carry changes over the years: set your broker's rates
     stop_loss_bps : distance of a stop from the entry price; 0 is off
     take_profit_bps : distance of a take-profit order from the entry price; 0 is off
     random_start_position : training episodes start at a random exposure, to cover the position axis
     initial_equity : account currency (the quote currency)
-    price_side : 'bid', 'ask' or 'mid', of bars that do not say it; None takes what `Bars` say of themselves
-    volatility_target : annualised volatility of a full position, 0.1 is 10 %; 0 is off. The size is
-        set from the volatility at the close before the fill, never above the cap; a held position is not resized
+    price_side : 'bid', 'ask' or 'mid', for bars that do not say it; None takes the side that `Bars` carry
+    volatility_target : annualised volatility of a full position, 0.1 is 10 %; 0 is off. The size
+        follows from the volatility at the close before the fill, up to the cap; a held position is not resized
     atr_risk, atr_multiple, atr_window_min : at |action| = 1 a move of `atr_multiple` ATRs (Wilder, over the
         window) loses `atr_risk` of equity; 0 is off; with a volatility target the smaller size counts
     daily_loss_limit : loss of a day, a fraction of equity, after which the account is flat until 17:00 New York;
-        0 is off. This loss and the next two are seen at a close, and the account is flattened at the next open
+        0 is off. This limit and the next two are checked at each close; the account is flattened at the next open
         (`market.risk_limits`)
     drawdown_stop : drawdown, a fraction of equity, after which the account is flat for a week; 0 is off. The week is
         `drawdown_pause_days`
     drawdown_pause_days : calendar days
     kill_loss : loss, a fraction of equity, after which the account is flat for the rest of the episode; 0 is off
-    impact : market impact of a fill by the square-root law; 0 is off, 1 the usual order of magnitude. A fill slips
-        by impact x daily volatility x sqrt(units / daily_volume) more (Toth et al. 2011, arXiv:1105.1694)
+    impact : market impact of a fill by the square-root law; 0 is off, 1 the usual order of magnitude. Slippage
+        grows by impact x daily volatility x sqrt(units / daily_volume) (Toth et al. 2011, arXiv:1105.1694)
     daily_volume : units of the base currency; 1.5e12 is EURUSD's (BIS triennial survey 2022: USD 1.7 trillion a day)
     reward : denoised, log_return, mean_variance or differential_sharpe. 'log_return' is R, the change of log equity;
-        'mean_variance' R - risk_aversion / 2 R^2; 'differential_sharpe' that of `engine.differential_sharpe`, whose
-        state is observed; 'denoised' R with the market's part replaced by its forecast (`prepare_market`)
+        'mean_variance' R - risk_aversion / 2 R^2; 'differential_sharpe' see `engine.differential_sharpe`, whose
+        state is observed; 'denoised' R with the market profit replaced by its forecast (`prepare_market`)
     risk_aversion : lambda of the mean-variance reward
-    sharpe_rate : eta of the differential Sharpe ratio, 1 / decisions that it remembers
+    sharpe_rate : eta of the differential Sharpe ratio, 1 / (decisions in its memory)
     """
 
     cost_tier: str = "base"
@@ -124,8 +124,8 @@ class TradingEnvConfig:
         require(in_bounds, where, "exposure_cap must be in (0, 30]", self.exposure_cap)
         interval = self.decision_interval_min
         require(interval >= 0, where, "decision_interval_min must be >= 0", interval)
-        one = len(self.episode_lengths) == 1 and self.episode_lengths[0] > 0
-        require(one, where, "episode_lengths must hold one positive number", list(self.episode_lengths))
+        single = len(self.episode_lengths) == 1 and self.episode_lengths[0] > 0
+        require(single, where, "episode_lengths must hold one positive number", list(self.episode_lengths))
         require(self.horizon is None or self.horizon > 0, where, "horizon must be > 0 bars", self.horizon)
         require(self.reward in REWARDS, where, f"reward must be one of {', '.join(REWARDS)}", self.reward)
         for names, bounds, inside in _BOUNDS:
@@ -138,17 +138,17 @@ class TradingEnvConfig:
         require(known, where, "price_side must be bid, ask or mid", self.price_side)
 
     def _check_denoised(self) -> None:
-        """Refuse what ends a position inside a bar: what is expected of the bar would not be what it is paid."""
+        """Refuse limits that end a position inside a bar: the bar would not pay the return that is forecast."""
         for name in _PATH_LIMITS:
-            required = f"reward 'denoised' needs {name} = 0, because the path then decides what a bar pays"
+            required = f"reward 'denoised' needs {name} = 0, because otherwise the price path decides what a bar pays"
             require(getattr(self, name) == 0, "TradingEnvConfig", required, getattr(self, name))
-        required = "reward 'denoised' needs exposure_cap <= 1, so that no margin close-out can cut a bar"
+        required = "reward 'denoised' needs exposure_cap <= 1, so that no margin close-out ends a position inside a bar"
         require(self.exposure_cap <= 1, "TradingEnvConfig", required, self.exposure_cap)
 
     def with_denoised_reward(self) -> TradingEnvConfig:
-        """Return this config with reward 'denoised', or itself where the path decides what a bar pays."""
-        by_path = self.exposure_cap > 1 or any(getattr(self, name) for name in _PATH_LIMITS)
-        return self if by_path else dataclasses.replace(self, reward="denoised")
+        """Return this config with reward 'denoised', or itself if the price path decides what a bar pays."""
+        path_decides = self.exposure_cap > 1 or any(getattr(self, name) for name in _PATH_LIMITS)
+        return self if path_decides else dataclasses.replace(self, reward="denoised")
 
     @property
     def episode_length(self) -> int:
@@ -162,17 +162,17 @@ class TradingEnvConfig:
 
 
 def account_terms(config: TradingEnvConfig, side: str, bar_seconds: int, *, close_at_end: bool) -> Terms:
-    """Return what the engine trades under; `side` is that of the bars.
+    """Return the terms that the engine trades under; `side` is the price side of the bars.
 
     Raises
     ------
     DataError
-        If the decision interval is no multiple of the bar.
+        If the decision interval is not a multiple of the bar.
     """
     interval_s = config.decision_interval_min * 60 or bar_seconds
     if interval_s % bar_seconds:
         msg = (
-            f"trading_env: decision_interval_min must be a multiple of the bar ({bar_seconds / 60:g} min), "
+            f"TradingEnvConfig: decision_interval_min must be a multiple of the bar ({bar_seconds / 60:g} min), "
             f"got {config.decision_interval_min}"
         )
         raise DataError(msg)

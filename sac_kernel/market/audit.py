@@ -1,7 +1,7 @@
-"""`audit`: what any Gymnasium trading env shows, fills, charges and ends, found by experiment.
+"""`audit`: experiments that find what any Gymnasium trading env shows, fills and charges, and how it ends.
 
-Nothing of the env is read but its public interface. It is built from bars again and again with one price
-changed, and what moves in observations, equity and rewards tells which prices they are made of.
+Only the public interface of the env is used. The env is built repeatedly from bars with one price changed; the
+observations, equity and rewards that move show which prices they depend on.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _FIELD_ORDER = {"open": 0, "high": 1, "low": 1, "close": 2}
 _EQUITY_KEYS = ("equity", "portfolio_valuation", "total_profit")
 _PROBES = (0.3, 0.7)  # of the episode
-_TRIES = 6  # a step may fall into hours without trading
+_TRIES = 6  # a step may fall in hours without trading
 _WINDOW = 4  # bars before the last one that a round trip's result depends on
 _NUDGE = 1e-4
 _FLIPS = 40
@@ -41,7 +41,7 @@ class Subject:
     ----------
     name : for the table
     make_env : bars (open_time_utc -> open, high, low, close) -> a fresh env that runs over them, or over
-        their end, one bar a step and in order
+        the last of them, in order, one bar per step
     action : target exposure, 0 (flat) or 1 (fully long) -> the env's action
     equity : (env, info) -> account value; by default info's equity, portfolio_valuation or total_profit
     """
@@ -56,7 +56,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Finding:
-    """One check: whether it passed, and what was found in words."""
+    """One check: whether it passed, and what was found."""
 
     check: str
     passed: bool
@@ -83,7 +83,7 @@ class AuditReport:
 
 @dataclass
 class _Trace:
-    """One episode; entry i of obs and equity is before action i, of rewards after it."""
+    """One episode; entry i of obs and equity precedes action i, that of rewards follows it."""
 
     obs: list[FloatArray]
     equity: list[float]
@@ -93,12 +93,12 @@ class _Trace:
 
 
 def audit(subject: Subject, bars: pd.DataFrame | None = None) -> AuditReport:
-    """Run every check on an env and return what was found; nothing is raised for a failed check.
+    """Run every check on an env and return what was found; a failed check raises nothing.
 
-    Checks: `seed` (same seed, same episode), `leak` (nothing shown that comes after the price of the fill),
-    `latency` (filled after what was shown, not at it), `info` (the account is valued at no later price than
-    the fill), `costs` (turning over costs, staying flat does not), `costs in reward`, `marking` (an open
-    position moves equity and reward), `time limit` (truncated, not terminated), `ruin` (all finite).
+    Checks: `seed` (same seed, same episode), `leak` (no price later than the fill is shown), `latency` (filled
+    after the last price shown, not at it), `info` (no price later than the fill values the account), `costs`
+    (turnover costs, staying flat does not), `costs in reward`, `marking` (an open position moves equity and
+    reward), `time limit` (truncated, not terminated), `ruin` (all finite).
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def audit(subject: Subject, bars: pd.DataFrame | None = None) -> AuditReport:
     Raises
     ------
     DataError
-        If no order is filled at any probed step, so that nothing can be said.
+        If no order is filled at the probed steps.
     """
     probe = _Probe(subject, audit_bars() if bars is None else bars)
     findings = [_check_seed(probe), *_check_clock(probe), *_check_costs(probe), _check_marking(probe)]
@@ -116,7 +116,7 @@ def audit(subject: Subject, bars: pd.DataFrame | None = None) -> AuditReport:
 
 
 def audit_bars(n: int = 400, seed: int = 0) -> pd.DataFrame:
-    """Return n hours of a random walk with wide bars, so that a nudged price stays between high and low."""
+    """Return n hours of a random walk; wide bars keep a nudged price between high and low."""
     times = pd.date_range("2018-01-01T00:00Z", periods=2 * n, freq="h")
     times = times[times.day_of_week < 5][:n]
     rng = np.random.default_rng(seed)
@@ -155,9 +155,9 @@ class _Probe:
         return trace
 
     def last_bar(self, value: Callable[[pd.DataFrame], FloatArray]) -> int:
-        """Return the last bar that a value depends on: by bisection, the future edited from there on."""
+        """Return the last bar that a value depends on, by bisection with edited futures."""
         plain, low, high = value(self.bars), -1, len(self.bars) - 1
-        while low < high:  # editing bars after `high` changes nothing, editing those after `low` may
+        while low < high:  # edits after `high` change nothing, edits after `low` may
             middle = (low + high) // 2
             if np.array_equal(value(_edited(self.bars, middle)), plain, equal_nan=True):
                 high = middle
@@ -178,9 +178,9 @@ class _Probe:
 
 def _check_seed(probe: _Probe) -> Finding:
     exposures = np.random.default_rng(0).integers(0, 2, probe.length).tolist()
-    one, other = (probe.run(probe.bars, exposures, global_seed=seed) for seed in (1, 2))
-    same = one.rewards == other.rewards and all(
-        np.array_equal(a, b, equal_nan=True) for a, b in zip(one.obs, other.obs, strict=False)
+    first, second = (probe.run(probe.bars, exposures, global_seed=seed) for seed in (1, 2))
+    same = first.rewards == second.rewards and all(
+        np.array_equal(a, b, equal_nan=True) for a, b in zip(first.obs, second.obs, strict=False)
     )
     found = "same seed, same episode" if same else "two episodes with one seed and the same actions differ"
     return Finding("seed", same, found)
@@ -205,16 +205,16 @@ def _filled_step(probe: _Probe, first: int) -> int:
         if probe.run(probe.bars, _pulse(k), k + 4).equity[-1] != flat.equity[-1]:
             return k
     msg = (
-        f"audit: an env that fills an order is required, found that {probe.subject.name} filled none given "
-        f"at steps {first} to {first + _TRIES - 1}; check the subject's action and equity"
+        f"{probe.subject.name} did not fill an order at any of the steps {first} to {first + _TRIES - 1}. "
+        "Check the action and equity of the Subject."
     )
     raise DataError(msg)
 
 
 def _clock_at(probe: _Probe, k: int) -> list[Finding]:
-    """Find what is shown before step k, at which price its order is filled, and what values the account."""
+    """Find the last price shown before step k, the price that fills its order and the one that values the account."""
 
-    def shown(bars: pd.DataFrame) -> FloatArray:
+    def observation(bars: pd.DataFrame) -> FloatArray:
         return probe.run(bars, (), k).obs[k]
 
     def result(bars: pd.DataFrame) -> FloatArray:
@@ -223,17 +223,17 @@ def _clock_at(probe: _Probe, k: int) -> list[Finding]:
     def valued(bars: pd.DataFrame) -> FloatArray:
         return np.array([probe.run(bars, [0.0] * (k - 3) + [1.0] * 3, k).equity[k]])
 
-    seen = _latest(probe, shown, probe.last_bar(shown))
+    seen = _latest(probe, observation, probe.last_bar(observation))
     last, plain = probe.last_bar(result), result(probe.bars)
     pull = {
         (bar, name): slope
         for bar in range(max(0, last - _WINDOW), last + 1)
         for name, slope in probe.fields(bar, result, plain).items()
     }
-    bar, name = min(pull, key=lambda at: pull[at])  # buying dearer costs: the most negative slope
+    bar, name = min(pull, key=lambda at: pull[at])  # a dearer buy costs most: the most negative slope
     fill = (bar, _FIELD_ORDER[name])
     account = _latest(probe, valued, probe.last_bar(valued))
-    shown_at, filled_at = _words(seen, probe), f"{name} of bar {bar}"
+    shown_at, filled_at = _place_name(seen, probe), f"{name} of bar {bar}"
     leaks, at_once = seen > fill, seen == fill
     facts = f"step {k} shows {shown_at}, its order is filled at the {filled_at}"
     return [
@@ -244,7 +244,7 @@ def _clock_at(probe: _Probe, k: int) -> list[Finding]:
         Finding(
             "info",
             account <= fill,
-            f"before step {k} the account is valued at {_words(account, probe)}"
+            f"before step {k} the account is valued at {_place_name(account, probe)}"
             + ("" if account <= fill else ", later than its next fill"),
         ),
     ]
@@ -258,9 +258,9 @@ def _check_costs(probe: _Probe) -> list[Finding]:
     free = abs(np.log(flat.equity[-1] / flat.equity[0])) < _SOME_COST
     charged = bool(paid > _SOME_COST) and free
     learnt = sum(turned.rewards) < sum(flat.rewards) - _SOME_COST
-    each = f"{paid / _FLIPS * 1e4:.2f} bps a change of side at a standing price"
+    cost = f"{paid / _FLIPS * 1e4:.2f} bps per change of side at a constant price"
     return [
-        Finding("costs", charged, each if free else "staying flat changes equity"),
+        Finding("costs", charged, cost if free else "staying flat changes equity"),
         Finding(
             "costs in reward", learnt, "reward falls with turnover" if learnt else "reward ignores costs"
         ),
@@ -268,7 +268,7 @@ def _check_costs(probe: _Probe) -> list[Finding]:
 
 
 def _check_marking(probe: _Probe) -> Finding:
-    """Rise by 0.1 % a bar, fully long: equity and reward must rise with it."""
+    """Hold a full long through a rise of 0.1 % a bar: equity and reward must rise too."""
     n = len(probe.bars)
     close = np.exp(1e-3 * np.arange(n))
     rising = _bars(probe.bars.index, close * np.exp(-1e-3), close)
@@ -288,7 +288,7 @@ def _check_time_limit(probe: _Probe) -> Finding:
 
 
 def _check_ruin(probe: _Probe) -> Finding:
-    """Let every price fall to a thousandth in mid-episode, fully long."""
+    """Hold a full long while every price falls to a thousandth in mid-episode."""
     crash = probe.bars.copy()
     crash.iloc[-probe.length // 2 :] *= 1e-3
     trace = probe.run(crash, [1.0] * probe.length)
@@ -300,7 +300,7 @@ def _check_ruin(probe: _Probe) -> Finding:
 
 
 def _pulse(k: int) -> list[float]:
-    """Long at step k alone."""
+    """Long at step k only."""
     return [0.0] * k + [1.0]
 
 
@@ -312,7 +312,7 @@ def _latest(probe: _Probe, value: Callable[[pd.DataFrame], FloatArray], bar: int
     return (bar, max((_FIELD_ORDER[name] for name in moved), default=2))
 
 
-def _words(at: tuple[int, int], probe: _Probe) -> str:
+def _place_name(at: tuple[int, int], probe: _Probe) -> str:
     if at[0] < 0:
         return "no price"
     place = ("the open", "the range", "the close")[at[1]]
@@ -320,7 +320,7 @@ def _words(at: tuple[int, int], probe: _Probe) -> str:
 
 
 def _edited(bars: pd.DataFrame, after: int) -> pd.DataFrame:
-    """Multiply every bar after bar `after` by a random factor of its own."""
+    """Multiply each bar after bar `after` by its own random factor."""
     factor = np.exp(np.random.default_rng(after + 1).normal(0.0, 0.02, len(bars)))
     factor[: after + 1] = 1.0
     edited = bars.copy()
@@ -359,7 +359,7 @@ def _equity(info: dict[str, Any]) -> float:
         if key in info:
             return float(info[key])
     msg = (
-        f"audit: an account value in info ({', '.join(_EQUITY_KEYS)}) is required, found {', '.join(info) or 'none'}; "
-        "pass Subject(equity=...)"
+        f"The env's info has no {', '.join(_EQUITY_KEYS)} as the account value, only: {', '.join(info) or 'nothing'}. "
+        "Pass Subject(equity=...)."
     )
     raise DataError(msg)

@@ -1,8 +1,8 @@
-"""The one bar engine: an account that follows a target exposure through bars, compiled, one scalar at a time.
+"""The bar engine: compiled code in which an account follows a target exposure through bars.
 
 The single env, the vector env, the backtest and the baselines all call `step`. Clock: the action a_t is
-filled at open_{t+1}; equity is marked at close_{t+1}, at the price that would close the position. Rows of
-`bars` are read only up to t + 1 in a step and only up to t in an observation.
+filled at open_{t+1}; equity is marked at close_{t+1}, at the price that would close the position. A step reads
+rows of `bars` up to t + 1, an observation up to t.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ LIMIT_FEATURES = ("halted",)
 """With a limit on: 1 while the account must be flat."""
 
 SHARPE_FEATURES = ("sharpe_mean", "sharpe_rms")
-"""With the differential Sharpe reward: its state, A / (sd sqrt(eta / 2)) and sqrt(B) / sd, where sd is that of
-a full position over one decision at today's volatility; clipped to [-5, 5]."""
+"""With the differential Sharpe reward: its state, A / (sd sqrt(eta / 2)) and sqrt(B) / sd; sd is that of a full
+position over one decision at present volatility; clipped to [-5, 5]."""
 
 RUIN_FRACTION = 0.01
 """The episode terminates when equity is below this share of its start."""
-_FLOOR_FRACTION = 0.001  # negative-balance protection, and what keeps log equity finite
+_FLOOR_FRACTION = 0.001  # negative-balance protection; keeps log equity finite
 _OBS_CLIP = 5.0
-_SHARPE_FLOOR = 0.01  # of the variance of a full position: a long flat stretch must not divide by zero
+_SHARPE_FLOOR = 0.01  # of the variance of a full position: no division by zero after a long flat period
 
-# Plain numbers: compiled code compares no enum with a float.
+# Plain numbers, because compiled code cannot compare an enum with a float.
 _MEAN_VARIANCE, _SHARPE, _DENOISED = map(
     float, (Reward.MEAN_VARIANCE, Reward.DIFFERENTIAL_SHARPE, Reward.DENOISED)
 )
@@ -72,14 +72,14 @@ def _mark(account: Account, mid: float, half: float) -> float:
 
 @_jit
 def _impact(before: Bar, terms: Terms) -> float:
-    """Slippage per root of the units traded in the bar after `before`: the square-root law, at its volatility."""
+    """Slippage per root of the units traded in the bar after `before`, by the square-root law."""
     if terms.impact == 0.0:
         return 0.0
     return terms.impact * before.volatility * math.sqrt(terms.bars_per_day)
 
 
 @_jit
-def _fill(  # noqa: PLR0913  # scalars, because numba takes no config object
+def _fill(  # noqa: PLR0913  # scalars: numba takes no config object
     account: Account, units: float, mid: float, half: float, slip: float, impact: float, commission: float
 ) -> None:
     """Trade to `units` at mid +- half spread +- slippage, and pay commission; prices in account currency."""
@@ -106,7 +106,7 @@ def _fill(  # noqa: PLR0913  # scalars, because numba takes no config object
 
 @_jit
 def _leave(account: Account, mid: float, half: float, slip: float, impact: float, commission: float) -> None:
-    """Close the position against the agent's will: the next decision may ask for any target."""
+    """Close the position without a decision; the next decision may set any target."""
     account.turnover += abs(account.units) * mid / max(account.equity, _FLOOR_FRACTION * account.start_equity)
     account.target = _NO_TARGET
     _fill(account, 0.0, mid, half, slip, impact, commission)
@@ -124,7 +124,7 @@ def _swap(account: Account, nights: float, mid: float, terms: Terms) -> None:
 
 @_jit
 def _exits(account: Account, bars: Records, minutes: Records, t: int, terms: Terms) -> bool:
-    """Stop loss, margin close-out and take profit inside one bar, minute by minute where its minutes are known."""
+    """Apply stop loss, margin close-out and take profit inside one bar, minute by minute if its minutes are known."""
     if account.units == 0.0:
         return False
     bar: Bar = bars[t]
@@ -143,16 +143,16 @@ def _exits(account: Account, bars: Records, minutes: Records, t: int, terms: Ter
 def _exit(  # noqa: PLR0913
     account: Account, bars: Records, t: int, terms: Terms, opened: float, high: float, low: float
 ) -> bool:
-    """Exit within one open, high and low of bar t; the stop first when both levels are touched.
+    """Exit within one open, high and low of bar t; the stop comes first if both levels are touched.
 
     `sign` mirrors a short onto a long: prices are those that close the position, times its sign. A level
-    already passed at the open fills at the open.
+    already passed at the open is filled at the open.
     """
     bar: Bar = bars[t]
     units = account.units
     long = units > 0.0
     sign = 1.0 if long else -1.0
-    # On one side's bars the closing price is bar + shift x spread: long closes at bid, short at ask.
+    # A long closes at the bid, a short at the ask; bars of the other side are shifted by the spread.
     factor = sign * (1.0 + (terms.price_side - sign) / 2.0 * bar.spread_open)
     worst = factor * (low if long else high)
     # Equity = cash + units x price falls to margin x |units| x price where price x need = -cash.
@@ -182,7 +182,7 @@ def _exit(  # noqa: PLR0913
 
 @_jit
 def _finish_bar(account: Account, bars: Records, t: int, terms: Terms, last: bool) -> None:
-    """Swap, mark at the close of bar t, ruin, drawdown, limits and the statistics of finished days."""
+    """Apply swap, the mark at the close of bar t, ruin, drawdown, limits and the statistics of finished days."""
     bar: Bar = bars[t]
     mid = _mid_close(bar, terms.price_side)
     half = bar.close * bar.spread_close / 2.0
@@ -192,7 +192,7 @@ def _finish_bar(account: Account, bars: Records, t: int, terms: Terms, last: boo
             abs(account.units) * mid / max(account.equity, _FLOOR_FRACTION * account.start_equity)
         )
         _fill(account, 0.0, mid, half, terms.slippage, _impact(bars[t - 1], terms), terms.commission)
-    if account.day_equity == 0.0:  # the first bar: its day begins at the start, none ended before it
+    if account.day_equity == 0.0:  # the first bar: no day ended before it
         account.day_equity = account.start_equity
     elif bar.trading_day != bars[t - 1].trading_day:
         _finish_day(account)
@@ -246,7 +246,7 @@ def _finish_day(account: Account) -> None:
 
 @_jit
 def _full_variance(bar: Bar, terms: Terms) -> float:
-    """Variance of R of a full position over one decision, at the volatility known at the bar's close."""
+    """Variance of a full position's R over one decision, at the volatility known at the bar's close."""
     return (terms.exposure_cap * bar.cap_share * bar.volatility) ** 2 * terms.interval_bars
 
 
@@ -256,7 +256,7 @@ def reset(  # noqa: PLR0913
 ) -> None:
     """Start an account at the close of bar t with `start` equity and exposure `action` x full, costs paid."""
     for name in literal_unroll(_ACCOUNT_FIELDS):
-        account[name] = 0.0  # a record takes a field's name
+        account[name] = 0.0  # records are indexed by a field's name
     bar: Bar = bars[t]
     mid = _mid_close(bar, terms.price_side)
     account.t, account.bars_left, account.target = t, left, action
@@ -270,7 +270,7 @@ def reset(  # noqa: PLR0913
 
 @_jit
 def target_of(account: Account, terms: Terms, action: float) -> float:
-    """Return the target that an action is: within [-1, 1], and the last one filled if inside its no-trade band."""
+    """Return an action clipped to [-1, 1], or the last target filled if it is inside its no-trade band."""
     target = min(1.0, max(-1.0, action))
     return account.target if abs(target - account.target) < terms.no_trade_band else target
 
@@ -281,17 +281,16 @@ def step(account: Account, bars: Records, minutes: Records, terms: Terms, action
 
     `minutes`, shape (n_bars, minutes a bar), are `Minute` records; (n_bars, 0) or (0, 0) where none are known.
 
-    The order fills at the first open of the decision's bars at which exposure may change: an order given in the
-    evening freeze, or while a limit halts the account, waits for the end of it and lapses with its interval.
-    A target equal to the last one filled is no order (`target_of`): the units are held. Limits flatten at the next
-    open, frozen or not, as stops do. The decision ends early at ruin, at the end of the bars or of the `bars_left`.
+    The order fills at the first open of the interval at which exposure may change: during the evening freeze, or
+    while a limit halts the account, it waits, and it lapses with its interval. A target equal to the last one filled
+    is no order (`target_of`): the units are held. Limits flatten at the next open, even in the freeze, as stops do.
+    The decision ends early at ruin, at the end of the bars or when `bars_left` is 0.
 
     Reward DENOISED: with M = U_old (mid_open - mid_close_t) + U_new (mid_close - mid_open) the bar's realised
     market profit, U_old the units held at close t and U_new those after the open, and
     M' = U_new mid_open (exp(return_forecast) - 1), the bar pays log((E - M + M') / E_t): the gap is expected to be
-    zero, costs and the account stay realised. The forecast, for every bar of a decision, is that of the close it was
-    made at.
-    A bar with an exit or ruin pays its realised change.
+    zero, while costs and the account stay realised. Every bar of a decision uses the forecast at the close at which
+    it was made. A bar with an exit or ruin pays its realised change.
     """
     before, first, last_bar = account.equity, int(account.t), bars.shape[0] - 1
     decided_at: Bar = bars[first]
@@ -329,7 +328,7 @@ def step(account: Account, bars: Records, minutes: Records, terms: Terms, action
 
 @_jit
 def _open_bar(account: Account, bars: Records, t: int, terms: Terms, target: float, waiting: bool) -> bool:
-    """Pay the gap's nights, then flatten if halted, else fill a waiting order; return if it still waits."""
+    """Pay the gap's nights, flatten if halted, else fill a waiting order; return whether it still waits."""
     bar: Bar = bars[t]
     mid = _mid_open(bar, terms.price_side)
     half = bar.open * bar.spread_open / 2.0
@@ -350,7 +349,7 @@ def _open_bar(account: Account, bars: Records, t: int, terms: Terms, target: flo
 
 @_jit
 def _surprise(bars: Records, t: int, terms: Terms, units: float, held: float, forecast: float) -> float:
-    """Return M - M' of bar t: realised market profit less that of the expected log return, account currency."""
+    """Return M - M' of bar t: realised market profit less its forecast, account currency."""
     side, bar = terms.price_side, bars[t]
     mid = _mid_open(bar, side)
     realised = units * (mid - _mid_close(bars[t - 1], side)) + held * (_mid_close(bar, side) - mid)
@@ -374,11 +373,11 @@ def _reward(account: Account, bar: Bar, terms: Terms, change: float) -> float:
 def differential_sharpe(
     a: float, b: float, change: float, eta: float, floor: float
 ) -> tuple[float, float, float]:
-    """Return the differential Sharpe ratio D of one return and the moved moments A, B.
+    """Return the differential Sharpe ratio D of one return and the updated moments A, B.
 
     D = (B dA - A dB / 2) / (B - A^2)^(3/2) with dA = R - A, dB = R^2 - B and A, B as they were before R; then
-    A += eta dA, B += eta dB. Moody and Saffell 2001, IEEE Trans. Neural Networks 12(4), eq. 7-9. Own addition:
-    B - A^2 is not taken below `floor`. R is a log return; D is in units of 1 / sd(R) x R, order one.
+    A += eta dA, B += eta dB. Moody and Saffell 2001, IEEE Trans. Neural Networks 12(4), eq. 7-9. Added here:
+    B - A^2 is at least `floor`. R is a log return; D is in units of R / sd(R), order one.
     """
     da, db = change - a, change * change - b
     variance = max(b - a * a, floor)
@@ -427,9 +426,9 @@ _LINE = 16  # features in a cache line
 
 @_jit
 def _touch(accounts: Records, bars: Records, market: FeatureArray, first: int, end: int) -> float:
-    """Read the rows that accounts `first` to `end` are about to need; return a number that keeps the reads alive.
+    """Read the rows that accounts `first` to `end` need next; the number returned keeps the reads alive.
 
-    Accounts stand at random bars. Reads that do not depend on each other wait for memory together.
+    Accounts are at random bars; reads that do not depend on each other wait for memory together.
     """
     width, last, total = market.shape[1], bars.shape[0] - 1, 0.0
     for i in range(first, end):
@@ -475,8 +474,8 @@ def step_one(  # noqa: PLR0913
 ) -> None:
     """Step one account, observe and report: what a Gymnasium step needs, in one call.
 
-    `accounts`, `terms` and `reports` are tables of one row, shape (1,): a call from Python takes in a table five
-    times as fast as a record.
+    `accounts`, `terms` and `reports` are tables of one row, shape (1,): Python passes a table five times as fast as
+    a record.
     """
     reward = step(accounts[0], bars, minutes, terms[0], action)
     observe(accounts[0], bars, terms[0], market, obs)
@@ -485,7 +484,7 @@ def step_one(  # noqa: PLR0913
 
 
 def report(account: Account, bars: Records, terms: Terms) -> AccountReport:
-    """Return what is to be said of an account; the Sharpe ratio is NaN below 20 days."""
+    """Return the report of an account; the Sharpe ratio is NaN below 20 days."""
     row = np.zeros(1, REPORT_DTYPE)
     _report(account, bars, terms, row[0])
     return AccountReport._make(row[0].item())
@@ -538,7 +537,7 @@ def _sharpe_ann(days: float, mean: float, m2: float) -> float:
 def run_targets(
     account: Account, bars: Records, minutes: Records, terms: Terms, targets: FloatArray, trace: Records
 ) -> int:
-    """Follow targets to their end, keep each decision in `trace`, shape (n,); return the number made."""
+    """Follow targets to the end, write each decision to `trace`, shape (n,); return how many were made."""
     n = 0
     while n < targets.size and account.terminated == 0.0 and account.truncated == 0.0:
         step(account, bars, minutes, terms, targets[n])
@@ -548,13 +547,13 @@ def run_targets(
 
 
 @_jit
-def decide(  # noqa: PLR0913  # all that a pass reads and writes
+def step_traced(  # noqa: PLR0913  # all that a run reads and writes
     accounts: Records, bars: Records, minutes: Records, terms: Records, market: FeatureArray, action: float,
     trace: Records, n: int, obs: FeatureArray,
 ) -> bool:  # fmt: skip
-    """Make decision `n`, keep it in `trace[n]`, and `observe`; return if more follow.
+    """Make decision `n`, write it to `trace[n]`, and `observe`; return whether more follow.
 
-    `accounts` and `terms` are tables of one row, as of `step_one`.
+    `accounts` and `terms` are tables of one row, as in `step_one`.
     """
     account: Account = accounts[0]
     target = target_of(account, terms[0], action)
@@ -566,7 +565,7 @@ def decide(  # noqa: PLR0913  # all that a pass reads and writes
 
 @_jit
 def record(account: Account, bars: Records, terms: Terms, target: float, out: Trace) -> None:
-    """Write where the account stands after a decision into `out`."""
+    """Write the state of the account after a decision to `out`."""
     out.t = account.t
     out.equity = account.equity
     out.exposure = _exposure(account, bars[int(account.t)], terms)

@@ -1,4 +1,4 @@
-"""The trading environment: Gymnasium in front, one compiled bar engine behind.
+"""The trading environments: a Gymnasium interface to the compiled bar engine.
 
 Clock: row t of the features is seen at the close of bar t; the action is filled at the open of bar t + 1;
 the reward is the change of log equity from close t to close t + 1, costs included once. This module never
@@ -57,11 +57,11 @@ class TradingEnvironment(gym.Env[Any, Any]):
 
     Action: Box(-1, 1, (1,)), the target exposure as a fraction of `exposure_cap`; filled at the next open.
 
-    Observation: Box(-5, 5, (n,)), `observation_names`: market features | clock | account. Everything is
-    known at the close of bar t.
+    Observation: Box(-5, 5, (n,)), `observation_names`: market features | clock | account. Everything in it
+    is known at the close of bar t.
 
-    Reward: log E(close_{t+1}) - log E(close_t), dimensionless; with a decision interval, the sum over it; other
-    forms by `TradingEnvConfig.reward`.
+    Reward: log E(close_{t+1}) - log E(close_t), dimensionless; summed over a decision interval; for other
+    forms see `TradingEnvConfig.reward`.
 
     Costs: spread by the New York half hour, commission and slippage at each fill; swap at 17:00 New York.
 
@@ -111,7 +111,7 @@ class TradingEnvironment(gym.Env[Any, Any]):
             check_horizon(self.market, self.config)
         self.observation_space, self.action_space = spaces(self.market)
         self._width = len(self.observation_names)
-        # Tables of one row: a call of compiled code takes them in faster than records.
+        # Tables of one row: compiled code takes them faster than records.
         self._accounts, self._reports = new_table(Account, 1), np.zeros(1, REPORT_DTYPE)
         self._account: Account = self._accounts[0]
         self._terms = one_row(self.market.terms)
@@ -148,7 +148,7 @@ class TradingEnvironment(gym.Env[Any, Any]):
         """Fill the target exposure at the next open and hold it to the next decision."""
         target = float(action.item() if isinstance(action, np.ndarray) else np.asarray(action).item())
         if not math.isfinite(target):
-            msg = f"trading_env.step: a finite action is required, got {target} at bar {int(self._account.t)}"
+            msg = f"TradingEnvironment.step: the action must be finite, got {target} at bar {int(self._account.t)}"
             raise NonFiniteError(msg)
         m, obs = self.market, np.empty(self._width, np.float32)
         engine.step_one(
@@ -161,7 +161,7 @@ class TradingEnvironment(gym.Env[Any, Any]):
         """Return the episode so far as an RGB picture: price with position, equity, costs."""
         if self.render_mode != "rgb_array":
             return None
-        from sac_kernel.core.plot_style import to_rgb  # an env that is not drawn loads no matplotlib
+        from sac_kernel.core.plot_style import to_rgb  # matplotlib is loaded only to draw
 
         return to_rgb(self.episode_figure())
 
@@ -176,9 +176,9 @@ class TradingEnvironment(gym.Env[Any, Any]):
         )
 
     def _observe(self) -> FeatureArray:
-        out = np.empty(self._width, np.float32)
-        engine.observe(self._account, self.market.bars, self.market.terms, self.market.observed, out)
-        return out
+        obs = np.empty(self._width, np.float32)
+        engine.observe(self._account, self.market.bars, self.market.terms, self.market.observed, obs)
+        return obs
 
     def _info(self, report: AccountReport) -> dict[str, Any]:
         self._history.append((report.t, report.equity, report.position, report.costs))
@@ -208,7 +208,7 @@ def _info_of(report: AccountReport, open_time: pd.Timestamp) -> dict[str, Any]:
 
 
 class _Clock:
-    """Timestamps of bars, made a block at a time: one by one they cost more than the rest of a step."""
+    """Timestamps of bars, made in blocks: one by one they cost more than the rest of a step."""
 
     _BLOCK = 1024
 
@@ -229,10 +229,10 @@ class _Clock:
 class TradingVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     """Many independent accounts over one market, autoreset SAME_STEP.
 
-    On the step that ends an account its `obs` row already is the first of the next episode; the last one
-    of the old is in `infos['final_obs']` where `infos['_final_obs']` is true. Ages are desynchronised at
-    the first reset, so truncations do not land together. `infos['final_info']` holds the last info of each
-    ended account, as arrays over the envs with their `_` masks, as Gymnasium lays infos out.
+    On the step that ends an account, its `obs` row is the first of the next episode; the last row of the old
+    episode is in `infos['final_obs']` where `infos['_final_obs']` is true. The first reset starts accounts at random
+    ages, so truncations are spread out. `infos['final_info']` holds the last info of each ended account in
+    Gymnasium's layout: arrays over the envs with `_` masks.
     """
 
     metadata: dict[str, Any] = {"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP}  # noqa: RUF012
@@ -263,11 +263,11 @@ class TradingVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         return obs, {}
 
     def step(self, actions: Any) -> tuple[FeatureArray, FloatArray, Any, Any, dict[str, Any]]:  # noqa: ANN401
-        """Step every account; finished ones start again in the same step."""
+        """Step every account; finished ones restart in the same step."""
         targets = np.asarray(actions, np.float64).reshape(self.num_envs)
         if not np.isfinite(targets).all():
             i = int(np.argmin(np.isfinite(targets)))
-            msg = f"trading_env.step: finite actions are required, got {targets[i]} for env {i}"
+            msg = f"TradingVectorEnv.step: actions must be finite, got {targets[i]} for env {i}"
             raise NonFiniteError(msg)
         m, obs = self.market, self._empty_obs()
         engine.step_many(self._accounts, m.bars, m.minutes, m.terms, m.observed, targets, self._rewards, obs)
@@ -281,7 +281,7 @@ class TradingVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         return obs, self._rewards.copy(), terminated, truncated, infos
 
     def _final_info(self, ended: Any) -> dict[str, Any]:  # noqa: ANN401
-        """Return the last info of each account that ended, laid out by Gymnasium's own rule."""
+        """Return the last info of each account that ended, in Gymnasium's layout."""
         infos: dict[str, Any] = {}
         for i in ended:
             report = engine.report(self._accounts[i], self.market.bars, self.market.terms)
@@ -290,7 +290,7 @@ class TradingVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         return infos
 
     def state(self) -> dict[str, Any]:
-        """Return what continues this env bit for bit: accounts, a matrix of `Account` fields, and generator."""
+        """Return what continues this env bit for bit: the accounts (a matrix of `Account` fields) and the generator."""
         return {"accounts": to_matrix(self._accounts), "rng": self.np_random.bit_generator.state}
 
     def restore(self, state: dict[str, Any]) -> FeatureArray:
@@ -299,7 +299,7 @@ class TradingVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         Raises
         ------
         CheckpointError
-            If the accounts are not those of this market: compiled code reads bars at the places they name.
+            If the accounts do not fit this market: compiled code reads bars at the rows that they name.
         """
         self._accounts[:] = self._checked_accounts(np.asarray(state["accounts"], np.float64))
         self._np_random = np.random.default_rng()
@@ -316,7 +316,7 @@ class TradingVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             accounts = to_table(matrix, Account)
             t, left, held = accounts["t"], accounts["bars_left"], accounts["bars_held"]
             finite = accounts.copy()
-            finite["halted_until"] = 0.0  # a kill switch halts for ever
+            finite["halted_until"] = 0.0  # infinite after a kill switch
             fits = bool(
                 np.isfinite(to_matrix(finite)).all()
                 and (t >= self.market.first_bar).all()
@@ -327,8 +327,8 @@ class TradingVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             )
         if not fits:
             msg = (
-                f"TradingVectorEnv.restore: {self.num_envs} accounts within the bars "
-                f"{self.market.first_bar}..{last} are required, found others; the state belongs to another market"
+                f"TradingVectorEnv.restore: the state does not hold {self.num_envs} accounts within bars "
+                f"{self.market.first_bar}..{last}. It belongs to another market."
             )
             raise CheckpointError(msg)
         return accounts
@@ -345,13 +345,13 @@ class TradingVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
 
 
 def spaces(market: Market) -> tuple[gym.spaces.Box, gym.spaces.Box]:
-    """Return the observation and action space: the one owner of the state's width."""
+    """Return the observation and action space."""
     width = len(market.observation_names)
     return gym.spaces.Box(-CLIP, CLIP, (width,), np.float32), gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
 
 
 class _NotYet(float):
-    """NaN that equals its own kind: Gymnasium's determinism check compares infos with ==."""
+    """A NaN that equals itself, because Gymnasium's determinism check compares infos with ==."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _NotYet)

@@ -1,11 +1,11 @@
-"""Markets whose optimum is known: what an agent must be able to learn before a real bar is worth its time.
+"""Synthetic markets with a known optimum, which an agent must learn before training on real bars makes sense.
 
 Each market has a predictor, an expected next return given it, noise that no action changes, and a linear
-cost c |change of position|. The best policy is computed by dynamic programming on (predictor, position) at
-the agent's own discount, and an agent is judged by its *capture*: its noise-free reward rate divided by that
-of the best policy on the same fresh paths. Units: one-bar standard deviations of the return.
+cost c |change of position|. Dynamic programming on (predictor, position) gives the best policy at the agent's
+own discount. An agent is judged by its *capture*: its noise-free reward rate over that of the best policy on
+the same fresh paths. Units: one-bar standard deviations of the return.
 
-The first such optimum in the literature: de Lataillade, Deremble, Potters & Bouchaud 2012, arXiv:1203.5957
+Source of such optima: de Lataillade, Deremble, Potters & Bouchaud 2012, arXiv:1203.5957
 (linear cost, capped position: long above a band, short below it, hold inside).
 """
 
@@ -31,14 +31,14 @@ GRID_SIZE, GRID_SIGMAS = 241, 5.0
 HOURS = 24
 LAGS = 30
 SWITCH = 0.02
-"""Chance a bar that the hidden regime of the regime market changes."""
+"""Probability per bar that the hidden regime changes (kind 'regime')."""
 
 
 class Paths(NamedTuple):
     """n simulated paths of T decisions."""
 
     features: Array  # (T + 1, n, D), known at the close of t
-    state: Array  # (T + 1, n), what the best policy looks at: predictor, filtered probability or hour
+    state: Array  # (T + 1, n), input of the best policy: predictor, filtered probability or hour
     mean: Array  # (T, n), E[return from close t to close t + 1 | state t]
     returns: Array  # (T, n), realised
 
@@ -72,9 +72,10 @@ class KnownAnswerMarket:
 
     def __post_init__(self) -> None:
         known = ("predictor", "square", "regime", "hour")
-        require(self.kind in known, "KnownAnswerMarket", f"kind must be one of {known}", self.kind)
+        require(self.kind in known, "KnownAnswerMarket", f"kind must be one of {', '.join(known)}", self.kind)
         require(0 <= self.gamma < 1, "KnownAnswerMarket", "gamma must be in [0, 1)", self.gamma)
-        require(self.cost >= 0 and self.noise >= 0, "KnownAnswerMarket", "cost and noise must be >= 0", self)
+        signs = self.cost >= 0 and self.noise >= 0
+        require(signs, "KnownAnswerMarket", "cost and noise must be >= 0", (self.cost, self.noise))
 
     @property
     def state_dim(self) -> int:
@@ -122,7 +123,7 @@ class KnownAnswerMarket:
             filtered[t + 1] = self._filter(filtered[t], y[t])
         lags = np.lib.stride_tricks.sliding_window_view(y, LAGS, axis=0) / np.hypot(self.ic, self.noise)
         state = filtered[LAGS:]
-        # features[t] are the 30 returns that end at the close of t; returns[t] is the one after it.
+        # features[t] are the 30 returns up to the close of t; returns[t] is the next one.
         return lags, state, self.expected_return(state[:-1]), y[LAGS:]
 
     def _filter(self, p_up: Array, y: Array) -> Array:
@@ -177,7 +178,7 @@ MARKETS = {
         KnownAnswerMarket("M12", 0.80, kind="square", ic=0.05, cost=0.1, noise=0.9987, distractors=28),
     )
 }
-"""M0 is the one-step bandit of `BanditVectorEnv`; M7, M11 and M12 are learnt from one finite path."""
+"""M0 is the one-step `BanditVectorEnv`; M7, M11 and M12 are learnt from one finite path."""
 
 
 class Optimum:
@@ -213,7 +214,7 @@ class Optimum:
         return self.action[row, column]
 
     def band(self) -> tuple[float, float]:
-        """Return (sell below, buy above): the states at which a full opposite position is given up."""
+        """Return (sell below, buy above): the states at which a full opposite position is closed."""
         long = self.grid[self.action[:, 0] > 0]
         short = self.grid[self.action[:, -1] < 0]
         return float(short.max(initial=-np.inf)), float(long.min(initial=np.inf))
@@ -255,7 +256,7 @@ class Judge:
         self.best = play(market, self.paths, lambda t, _obs, p: optimum.act(self.paths.state[t], p))
 
     def result(self, policy: Callable[[Array], Any], every: int = 1) -> Result:
-        """Return the result of `policy`: observations (n, S) -> actions (n, 1) or (n,), asked `every` so many bars."""
+        """Return the result of `policy`: observations (n, S) -> actions (n, 1) or (n,), called once in `every` bars."""
 
         def act(t: int, obs: Array, position: Array) -> Array:
             return position if t % every else np.reshape(policy(obs), position.shape)
@@ -281,10 +282,9 @@ class MarketVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     ----------
     market : what is traded
     num_envs : parallel accounts
-    path : None simulates fresh paths for ever; otherwise one path (n = 1) on which every account starts at a
-        random bar
-    returns : with `path`, what an account earns for a unit of position, (T,); None is the realised return.
-        An estimate of the expected return takes the noise out of the reward and leaves its optimum
+    path : None simulates fresh paths; otherwise one path (n = 1) on which every account starts at a random bar
+    returns : with `path`, what a unit of position earns, (T,); None is the realised return. A forecast of the
+        return removes the noise from the reward and keeps its optimum
     every : bars between decisions, a divisor of `horizon`; the position is held between them
     """
 
@@ -308,7 +308,12 @@ class MarketVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             bars = len(path.mean)
             require(bars >= horizon, "MarketVectorEnv", f"path must have >= {horizon} bars", bars)
             self._returns = path.returns[:, 0] if returns is None else np.asarray(returns, np.float64)
-            require(len(self._returns) == bars, "MarketVectorEnv", f"returns must be {bars} long", returns)
+            require(
+                len(self._returns) == bars,
+                "MarketVectorEnv",
+                f"returns must be {bars} long",
+                len(self._returns),
+            )
         width = market.state_dim
         self.single_observation_space = gym.spaces.Box(-np.inf, np.inf, (width,), np.float32)
         self.single_action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)

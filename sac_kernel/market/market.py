@@ -1,7 +1,7 @@
 """One split's bars, features and terms, checked and laid out for the bar engine.
 
-What depends on the clock alone (spread, swap nights, freeze) or on the past alone (volatility, size) is worked
-out here once, a column each, so that no step computes it again. This module never imports torch.
+Columns that depend on the clock alone (spread, swap nights, freeze) or on the past alone (volatility, size) are
+computed here once, not in every step. This module never imports torch.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 
 CLOCK_FEATURES = ("trading_cost", "time_to_rollover", "can_trade")
 """trading_cost: log of the one-way cost now over its normal value. time_to_rollover: to 17:00 New York,
-in days. can_trade: 1 if an order given now is filled at the next open, 0 if it has to wait for the end of the
-evening freeze. All known from the clock alone."""
+in days. can_trade: 1 if an order given now is filled at the next open, 0 if it waits for the end of the
+evening freeze. All follow from the clock alone."""
 
 _ATR_FLOOR = 1e-8
 HOLE = np.timedelta64(4, "D")
-"""Between bars, longer than a weekend with a holiday: rows were left out here."""
+"""A gap between bars that is longer than a weekend with a holiday: rows were left out here."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Market:
     terms : what the account trades under
     first_bar : first bar with features
     feature_names : columns of `observed`
-    return_forecast : shape (n_bars,), what `prepare_market` was given, or None
+    return_forecast : shape (n_bars,), as given to `prepare_market`, or None
     """
 
     bars: Records
@@ -86,8 +86,8 @@ class Market:
     def mid_return(self) -> FloatArray:
         """Return the realised log return of mid from close t to close t + 1 in row t; (n_bars,).
 
-        NaN in the last row and where a `HOLE` follows: no position is held over it. What the forecast is made
-        from: mid, so that the spread's own clock is not taken for a move.
+        NaN in the last row and where a `HOLE` follows: no position is held over it. The forecast is fitted to
+        these; mid, so that the daily cycle of the spread is not taken for a move.
         """
         mid = self.bars["close"] * (1.0 + self.terms.price_side * self.bars["spread_close"] / 2.0)
         returns = np.diff(np.log(mid))
@@ -101,9 +101,9 @@ class Market:
 
     @property
     def reward_sd(self) -> float:
-        """Return the standard deviation of the reward of a full position over one decision, by this split's bars."""
+        """Return the standard deviation of the reward of a full position over one decision on these bars."""
         if self.terms.reward == Reward.DIFFERENTIAL_SHARPE:
-            return 1.0  # it is measured in just that
+            return 1.0  # the unit of the ratio
         part = self.bars[self.first_bar :]
         moves = np.diff(np.log(part["close"])) * part["cap_share"][:-1]
         return float(np.std(moves) * self.terms.exposure_cap * math.sqrt(self.interval_bars))
@@ -123,32 +123,32 @@ def prepare_market(
 
     Parameters
     ----------
-    data, features, config : as of `TradingEnvironment`
-    close_at_end : the form of evaluation: flat at cost on the last bar, and the reward 'denoised' is the
+    data, features, config : as in `TradingEnvironment`
+    close_at_end : for evaluation: the position is closed at cost on the last bar, and reward 'denoised' is the
         realised log return
     return_forecast : shape (n_bars,); row t is the expected log return of mid a bar over a decision made at close t,
         given what is known then; over one bar, `Market.mid_return` is its realisation. With reward 'denoised' a
         bar pays log((E_{t+1} - M + M') / E_t): M, the realised market profit, is replaced by M' = units held after
-        the open x mid at that open x (exp(return_forecast) - 1), so a new position earns the whole of it and the
+        the open x mid at that open x (exp(return_forecast) - 1), so a new position earns the whole forecast and the
         gap is expected to be zero. Costs, swap and the account itself stay realised. All bars of a decision
-        interval have the row of the bar decided on. Half the variance, which a log return of a noisy bar loses, is
-        not taken off: (exposure x sigma)^2 / 2 a bar. Rows before the first with features, and the last, are not read.
-    minute_bars : 1-minute bars of the same instrument, price side and clock; where those of a bar make up the
-        bar, stop, profit and margin are looked for minute by minute, the stop first within one minute only
+        interval use the row of the bar decided on. The variance drag of a noisy bar's log return,
+        (exposure x sigma)^2 / 2, is not subtracted. Rows before the first with features, and the last, are not read.
+    minute_bars : 1-minute bars of the same instrument, price side and clock; where they make up a bar, stop, profit
+        and margin are checked minute by minute, the stop first within one minute only
 
     Raises
     ------
     DataError
         If the bars are unusable, their price side is unknown or differs from the stated one, the index differs, a
-        feature is not finite after the warm-up, or the expected return is absent where it is paid, of another
+        feature is not finite after the warm-up, or the return forecast is missing where it is paid, of another
         shape or not finite.
     """
-    where = "trading_env"
+    where = "bar table"
     check_bars(data, where)
     if not features.index.equals(data.index):
         msg = (
-            f"{where}: features on the bars' own index are required, found {len(features)} rows from "
-            f"{features.index.min()} for {len(data)} bars from {data.index[0]}; use features and bars of one split"
+            f"The index of the features ({len(features)} rows from {features.index.min()}) is not that of the bars "
+            f"({len(data)} from {data.index[0]}). Use features and bars of one split."
         )
         raise DataError(msg)
     side = side_of(data, where, config.price_side)
@@ -158,10 +158,10 @@ def prepare_market(
     if not finite[first:].all():
         row = first + int(np.argmin(finite[first:])) if finite.any() else 0
         column = str(features.columns[int(np.argmin(np.isfinite(values[row])))])
-        msg = f"{where}: finite features are required after the warm-up, found {column} = NaN at {data.index[row]}"
+        msg = f"Feature {column} is not finite at {data.index[row]}. Only the warm-up rows at the start may be NaN."
         raise DataError(msg)
     if first == len(data) - 1:
-        msg = f"{where}: a bar after the first with features is required, found none of {len(data)}; give more bars"
+        msg = f"Only the last of {len(data)} bars has features, so nothing can be traded. Pass more bars."
         raise DataError(msg)
     bar_seconds = seconds_of(data, where)
     open_time: pd.DatetimeIndex = data.index  # type: ignore[assignment]  # checked above
@@ -170,7 +170,7 @@ def prepare_market(
     if return_forecast is not None:
         table["return_forecast"][first:-1] = _checked_forecast(return_forecast, first, data.index)
     elif config.reward == "denoised" and not close_at_end:
-        msg = f"{where}: reward 'denoised' needs prepare_market(return_forecast=...), found None"
+        msg = "Reward 'denoised' needs prepare_market(return_forecast=...), got None."
         raise DataError(msg)
     if minute_bars is None:
         minutes = np.empty((len(data), 0), MINUTE_DTYPE)
@@ -189,18 +189,16 @@ def prepare_market(
     )
 
 
-def _checked_forecast(expected: FloatArray, first: int, index: pd.Index) -> FloatArray:
-    if np.shape(expected) != (len(index),):
-        msg = f"trading_env: return_forecast of shape ({len(index)},) is required, found {np.shape(expected)}"
+def _checked_forecast(forecast: FloatArray, first: int, index: pd.Index) -> FloatArray:
+    if np.shape(forecast) != (len(index),):
+        msg = f"return_forecast must have shape ({len(index)},), got {np.shape(forecast)}"
         raise DataError(msg)
-    finite = np.isfinite(expected[first:-1])
+    finite = np.isfinite(forecast[first:-1])
     if not finite.all():
         row = first + int(np.argmin(finite))
-        msg = (
-            f"trading_env: a finite return_forecast is required after the warm-up, found NaN at {index[row]}"
-        )
+        msg = f"return_forecast is NaN or infinite at {index[row]}, after the warm-up."
         raise DataError(msg)
-    return np.asarray(expected[first:-1], np.float64)
+    return np.asarray(forecast[first:-1], np.float64)
 
 
 def check_horizon(market: Market, config: TradingEnvConfig) -> None:
@@ -208,8 +206,8 @@ def check_horizon(market: Market, config: TradingEnvConfig) -> None:
     usable = len(market.bars) - 1 - market.first_bar
     if usable < config.horizon_bars:
         msg = (
-            f"trading_env: {config.horizon_bars} bars (horizon) after the warm-up are required, found {usable} "
-            f"of {len(market.bars)}; give more bars, or set env_horizon (or env_episode_length) to {usable} or less"
+            f"The horizon is {config.horizon_bars} bars, but only {usable} of {len(market.bars)} bars follow the "
+            f"warm-up. Pass more bars, or set env_horizon (or env_episode_length) to {usable} or less."
         )
         raise DataError(msg)
 
@@ -217,9 +215,9 @@ def check_horizon(market: Market, config: TradingEnvConfig) -> None:
 def bar_table(
     data: pd.DataFrame, bar_seconds: int, config: TradingEnvConfig, memory: Memory | None = None
 ) -> Records:
-    """Return the `Bar` records that the engine reads of bars, shape (n_bars,), without a return forecast.
+    """Return the engine's `Bar` records, shape (n_bars,), without a return forecast.
 
-    Volatility and size begin with the account's first bar. With a `memory` bars may come in stretches; the
+    Volatility and size start at the account's first bar. With a `memory` the bars may come in several calls; the
     rows are bit for bit those of one call.
     """
     memory = memory or Memory()
@@ -243,21 +241,20 @@ def bar_table(
     cap = config.exposure_cap
     if config.volatility_target > 0:
         sigma_ann = table["volatility"] * math.sqrt(day_bars * TRADING_DAYS_PER_YEAR)
-        wanted = risk_limits.volatility_target_exposure(sigma_ann, config.volatility_target)
-        table["cap_share"] = np.minimum(table["cap_share"], wanted / cap)
+        exposure = risk_limits.volatility_target_exposure(sigma_ann, config.volatility_target)
+        table["cap_share"] = np.minimum(table["cap_share"], exposure / cap)
     if config.atr_risk > 0:
         window = max(1, config.atr_window_min * 60 // bar_seconds)
-        range_frac = np.maximum(
-            atr(path, window, memory), _ATR_FLOOR
-        )  # log price: a fraction, to first order
-        wanted = risk_limits.atr_exposure(range_frac, config.atr_risk, config.atr_multiple)
-        table["cap_share"] = np.minimum(table["cap_share"], wanted / cap)
+        # A range in log price is a fraction of price, to first order.
+        range_frac = np.maximum(atr(path, window, memory), _ATR_FLOOR)
+        exposure = risk_limits.atr_exposure(range_frac, config.atr_risk, config.atr_multiple)
+        table["cap_share"] = np.minimum(table["cap_share"], exposure / cap)
     return table
 
 
 def _minute_table(data: pd.DataFrame, minute_bars: pd.DataFrame, bar_seconds: int) -> Records:
     """Return the `Minute` records of each bar, shape (n_bars, minutes a bar)."""
-    check_bars(minute_bars, "trading_env: minute_bars")
+    check_bars(minute_bars, "minute_bars")
     minutes = bar_seconds // 60
     start = data.index.as_unit("s").asi8  # type: ignore[attr-defined]  # a DatetimeIndex
     moment = minute_bars.index.as_unit("s").asi8  # type: ignore[attr-defined]
@@ -270,25 +267,25 @@ def _minute_table(data: pd.DataFrame, minute_bars: pd.DataFrame, bar_seconds: in
     known[row] = True
     first = np.argmin(np.isnan(table[:, :, 0]), axis=1)
     last = minutes - 1 - np.argmin(np.isnan(table[:, ::-1, 0]), axis=1)
-    each = np.arange(len(data))
+    rows = np.arange(len(data))
     made = np.stack(
         (
-            table[each, first, 0],
+            table[rows, first, 0],
             np.fmax.reduce(table[:, :, 1], axis=1),
             np.fmin.reduce(table[:, :, 2], axis=1),
-            table[each, last, 3],
+            table[rows, last, 3],
         ),
         axis=1,
     )
     known &= np.isclose(made, data[["open", "high", "low", "close"]], rtol=1e-9, atol=0.0).all(axis=1)
     if not known.any():
         msg = (
-            f"trading_env: minute_bars that make up at least one of the {len(data)} bars are required, found none "
-            f"of {len(minute_bars)}; give those of the same instrument, price side and clock"
+            f"The {len(minute_bars)} minute_bars make up none of the {len(data)} bars. "
+            "Pass those of the same instrument, price side and clock."
         )
         raise DataError(msg)
     table[~known] = np.nan
-    # The engine asks the first minute whether there are any: one without a bar repeats the bar's open.
+    # The first minute tells the engine whether there are any; without a bar it repeats the bar's open.
     silent = known & np.isnan(table[:, 0, 0])
     table[silent, 0] = data["open"].to_numpy()[silent, None]
     records: Records = table[:, :, :3].copy().view(MINUTE_DTYPE)[:, :, 0]

@@ -38,7 +38,7 @@ class Record(np.void):
 
 
 class Bar(Record):
-    """One bar and what the clock and the past say of it, worked out before any step."""
+    """One bar, with what the clock and the past determine; computed before any step."""
 
     open: float
     high: float
@@ -56,9 +56,9 @@ class Bar(Record):
 
 
 class Minute(Record):
-    """One minute of a bar, prices of the bars' side: NaN where a minute has no bar.
+    """One minute of a bar, prices of the bars' side; NaN if the minute has no bar.
 
-    All are NaN where the minutes do not make up the bar; else the first one is finite.
+    All are NaN if the minutes do not make up the bar; otherwise the first one is finite.
     """
 
     open: float
@@ -67,7 +67,7 @@ class Minute(Record):
 
 
 class Terms(Record):
-    """What the account trades under: fractions of notional, price or equity unless said."""
+    """What the account trades under: fractions of notional, price or equity unless stated otherwise."""
 
     price_side: float  # +1 bid bars, -1 ask bars, 0 mid bars
     exposure_cap: float  # exposure at |action| = 1 and share 1, notional over equity
@@ -80,7 +80,7 @@ class Terms(Record):
     close_out_margin: float  # forced flat when equity < this x notional
     interval_bars: float  # bars per decision
     close_at_end: float  # 1: flat at cost on the last bar
-    bars_per_day: float  # of the day that profit and impact are measured in
+    bars_per_day: float  # in the day that profit and impact are measured in
     impact: float  # slippage on top, in daily volatilities, per root of the units traded; 0 is off
     daily_loss_limit: float  # of equity, `risk_limits`; 0 is off
     drawdown_stop: float  # of equity, `risk_limits`; 0 is off
@@ -89,7 +89,7 @@ class Terms(Record):
     reward: float  # a `Reward`
     risk_aversion: float  # lambda of the mean-variance reward
     sharpe_rate: float  # eta of the differential Sharpe ratio
-    no_trade_band: float  # a target nearer than this to the last one filled is no order
+    no_trade_band: float  # a target nearer than this to the last one filled is ignored
 
 
 class Account(Record):
@@ -105,35 +105,35 @@ class Account(Record):
     peak_equity: float
     max_drawdown: float  # fraction of the peak, in [0, 1]
     bars_held: float  # since the position was opened or turned
-    spread_paid: float  # so far, as the three below
+    spread_paid: float  # so far, like the next three
     commission_paid: float
     slippage_paid: float  # with market impact
     swap_paid: float
     turnover: float  # sum of |exposure change|, in equities
     trades: float  # fills
     day_equity: float  # at the start of the trading day
-    days: float  # finished trading days, of which Welford's mean and sum of squares are
+    days: float  # finished trading days; Welford's mean and sum of squares follow
     daily_return_mean: float
     daily_return_m2: float
     terminated: float  # 1 after ruin
     truncated: float  # 1 at the end of the bars or of the horizon
     close_outs: float  # forced by margin
     target: float  # last one filled, in [-1, 1]; an unchanged target is held, not rebalanced
-    halted_until: float  # trading day; inf is for ever
-    limit_peak: float  # the peak equity that the drawdown stop measures from
+    halted_until: float  # trading day; inf never ends
+    limit_peak: float  # peak equity from which the drawdown stop measures
     reward_mean: float  # running mean of R, for the differential Sharpe ratio
     reward_square: float  # running mean of R squared
 
 
 class AccountReport(NamedTuple):
-    """What `engine.report` says of an account; money in the account currency."""
+    """What `engine.report` returns; money in the account currency."""
 
     t: float  # index of the last closed bar
     equity: float
     position: float  # notional over equity, long positive
     costs: float  # paid so far, the sum of the four kinds
     total_return: float  # equity over its start, less 1
-    sharpe_ann: float  # annualised, of finished trading days; NaN below 20
+    sharpe_ann: float  # annualised, from finished trading days; NaN below 20
     max_drawdown: float  # fraction of the peak, in [0, 1]
     spread_paid: float
     commission_paid: float
@@ -149,7 +149,7 @@ class AccountReport(NamedTuple):
 
 
 class Trace(Record):
-    """What a pass keeps of each decision."""
+    """What a run keeps of each decision."""
 
     t: float  # index of the last closed bar
     equity: float  # account currency
@@ -169,7 +169,7 @@ class Reward(IntEnum):
 
 
 PRICES = ("open", "high", "low", "close")
-"""The fields of a `Bar` that are prices."""
+"""The price fields of a `Bar`."""
 
 COSTS = ("spread", "commission", "slippage", "swap")
 """What an account pays; `Account` and `AccountReport` have `<kind>_paid` of each."""
@@ -177,7 +177,7 @@ COSTS = ("spread", "commission", "slippage", "swap")
 
 def _dtype(kind: type) -> np.dtype[np.void]:
     fields = [(name, np.float64) for name in kind.__annotations__]
-    # A report is read as a tuple, the others are read as themselves.
+    # A report is read as a tuple, the others as records.
     return np.dtype((kind, fields) if issubclass(kind, Record) else fields)
 
 
@@ -191,7 +191,7 @@ _DTYPES: dict[type, np.dtype[np.void]] = {
     Account: ACCOUNT_DTYPE,
     Trace: TRACE_DTYPE,
 }
-"""One object a record: a call of compiled code knows it, an equal one it would compare field by field."""
+"""One dtype object per record: compiled code knows it by identity and compares others field by field."""
 
 _R = TypeVar("_R", bound=Record)
 
@@ -213,7 +213,7 @@ def one_row(record: Record) -> Records:
 
 
 def join(tables: Sequence[Records]) -> Records:
-    """Return tables of one kind one after another; numpy's own `concatenate` forgets what kind it is."""
+    """Return concatenated tables of one kind; numpy's own `concatenate` loses the kind."""
     return np.concatenate(tables).view(tables[0].dtype)
 
 
@@ -229,18 +229,18 @@ def to_table(matrix: FloatArray, kind: type[Record]) -> Records:
     Raises
     ------
     ValueError
-        If the matrix has another number of columns than the record has fields.
+        If the number of columns is not that of the record's fields.
     """
     width = len(kind.__annotations__)
     if matrix.ndim != 2 or matrix.shape[1] != width:
-        msg = f"records: {kind.__name__} has {width} fields, got a matrix of shape {matrix.shape}"
+        msg = f"{kind.__name__} has {width} fields, got a matrix of shape {matrix.shape}"
         raise ValueError(msg)
     table: Records = np.array(matrix, np.float64, order="C").view(_DTYPES[kind])[:, 0]
     return table
 
 
 def account_to_plain(account: Account) -> dict[str, float | None]:
-    """Return an account as JSON takes it: field -> number, None for infinity."""
+    """Return an account as JSON values: field -> number, None for infinity."""
     numbers = zip(Account.__annotations__, account.tolist(), strict=True)
     return {name: None if math.isinf(value) else value for name, value in numbers}
 

@@ -55,7 +55,7 @@ def episode_figure(
     """
     time = utc_times(open_time)
     arrays = {"close": close, "equity": equity, "exposure": exposure, "cost": cost}
-    price, value, held, paid = aligned("render.episode_figure", time.size, arrays)
+    price, value, held, paid = aligned("episode_figure", time.size, arrays)
     peak = np.maximum.accumulate(value)
     figure = Figure(figsize=(WIDTH_IN, 6.2), layout="constrained")
     top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(2.0, 1.4, 1.0))

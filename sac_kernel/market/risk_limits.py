@@ -1,7 +1,7 @@
-"""How large a position may be and when it must be none: pure functions, compiled, of plain numbers.
+"""Rules that size a position and that close it: pure compiled functions of plain numbers.
 
-The bar engine calls them bar by bar, a live loop calls the very same ones on its own account: no state lives
-here. All rules are off by default. Fractions are shares (0.02 = 2 %); equity is in account currency, marked at
+The bar engine calls them bar by bar, and a live loop calls the same ones on its own account; they hold no
+state. All rules are off by default. Fractions are shares (0.02 = 2 %); equity is in account currency, marked at
 the price that would close the position.
 """
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 NEVER = math.inf
-"""`halted_until` after the kill switch: nobody but a person ends it."""
+"""`halted_until` after the kill switch: only a person ends it."""
 
 _jit: Callable = numba.njit(cache=True, fastmath=False, error_model="numpy")  # type: ignore[type-arg]  # numba ships no types
 
@@ -34,8 +34,8 @@ def volatility_target_exposure(volatility_ann: float, target_ann: float) -> floa
 def atr_exposure(atr_frac: float, risk_frac: float, atr_multiple: float) -> float:
     """Return the exposure that loses `risk_frac` of equity when price moves `atr_multiple` ATRs against it.
 
-    `atr_frac` is Wilder's average true range as a fraction of price, > 0. On 5-minute bars of 4 bps, 2 % at two
-    ATRs is an exposure of 25: the cap rules then, not this.
+    `atr_frac` is Wilder's average true range as a fraction of price, > 0. With an ATR of 4 bps
+    (5-minute bars), 2 % at two ATRs is an exposure of 25: the cap is then the tighter limit.
     """
     return risk_frac / (atr_multiple * atr_frac)
 
@@ -54,7 +54,7 @@ def drawdown_hit(equity: float, peak: float, limit_frac: float) -> bool:
 
 @_jit
 def kill_hit(equity: float, start_equity: float, limit_frac: float) -> bool:
-    """Return whether `limit_frac` of the start is lost for good; 0 is off."""
+    """Return whether equity is `limit_frac` below its start; 0 is off."""
     return bool(limit_frac > 0.0 and equity <= start_equity * (1.0 - limit_frac))
 
 
@@ -70,7 +70,7 @@ def halted_until(
     day : number of the trading day that the equity belongs to (`prices.costs.trading_day`)
     daily : the daily loss limit is hit: flat for the rest of this day
     drawdown : the drawdown stop is hit: flat for the rest of this day and `pause_days` calendar days more
-    kill : the kill switch is hit, by a loss or by hand: flat until a person says otherwise
+    kill : the kill switch is hit, by a loss or by hand: flat until a person ends it
     """
     until = previous
     if daily:

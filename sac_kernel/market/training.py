@@ -1,4 +1,4 @@
-"""The market that an agent learns on: the train rows, their rewards denoised if the run asks for it."""
+"""The market that an agent learns on: the train rows, with denoised rewards if the config sets them."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ logger = logging.getLogger(__name__)
 def build_training_market(
     bars: pd.DataFrame, features: pd.DataFrame, config: TradingEnvConfig
 ) -> tuple[Market, dict[str, Any]]:
-    """Return the train rows as the engine reads them, and the facts of the expected return, none without.
+    """Return the market of the train rows, and the figures of its return forecast, empty without one.
 
-    With reward 'denoised' the returns of a decision's bars are replaced by what the features let expect of them
-    when it is made, cross-fitted on these rows alone (`features.forecast`).
+    With reward 'denoised' the returns of a decision's bars are replaced by their forecast at the time of the
+    decision, cross-fitted on these rows alone (`features.forecast`).
 
     Raises
     ------
@@ -40,13 +40,13 @@ def build_training_market(
     _check_moves(market)
     if config.reward != "denoised":
         return market, {}
-    # Without the forecast's column: it is a fit to these returns already.
-    own = features.drop(columns=forecast_input.FEATURE, errors="ignore")
+    # Without the forecast's column, which is already a fit to these returns.
+    inputs = features.drop(columns=forecast_input.FEATURE, errors="ignore")
     purge, horizon = MEMORY_S // market.bar_seconds, market.interval_bars
-    fit = fit_forecast(own, market.mid_return, purge=purge, horizon=horizon)
+    fit = fit_forecast(inputs, market.mid_return, purge=purge, horizon=horizon)
     facts = {**fit.summary(), "decision_bars": horizon}
     texts = (f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items())
-    logger.info("return forecast of the train rows: %s", ", ".join(texts))
+    logger.info("Return forecast of the train rows: %s", ", ".join(texts))
     return prepare_market(bars, features, config, close_at_end=False, return_forecast=fit.train), facts
 
 
@@ -62,12 +62,10 @@ def reward_scale(market: Market) -> float:
 
 def _check_moves(market: Market) -> None:
     """Raise DataError if every reward would be zero, naming the cause."""
-    closes = market.bars["close"][market.first_bar :]
-    cause = ""
+    closes, msg = market.bars["close"][market.first_bar :], ""
     if np.ptp(closes) == 0:
-        cause = f"the price never moves: all {len(closes)} closes are {closes[0]:g}"
+        msg = f"The training prices never move: all {len(closes)} closes are {closes[0]:g}."
     elif not market.bars["tradable"][market.first_bar + 1 :].any():
-        cause = "no bar is tradable: every open lies between 16:45 and 19:00 New York; check the clock"
-    if cause:
-        msg = f"train_market: train bars on which a reward can differ from 0 are required, found that {cause}"
+        msg = "No train bar can be traded: all open between 16:45 and 19:00 New York. Check the clock of the bars."
+    if msg:
         raise DataError(msg)

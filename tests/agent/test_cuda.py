@@ -14,7 +14,7 @@ from sac_kernel.agent.cuda_graph import WARM_UP, CapturedUpdate
 from sac_kernel.agent.networks import Networks
 from sac_kernel.agent.replay import Batch, ReplayBuffer
 from sac_kernel.agent.sac import SACAgent
-from sac_kernel.agent.update import Learner, Schedule
+from sac_kernel.agent.update import SACUpdate, Schedule
 from tests.support import told
 
 CPU = torch.device("cpu")
@@ -41,7 +41,7 @@ def on(device, values):
 def learner_on(device, seed=0):
     torch.manual_seed(seed)
     nets = Networks(4, 1, (16, 16), 0.1).to(device)
-    return nets, Learner(nets, 1e-3)
+    return nets, SACUpdate(nets, 1e-3)
 
 
 def inputs(k, device, n=64):

@@ -448,7 +448,7 @@ def test_every_number_that_an_update_changes_is_looked_at():
         number = tensor.view(-1)[-1:]
         before = number.clone()
         number.fill_(float("nan"))
-        with pytest.raises(NonFiniteError, match=says("NaN or infinity")):
+        with pytest.raises(NonFiniteError, match=says("NaN")):
             agent.check_finite()
         number.copy_(before)
 
@@ -480,7 +480,7 @@ class Poisoned(Drift):
 def test_a_number_of_the_env_that_is_not_finite_stops_before_the_buffer(what, name, step):
     agent = make_agent(warmup_steps=0 if what == "first obs" else 40)
     env = Poisoned(what, 60 if step else 0)
-    with pytest.raises(NonFiniteError, match=rf"step {step}; the env made it") as caught:
+    with pytest.raises(NonFiniteError, match=says(f"step {step}", "the env")) as caught:
         agent.learn(env, 100)
     assert caught.value.tensor == name
     assert len(agent.buffer) == step

@@ -12,7 +12,7 @@ from sac_kernel.agent.config import SACConfig
 from sac_kernel.agent.networks import Networks
 from sac_kernel.agent.replay import Batch
 from sac_kernel.agent.sac import SACAgent
-from sac_kernel.agent.update import Learner, Schedule
+from sac_kernel.agent.update import SACUpdate, Schedule
 from sac_kernel.market.known_answer import BanditVectorEnv
 from tests.sac_oracle import AutogradLearner, actor_loss, alpha_loss, critic_loss
 
@@ -147,7 +147,7 @@ def test_updates_equal_the_autograd_form_in_double_precision(hidden_dims, action
     with torch.no_grad():
         nets.actor.head.weight.normal_()  # a zero mean head would hide the gradients below it
     peer_nets = copy.deepcopy(nets)
-    learner, peer = Learner(nets, 3e-3), AutogradLearner(peer_nets, 3e-3)
+    learner, peer = SACUpdate(nets, 3e-3), AutogradLearner(peer_nets, 3e-3)
     settings = double(schedule(tau=0.05, reward_scale=2.0, average_weight=0.1))
     for k in range(6):
         batch = double(random_batch(seed=k, action_dim=action_dim))
@@ -179,7 +179,7 @@ def test_equal_critics_share_the_actors_gradient():
     nets.critic.q2.load_state_dict(nets.critic.q1.state_dict())
     peer_nets = copy.deepcopy(nets)
     batch, noise, settings = double(random_batch()), random_noise().double(), double(schedule())
-    Learner(nets, 1e-3).update(batch, noise, settings)
+    SACUpdate(nets, 1e-3).update(batch, noise, settings)
     AutogradLearner(peer_nets, 1e-3).update(batch, noise, settings)
     for own, other in zip(nets.parameters(), peer_nets.parameters(), strict=True):
         torch.testing.assert_close(own, other, rtol=1e-9, atol=1e-13)
@@ -188,7 +188,7 @@ def test_equal_critics_share_the_actors_gradient():
 def test_weights_stay_the_networks_own():
     """Loading weights after the learner took the storage over is seen by the next update."""
     first, second = make_nets(seed=1), make_nets(seed=2)
-    learners = [Learner(nets, 1e-3) for nets in (first, second)]
+    learners = [SACUpdate(nets, 1e-3) for nets in (first, second)]
     second.load_state_dict(first.state_dict())
     for learner in learners:
         learner.update(random_batch(), random_noise(), schedule())
@@ -241,7 +241,7 @@ def test_the_whole_update_finds_the_optimal_values_of_a_controlled_chain():
     # Reward a in state 0 and -a in state 1, gamma 0.5, alpha about 0: the best action earns 1 a step, so
     # V = 1 / (1 - 0.5) = 2 and Q*(0, a) = a + 1, Q*(1, a) = -a + 1.
     nets = make_nets(hidden_dims=(32, 32), initial_alpha=1e-6)
-    learner, g = Learner(nets, 2e-3), torch.Generator().manual_seed(0)
+    learner, g = SACUpdate(nets, 2e-3), torch.Generator().manual_seed(0)
     settings = schedule(gamma=0.5, tau=0.02, target_entropy=-3.0)
     for _ in range(1500):
         batch = chain_batch(g, 128, lambda s, a: torch.where(s == 0, a, -a))
@@ -319,7 +319,7 @@ def test_alpha_rises_below_the_target_entropy_and_falls_above(target_entropy, di
     # [-1, 1] is at most ln 2, so it is below 5; that of a new actor is far above -50.
     nets = make_nets(initial_alpha=0.05)
     settings = schedule(target_entropy=target_entropy)
-    Learner(nets, 0.01).update(random_batch(), random_noise(), settings)
+    SACUpdate(nets, 0.01).update(random_batch(), random_noise(), settings)
     change = float(nets.log_alpha.detach()) - math.log(0.05)
     assert change == pytest.approx(0.01 * direction, rel=1e-3)
 
@@ -334,7 +334,7 @@ def test_target_moves_by_tau_towards_the_new_critic():
     nets = make_nets()
     old = copy.deepcopy(nets.target)
     settings = schedule(tau=0.1, average_weight=0.01)
-    learner = Learner(nets, 1e-2)
+    learner = SACUpdate(nets, 1e-2)
     learner.update(random_batch(), random_noise(), settings)
     for slow, before, fast in zip(
         nets.target.parameters(), old.parameters(), nets.critic.parameters(), strict=True
@@ -347,7 +347,7 @@ def test_average_actor_moves_by_its_weight_towards_the_new_actor():
     nets = make_nets()
     old = copy.deepcopy(nets.average)
     settings = schedule(average_weight=0.01)
-    Learner(nets, 1e-2).update(random_batch(), random_noise(), settings)
+    SACUpdate(nets, 1e-2).update(random_batch(), random_noise(), settings)
     for slow, before, fast in zip(
         nets.average.parameters(), old.parameters(), nets.actor.parameters(), strict=True
     ):
@@ -358,7 +358,7 @@ def test_reported_metrics_are_those_of_the_losses():
     nets, batch, noise = make_nets(initial_alpha=0.3), random_batch(), random_noise()
     before = copy.deepcopy(nets)
     loss_q, q_mean = critic_loss(before, batch, noise[0], schedule())
-    values = Learner(nets, 1e-3).update(batch, noise, schedule()).tolist()
+    values = SACUpdate(nets, 1e-3).update(batch, noise, schedule()).tolist()
     assert values[0] == pytest.approx(float(loss_q.detach()))
     assert values[2] == pytest.approx(float(nets.log_alpha.detach().exp()))
     assert values[4] == pytest.approx(float(q_mean), abs=1e-7)
@@ -385,7 +385,7 @@ class OpList(TorchDispatchMode):
 
 def ops_of_updates(count):
     nets = make_nets(seed=4)
-    learner, settings = Learner(nets, 3e-4), schedule()
+    learner, settings = SACUpdate(nets, 3e-4), schedule()
     recorded = []
     for k in range(count):
         batch, noise = random_batch(seed=k), random_noise(seed=100 + k)
@@ -413,7 +413,7 @@ def test_update_reads_nothing_on_the_host_and_draws_nothing(forbidden):
 
 def test_update_leaves_the_global_generators_alone():
     nets = make_nets()
-    learner = Learner(nets, 1e-3)
+    learner = SACUpdate(nets, 1e-3)
     before = torch.random.get_rng_state()
     learner.update(random_batch(), random_noise(), schedule())
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -422,7 +422,7 @@ def test_update_leaves_the_global_generators_alone():
 def test_update_is_a_function_of_networks_batch_and_noise():
     first, second = make_nets(seed=2), make_nets(seed=2)
     for nets in (first, second):
-        learner = Learner(nets, 1e-3)
+        learner = SACUpdate(nets, 1e-3)
         for k in range(5):
             learner.update(random_batch(seed=k), random_noise(seed=k), schedule())
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))

@@ -422,7 +422,7 @@ def test_the_price_side_matters_said_by_the_bars_or_stated(bars_of, features, si
 
 
 def test_a_stated_side_that_the_bars_deny_is_refused(bars_of, features):
-    with pytest.raises(DataError, match="trading_env"):
+    with pytest.raises(DataError, match=says("bid", "ask")):
         TradingEnvironment(bars_of["train"], features["train"], TradingEnvConfig(price_side="ask"))
 
 
