@@ -1,7 +1,7 @@
-"""Policies over a whole split at every cost tier, and what they must beat.
+"""Run policies over a whole split at every cost tier and compare them with baselines.
 
-Agents, baselines and stress tests run through the engine that training uses. `validation` makes the folds of a
-walk-forward, `drift` asks whether the market has changed since training.
+Agents, baselines and stress tests run through the training engine. `validation` makes the folds of a
+walk-forward; `drift` tests whether the market has changed since training.
 """
 
 from sac_kernel.core.lazy import lazy_exports

@@ -1,7 +1,7 @@
-"""What an agent must beat: sequences of targets for the same engine at the same costs.
+"""Baselines that an agent must beat, as targets for the same engine at the same costs.
 
-Every rule decides at the close of bar t from bars <= t, and its constants were fixed before any result was
-seen. The fitted ones see train rows only. Perfect foresight looks ahead on purpose: it is a bound.
+Every rule decides at the close of bar t from bars <= t. Its constants were fixed before any result was seen.
+Fits use train rows only. Perfect foresight sees the future on purpose: it is a bound.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FORECAST_MIN = 240
 
 _PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # ridge, as a share of the rows; features have deviation 1
 _HOLDOUT = 0.25  # last share of the train rows, on which the penalty is chosen
-_SAMPLING_CORRECTION = 0.53  # innovations: how much lower thresholds are when one looks once a bar
+_SAMPLING_CORRECTION = 0.53  # innovations: thresholds are lower because the forecast is checked once a bar
 _MIN_T = 2.0
 
 
@@ -55,7 +55,7 @@ def all_targets(market: Market, train: Market | None = None) -> dict[str, FloatA
     Parameters
     ----------
     market : the split that is judged
-    train : the train split at the same costs; without it those that need a fit are left out
+    train : the train split at the same costs; without it the fitted ones are left out
     """
     n = decision_rows(market).size
     targets = {FLAT: np.zeros(n), HOLD: np.ones(n), strings.SHORT: -np.ones(n)}
@@ -73,7 +73,7 @@ def all_targets(market: Market, train: Market | None = None) -> dict[str, FloatA
 
 
 def policy(name: str) -> PolicyId:
-    """Return what identifies a baseline of `all_targets`."""
+    """Return the identity of a baseline of `all_targets`."""
     return PolicyId(Kind.BOUND if name == FORESIGHT else Kind.BASELINE, name)
 
 
@@ -81,7 +81,7 @@ def policy(name: str) -> PolicyId:
 
 
 def momentum(market: Market, lookback_min: int) -> FloatArray:
-    """Return the sign of the return over the lookback at each decision; 0 before there is one."""
+    """Return the sign of the return over the lookback at each decision; 0 before a full lookback."""
     rows, back = decision_rows(market), _bars_of(market, lookback_min)
     close = market.bars["close"]
     return np.where(rows >= back, np.sign(close[rows] - close[np.maximum(rows - back, 0)]), 0.0)
@@ -96,7 +96,7 @@ def moving_averages(market: Market, fast_min: int, slow_min: int) -> FloatArray:
 
 
 def session_means(market: Market, train: Market) -> FloatArray:
-    """Return long or short in New York hours whose mean train return is `_MIN_T` errors from 0, else flat."""
+    """Return +1 or -1 in New York hours whose mean train return is `_MIN_T` errors from 0, else 0."""
     change = np.diff(np.log(train.bars["close"]))
     hour = costs.new_york_minute(train.open_time)[1:] // 60
     sign = np.zeros(24)
@@ -109,7 +109,7 @@ def session_means(market: Market, train: Market) -> FloatArray:
 
 
 def _held_for_a_day(market: Market, targets: FloatArray) -> FloatArray:
-    """Return the targets as of every 24 hours: a daily rule must not pay for every bar."""
+    """Return the targets, changed every 24 hours only: a daily rule must not trade every bar."""
     every = max(1, _bars_of(market, DAY_MIN) // market.interval_bars)
     return targets[np.arange(targets.size) // every * every]
 
@@ -136,13 +136,13 @@ def ridge(market: Market, train: Market) -> Fitted:
 def logistic(market: Market, train: Market) -> Fitted:
     """Return (2 P(up) - 1) x mean |return| over the next `FORECAST_MIN`, per bar, by penalised logistic regression.
 
-    A quarter of ridge's penalty shrinks it alike: its curvature at P = 1/2 is a quarter.
+    A quarter of ridge's penalty shrinks equally: the curvature at P = 1/2 is a quarter.
     """
     x, y, bars = _samples(train)
     penalty = _chosen_penalty(x, y, bars)
     weights = np.zeros(x.shape[1])
     if math.isfinite(penalty):
-        from sklearn.linear_model import LogisticRegression  # here: a run without a fit need not wait for it
+        from sklearn.linear_model import LogisticRegression  # slow import, for fits only
 
         strength = 4.0 / (penalty * len(x))
         model = LogisticRegression(C=strength, fit_intercept=False, solver="newton-cholesky", tol=1e-8)
@@ -152,7 +152,7 @@ def logistic(market: Market, train: Market) -> Fitted:
 
 
 def _samples(train: Market) -> tuple[FloatArray, FloatArray, int]:
-    """Return standardised features, the return from the next open over the horizon, and its bars."""
+    """Return standardised features, the return from the next open over the horizon, and the horizon in bars."""
     bars = _bars_of(train, FORECAST_MIN)
     opened, closed = np.log(train.bars["open"]), np.log(train.bars["close"])
     y = closed[train.first_bar + bars :] - opened[train.first_bar + 1 : len(opened) - bars + 1]
@@ -163,8 +163,8 @@ def _samples(train: Market) -> tuple[FloatArray, FloatArray, int]:
 def _standardised(market: Market, train: Market) -> FloatArray:
     rows = train.observed[train.first_bar :].astype(np.float64)
     sd = rows.std(axis=0)
-    out: FloatArray = (market.observed - rows.mean(axis=0)) / np.where(sd > 0, sd, 1.0)
-    return out
+    scaled: FloatArray = (market.observed - rows.mean(axis=0)) / np.where(sd > 0, sd, 1.0)
+    return scaled
 
 
 def _ridge_weights(x: FloatArray, y: FloatArray, penalty: float) -> FloatArray:
@@ -177,7 +177,7 @@ def _ridge_weights(x: FloatArray, y: FloatArray, penalty: float) -> FloatArray:
 
 
 def _chosen_penalty(x: FloatArray, y: FloatArray, purge: int) -> float:
-    """Return the penalty with the least squared error on held-out later rows; infinity is the forecast 0."""
+    """Return the penalty with the least squared error on held-out later rows; infinity forecasts 0."""
     cut = int(len(x) * (1.0 - _HOLDOUT))
     if cut - purge < 10 * x.shape[1]:
         return math.inf
@@ -193,7 +193,7 @@ def _chosen_penalty(x: FloatArray, y: FloatArray, purge: int) -> float:
 
 
 def band_targets(market: Market, train: Market, fitted: Fitted) -> FloatArray:
-    """Return long above the band, short below it, else what was held; flat before the first signal.
+    """Return +1 above the band, -1 below it, else the position held; 0 before the first signal.
 
     de Lataillade, Deremble, Potters & Bouchaud 2012 (arXiv:1203.5957): under linear costs and a capped
     position this is optimal for a mean-reverting forecast.
@@ -216,16 +216,16 @@ def mean_reversion(forecast: FloatArray) -> tuple[float, float]:
 
 
 def one_way_cost(market: Market) -> float:
-    """Return what a trade of the whole equity costs in normal hours, as a fraction of it."""
+    """Return the cost of trading the whole equity in normal hours, as a fraction of it."""
     half = float(np.median(market.bars["spread_open"])) / 2.0
     return half + float(market.terms.commission + market.terms.slippage)
 
 
 def band_width(speed: float, deviation: float, cost: float) -> float:
-    """Return the forecast, per bar, beyond which the position is turned.
+    """Return the forecast, per bar, beyond which the position is reversed.
 
     q - s D(q / s) = speed x cost with s = deviation / sqrt(speed) and D Dawson's function, less half an
-    innovation because one looks once a bar (the continuity correction of discrete barriers).
+    innovation because it is checked once a bar (the continuity correction of discrete barriers).
     """
     if deviation <= 0.0:
         return math.inf
@@ -241,11 +241,10 @@ def band_width(speed: float, deviation: float, cost: float) -> float:
 
 
 def perfect_foresight(market: Market) -> FloatArray:
-    """Return the targets in {-1, 0, 1} with the most log growth after costs, the whole future known.
+    """Return the targets in {-1, 0, 1} with the most log growth after costs when the future is known.
 
     Dynamic programming over (decision, position held) with the engine's prices, costs, swap and hours. Two
-    simplifications, both of second order in a bar's return: a short is taken as rebalanced every bar, and
-    stops are ignored.
+    simplifications, of second order in a bar's return: shorts are rebalanced every bar; stops are ignored.
     """
     rows = decision_rows(market)
     old, new, cost, closing = _growth(market, rows)
@@ -273,7 +272,7 @@ def perfect_foresight(market: Market) -> FloatArray:
 
 
 def _growth(market: Market, rows: IntArray) -> tuple[list[Any], list[Any], list[float], float]:
-    """Return log growth of -1, 0, 1: of the old position up to the fill, of the new one from it; costs a unit."""
+    """Return log growth of positions -1, 0, 1 (old until the fill, new from it) and the cost per unit."""
     b, terms = market.bars, market.terms
     cap, side = terms.exposure_cap, terms.price_side
     opened = b["open"] * (1.0 + side * b["spread_open"] / 2.0)

@@ -1,7 +1,7 @@
-"""Has the market changed since training? KS and CUSUM of features and returns, ending in retrain or keep.
+"""Has the market changed since training? KS and CUSUM tests of features and returns: retrain or keep.
 
-Both tests are put to daily means, and both allow for serial correlation: a feature that moves slowly has
-few independent days, and a test that counts bars calls every month a new world.
+Both tests use daily means and allow for serial correlation: a slow feature has few independent days, and a
+test that counted bars would raise an alarm every month.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 RETRAIN, KEEP = "retrain", "keep"
 LEVEL = 0.01
-"""Of a false alarm over all series of a check together (Holm)."""
+"""Chance of a false alarm over all series together (Holm)."""
 MIN_DAYS = 20
 
 
 class Series(NamedTuple):
-    """One thing watched, a value a day: in training, and now."""
+    """Daily values of one watched series, in training and now."""
 
     train: FloatArray
     now: FloatArray
@@ -50,12 +50,12 @@ def daily_means(values: FloatArray, day: IntArray) -> FloatArray:
         return np.zeros((0, values.shape[1]))
     first = np.flatnonzero(np.diff(day, prepend=day[0] - 1))
     count = np.diff(np.append(first, len(day)))
-    out: FloatArray = np.add.reduceat(values, first, axis=0) / count[:, None]
-    return out
+    means: FloatArray = np.add.reduceat(values, first, axis=0) / count[:, None]
+    return means
 
 
 def independent_days(x: FloatArray) -> float:
-    """Return how many independent days the mean of `x` is worth, at most its own number.
+    """Return the effective number of independent days in the mean of `x`, at most its size.
 
     n (1 - rho) / (1 + rho), rho the correlation of neighbours: exact for an AR(1) series.
     """
@@ -85,10 +85,10 @@ def ks_p_value(distance: float, n: float, m: float) -> float:
 
 
 def cusum(series: Series) -> FloatArray:
-    """Return the cumulated deviations of now from the train mean, in standard errors of all of now's days.
+    """Return cumulative deviations from the train mean, in standard errors, shape (n_days_now,).
 
-    Page 1954 in the form of a Brownian path: under no change it is one on [0, 1]. Shape (n_days_now,). The
-    uncertainty of the train mean is in the standard error.
+    Page 1954: without a change the path is Brownian motion on [0, 1]. The standard error includes the
+    uncertainty of the train mean.
     """
     train, now = series
     variance = float(train.var(ddof=1)) * train.size / independent_days(train)
@@ -109,7 +109,7 @@ def brownian_p_value(reach: float) -> float:
 
 
 def check(watched: Mapping[str, Series]) -> dict[str, Any]:
-    """Return retrain or keep, and a row a series and test.
+    """Return retrain or keep, and a row for each series and test.
 
     Parameters
     ----------
@@ -124,14 +124,14 @@ def check(watched: Mapping[str, Series]) -> dict[str, Any]:
     for name, series in watched.items():
         if min(series.train.size, series.now.size) < MIN_DAYS:
             msg = (
-                f"drift.check: {MIN_DAYS} days of {name} in training and now are required, found "
-                f"{series.train.size} and {series.now.size}; wait for more bars"
+                f"{name} has {series.train.size} days in training and {series.now.size} days now. The drift check "
+                f"needs at least {MIN_DAYS} days of each. Wait for more bars."
             )
             raise DataError(msg)
         distance = ks_distance(series.train, series.now)
-        worth = (independent_days(series.train), independent_days(series.now))
+        sizes = (independent_days(series.train), independent_days(series.now))
         reach = float(np.abs(cusum(series)).max())
-        rows.append({"name": name, "test": "KS", "statistic": distance, "p": ks_p_value(distance, *worth)})
+        rows.append({"name": name, "test": "KS", "statistic": distance, "p": ks_p_value(distance, *sizes)})
         rows.append({"name": name, "test": "CUSUM", "statistic": reach, "p": brownian_p_value(reach)})
     for row, p in zip(rows, significance.holm([row.pop("p") for row in rows]), strict=True):
         row |= {"p_holm": p, "alarm": p < LEVEL}

@@ -1,4 +1,4 @@
-"""What a split says of an agent: its passes at every cost tier beside what it must beat, and the verdict."""
+"""Judge an agent on a split: its passes and the baselines at every cost tier, and the verdict."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ RANDOM = PolicyId(Kind.RANDOM, strings.RANDOM)
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the test split says: the agent and its baselines at every tier, and the verdict."""
+    """The agent and its baselines on a split at every tier, and the verdict."""
 
     results: dict[str, list[EpisodeResult]]  # tier -> policies, the agent's final first
     random_log_growth: FloatArray  # base tier, shape (RANDOM_DRAWS,)
@@ -58,9 +58,9 @@ class Judgement:
 
     @property
     def drawn(self) -> list[EpisodeResult]:
-        """Return the passes that an equity figure has room for, at base cost: agents and what they must beat."""
-        shown = {RANDOM, *map(baselines.policy, (strings.HOLD, strings.MOMENTUM, strings.RIDGE))}
-        return [r for r in self.results["base"] if r.policy.is_agent or r.policy in shown]
+        """Return the passes that the equity figure draws, at base cost: agents and main baselines."""
+        rivals = {RANDOM, *map(baselines.policy, (strings.HOLD, strings.MOMENTUM, strings.RIDGE))}
+        return [r for r in self.results["base"] if r.policy.is_agent or r.policy in rivals]
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -69,7 +69,7 @@ class Judgement:
         return [result.row() for tier in order for result in self.results[tier]]
 
 
-def judge(  # noqa: PLR0913  # the last two are what the verdict needs beside the split
+def judge(  # noqa: PLR0913  # the verdict needs the last two
     agents: Mapping[PolicyId, Agent],
     data: pd.DataFrame,
     features: pd.DataFrame,
@@ -88,7 +88,7 @@ def judge(  # noqa: PLR0913  # the last two are what the verdict needs beside th
     config : the account; its tier is replaced by each tier in turn
     draws : random policies with the headline agent's turnover, at the base tier
     train : bars and scaled features of the train split; without them the fitted baselines are left out
-    counted : what the ledger of trials says; None: it is missing, which caps the verdict at 'not shown'
+    counted : trials in the ledger; None if it is missing, which caps the verdict at 'not shown'
     """
     start, markets = config.initial_equity, {}
     results: dict[str, list[EpisodeResult]] = {}
@@ -116,7 +116,7 @@ def judge(  # noqa: PLR0913  # the last two are what the verdict needs beside th
 def decide_verdict(
     headline: EpisodeResult, percentile: float | None, counted: TrialCount | None = None
 ) -> dict[str, Any]:
-    """Return the verdict on one pass at base cost, from the rule fixed beforehand (`verdict.decide`)."""
+    """Return the verdict on one pass at base cost by the fixed rule (`verdict.decide`)."""
     return verdict.decide(headline.daily_returns, percentile, counted, headline.turnover)
 
 
@@ -129,7 +129,7 @@ def evaluate_checkpoint(
 ) -> tuple[Agent, Judgement]:
     """Load a saved agent in a fresh process and judge it on a split, with its own features and account.
 
-    The figures are those of the notebook that trained it: same bars, same scaler, same engine, same trials.
+    The figures equal those of the notebook that trained it: same bars, same scaler, same engine, same trials.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""Which policy a result is of: an agent in one of its forms, a baseline, a bound or random trading.
+"""Identities of policies: an agent in one of its forms, a baseline, a bound or random trading.
 
-A label is made from these parts and never read back.
+Labels are made from these parts and never parsed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Kind(StrEnum):
-    """What a policy is. A bound knows the future; random trading is the agent's own, at other times."""
+    """Kind of policy. A bound knows the future; random trading repeats the agent's at other times."""
 
     AGENT = "agent"
     BASELINE = "baseline"
@@ -25,11 +25,11 @@ class Kind(StrEnum):
 
 
 class Form(StrEnum):
-    """Which state of an agent acts, or what is made of several seeds.
+    """State of an agent, or a combination of its seeds.
 
-    The last update or the best on validation data; one account on the seeds' mean action; a saved agent of any other
-    name; the agent as it is now. Over folds: one seed, the mean of the seeds' accounts, one account on their mean
-    target.
+    In order: the last update; the best on validation data; one account on the seeds' mean action; a saved agent of
+    any other name; the agent as it is. Over folds: one seed, the mean of the seeds' accounts, one account on
+    their mean target.
     """
 
     FINAL = "final"
@@ -44,14 +44,14 @@ class Form(StrEnum):
 
 @dataclass(frozen=True)
 class PolicyId:
-    """What identifies a policy in results.
+    """Identity of a policy in results.
 
     Attributes
     ----------
-    name : of a policy that is no agent; of the file for `Form.FILE`
+    name : of all but agents; of the file for `Form.FILE`
     agent_id, form : of an agent
-    seed : of one training, where it is known
-    seeds : how many are joined
+    seed : of one training, if known
+    seeds : how many are combined
     """
 
     kind: Kind
@@ -63,12 +63,12 @@ class PolicyId:
 
     @property
     def is_agent(self) -> bool:
-        """Whether it was learnt."""
+        """Whether it is an agent."""
         return self.kind is Kind.AGENT
 
     @property
     def label(self) -> str:
-        """Return what tables and figures call it."""
+        """Return its name in tables and figures."""
         if self.form is None:
             return self.name
         parts = {"agent_id": self.agent_id, "name": self.name, "seed": self.seed, "seeds": self.seeds}
@@ -87,13 +87,13 @@ def agent(
 
 
 def from_plain(values: Mapping[str, Any]) -> PolicyId:
-    """Return a policy from what `dataclasses.asdict` made of one, and JSON of that."""
+    """Return the policy of a `dataclasses.asdict`, possibly read from JSON."""
     form = values["form"]
     return PolicyId(**{**values, "kind": Kind(values["kind"]), "form": form and Form(form)})
 
 
 def named(policy: PolicyId | str) -> PolicyId:
-    """Return a policy; a plain name is that of a rule, a baseline."""
+    """Return a policy; a string names a baseline."""
     return PolicyId(Kind.BASELINE, policy) if isinstance(policy, str) else policy
 
 
@@ -103,6 +103,6 @@ def agent_file(agent_id: int, form: Form) -> str:
 
 
 def of_file(agent_id: int, name: str) -> PolicyId:
-    """Return the policy of a saved agent, its form by the names that `agent_file` gives."""
+    """Return the policy of a saved agent, its form by the name of its file."""
     form = next((form for form in (Form.FINAL, Form.BEST) if name == agent_file(agent_id, form)), Form.FILE)
     return agent(agent_id, form, name=name)

@@ -1,7 +1,7 @@
-"""The random-walk audit: on prices without a drift nobody may earn, through the whole pipeline and engine.
+"""The random-walk audit: no policy may earn on prices without drift, through the whole pipeline and engine.
 
-Ten simulated martingales give features, features give some forty families of policies, and the engine runs
-them without and with costs. A mean daily t-statistic over many seeds that is not near zero is a leak.
+Features of ten simulated martingales drive about forty families of policies. The engine runs each without and
+with costs. A mean daily t-statistic far from zero over many seeds means that the future leaks.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
 
 MAX_MEAN_T_BEFORE, MAX_MEAN_T_AFTER = 0.75, 0.5
-"""Bounds over 20 seeds: of |mean t| of any family before costs, and of mean t after base costs. One mean of
-20 has a standard error of 0.22, the largest of 40 such is about 0.6."""
+"""Bounds over 20 seeds: of |mean t| of any family before costs, and of mean t after base costs. A mean of
+20 has a standard error of 0.22; the largest of 40 such means is about 0.6."""
 
 FULL_SEEDS, DAYS = 20, 40
 
@@ -60,7 +60,7 @@ class Sample:
     seed: int
 
     def of_test(self, values: FloatArray) -> FloatArray:
-        """Return the test rows of one value a row."""
+        """Return the test part of an array with one value per row."""
         return np.asarray(values[self.n_train :])
 
 
@@ -78,10 +78,10 @@ class RandomWalkReport:
             mean, net = float(t.mean()), float(self.after_costs[name].mean())
             if abs(mean) > before:
                 lines.append(
-                    f"{name}: mean t {mean:+.2f} before costs, at most {before:g} either way allowed"
+                    f"{name}: mean t {mean:+.2f} before costs; the limit is {before:g} in either direction"
                 )
             if net > after:
-                lines.append(f"{name}: mean t {net:+.2f} after costs, at most {after:g} allowed")
+                lines.append(f"{name}: mean t {net:+.2f} after costs; the limit is {after:g}")
         return lines
 
     def summary(self) -> str:
@@ -111,11 +111,11 @@ def audit_random_walk(
         sample = simulate_sample(seed)
         test = slice(sample.n_train, None)
         config = TradingEnvConfig(price_side="mid")
-        dear = prepare_market(sample.bars[test], sample.features[test], config, close_at_end=True)
-        for kind, market in ((before, without_costs(dear)), (after, dear)):
+        costly = prepare_market(sample.bars[test], sample.features[test], config, close_at_end=True)
+        for by_family, market in ((before, without_costs(costly)), (after, costly)):
             for name, targets in {**policies(sample), **(extra(sample) if extra else {})}.items():
-                kind.setdefault(name, []).append(_daily_t(market, sample.of_test(targets)))
-    return RandomWalkReport(*({k: np.asarray(v) for k, v in kind.items()} for kind in (before, after)))
+                by_family.setdefault(name, []).append(_daily_t(market, sample.of_test(targets)))
+    return RandomWalkReport(*({k: np.asarray(v) for k, v in t.items()} for t in (before, after)))
 
 
 def simulate_sample(seed: int, days: int = DAYS) -> Sample:
@@ -139,15 +139,17 @@ def simulate_bars(seed: int, days: int) -> BarsByInstrument:
 
 def policies(sample: Sample) -> dict[str, FloatArray]:
     """Return about forty families of targets, one a row: signs of features, momentum, reversal, ridge."""
-    found = {f"sign {name}": np.sign(sample.features[name].to_numpy(np.float64)) for name in sample.features}
+    targets = {
+        f"sign {name}": np.sign(sample.features[name].to_numpy(np.float64)) for name in sample.features
+    }
     path = np.log(sample.bars["close"].to_numpy())
     for n in _MOMENTUM_BARS:
-        found[f"momentum {n} bars"] = np.sign(_change(path, n))
+        targets[f"momentum {n} bars"] = np.sign(_change(path, n))
     for n in _REVERSAL_BARS:
-        found[f"reversal {n} bars"] = -np.sign(_change(path, n))
+        targets[f"reversal {n} bars"] = -np.sign(_change(path, n))
     for n in _RIDGE_BARS:
-        found[f"ridge {n} bars"] = np.sign(_ridge(sample, path, n))
-    return found
+        targets[f"ridge {n} bars"] = np.sign(_ridge(sample, path, n))
+    return targets
 
 
 def without_costs(market: Market) -> Market:

@@ -1,6 +1,6 @@
-"""Policies over a whole split, in the training engine: one pass at one cost tier, and what it did.
+"""Run policies over a whole split in the training engine: one pass at one cost tier.
 
-Every pass is deterministic: flat at the start, closed at cost at the end.
+Every pass is deterministic. It starts flat and closes its position, at cost, at the end.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class EpisodeResult:
 
     Attributes
     ----------
-    policy, name : what identifies it, and its label
+    policy, name : its identity and label
     equity, cost_paid : account currency at the close, costs cumulative
     exposure : held notional over equity, long positive
-    action : target asked for, in [-1, 1]; the last one filled where the change was no order
+    action : target, in [-1, 1]; the last one filled where the change was no order
     day : trading-day number
     turnover, trades, start_equity, costs : of the whole pass; costs by kind
     """
@@ -86,7 +86,7 @@ class EpisodeResult:
         return math.log(self.equity[-1] / self.start_equity)
 
     def row(self) -> dict[str, Any]:
-        """Return the pass as a row of the results table: label, tier, figures, what identifies the policy."""
+        """Return the pass as a row of the results table: label, tier, figures, identity of the policy."""
         return {"policy": self.name, "tier": self.tier, **self.figures(), **self.policy.facts()}
 
     def figures(self) -> dict[str, Any]:
@@ -111,7 +111,7 @@ class EpisodeResult:
 def run_policy(
     market: Market, act: Policy, start_equity: float, policy: PolicyId | str, tier: str
 ) -> EpisodeResult:
-    """Run a policy that sees observations over the whole market; a plain name is that of a rule."""
+    """Run a policy that sees observations over the whole market; a string names a baseline."""
     accounts, obs = _start(market, start_equity)
     bars, minutes, terms = market.bars, market.minutes, one_row(market.terms)
     trace, n, more = new_table(Trace, len(bars)), 0, True
@@ -125,7 +125,7 @@ def run_policy(
 def run_targets(
     market: Market, targets: FloatArray, start_equity: float, policy: PolicyId | str, tier: str
 ) -> EpisodeResult:
-    """Run a fixed sequence of targets, one per decision, over the whole market; a plain name is that of a rule."""
+    """Run a fixed sequence of targets, one per decision, over the whole market; a string names a baseline."""
     accounts, _ = _start(market, start_equity)
     trace, wanted = new_table(Trace, len(targets)), np.ascontiguousarray(targets, np.float64)
     n = engine.run_targets(accounts[0], market.bars, market.minutes, market.terms, wanted, trace)
@@ -138,10 +138,10 @@ def decisions(market: Market) -> int:
 
 
 def filled_targets(market: Market, targets: FloatArray, start_equity: float) -> FloatArray:
-    """Return after each decision the target filled last: the same account, ignoring orders that were never filled.
+    """Return the last filled target after each decision, ignoring orders that were never filled.
 
-    An order of the evening freeze lapses; shifted in time, it would be filled. Where the position was closed by a
-    stop or a limit, the target asked for stands.
+    An order of the evening freeze lapses; shifted in time, it would be filled. Where a stop or a limit closed the
+    position, the target is kept.
     """
     accounts, _ = _start(market, start_equity)
     account: Account = accounts[0]
@@ -156,10 +156,10 @@ def filled_targets(market: Market, targets: FloatArray, start_equity: float) -> 
 def random_same_turnover(
     market: Market, targets: FloatArray, start_equity: float, draws: int, seed: int = 0
 ) -> FloatArray:
-    """Return the log growth of `draws` policies that trade just as the agent does, at random times.
+    """Return the log growth of `draws` policies that trade as the agent does, at random times.
 
     The agent's own sequence of targets (`filled_targets`), shifted around the clock by a random amount and mirrored
-    with probability one half: turnover, holding times and sizes are its own, only the timing is not.
+    with probability one half: turnover, holding times and sizes stay, the timing is random.
     """
     growth, trace = np.empty(draws), new_table(Trace, len(targets))
     for i, (sign, shift) in enumerate(mirrors_and_shifts(len(targets), draws, seed)):
@@ -173,7 +173,7 @@ def random_same_turnover(
 def greedy_policy(agent: Agent) -> Policy:
     """Return the deterministic policy as it is now, one observation at a time, compiled, on the CPU.
 
-    Results must not depend on the device. A state of another width raises CheckpointError.
+    Results must not depend on the device. An observation of another width raises CheckpointError.
     """
     if isinstance(agent, Ensemble):
         members = [greedy_policy(member) for member in agent.agents]
@@ -200,9 +200,9 @@ def greedy_batch(agent: Agent) -> Callable[[FeatureArray], FloatArray]:
 def validate(
     agent: SACAgent, market: Market, start_equity: float, check_time: Callable[[], None] = lambda: None
 ) -> EpisodeResult:
-    """Return one greedy pass over a split: what model selection looks at.
+    """Return one greedy pass over a split, for model selection.
 
-    `check_time` is called before every decision; what it raises ends the pass.
+    `check_time` is called before every decision; its exception ends the pass.
     """
     act = greedy_policy(agent)
 
@@ -251,7 +251,7 @@ def _on_cpu(agent: Agent) -> Agent:
 
 
 def _start(market: Market, start_equity: float) -> tuple[Records, FeatureArray]:
-    """Return a table of one flat account at the first bar, and room for what it observes."""
+    """Return a table of one flat account at the first bar, and a buffer for its observation."""
     accounts = new_table(Account, 1)
     left = len(market.bars) - 1 - market.first_bar
     engine.reset(accounts[0], market.bars, market.terms, market.first_bar, left, start_equity, 0.0)

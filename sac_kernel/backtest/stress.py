@@ -1,7 +1,7 @@
-"""What becomes of an agent's trades when the market or its costs turn against it.
+"""Stress tests: an agent's trades in changed markets and at changed costs.
 
-The targets that the agent gave at base cost are replayed through a changed market: it does not react, so
-each row is what its trades are worth there, at no cost of thinking again.
+The agent's targets at base cost are replayed through a changed market. The agent does not react: each row
+shows what the same trades earn there.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 COST_MULTIPLES = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 GAP_FRAC = 0.05
 TREND_FRAC = 0.10
-"""A year, up or down."""
+"""Drift a year, up or down."""
 MAX_MULTIPLE = 64.0
 _BARS_A_YEAR_S = metrics.TRADING_DAYS_PER_YEAR * 86_400
 
@@ -72,7 +72,7 @@ def cost_table(market: Market, base: EpisodeResult) -> list[dict[str, Any]]:
 def break_even_multiple(market: Market, base: EpisodeResult) -> float | None:
     """Return the multiple of all trading costs at which the net return is 0, in [0, `MAX_MULTIPLE`].
 
-    0 if the trades lose without costs; None if they still gain at `MAX_MULTIPLE`, or there are none.
+    0 if the trades lose without costs; None if they still gain at `MAX_MULTIPLE`, or without trades.
     """
 
     def growth(multiple: float) -> float:
@@ -131,7 +131,7 @@ def gapped(market: Market, base: EpisodeResult) -> Market:
 
 
 def trending(market: Market, annual_frac: float) -> Market:
-    """Return the market with a drift of `annual_frac` a year on top."""
+    """Return the market with an added drift of `annual_frac` a year."""
     bars = market.bars.copy()
     rate = math.log1p(annual_frac) * market.bar_seconds / _BARS_A_YEAR_S
     growth = np.exp(rate * np.arange(len(bars)))
@@ -141,9 +141,9 @@ def trending(market: Market, annual_frac: float) -> Market:
 
 
 def unlinked(market: Market, columns: Sequence[str], seed: int = 0) -> Market:
-    """Return the market with these features moved in time together, round a circle: their links are broken.
+    """Return the market with these features shifted in time together, which breaks their links.
 
-    With the features of the other instruments this is a correlation break; it needs a pass of the policy.
+    With the features of the other instruments this is a correlation break. The policy must run again.
     """
     places = [market.feature_names.index(name) for name in columns]
     observed = market.observed.copy()
@@ -153,27 +153,27 @@ def unlinked(market: Market, columns: Sequence[str], seed: int = 0) -> Market:
     return dataclasses.replace(market, observed=observed)
 
 
-# -- what the agent looks at ------------------------------------------------------------------------
+# -- inputs of the agent -----------------------------------------------------------------------------
 
 
 def observations(market: Market, base: EpisodeResult) -> FeatureArray:
-    """Return what the agent saw on its pass, shape (n_decisions, width)."""
+    """Return the observations of the pass, shape (n_decisions, width)."""
     account, width = blank(Account), len(market.observation_names)
     left = len(market.bars) - 1 - market.first_bar
     engine.reset(account, market.bars, market.terms, market.first_bar, left, base.start_equity, 0.0)
-    out = np.empty((base.action.size, width), np.float32)
-    for row, action in zip(out, base.action, strict=True):
+    seen = np.empty((base.action.size, width), np.float32)
+    for row, action in zip(seen, base.action, strict=True):
         engine.observe(account, market.bars, market.terms, market.observed, row)
         engine.step(account, market.bars, market.minutes, market.terms, action)
-    return out
+    return seen
 
 
 def permutation_importance(
     act: Callable[[FeatureArray], FloatArray], seen: FeatureArray, names: Sequence[str], seed: int = 0
 ) -> dict[str, float]:
-    """Return by how much the target moves, on average, when one input is drawn from another time.
+    """Return the mean change of the target when one input is shuffled in time.
 
-    Breiman 2001, on the action in place of the loss: a policy's result is too noisy to rank inputs by.
+    Breiman 2001, with the action in place of the loss: a policy's result is too noisy to rank inputs.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
-"""Judging out of sample: purged walk-forward with a refit in each fold, CPCV, and a last window opened once.
+"""Out-of-sample tests: purged walk-forward with a refit in each fold, CPCV, and a final window opened once.
 
-Splits are by trading day. `purge_days` are left out before a test block, because a train row's outcome
-reaches into what follows it; `embargo_days` after one, because a feature's window reaches back into it.
-Scaler, regime model and agent are fitted anew in each fold, on its train days alone.
+Splits are by trading day. `purge_days` are left out before a test block, because the outcome of a
+train row reaches into later days; `embargo_days` are left out after it, because a feature's window reaches
+back. Scaler, regime model and agent are refitted in each fold on its train days alone.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fold:
-    """Positions of days: those fitted on, those for selection (none in CPCV), those judged."""
+    """Positions of the days for fitting, for selection (none in CPCV) and for judging."""
 
     train: IntArray
     val: IntArray
@@ -47,7 +47,7 @@ class Fold:
 
     @property
     def train_blocks(self) -> list[IntArray]:
-        """Return the train days in runs without a hole: no episode may cross one."""
+        """Return the train days as consecutive blocks: no episode may cross a gap."""
         return np.split(self.train, np.flatnonzero(np.diff(self.train) > 1) + 1)
 
 
@@ -59,7 +59,7 @@ def walk_forward(
     purge_days: int = 1,
     expanding: bool = True,
 ) -> list[Fold]:
-    """Return folds whose test blocks follow each other up to the last day; purged between all three parts.
+    """Return folds whose consecutive test blocks end at the last day; all three parts are purged.
 
     Train is all days before (`expanding`), or as many as the first fold has.
 
@@ -68,13 +68,13 @@ def walk_forward(
     10 days, 2 folds of 2 test days, 1 day for selection, purge 1: train 0-2, val 4, test 6-7; then train
     0-4, val 6, test 8-9.
     """
-    where = "validation.walk_forward"
+    where = "walk_forward"
     require(folds >= 1, where, "folds must be >= 1", folds)
     require(test_days >= 1, where, "test_days must be >= 1", test_days)
     require(
         min(val_days, purge_days) >= 0, where, "val_days and purge_days must be >= 0", (val_days, purge_days)
     )
-    out: list[Fold] = []
+    made: list[Fold] = []
     length = 0
     for i in range(folds):
         first = days - (folds - i) * test_days
@@ -82,15 +82,15 @@ def walk_forward(
         end = first - purge_days - (val_days + purge_days if val_days else 0)
         if end < 2:
             msg = (
-                f"{where}: train days before the first test block are required, found {days} days for {folds} "
-                f"folds of {test_days} and {val_days} for selection; take fewer or shorter folds"
+                f"{days} days leave no train days before {folds} folds of {test_days} test days and {val_days} "
+                "validation days. Take fewer or shorter folds."
             )
             raise DataError(msg)
         length = length or end
-        out.append(
+        made.append(
             Fold(np.arange(0 if expanding else end - length, end), val, np.arange(first, first + test_days))
         )
-    return out
+    return made
 
 
 def combinatorial(
@@ -98,20 +98,20 @@ def combinatorial(
 ) -> list[Fold]:
     """Return the splits of combinatorial purged cross-validation (Lopez de Prado 2018, ch. 12).
 
-    Every choice of `test_groups` of the `groups` consecutive blocks is judged once; the rest, less the purge
-    before and the embargo after each test block, is for fitting. C(groups, test_groups) splits.
+    Every choice of `test_groups` of the `groups` consecutive blocks is judged once. The other days are for fitting,
+    except the purge before and the embargo after each test block. There are C(groups, test_groups) splits.
     """
-    where = "validation.combinatorial"
+    where = "combinatorial"
     require(
         0 < test_groups < groups <= days,
         where,
-        "0 < test_groups < groups <= days",
+        "0 < test_groups < groups <= days must hold",
         (test_groups, groups, days),
     )
     require(
         min(purge_days, embargo_days) >= 0,
         where,
-        "purge and embargo must be >= 0",
+        "purge_days and embargo_days must be >= 0",
         (purge_days, embargo_days),
     )
     blocks = np.array_split(np.arange(days), groups)
@@ -139,7 +139,7 @@ def paths(groups: int = 6, test_groups: int = 2) -> NDArray[np.int64]:
 
 
 class Fitted(Protocol):
-    """What a refit gives: features of later bars by its own scaler, and a policy."""
+    """Result of a refit: a policy, and features of later bars by its own scaler."""
 
     def features(self, bars: BarsByInstrument) -> pd.DataFrame:
         """Return scaled features on the traded instrument's index; NaN rows at the start are the warm-up."""
@@ -149,14 +149,14 @@ class Fitted(Protocol):
 
 
 class Pass(NamedTuple):
-    """A policy over one test block: what it did, where, and what was fitted for it."""
+    """One test block: the pass of the policy, its market, and the refit."""
 
     result: EpisodeResult
     market: Market
     fitted: Fitted
 
 
-def fold_passes(  # noqa: PLR0913  # a fold is all of these
+def fold_passes(  # noqa: PLR0913  # a fold needs all of these
     bars: BarsByInstrument,
     instrument: str,
     folds: Iterable[Fold],
@@ -170,9 +170,8 @@ def fold_passes(  # noqa: PLR0913  # a fold is all of these
     Parameters
     ----------
     bars : instrument -> bars of the whole period
-    fit : train blocks (in time order, none crossing a hole) and validation bars -> what was fitted
-    warmup_days : days before a test block handed to `features`, so that its first day has some; they are
-        not traded
+    fit : train blocks (in time order, none crossing a gap) and validation bars -> the refit
+    warmup_days : days before a test block passed to `features` for its warm-up; they are not traded
     """
     day = trading_days(bars[instrument])
     listed = np.unique(day)
@@ -191,21 +190,22 @@ def fold_passes(  # noqa: PLR0913  # a fold is all of these
 
 
 def joined_daily_returns(results: Sequence[EpisodeResult]) -> tuple[IntArray, FloatArray]:
-    """Return days and daily returns of folds in date order; a day judged twice is an error (pool paths apart)."""
+    """Return days and daily returns of folds in date order; no day may be judged twice (pool paths separately)."""
     days = np.concatenate([np.unique(result.day) for result in results])
     daily = np.concatenate([result.daily_returns for result in results])
     order = np.argsort(days, kind="stable")
-    if np.any(np.diff(days[order]) == 0):
-        msg = (
-            "validation: every day judged once is required, found one twice; join the folds of one path only"
-        )
+    days = days[order]
+    twice = days[1:][np.diff(days) == 0]
+    if twice.size:
+        first = twice[0].astype("datetime64[D]")
+        msg = f"Day {first} is judged in two folds. Join the folds of one backtest path only."
         raise DataError(msg)
-    return days[order], daily[order]
+    return days, daily[order]
 
 
 def trading_days(bars: pd.DataFrame) -> IntArray:
     """Return the trading-day number of each bar's close, 17:00 to 17:00 New York."""
-    seconds = seconds_of(bars, "validation.trading_days")
+    seconds = seconds_of(bars, "trading_days")
     index: Any = bars.index
     return costs.trading_day(index + pd.Timedelta(seconds=seconds) - pd.Timedelta(seconds=1))
 
@@ -214,12 +214,12 @@ def _cut(bars: BarsByInstrument, days: IntArray) -> BarsByInstrument:
     return {name: frame[np.isin(trading_days(frame), days)] for name, frame in bars.items()}
 
 
-# -- the last window --------------------------------------------------------------------------------
+# -- the final window -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class FinalWindow:
-    """The dates that nothing may look at before everything else is decided; frozen, hashed, opened once."""
+    """Dates that stay unseen until everything else is decided: frozen, hashed, opened once."""
 
     first_utc: str
     last_utc: str
@@ -231,7 +231,7 @@ class FinalWindow:
         return files.content_hash(dataclasses.asdict(self))
 
     def open_once(self, record: Path, bars: BarsByInstrument, purpose: str) -> BarsByInstrument:
-        """Return the bars inside the window, after writing down that it was opened, by whom and for what.
+        """Return the bars inside the window, after recording that it was opened and for what.
 
         Parameters
         ----------
@@ -246,15 +246,15 @@ class FinalWindow:
         if record.is_file():
             was = files.read_json(record)
             msg = (
-                f"{record}: a final window that was never opened is required, found it opened for "
-                f"{was.get('purpose')!r}; later looks are no test: choose a later window"
+                f"{record}: this final window was already opened, for {was.get('purpose')!r}. A second look is "
+                "no test. Choose a later window."
             )
             raise DataError(msg)
         first, last = pd.Timestamp(self.first_utc), pd.Timestamp(self.last_utc)
-        out = {name: frame[(frame.index >= first) & (frame.index <= last)] for name, frame in bars.items()}
-        if not any(len(frame) for frame in out.values()):
-            msg = f"validation: bars from {first} to {last} are required, found none; fetch them first"
+        inside = {name: frame[(frame.index >= first) & (frame.index <= last)] for name, frame in bars.items()}
+        if not any(len(frame) for frame in inside.values()):
+            msg = f"There are no bars from {first} to {last}. Fetch them first."
             raise DataError(msg)
         entry = {**dataclasses.asdict(self), "dates_hash": self.dates_hash, "purpose": purpose}
         files.write_json(record, {**entry, "opened_utc": pd.Timestamp.now("UTC").isoformat()})
-        return out
+        return inside

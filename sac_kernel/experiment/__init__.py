@@ -1,6 +1,6 @@
 """Runs: parameters, the trainer, the queue of jobs, walk-forward and sweeps, and what they leave on disk.
 
-A run that was cut goes on bit for bit from its state. The known-answer proof of the learner lives here too.
+An interrupted run continues bit for bit from its state. The known-answer proof of the learner is here too.
 """
 
 from sac_kernel.core.lazy import lazy_exports

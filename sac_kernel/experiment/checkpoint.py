@@ -1,8 +1,8 @@
-"""The full training state on disk: what a run that was cut goes on from, bit for bit.
+"""The full training state on disk: an interrupted run continues from it bit for bit.
 
-Two state files take turns and `state.json`, written last, names the newest with its hash, so a kill at any
-moment leaves one that is whole. Each state carries its facts and checksums too: it is of use where that index is
-damaged. Suffixes avoid .pt and .zip, which a Kaggle dataset may unpack.
+Two state files take turns. `state.json`, written last, names the newest with its hash, so a kill at any moment
+leaves one intact. Each state also has its own facts and checksums, for use if that index is damaged. Suffixes
+avoid .pt and .zip, which a Kaggle dataset may unpack.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ STATE_SCHEMA = 2
 STATE_FOLDER = "state"
 INDEX_FILE = "state.json"
 EXPORT_INDEX = "state_index.json"
-"""Names the states of a finished session, one a job, as they travel in the state dataset: flat."""
+"""Names the states of a finished session, one per job, in the flat state dataset."""
 
 _SLOTS = ("trainer_a.state", "trainer_b.state")
 _PROGRESS = ("env_steps", "episodes", "finished")
-"""Facts that only grow along a run: which of two states is the newer."""
+"""Facts that only grow along a run: they tell which state is newer."""
+_START_NEW = "To start a new run, set resume='never' (--fresh)."
 
 
 def save_state(
@@ -45,11 +46,11 @@ def save_state(
     ----------
     folder : the output folder's `state/`
     state : tensors and plain values
-    facts : what a reader may know without loading it: identities, env steps, episodes, whether it is finished
-    last : the entry that the last call returned, if this process made it: known to be whole, it is not hashed again
+    facts : readable without loading the state: identities, env steps, episodes, whether it is finished
+    last : the entry that the last call of this process returned: it is intact and not hashed again
     """
-    # Never the newest whole one's place: after a fall-back that is not the newest listed.
-    newest = last or next((entry for entry in _slots(folder)[0] if _is_whole(folder, entry)), None)
+    # Never overwrite the newest intact state, which need not be the newest listed.
+    newest = last or next((entry for entry in _slots(folder)[0] if _is_intact(folder, entry)), None)
     name = _SLOTS[1 - _SLOTS.index(newest["file"])] if newest else _SLOTS[0]
     content = files.pt_bytes({"schema": STATE_SCHEMA, "facts": files.strict_json(facts), **state})
     files.write_bytes(folder / name, content)
@@ -70,40 +71,38 @@ def newest_facts(folder: Path) -> dict[str, Any] | None:
 
 
 def load_state(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the newest whole state and its facts, saying so where that is a fall-back.
+    """Return the newest intact state and its facts, with a warning if it is not the newest listed.
 
-    A torn state falls back to the one before; a damaged or absent index to the newest of the states beside it.
+    A damaged state falls back to the one before; a damaged or missing index to the newest state beside it.
 
     Raises
     ------
     CheckpointError
-        If there is none, none is whole, or its schema is another.
+        If there is no intact state, or it has another schema.
     """
     slots, wrong = _slots(folder)
     if slots and wrong:
-        logger.warning("%s; falling back to the newest state that is whole by its own checksums", wrong)
+        logger.warning("The index is unusable (%s). Using the newest state with valid checksums.", wrong)
     for entry in slots:
         path = folder / entry["file"]
-        if _is_whole(folder, entry):
+        if _is_intact(folder, entry):
             return _opened(path, entry)
-        logger.warning("%s is absent or damaged; falling back to the state before it", path)
-    msg = (
-        f"{folder}: a whole training state is required, found {len(slots)} listed and none intact; start anew"
-    )
+        logger.warning("%s is missing or damaged. Trying the state before it.", path)
+    msg = f"{folder} has no intact training state, {len(slots)} listed. {_START_NEW}"
     raise CheckpointError(msg)
 
 
 def export_states(jobs: Mapping[str, Path], target: Path) -> dict[str, Any]:
-    """Copy the newest whole state of each job (name -> state folder) flat into `target`; return the index."""
+    """Copy the newest intact state of each job (name -> state folder) flat into `target`; return the index."""
     entries: dict[str, Any] = {}
     for job, folder in jobs.items():
-        whole = [e for e in _listed(folder) if _is_whole(folder, e)]
-        if not whole:
-            msg = f"{folder}: a whole training state of {job} is required, found none; fetch the run again"
+        intact = [e for e in _listed(folder) if _is_intact(folder, e)]
+        if not intact:
+            msg = f"{folder} has no intact training state of {job}. Fetch the run again."
             raise CheckpointError(msg)
         name = f"{job}.state"
-        files.write_bytes(target / name, (folder / whole[0]["file"]).read_bytes())
-        entries[job] = {**whole[0], "file": name}
+        files.write_bytes(target / name, (folder / intact[0]["file"]).read_bytes())
+        entries[job] = {**intact[0], "file": name}
     index = {"schema": STATE_SCHEMA, "jobs": entries}
     files.write_json(target / EXPORT_INDEX, index)
     return index
@@ -118,25 +117,22 @@ def load_exported(index: Path, job: str) -> tuple[dict[str, Any], dict[str, Any]
     """Return a job's exported state and its facts after checking its hash."""
     entry = _exported(index)[job]
     path = index.parent / entry["file"]
-    if not _is_whole(index.parent, entry):
-        msg = f"{path}: the state named by {index.name} is required, found none or another; publish it again"
+    if not _is_intact(index.parent, entry):
+        msg = f"{path} is missing or is not the state that {index.name} lists. Publish it again."
         raise CheckpointError(msg)
     return _opened(path, entry)
 
 
 @contextlib.contextmanager
 def restoring(folder: Path) -> Iterator[None]:
-    """Turn whatever a state of another shape makes of its reader into one error; use no half-restored object."""
+    """Turn any error of reading a state into a CheckpointError. Do not use a half-restored object."""
     try:
         yield
     except SacKernelError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as err:
         reason = (str(err).splitlines() or [""])[0][:200]
-        msg = (
-            f"{folder}: a training state of this version is required, found {type(err).__name__}: {reason}; "
-            "start anew with resume='never' (--fresh)"
-        )
+        msg = f"{folder} is damaged or from another version ({type(err).__name__}: {reason}). {_START_NEW}"
         raise CheckpointError(msg) from err
 
 
@@ -145,9 +141,8 @@ def check_identity(saved: Mapping[str, Any], here: Mapping[str, Any], where: str
     lines = difference(_flat(saved), _flat(here))
     if lines:
         msg = (
-            f"{where}: the state must come from the same data and learning settings; {'; '.join(lines[:5])}"
-            f"{' and more' if len(lines) > 5 else ''}; "
-            "set them back, or start anew with resume='never' (--fresh)"
+            f"{where}: the state has other data or learning settings: {'; '.join(lines[:5])}"
+            f"{' and more' if len(lines) > 5 else ''}. To continue, set them back. {_START_NEW}"
         )
         raise CheckpointError(msg)
 
@@ -166,33 +161,33 @@ def rng_from_text(text: str) -> np.random.Generator:
 
 def env_to_plain(state: Mapping[str, Any]) -> dict[str, Any]:
     """Return a vector env's state as tensors and plain values."""
-    import torch  # states are staged and their facts read without the framework
+    import torch  # facts are read without PyTorch
 
     return {"accounts": torch.from_numpy(state["accounts"].copy()), "rng": rng_to_text(state["rng"])}
 
 
 def env_from_plain(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `TradingVectorEnv.restore` takes."""
+    """Return the argument of `TradingVectorEnv.restore`."""
     return {"accounts": state["accounts"].numpy(), "rng": json.loads(state["rng"])}
 
 
 def _opened(path: Path, entry: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a state and its facts: its own, which no damage to an index reaches, where it has them."""
+    """Return a state and its own facts, or those of the index if it has none."""
     state = files.read_pt(path)
     with restoring(path):
         if state["schema"] != STATE_SCHEMA:
-            msg = f"{path}: state schema {STATE_SCHEMA} is required, found {state['schema']!r}; start anew"
+            msg = f"{path} has state schema {state['schema']!r}, not {STATE_SCHEMA}. {_START_NEW}"
             raise CheckpointError(msg)
         return state, dict(json.loads(state.pop("facts")) if "facts" in state else entry["facts"])
 
 
-def _is_whole(folder: Path, entry: Mapping[str, Any]) -> bool:
+def _is_intact(folder: Path, entry: Mapping[str, Any]) -> bool:
     path = folder / entry["file"]
     return path.is_file() and files.file_sha256(path) == entry["sha256"]
 
 
 def _slots(folder: Path) -> tuple[list[dict[str, Any]], str]:
-    """Return the states of a folder, the newest first, and what is wrong with its index, if anything."""
+    """Return the states of a folder, the newest first, and the error in its index, if any."""
     wrong: CheckpointError | None = None
     try:
         if slots := _listed(folder):
@@ -215,20 +210,20 @@ def _listed(folder: Path) -> list[dict[str, Any]]:
     for entry in slots:
         _check_entry(entry, path)
         if entry["file"] not in _SLOTS:
-            msg = f"{path}: {' or '.join(_SLOTS)} is required, found {entry['file'][:80]!r}; do not use this state"
+            msg = f"{path} lists {entry['file'][:80]!r}, not {' or '.join(_SLOTS)}. Do not use this state."
             raise CheckpointError(msg)
     return list(slots)
 
 
 def _unlisted(folder: Path) -> list[dict[str, Any]]:
-    """Return the states that are whole by themselves, whatever an index says, the newest first."""
-    found: list[tuple[Any, ...]] = []
+    """Return the states with valid checksums, whatever the index says, the newest first."""
+    states: list[tuple[Any, ...]] = []
     for path in (folder / name for name in _SLOTS if (folder / name).is_file()):
         with contextlib.suppress(CheckpointError), restoring(path):
             _, facts = _opened(path, {})
             entry = {"file": path.name, "sha256": files.file_sha256(path), "facts": facts}
-            found.append((*(int(facts[name]) for name in _PROGRESS), path.name, entry))
-    return [entry for *_, entry in sorted(found, reverse=True)]
+            states.append((*(int(facts[name]) for name in _PROGRESS), path.name, entry))
+    return [entry for *_, entry in sorted(states, reverse=True)]
 
 
 def _exported(index: Path) -> dict[str, dict[str, Any]]:
@@ -249,7 +244,7 @@ def _check_entry(entry: object, where: Path) -> None:
     ]
     if lacking:
         msg = (
-            f"{where}: {', '.join(lacking)} of each state required, found {str(entry)[:80]!r}; fetch it again"
+            f"{where}: an entry has no valid {', '.join(lacking)}: {str(entry)[:80]!r}. Fetch the file again."
         )
         raise CheckpointError(msg)
 

@@ -87,10 +87,10 @@ class Settings:
         for name in ("agents", "seeds", "tiers"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
             values = getattr(self, name)
-            required = f"{name} must be distinct and at least one"
+            required = f"{name} must not be empty or repeat a value"
             require(bool(values) and len(set(values)) == len(values), where, required, values)
         known = set(self.tiers) <= set(COST_TIERS) and "base" in self.tiers
-        require(known, where, f"tiers must be among {', '.join(COST_TIERS)}, base included", self.tiers)
+        require(known, where, f"tiers must include base and be among {', '.join(COST_TIERS)}", self.tiers)
         for agent_id in self.agents:
             self.recipe(Job(agent_id, 0, 1, "base"))
 
@@ -338,5 +338,5 @@ def load(path: Path) -> JobResult:
                 passes.append(EpisodeResult(policy, open_time_utc=time_utc, **series, **plain))
             return JobResult(Job(*facts.pop("job")), passes, facts, found["random_growth"])
     except (OSError, ValueError, KeyError) as err:
-        msg = f"{path}: a whole result of a job is required, found {err}; delete it, and it is run again"
+        msg = f"{path} is damaged ({err}). Delete the result.json beside it and run the same command again."
         raise DataError(msg) from err

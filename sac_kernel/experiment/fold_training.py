@@ -82,7 +82,7 @@ class Recipe:
     env: TradingEnvConfig | None = None
 
     def __post_init__(self) -> None:
-        where = "fold_training.Recipe"
+        where = "Recipe"
         require(self.updates >= 1, where, "updates must be >= 1", self.updates)
         divides = self.evaluations >= 1 and REPORTS % self.evaluations == 0
         require(divides, where, f"evaluations must divide {REPORTS}", self.evaluations)
@@ -163,7 +163,7 @@ def fit_features(
     """
     blocks = [block for block in train if len(block[instrument])]
     if not blocks:
-        msg = f"fold_training: train bars of {instrument} are required, found none; make longer folds"
+        msg = f"A fold has no train bars of {instrument}. Make the folds longer."
         raise DataError(msg)
     splits = {"train": _together(blocks)}
     if len(val[instrument]):
@@ -256,8 +256,8 @@ def block_env(
     if not stretches:
         longest = max(b - 1 - max(a, market.first_bar) for a, b in bounds)
         msg = (
-            f"fold_training: a stretch of {config.horizon_bars} train bars (horizon) without a hole is required, "
-            f"found {longest}; make longer folds, or set a shorter horizon"
+            f"The horizon needs {config.horizon_bars} train bars without a gap, but the longest stretch has "
+            f"{longest}. Make the folds longer or the horizon shorter."
         )
         raise DataError(msg)
     lengths = np.array([b - a for a, b in stretches])

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FinishedJob:
-    """What one job hands over to be judged and reported.
+    """Results of one job, to be judged and reported.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class FinishedJob:
 
     @classmethod
     def load(cls, folder: Path, agent_id: int) -> FinishedJob:
-        """Read a job's files, the agents onto the CPU: what is judged is what was written."""
+        """Read a job's files, agents onto the CPU: the written files are judged."""
         final, best = (
             SACAgent.from_checkpoint(folder / agent_file(agent_id, form), device="cpu")
             for form in (Form.FINAL, Form.BEST)
@@ -61,7 +61,7 @@ class FinishedJob:
 
 
 def bring_ledger(top: Path) -> None:
-    """Merge the ledgers of trials that are mounted, if any, into that of the output folder."""
+    """Merge mounted ledgers of trials, if any, into the output folder's."""
     root = paths.paths().input_root
     if root and (mounted := paths.input_files(root, trials.NAME)):
         trials.merge(top / trials.NAME, mounted)
@@ -92,13 +92,13 @@ def finish_outputs(
     """Write report.html, figures/, summary.json, models.zip and, last, manifest.json; return the summary.
 
     With several jobs the first seed's agents are copied to the top: by order, never by result. `failures` (job
-    name -> why) are jobs that ended in an error; a run with any is not complete. `ensembles` are passes of
-    several seeds' mean action, rows of the results table.
+    name -> error) make the run incomplete. `ensembles` are passes of several seeds' mean action, for the results
+    table.
     """
     files.sweep_temporaries(top)
     headline, judgement = jobs[0], judgements[0]
     failures = dict(failures or {})
-    whole = not failures and all(job.facts["status"] == "complete" for job in jobs)
+    complete = not failures and all(job.facts["status"] == "complete" for job in jobs)
     if headline.folder != top:
         _copy_first_seed(top, jobs)
     names = _output_files(top)
@@ -116,7 +116,7 @@ def finish_outputs(
         "verdict": _with_notes(_verdict(jobs, judgements), headline.facts.get("forecast"), failures),
         "table": rows,
         "data": data.describe(),
-        "status": "complete" if whole else "cut",
+        "status": "complete" if complete else "cut",
         "run": headline.facts,
         "jobs": [job.facts for job in jobs],
         "failures": failures,
@@ -143,18 +143,18 @@ def finish_outputs(
 
 
 def seed_passes(judgements: Sequence[Judgement]) -> list[EpisodeResult]:
-    """Return the first agent's pass at base cost, one a seed."""
+    """Return the first agent's pass of each seed at base cost."""
     passes = [judgement.results["base"][0] for judgement in judgements]
-    return [one for one in passes if one.policy == passes[0].policy]
+    return [result for result in passes if result.policy == passes[0].policy]
 
 
 def _name(job: FinishedJob) -> str:
-    """Return the job's own name: that of its folder would say where this machine keeps its files."""
+    """Return the job's own name: its folder's could reveal local paths."""
     return output_layout.job_name(job.facts["agent_id"], job.facts["seed"])
 
 
 def _verdict(jobs: Sequence[FinishedJob], judgements: Sequence[Judgement]) -> dict[str, Any]:
-    """Return the headline's verdict, corrected for the number of agents: the first seed of each counts."""
+    """Return the headline's verdict, corrected for the number of agents, by the first seed of each."""
     first: dict[int, dict[str, Any]] = {}
     for job, judgement in zip(jobs, judgements, strict=True):
         first.setdefault(job.final.agent_id, judgement.verdict)
@@ -174,7 +174,7 @@ def report_figures(job: FinishedJob, judgement: Judgement) -> dict[str, Any]:
 
 
 def stats_for_plot(job: FinishedJob) -> dict[str, Any]:
-    """Return training stats with the evaluations as lists of their own, at their episode numbers."""
+    """Return training stats with the evaluations as separate lists with episode numbers."""
     done = [k for k, value in enumerate(job.stats["eval_rewards"]) if value is not None]
     evaluations = {name: [job.stats[name][k] for k in done] for name in ("eval_rewards", "eval_sharpes")}
     target = job.final.config.entropy_target(job.final.updates)
@@ -182,7 +182,7 @@ def stats_for_plot(job: FinishedJob) -> dict[str, Any]:
 
 
 def health(job: FinishedJob) -> list[Finding]:
-    """Return what a job's training curves say (`training_health.examine`)."""
+    """Return the findings on a job's training curves (`training_health.examine`)."""
     updates = np.cumsum(job.stats["updates"])
     return training_health.examine(job.stats, [job.final.config.entropy_target(int(n)) for n in updates])
 
@@ -193,16 +193,16 @@ def read_manifest(top: Path) -> dict[str, Any]:
 
 
 def _with_notes(
-    verdict: Mapping[str, Any], expectation: Mapping[str, Any] | None, failures: Mapping[str, str]
+    verdict: Mapping[str, Any], forecast: Mapping[str, Any] | None, failures: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return the verdict, before its notes what the agent learnt from, after them the jobs that failed."""
-    learnt = [_forecast_note(expectation)] if expectation else []
+    """Return the verdict with notes on the forecast first, on failed jobs last."""
+    learnt = [_forecast_note(forecast)] if forecast else []
     failed = [strings.JOB_FAILED.format(job=name, why=why) for name, why in failures.items()]
     return {**verdict, "notes": [*learnt, *verdict["notes"], *failed]}
 
 
 def _forecast_note(fit: Mapping[str, Any]) -> str:
-    """Return in words what the train rows' features say of the returns of a decision (`market.training`)."""
+    """Describe how well features predict the returns of a decision on train rows (`market.training`)."""
     bars = fit["decision_bars"]
     what = strings.NEXT_RETURN if bars == 1 else strings.NEXT_RETURNS.format(bars=bars)
     if bars > 1 and fit["t_stat"] == 0.0:
@@ -230,7 +230,7 @@ def _copy_first_seed(top: Path, jobs: Sequence[FinishedJob]) -> None:
 
 
 def _output_files(top: Path) -> list[str]:
-    """Return the output files below `top`, previous runs, input logs and the manifest aside."""
+    """Return the output files below `top`, without previous runs, input logs and the manifest."""
     wanted = [
         p for name in output_layout.ENTRIES for p in [top / name] if p.is_file() and name != "manifest.json"
     ]

@@ -119,12 +119,12 @@ def run(  # noqa: PLR0913  # where, on what and how many belong to the caller
     ConfigError
         If the function cannot be found by name in another process, or Ray is asked for and absent.
     """
-    require(workers >= 1, "job_pool.run", "workers must be >= 1", workers)
+    require(workers >= 1, "--workers", "workers must be >= 1", workers)
     path = _path_of(function)
     named = {job_name(job, path): job for job in jobs}
     outcomes = {name: found for name in named if (found := _finished(folder, name, named[name]))}
     waiting = {name: job for name, job in named.items() if name not in outcomes}
-    logger.info("%d jobs, %d finished before", len(named), len(outcomes))
+    logger.info("%d jobs, %d finished already", len(named), len(outcomes))
     inputs, deadline = inputs or {}, deadline or Deadline()
     setup = _Setup(path, folder, {name: str(file.resolve()) for name, file in inputs.items()})
     answers = (
@@ -145,7 +145,7 @@ def run(  # noqa: PLR0913  # where, on what and how many belong to the caller
     finally:
         progress.close()
         restore_signals()
-    stopped = "stopped before its turn"
+    stopped = "stopped before it started"
     return [outcomes.get(n) or Outcome(n, job, None, stopped, float("nan")) for n, job in named.items()]
 
 
@@ -192,8 +192,8 @@ def _path_of(function: Callable[..., Any]) -> str:
         module = spec.name  # `python -m PACKAGE.MODULE`: other processes know it by this name
     if module == "__main__" or "." in function.__qualname__:
         msg = (
-            "job_pool.run: a function at the top of a module that other processes can import is required, "
-            f"found {function.__qualname__} of {module}; move it into a module"
+            f"Other processes cannot import {function.__qualname__} of {module}. Move it to the top level of an "
+            "importable module."
         )
         raise ConfigError(msg)
     return f"{module}:{function.__qualname__}"
@@ -369,11 +369,11 @@ class _Pool:
         self._processes.discard(process)
         status, name = process.end(kill=False), process.name
         if name:
-            logger.warning("%s: its process ended with status %d", name, status)
+            logger.warning("%s: the process ended with status %d", name, status)
         if name and self._begun[name] < ATTEMPTS and self._kill_by_s is None:
             self._names.append(name)
         elif name:
-            yield _lost(name, f"its process ended with status {status} in attempt {self._begun[name]}")
+            yield _lost(name, f"the process ended with status {status} in attempt {self._begun[name]}")
         if self._names:
             self._processes.add(_Process(process.device, self._threads, self._answers))
 
@@ -442,7 +442,7 @@ def _import_ray() -> Any:  # noqa: ANN401  # an optional package
     try:
         return importlib.import_module("ray")
     except ImportError as err:
-        msg = f"job_pool: ray is required for an address, found: {err}; pip install -r requirements/ray.txt"
+        msg = f"A Ray address needs the package ray ({err}). Run: pip install -r requirements/ray.txt"
         raise ConfigError(msg) from err
 
 

@@ -98,7 +98,7 @@ def run_jobs(
         failures = _in_turn(config, deadline)
     if len(failures) == len(config.jobs):
         why = next(iter(failures.values()))
-        msg = f"run_jobs: at least one job that works is required, found {why}"
+        msg = f"Every job failed. First error: {why}"
         raise SacKernelError(msg)
     finished = [job for job in config.jobs if output_layout.job_name(*job) not in failures]
     folders = [output_layout.job_folder(config.top_folder, *job, len(config.jobs)) for job in finished]
@@ -161,7 +161,7 @@ def _in_turn(config: RunConfig, deadline: Deadline) -> dict[str, str]:
             if len(failures) + 1 == len(config.jobs):
                 raise
             failures[output_layout.job_name(*job)] = f"{type(err).__name__}: {err}"
-            logger.exception("%s failed; the queue goes on", output_layout.job_name(*job))
+            logger.exception("%s failed. The other jobs continue.", output_layout.job_name(*job))
     return failures
 
 
@@ -242,7 +242,7 @@ def _spread(config: RunConfig, deadline: Deadline, devices: Sequence[str]) -> di
                 worker = active.pop(place)
                 if why := worker.failure():
                     failures[worker.name] = why
-                    logger.error("%s failed: %s; the queue goes on", worker.name, why)
+                    logger.error("%s failed (%s). The other jobs continue.", worker.name, why)
             for worker in active.values() if deadline.passed() else ():
                 worker.stop()
             time.sleep(_POLL_S)

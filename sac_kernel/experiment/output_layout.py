@@ -1,6 +1,6 @@
-"""Where the jobs of a run write: names of folders and files, and what becomes of an earlier run's.
+"""Folders and files of a run, and the move of earlier outputs to previous/.
 
-A job (one agent, one seed) has the top of the output folder to itself; several live in
+A single job (one agent, one seed) writes to the top of the output folder; several write to
 runs/agent_{id}_seed_{s}/ with one report at the top.
 """
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_FILES = 300
-"""Kaggle lists at most 500 output files; beyond that some never come home."""
+"""Kaggle lists at most 500 output files; the others cannot be fetched."""
 
 PREVIOUS = "previous"
 _MOVING = "previous.moving"
 RUNS = "runs"
 STATS_FILE = "logs/training_stats.json"
 FACTS_FILE = "state/job.json"
-"""Of a job: rates and times, which no two runs share; logs/ holds what they do."""
+"""Rates and times of a job, which differ between equal runs, unlike logs/."""
 REPORT_FILES = ("report.html", "summary.json", "manifest.json", "models.zip")
 ENTRIES = ("checkpoints", "logs", "state", "figures", RUNS, *REPORT_FILES)
 
@@ -35,7 +35,7 @@ def job_name(agent_id: int, seed: int) -> str:
 
 
 def job_folder(top: Path, agent_id: int, seed: int, jobs: int) -> Path:
-    """Return where a job writes: the top if it is alone, else its own folder under runs/."""
+    """Return the folder of a job: the top for a single job, else its own under runs/."""
     return top if jobs == 1 else top / RUNS / job_name(agent_id, seed)
 
 
@@ -45,9 +45,9 @@ def top_of(folder: Path) -> Path:
 
 
 def is_reported(folder: Path, num_episodes: int) -> bool:
-    """Whether the run of a job is over: every job done, at least `num_episodes` long, and its report written.
+    """Whether the run of a job is over: every job has `num_episodes` or more, and the report is written.
 
-    A queue that was cut, or a run killed before its report, is not over: it goes on.
+    An interrupted queue, or a run killed before its report, is not over and continues.
     """
     path = top_of(folder) / "manifest.json"
     manifest = files.read_object(path) if path.is_file() else {}
@@ -63,8 +63,8 @@ def check_file_count(jobs: int, num_episodes: int, checkpoint_frequency: int) ->
     if 2 * checkpoints > room:
         least = math.ceil(2 * num_episodes / max(room, 1))
         msg = (
-            f"job_folders: at most {MAX_FILES} output files, found {2 * checkpoints} checkpoint files in each of "
-            f"{jobs} job(s); set checkpoint_frequency to {least} or more"
+            f"{jobs} job(s) with {2 * checkpoints} checkpoint files each exceed the limit of {MAX_FILES} output "
+            f"files. Set checkpoint_frequency to {least} or more."
         )
         raise ConfigError(msg)
 
@@ -72,15 +72,15 @@ def check_file_count(jobs: int, num_episodes: int, checkpoint_frequency: int) ->
 def move_to_previous(top: Path) -> bool:
     """Move the outputs of an earlier run into previous/, replacing what was there; return whether any were.
 
-    Files gather in a folder of their own that takes the place of previous/ when all are there: a kill between
-    two of them loses neither run, and the next start goes on with the move.
+    A complete temporary folder replaces previous/: a kill on the way loses neither run, and the next start
+    continues the move.
     """
-    found = [top / name for name in ENTRIES if (top / name).exists()] + sorted(top.glob("agent_*.pt"))
-    if not found and not is_moving(top):
+    earlier = [top / name for name in ENTRIES if (top / name).exists()] + sorted(top.glob("agent_*.pt"))
+    if not earlier and not is_moving(top):
         return False
     moving, previous = top / _MOVING, top / PREVIOUS
     moving.mkdir(parents=True, exist_ok=True)
-    for path in found:
+    for path in earlier:
         path.rename(moving / path.name)
     if previous.exists():
         shutil.rmtree(previous)
@@ -89,17 +89,17 @@ def move_to_previous(top: Path) -> bool:
 
 
 def is_moving(top: Path) -> bool:
-    """Whether a move to previous/ was begun and not ended."""
+    """Whether a move to previous/ is incomplete."""
     return (top / _MOVING).is_dir()
 
 
 def warm_start_file(digest: str) -> Path:
-    """Return the mounted agent that a run starts from, after checking its SHA-256."""
+    """Return the mounted agent to start from, after checking its SHA-256."""
     path = paths.find_input(paths.WARM_START)
     if (found := files.file_sha256(path)) != digest:
         msg = (
-            f"{path}: the agent to start from (hash {digest[:12]}) is required, found {found[:12]}: an older version "
-            "is mounted; push again once it is ready"
+            f"{path}: this run starts from the agent with hash {digest[:12]}, but {found[:12]} is mounted. Push again "
+            "once the new version is ready."
         )
         raise CheckpointError(msg)
     return path

@@ -1,12 +1,11 @@
-"""The default agent on markets whose optimum is known: captured share of it, turnover, mark.
+"""The default agent on markets with a known optimum: captured share of it, turnover, mark.
 
-Captured share of the optimum's noise-free reward on fresh paths, by the final greedy policy (the averaged
-actor); `best` is the best of ten evaluations on the way. Markets without noise (M0, M1, M2, M9) are
-simulators that cost nothing: each of 64 accounts gives a fresh transition an update. The others are learnt as
-a panel of bars is: one path of 150,000 bars, 60 accounts, the trainer's update ratio, rewards denoised by
-`features.forecast` fitted on that path, judged on fresh paths; beside them what the ridge of that path captures with
-the best band for its strength. With raw rewards the realised returns are taken instead, from the simulator where there
-is one (M3, M4, M5, M6, M8, M10), from the path elsewhere.
+The captured share is that of the optimum's noise-free reward on fresh paths, by the final greedy policy (the
+averaged actor); `best` is the best of ten evaluations during training. Markets without noise (M0, M1, M2, M9) are
+simulators: each of 64 accounts gives one fresh transition per update. The others are learnt like a panel of bars:
+one path of 150,000 bars, 60 accounts, the trainer's update ratio, rewards denoised by `features.forecast` fitted on
+that path. Their reference is the ridge of that path with the best band for its strength. Raw rewards are realised
+returns, from the simulator in M3, M4, M5, M6, M8, M10, from the path elsewhere.
 """
 
 from __future__ import annotations
@@ -46,11 +45,11 @@ if TYPE_CHECKING:
 
 SIMULATED_ENVS, PATH_ENVS = 64, 60
 PATH_BARS = 150_000
-REPLAYED_BARS = 5_000  # of M7, whose point is a path that is seen again and again
+REPLAYED_BARS = 5_000  # of M7, which replays one path many times
 FINITE = ("M7", "M11", "M11-02", "M12")
-"""Markets that are one path whatever the rewards."""
+"""Markets with one path, whatever the rewards."""
 NOISY_PATHS = ("M11", "M11-02")
-"""Of these, judged by what ridge and dynamic programming capture on the same path."""
+"""Of these, judged against ridge and dynamic programming on the same path."""
 EVALUATIONS = 10
 BANDIT_UPDATES = 1_000
 WITH_BAND = tuple(
@@ -59,7 +58,7 @@ WITH_BAND = tuple(
 """Markets whose policy can be drawn over predictor and position."""
 
 SHORT = {"M0": (1_000, 0.95), "M2": (2_500, 0.60), "M11": (2_500, 0.40)}
-"""Updates and loose marks of the short form."""
+"""Updates and lower marks of the short form."""
 TABLE_HEAD = "| market | captured, median (range) | turnover | mark | |\n|---|---|---|---|---|"
 
 
@@ -74,16 +73,16 @@ class Row(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """What a run may change.
+    """Settings of a proof.
 
     Attributes
     ----------
     updates : gradient updates
     rewards : 'denoised' or 'raw'
     changes : fields of `SACConfig`
-    log : takes a line an agent
+    log : called with one line per agent
     forecast : whether the agent sees the forecast as agent 2 does (`features.forecast_input`), on a path
-    bars : of the one path
+    bars : of the path
     every : bars between decisions; rewards are summed, the discount is gamma^every, the judge holds too
     """
 
@@ -97,14 +96,14 @@ class Setting(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What an agent is trained on.
+    """Training task of an agent.
 
     Attributes
     ----------
     env : the market as a vector env
     spread : standard deviation of a unit position's reward
     reference : what ridge + band captures on the same path; NaN without a path or a linear predictor
-    see : market's observations (n, S) -> what the agent sees of them
+    see : the market's observations (n, S) -> the agent's
     """
 
     env: Any
@@ -128,7 +127,7 @@ def band_policy(market: KnownAnswerMarket, fitted: ReturnForecast) -> Policy:
 
 
 def reference(market: KnownAnswerMarket, fitted: ReturnForecast, judge: Judge) -> float:
-    """Return what the ridge of the same path captures with the best band for its own signal's strength."""
+    """Return the share that the path's ridge captures with the best band for its strength."""
     return judge.capture(judge.result(band_policy(market, fitted)))
 
 
@@ -138,7 +137,7 @@ def on_path(market: KnownAnswerMarket, rewards: str) -> bool:
 
 
 def prepare(market: KnownAnswerMarket, seed: int, setting: Setting, judge: Judge | None) -> Task:
-    """Return the env of one market, and what is known of it."""
+    """Return the training task of one market."""
     unseen = float("nan")
     if judge is None:
         return Task(BanditVectorEnv(SIMULATED_ENVS), 1.0, unseen, _as_is)
@@ -176,7 +175,7 @@ def _as_is(obs: Array) -> Array:
 def trained(
     market: KnownAnswerMarket, seed: int, setting: Setting, judge: Judge | None
 ) -> tuple[Policy, Row]:
-    """Train the default agent on one market and judge it; return its greedy policy too."""
+    """Train the default agent on one market and judge it; return its greedy policy and row."""
     task = prepare(market, seed, setting, judge)
     utd_ratio = UTD_RATIO if on_path(market, setting.rewards) else 1.0 / SIMULATED_ENVS
     fields = {
@@ -261,7 +260,7 @@ def prove(name: str, seeds: range, setting: Setting, mark: float | None = None) 
 
 
 def prove_short(log: Callable[[str], None]) -> dict[str, Proven]:
-    """Return the markets of the short form, one seed each, with looser marks."""
+    """Prove the markets of the short form, one seed each, with lower marks."""
     return {
         name: prove(name, range(1), Setting(updates, "denoised", {}, log), mark)
         for name, (updates, mark) in SHORT.items()

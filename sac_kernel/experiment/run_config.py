@@ -1,4 +1,4 @@
-"""All settings of a run, composed of the configurations of agent and account, and their flat names.
+"""All settings of a run, including those of agent and account, and their flat names.
 
 A parameters cell, `--set` and a settings file hold scalars and flat lists under names such as `sac_gamma`. These
 names, their types, defaults and help are generated from the configurations: one entry in `_SHOWN` makes a field of
@@ -34,7 +34,7 @@ NO_TRADE_BAND = 0.1
 
 @dataclass(frozen=True)
 class Preset:
-    """What makes an agent short-term, medium or swing; `regimes` and `forecast` add a feature each."""
+    """Short-term, medium or swing agent; `regimes` and `forecast` add a feature each."""
 
     label: str
     decision_interval_min: int
@@ -63,7 +63,7 @@ RUN_PRESETS = {"quick": (50, 5, 10), "full": (500, 10, 20), "long": (1000, 20, 5
 DEFAULT_SAC = SACConfig(utd_ratio=UTD_RATIO)
 DEFAULT_ENV = TradingEnvConfig(no_trade_band=NO_TRADE_BAND)
 LEFT_TO_PRESET = ("sac_gamma", "env_decision_interval_min", "env_reward")
-"""Parameters that the agent's preset decides unless a run sets them."""
+"""Parameters that the agent's preset sets unless the run does."""
 
 
 @dataclass(frozen=True)
@@ -77,19 +77,19 @@ class RunConfig:
     h5_path : processed bars; empty: found under the mounted inputs, or data/processed/processed_data.h5
     output_dir : output folder; empty: /kaggle/working on Kaggle, ./outputs elsewhere
     agent_ids : 1 short-term, 2 medium, 3 swing; one job for each agent and seed
-    seeds : of everything random; one job for each agent and seed
+    seeds : random seeds; one job for each agent and seed
     num_episodes : episodes of env_episode_length environment steps
     eval_frequency : episodes between two validations
     checkpoint_frequency : episodes between two checkpoints
     num_envs : parallel accounts; divides env_episode_length
     device : auto, cpu, cuda or cuda:N
-    time_budget_h : hours after which training stops by itself, state saved
+    time_budget_h : hours after which training saves its state and stops
     resume : auto, never, or the path of a state folder
-    allow_cpu : go on without a GPU where one was asked for
-    warm_start : filled in by a retraining: SHA-256 of the saved agent whose weights this run starts from
-    self_test : first prove the agent on markets with a known answer, about two minutes
-    expect_data_hash : filled in by the build: the bars that must be mounted
-    expect_env_steps : filled in by the build: where each job of a resumed run must go on
+    allow_cpu : continue without the requested GPU
+    warm_start : set by a retraining: SHA-256 of the saved agent whose weights this run starts from
+    self_test : first prove the agent on markets with known answers, about two minutes
+    expect_data_hash : set by the build: content hash of the bars that must be mounted
+    expect_env_steps : set by the build: step from which each job of a resumed run must continue
     sac : settings of the agents; widths and an unset reward scale come from env and train bars
     env : account and episode
     left_to_preset : names among `LEFT_TO_PRESET` whose value in `sac` or `env` the agent's preset replaces
@@ -157,11 +157,11 @@ class RunConfig:
 
     def flat(self) -> dict[str, Any]:
         """Return every parameter by its flat name as plain values: `RunConfig.from_flat` takes them back."""
-        out = {}
+        values = {}
         for name, parameter in PARAMETERS.items():
             owner = getattr(self, parameter.part) if parameter.part else self
-            out[name] = parameter.flat_value(getattr(owner, parameter.field))
-        return {**out, **{name: PARAMETERS[name].default for name in self.left_to_preset}}
+            values[name] = parameter.flat_value(getattr(owner, parameter.field))
+        return {**values, **{name: PARAMETERS[name].default for name in self.left_to_preset}}
 
     @property
     def jobs(self) -> list[tuple[int, int]]:
@@ -193,7 +193,7 @@ class RunConfig:
 
 
 _PARTS: dict[str, SACConfig | TradingEnvConfig] = {"sac": DEFAULT_SAC, "env": DEFAULT_ENV}
-"""Prefix of a flat name -> the configuration that it is a part of; a run's own fields have none."""
+"""Prefix of a flat name -> the configuration that it is part of; a run's own fields have none."""
 
 _SHOWN = {
     "sac": "hidden_dims batch_size buffer_capacity warmup_steps utd_ratio learning_rate gamma",
@@ -209,7 +209,7 @@ _FLAT_FORMS: dict[str, tuple[Any, str]] = {
     "env_decision_interval_min": (-1, "-1 takes the preset of the agent"),
     "env_reward": ("auto", "auto is denoised, or log_return where stops, limits or a cap above 1 are set"),
 }
-"""Flat name -> the value that stands for 'not set', a number or word as a parameters cell can hold, and its help."""
+"""Flat name -> the value for 'not set', which a parameters cell can hold, and its help."""
 
 
 @dataclass(frozen=True)
@@ -246,12 +246,12 @@ class Parameter:
 
 def _parameters() -> dict[str, Parameter]:
     own = [f.name for f in dataclasses.fields(RunConfig) if f.name not in (*_PARTS, "left_to_preset")]
-    found = {name: _parameter("", name, name) for name in own}
+    parameters = {name: _parameter("", name, name) for name in own}
     for part, names in _SHOWN.items():
         for field in names.split():
             flat = f"{part}_{'episode_length' if field == 'episode_lengths' else field}"
-            found[flat] = _parameter(part, field, flat)
-    return found
+            parameters[flat] = _parameter(part, field, flat)
+    return parameters
 
 
 def _parameter(part: str, field: str, flat: str) -> Parameter:
@@ -280,10 +280,10 @@ def checked(values: Mapping[str, object], where: str) -> dict[str, Any]:
     """Return flat parameters after a strict check of names and types; an old name or value becomes the new one."""
     values = current(where, values, RENAMED_PARAMETERS)
     check_names(where, values, PARAMETERS)
-    out = {name: typed(where, name, value, PARAMETERS[name].type) for name, value in values.items()}
-    if "env_reward" in out:
-        out["env_reward"] = current_value(f"{where} env_reward", out["env_reward"], RENAMED_REWARDS)
-    return out
+    flat = {name: typed(where, name, value, PARAMETERS[name].type) for name, value in values.items()}
+    if "env_reward" in flat:
+        flat["env_reward"] = current_value(f"{where} env_reward", flat["env_reward"], RENAMED_REWARDS)
+    return flat
 
 
 def from_parameters(namespace: Mapping[str, Any]) -> RunConfig:
@@ -295,16 +295,15 @@ def preset_of(agent_id: int) -> Preset:
     """Return the preset of agent 1, 2 or 3."""
     if agent_id not in AGENT_PRESETS:
         known = ", ".join(f"{k} {v.label}" for k, v in AGENT_PRESETS.items())
-        msg = f"KaggleTrainer: agent_id must be one of {known}; got {agent_id!r}"
+        msg = f"agent_id must be one of {known}; got {agent_id!r}"
         raise ConfigError(msg)
     return AGENT_PRESETS[agent_id]
 
 
 def horizons(bar_minutes: int = 5) -> list[str]:
-    """Return a Markdown table: what each preset must know to earn its costs back (`market_costs.break_even_ic`).
+    """Return a Markdown table of the information coefficient at which each preset breaks even.
 
-    A bet is held for the discount's horizon, 1 / (1 - gamma) decisions; the last columns are the least
-    information coefficient that pays for it at each cost tier.
+    A position is held for the discount's horizon, 1 / (1 - gamma) decisions (`costs.break_even_ic`).
     """
     tiers = list(costs.COST_TIERS)
     head = [
@@ -333,12 +332,12 @@ def horizons(bar_minutes: int = 5) -> list[str]:
 def check_divides(num_envs: int, episode_length: int) -> None:
     """Raise ConfigError with the nearest divisors unless `num_envs` divides the episode length."""
     if episode_length % num_envs:
-        # Up to more accounts than anyone runs: a length of billions must not take minutes to refuse.
+        # Bounded: a length of billions must not take minutes.
         divisors = [d for d in range(1, min(episode_length, 100_000) + 1) if episode_length % d == 0]
         below = max(d for d in divisors if d < num_envs) if num_envs > 1 else 1
         above = min((d for d in divisors if d > num_envs), default=episode_length)
         msg = (
-            f"KaggleTrainer: num_envs must divide the episode length {episode_length}, got {num_envs}; "
-            f"the nearest divisors are {below} and {above}"
+            f"num_envs must divide the episode length {episode_length}, got {num_envs}. "
+            f"The nearest divisors are {below} and {above}."
         )
         raise ConfigError(msg)

@@ -1,7 +1,7 @@
-"""The grid of experiments: agents x seeds x folds x settings, each a job, all results in one table.
+"""A grid of experiments: agents x seeds x folds x settings, one job each, all results in one table.
 
 Every validated checkpoint of every job is a line in the ledger of trials, so that a verdict on the best of a
-grid knows how many there were. Choose by the validation columns: what was chosen by the test columns has no test.
+grid counts them all. Choose by the validation columns: a choice by the test columns leaves no test.
 """
 
 from __future__ import annotations
@@ -72,15 +72,15 @@ def grid(
     names: list[str] = []
     values: list[list[Any]] = []
     for text in settings:
-        name, found = _parse_setting(text)
-        require(name not in names, "--set", "every name once, with all its values", text)
+        name, several = _parse_setting(text)
+        require(name not in names, "--set", f"{name} must be set once, with all its values", text)
         names.append(name)
-        values.append(found)
+        values.append(several)
     check_names("sweep", base, _free_parameters())
     runs = []
     for agent, seed, *chosen in itertools.product(agents, seeds, *values):
         run = {**base, **dict(zip(names, chosen, strict=True)), "agent_ids": [agent], "seeds": [seed]}
-        flat = RunConfig.from_flat(run, "--set").flat()  # old words become the new ones
+        flat = RunConfig.from_flat(run, "--set").flat()  # old names and values become the new ones
         runs.append({name: flat[name] for name in run})
     return runs
 
@@ -91,24 +91,24 @@ def _free_parameters() -> list[str]:
 
 def _parse_setting(text: str) -> tuple[str, list[Any]]:
     name, equals, value = (part.strip() for part in text.partition("="))
-    require(bool(equals and value), "--set", "name=value,value... is required", text)
+    require(bool(equals and value), "--set", "a setting must be name=value,value...", text)
     name = RENAMED_PARAMETERS.get(name, name)
     check_names("--set", [name], _free_parameters())
     annotation = PARAMETERS[name].type
-    found: Any = None
+    parsed: Any = None
     if annotation is not str:
         try:
-            found = ast.literal_eval(value)
+            parsed = ast.literal_eval(value)
         except (ValueError, SyntaxError) as err:
-            msg = f"--set: values of {name} separated by commas are required, got {value!r}"
+            msg = f"--set: {name} needs values separated by commas, got {value!r}"
             raise ConfigError(msg) from err
-    several = value.split(",") if annotation is str else found if isinstance(found, tuple) else [found]
+    several = value.split(",") if annotation is str else parsed if isinstance(parsed, tuple) else [parsed]
     checked = [typed("--set", name, item, annotation) for item in several]
     return name, [list(item) if isinstance(item, tuple) else item for item in checked]
 
 
 def write_folds(data: ProcessedData, folder: Path, folds: int, test_days: int, val_days: int) -> list[Path]:
-    """Write one processed file a walk-forward fold (`validation.walk_forward`, purged, expanding).
+    """Write one processed file for each walk-forward fold (`validation.walk_forward`, purged, expanding).
 
     The days are those of all three splits of `data`, by the traded instrument's bars.
     """
@@ -133,10 +133,10 @@ def write_folds(data: ProcessedData, folder: Path, folds: int, test_days: int, v
 
 
 def train_and_judge(job: Mapping[str, Any], place: Place) -> dict[str, Any] | None:
-    """Train one job and return its row of the table, or None if it was stopped before its end.
+    """Train one job and return its row of the table, or None if it was stopped early.
 
-    Kept of it: the agents, logs and its lines of the ledger. Its state and checkpoints go once it is finished:
-    nothing goes on from a job of a grid, and each state is as large as the replay buffer.
+    Agents, logs and lines of the ledger are kept. State and checkpoints are deleted once the job is finished:
+    nothing continues a finished job, and a state is as large as the replay buffer.
     """
     run = {**job["run"], "h5_path": str(place.inputs[job["data"]]), "output_dir": str(place.folder)}
     config = RunConfig.from_flat({**run, "device": place.device, "expect_data_hash": job["data_hash"]})
@@ -163,7 +163,7 @@ def train_and_judge(job: Mapping[str, Any], place: Place) -> dict[str, Any] | No
     return row
 
 
-# -- the whole
+# -- all jobs
 
 
 def run_sweep(
@@ -195,7 +195,7 @@ def run_sweep(
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """Return the outcomes as CSV, one row a job: settings that differ first, then figures; empty where unknown."""
+    """Return the outcomes as CSV, one row per job: settings first, then figures; empty where unknown."""
     settings = {name: None for o in outcomes for name in o.job["run"] if name not in ("agent_ids", "seeds")}
     figures = {name: None for o in outcomes for name in o.result or ()}
     head = ["job", "status", "agent_id", "seed", "data", *settings, *figures, "seconds"]

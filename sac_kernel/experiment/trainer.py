@@ -1,7 +1,7 @@
 """Train an agent on bars: the trainer that the notebook and the command line share.
 
 Episode k is environment steps (k - 1) * episode_length + 1 ... k * episode_length, summed over parallel envs.
-Nothing depends on wall time except where to stop, so a run that was cut and resumed equals an uncut one.
+Wall time decides only where to stop, so an interrupted and resumed run equals an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SELECTION_WINDOW = 3
-"""`best` is the agent with the highest mean of this many evaluations in a row: one lucky pass decides nothing."""
+"""`best` is the agent with the highest mean of this many evaluations in a row: one lucky pass must not win."""
 
 STATE_INTERVAL_S = 600.0
 RESUME_MODES = ("auto", "never")
@@ -64,7 +64,7 @@ _PARTIAL_TYPES = {"steps": int, "reward": float, "abs_action": float, "updates":
 
 
 class KaggleTrainer:
-    """Train one agent on the traded instrument of a processed file; write everything a user fetches.
+    """Train one agent on the traded instrument of a processed file; write all outputs.
 
     Parameters
     ----------
@@ -74,16 +74,16 @@ class KaggleTrainer:
     eval_frequency, checkpoint_frequency : in episodes
     agent_id : 1 short-term, 2 medium, 3 swing (presets of decision interval and discount)
     device : 'auto', 'cpu', 'cuda' or 'cuda:N'
-    seed : of everything random
+    seed : of all random numbers
     sac_config : hyper-parameters; widths and an unset reward_scale are taken from env and train bars
     env_config : account and episode; None is the preset's (`Preset.env_config`)
     num_envs : parallel accounts; must divide the episode length. None is the largest divisor up to 60
-    time_budget_s : seconds after which training stops by itself, state saved
-    resume : 'auto' (go on if cut or num_episodes was raised; a finished run's outputs move to previous/ and
-        it starts anew), 'never', or the path of a state folder
-    deadline : an own clock that started earlier; overrides time_budget_s
-    expect_data_hash, expect_env_steps : what must be found, the data's content hash and at least this step of a
-        resumed run; empty and 0 expect nothing
+    time_budget_s : seconds after which training saves its state and stops
+    resume : 'auto' (continue an interrupted or longer run; move a finished one's outputs to previous/ and
+        start a new run), 'never', or the path of a state folder
+    deadline : a clock that started earlier; overrides time_budget_s
+    expect_data_hash, expect_env_steps : required content hash of the data and least step of a resumed run;
+        '' and 0 require nothing
     warm_start : SHA-256 of the saved agent, found as `paths.WARM_START`, whose weights a new run starts from;
         '' starts from random weights
 
@@ -136,7 +136,7 @@ class KaggleTrainer:
             env=env,
             left_to_preset=(),
         )
-        self._take(config, agent_id, seed, deadline or Deadline(time_budget_s))
+        self._set_up(config, agent_id, seed, deadline or Deadline(time_budget_s))
 
     @classmethod
     def of_run(
@@ -144,14 +144,14 @@ class KaggleTrainer:
     ) -> KaggleTrainer:
         """Return the trainer of one job of a run, in that job's folder.
 
-        `deadline` is the run's own clock, by default one of `config.time_budget_h` that starts here.
+        `deadline` is the run's clock, by default one of `config.time_budget_h` that starts here.
         """
         trainer = cls.__new__(cls)
-        trainer._take(config, agent_id, seed, deadline or Deadline(config.time_budget_h * 3600.0))
+        trainer._set_up(config, agent_id, seed, deadline or Deadline(config.time_budget_h * 3600.0))
         return trainer
 
-    def _take(self, config: RunConfig, agent_id: int, seed: int, deadline: Deadline) -> None:
-        """Stand before the first step of one job of a run."""
+    def _set_up(self, config: RunConfig, agent_id: int, seed: int, deadline: Deadline) -> None:
+        """Prepare one job of a run, before its first step."""
         jobs = config.jobs
         self.config, self.agent_id, self.seed = config, agent_id, seed
         self.folder = output_layout.job_folder(config.top_folder, agent_id, seed, len(jobs))
@@ -176,7 +176,7 @@ class KaggleTrainer:
         return self.agent, self.stats
 
     def train(self) -> FinishedJob:
-        """Train until all episodes are done or the clock says stop; write agents, checkpoints, logs, state."""
+        """Train until all episodes are done or time is up; write agents, checkpoints, logs, state."""
         self.prepare()
         restore_signals = self._deadline.stop_on_signals()
         try:
@@ -189,7 +189,7 @@ class KaggleTrainer:
             restore_signals()
 
     def judge(self, job: FinishedJob) -> Judgement:
-        """Judge the job on the test split, with the trials that the ledger lists (`job_outputs.judge_job`)."""
+        """Judge the job on the test split, with the trials in the ledger (`job_outputs.judge_job`)."""
         bars, config = self.data.splits, self.env_config
         train, test = ((bars[s][self.instrument], self.features[s]) for s in ("train", "test"))
         return job_outputs.judge_job(job, *test, config, train)
@@ -202,7 +202,7 @@ class KaggleTrainer:
         return runner.at_every_tier({policy: members}, *test, self.env_config)
 
     def prepare(self) -> None:
-        """Load the data, build env and agent; training does it if nobody did."""
+        """Load the data, build env and agent; training does it if necessary."""
         if not self._prepared:
             set_threads()
             self.load_data()
@@ -210,13 +210,13 @@ class KaggleTrainer:
             self._prepared = True
 
     def load_data(self) -> None:
-        """Read the data, make features and markets: enough to judge; `prepare` does it if nobody did."""
+        """Read the data, make features and markets: enough to judge; `prepare` does it if necessary."""
         if not self._loaded:
             self._load_data()
             self._loaded = True
 
     def make_room(self) -> None:
-        """Move the outputs of a run that is over, or that `resume` forbids to go on with, to previous/."""
+        """Move the outputs of a finished run, or one that `resume` must not continue, to previous/."""
         top = output_layout.top_of(self.folder)
         over = output_layout.is_reported(self.folder, self.config.num_episodes) or output_layout.is_moving(
             top
@@ -226,7 +226,9 @@ class KaggleTrainer:
             reason = "finished" if over else "resume='never'"
             if output_layout.move_to_previous(top):
                 logger.info(
-                    "earlier outputs (%s) moved to %s; starting anew", reason, top / output_layout.PREVIOUS
+                    "Earlier outputs (%s) moved to %s. Starting a new run.",
+                    reason,
+                    top / output_layout.PREVIOUS,
                 )
 
     # -- preparation -------------------------------------------------------------------------------
@@ -237,8 +239,8 @@ class KaggleTrainer:
         expected = self.config.expect_data_hash
         if expected not in ("", self.data.content_hash):
             msg = (
-                f"{path}: the bars published with this notebook (hash {expected[:12]}) are required, "
-                f"found {self.data.content_hash[:12]}: an older version is mounted; push again once it is ready"
+                f"{path}: this notebook needs the bars with hash {expected[:12]}, but "
+                f"{self.data.content_hash[:12]} is mounted. Push again once the new version is ready."
             )
             raise DataError(msg)
         self.instrument = self.data.traded
@@ -254,7 +256,7 @@ class KaggleTrainer:
         logger.info("data %s: %s", path, _data_line(self.data, self.instrument))
 
     def _val_market(self) -> Market:
-        # At base cost whatever the training pays, so that runs can be compared.
+        # Always at base cost, so that runs can be compared.
         config = dataclasses.replace(self.env_config, cost_tier="base")
         return prepare_market(self.data.val[self.instrument], self.features["val"], config, close_at_end=True)
 
@@ -282,7 +284,7 @@ class KaggleTrainer:
 
     @property
     def learning_identity(self) -> dict[str, Any]:
-        """Return what a resumed state must share: data, features, env, agent, seed."""
+        """Return what must not change on resume: data, features, env, agent, seed."""
         return {
             **({"warm_start": self.config.warm_start} if self.config.warm_start else {}),
             "data_hash": self.data.content_hash,
@@ -318,18 +320,18 @@ class KaggleTrainer:
                 self._resume_mounted()
         if self.config.warm_start and self.loop.env_steps == 0:
             self.agent.load_weights(output_layout.warm_start_file(self.config.warm_start))
-            logger.info("starts from the weights of the agent %s", self.config.warm_start[:12])
+            logger.info("starting from the weights of agent %s", self.config.warm_start[:12])
         if self.loop.env_steps < self._expected_env_steps:
             msg = (
-                f"KaggleTrainer: the state at step {self._expected_env_steps:,} is required, found a run at step "
-                f"{self.loop.env_steps:,}; attach the newest version of the state dataset; nothing was trained"
+                f"This run must continue from step {self._expected_env_steps:,}, but its state is at step "
+                f"{self.loop.env_steps:,}. Attach the newest version of the state dataset. Nothing was trained."
             )
             raise CheckpointError(msg)
 
     def _resume_mounted(self) -> None:
-        """Go on from the state dataset of an earlier session, unless every job in it is done.
+        """Continue from the state dataset of an earlier session, unless every job in it is done.
 
-        A finished job of an unfinished queue is restored too: it trains nothing and is judged with the rest.
+        A finished job of an unfinished queue is restored too, to be judged with the others.
         """
         root, job = paths.paths().input_root, output_layout.job_name(self.agent_id, self.seed)
         indexes = (
@@ -346,11 +348,9 @@ class KaggleTrainer:
         with checkpoint.restoring(folder):
             checkpoint.check_identity(facts["learning"], self.learning_identity, f"{folder}: resume")
             if facts["environment"] != _environment():
-                logger.warning(
-                    "resumed on other versions, processor or threads: not bit-equal to an uncut run"
-                )
+                logger.warning("Other package versions, processor or threads: results are not bit-equal.")
             if facts["code_hash"] != self.agent.context["code_hash"]:
-                logger.warning("resumed with other code than the state was written by")
+                logger.warning("The state was written by other code.")
             self.agent.restore(state["agent"])
             self.loop.obs = self.env.restore(checkpoint.env_from_plain(state["env"]))
             self.loop.env_steps, self.loop.owed = int(state["env_steps"]), float(state["owed"])
@@ -413,7 +413,7 @@ class KaggleTrainer:
                 try:
                     self._end_episode()
                 except TimeUpError:
-                    logger.info("stopped in a validation pass; the next run repeats it")
+                    logger.info("Stopped in a validation pass. The next run repeats it.")
                     break
             elif time.monotonic() - saved_s > STATE_INTERVAL_S:
                 self._save_state(finished=False)
@@ -432,7 +432,7 @@ class KaggleTrainer:
         self._partial["abs_action"] += self.loop.abs_action
 
     def _end_episode(self) -> None:
-        """Validate if it is time to, and enter the episode; nothing has changed if the clock runs out in it."""
+        """Validate if due and record the episode; if time runs out, nothing has changed."""
         p, length = self._partial, self.env_config.episode_length
         evaluated: runner.EpisodeResult | None = None
         episode = self._done + 1
@@ -471,7 +471,7 @@ class KaggleTrainer:
         return runner.validate(self.agent, self.val_market, equity, self._deadline.check)
 
     def _enter_trial(self, result: runner.EpisodeResult, episode: int) -> None:
-        """Whatever was looked at counts: each validated checkpoint goes into the ledger."""
+        """Record a validated checkpoint in the ledger: each one counts as a trial."""
         trial = runner.trial_of(
             result,
             agent_id=self.agent_id,
@@ -486,7 +486,7 @@ class KaggleTrainer:
     def _select(self, result: runner.EpisodeResult) -> None:
         """Keep the agent if the mean of the last evaluations is the highest so far.
 
-        An agent that has not learnt yet is flat and would win on many markets by doing nothing.
+        An untrained agent is flat and would win on many markets by doing nothing.
         """
         if self.agent.updates == 0:
             return
@@ -511,9 +511,9 @@ class KaggleTrainer:
         files.write_npz(self.folder / "logs" / "training_stats.npz", arrays)
 
     def _finish_training(self) -> FinishedJob:
-        if self._best is None:  # cut before the first evaluation: nothing better is known
+        if self._best is None:  # stopped before the first evaluation
             self._best = self.agent.content()
-        # Resumed from another folder, it is not here yet.
+        # After a resume from another folder, the file is missing.
         files.write_bytes(self._agent_path(Form.BEST), files.pt_bytes(self._best))
         finished = self._done >= self.config.num_episodes
         self._save_state(finished=finished)
@@ -521,7 +521,7 @@ class KaggleTrainer:
         self._write_logs()
         if not finished:
             logger.info(
-                "stopped by its own clock after %d of %d episodes; run again to go on",
+                "Stopped after %d of %d episodes. Run again to continue.",
                 self._done,
                 self.config.num_episodes,
             )

@@ -1,7 +1,7 @@
-"""A walk-forward: every agent, seed, fold and cost tier, refitted, judged, on one page.
+"""A walk-forward: refit and judge every agent, seed, fold and cost tier, on one page.
 
-A job is one training; a finished one is not run again (`job_pool`), so the command may be stopped at any time and
-called again. Every validated checkpoint at base cost enters `trials.csv` in the output folder.
+A job is one training. Finished jobs are not repeated (`job_pool`), so the command may be stopped at any time and
+run again. Every validated checkpoint at base cost enters `trials.csv` in the output folder.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ def run(
 
     Parameters
     ----------
-    folder : the output folder; jobs/ in it holds a folder a job
+    folder : the output folder; its jobs/ has one folder per job
     workers, address : of `job_pool.run`; each process has one thread
     command : shown on the page as the way to run it again
 
     Raises
     ------
     SacKernelError
-        If a job has no result: it failed, or the run was stopped. What is finished stays.
+        If a job has no result: it failed, or the run was stopped. Finished jobs are kept.
     """
     outcomes = job_pool.run(
         [fold_jobs.pool_job(settings, job) for job in settings.jobs],
@@ -59,19 +59,18 @@ def run(
     if missing:
         first = missing[0]
         msg = (
-            f"walk_forward: a result of each of {len(outcomes)} jobs is required, found {len(missing)} without: "
-            f"{first.job['label']}: {first.failure} ({folder / JOBS / first.name / job_pool.LOG}); the same command "
-            "runs what is missing"
+            f"{len(missing)} of {len(outcomes)} jobs have no result. First: {first.job['label']}: {first.failure} "
+            f"(log: {folder / JOBS / first.name / job_pool.LOG}). Run the same command again to continue."
         )
         raise SacKernelError(msg)
     collected = walk_forward_report.collect(settings, finished)
     ledger = trials.read(folder / trials.NAME) or []
-    shown = walk_forward_report.summary(collected, ledger, command)
-    files.write_json(folder / "summary.json", shown)
-    files.write_text(folder / "results.md", walk_forward_report.markdown(shown))
+    summary = walk_forward_report.summary(collected, ledger, command)
+    files.write_json(folder / "summary.json", summary)
+    files.write_text(folder / "results.md", walk_forward_report.markdown(summary))
     files.write_text(folder / RESULTS, _csv(walk_forward_report.csv_rows(collected)))
-    page.write_report(folder, shown, walk_forward_report.figures(collected, shown))
-    return shown
+    page.write_report(folder, summary, walk_forward_report.figures(collected, summary))
+    return summary
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:

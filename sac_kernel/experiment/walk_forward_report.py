@@ -1,8 +1,8 @@
-"""What a walk-forward says: folds joined in date order, seeds averaged, one verdict an agent, one page.
+"""Report of a walk-forward: folds joined in date order, seeds averaged, one verdict per agent, one page.
 
 Fixed beforehand: an agent's headline is an account split equally over its seeds and rebalanced every day
 (the mean of the seeds' daily returns) at base cost over all test days in date order. The agent with the
-smallest p value stands at the top of the page; Holm's correction over all agents pays for that choice.
+smallest p value is at the top of the page; Holm's correction over all agents allows for that choice.
 """
 
 from __future__ import annotations
@@ -42,28 +42,29 @@ if TYPE_CHECKING:
 
 
 def joined(passes: Sequence[EpisodeResult], policy: PolicyId) -> EpisodeResult:
-    """Return passes over folds, in time order, as one: each fold starts with what the one before left."""
-    passes = sorted(passes, key=lambda one: one.open_time_utc[0])
+    """Return passes over folds, in time order, as one: each fold starts with the equity that the previous one left."""
+    passes = sorted(passes, key=lambda part: part.open_time_utc[0])
     start = passes[0].start_equity
     factor, paid, equity, cost = 1.0, 0.0, [], []
-    for one in passes:
-        scale = factor * start / one.start_equity
-        equity.append(scale * one.equity)
-        cost.append(paid + scale * one.cost_paid)
+    for part in passes:
+        scale = factor * start / part.start_equity
+        equity.append(scale * part.equity)
+        cost.append(paid + scale * part.cost_paid)
         factor, paid = equity[-1][-1] / start, cost[-1][-1]
     whole = {
-        k: np.concatenate([getattr(one, k) for one in passes]) for k in ("close", "exposure", "action", "day")
+        k: np.concatenate([getattr(part, k) for part in passes])
+        for k in ("close", "exposure", "action", "day")
     }
     return dataclasses.replace(
         passes[0],
         policy=policy,
-        open_time_utc=pd.DatetimeIndex(np.concatenate([one.open_time_utc for one in passes])),
+        open_time_utc=pd.DatetimeIndex(np.concatenate([part.open_time_utc for part in passes])),
         **whole,
         equity=np.concatenate(equity),
         cost_paid=np.concatenate(cost),
-        turnover=sum(one.turnover for one in passes),
-        trades=sum(one.trades for one in passes),
-        costs={kind: sum(one.costs[kind] for one in passes) for kind in passes[0].costs},
+        turnover=sum(part.turnover for part in passes),
+        trades=sum(part.trades for part in passes),
+        costs={kind: sum(part.costs[kind] for part in passes) for kind in passes[0].costs},
     )
 
 
@@ -73,22 +74,20 @@ def averaged(results: Sequence[EpisodeResult], policy: PolicyId) -> EpisodeResul
     last = np.append(np.flatnonzero(np.diff(first.day)), first.day.size - 1)  # of each day
     of_day = np.cumsum(np.diff(first.day, prepend=first.day[0]) != 0)
     ratios = []
-    for one in results:
-        before = np.concatenate(([one.start_equity], one.equity[last[:-1]]))
-        ratios.append(one.equity / before[of_day])
+    for result in results:
+        before = np.concatenate(([result.start_equity], result.equity[last[:-1]]))
+        ratios.append(result.equity / before[of_day])
     ratio = np.mean(ratios, axis=0)
     begin = first.start_equity * np.concatenate(([1.0], np.cumprod(ratio[last])[:-1]))
-    mean = {
-        k: np.mean([getattr(one, k) for one in results], axis=0) for k in ("exposure", "cost_paid", "action")
-    }
+    mean = {k: np.mean([getattr(r, k) for r in results], axis=0) for k in ("exposure", "cost_paid", "action")}
     return dataclasses.replace(
         first,
         policy=policy,
         equity=begin[of_day] * ratio,
         **mean,
-        turnover=float(np.mean([one.turnover for one in results])),
-        trades=sum(one.trades for one in results),
-        costs={kind: float(np.mean([one.costs[kind] for one in results])) for kind in first.costs},
+        turnover=float(np.mean([r.turnover for r in results])),
+        trades=sum(r.trades for r in results),
+        costs={kind: float(np.mean([r.costs[kind] for r in results])) for kind in first.costs},
     )
 
 
@@ -111,7 +110,7 @@ class Collected:
     baselines: dict[str, list[EpisodeResult]]
 
     def of(self, agent_id: int, tier: str = "base") -> list[list[JobResult]]:
-        """Return an agent's jobs, a list a seed, folds in order."""
+        """Return an agent's jobs, one list per seed, folds in order."""
         mine = [r for r in self.jobs if r.job.agent_id == agent_id and r.job.tier == tier]
         return [
             sorted((r for r in mine if r.job.seed == seed), key=lambda r: r.job.fold)
@@ -121,17 +120,17 @@ class Collected:
 
 def collect(settings: Settings, jobs: Iterable[JobResult]) -> Collected:
     """Return the joined passes of a run whose jobs are all finished."""
-    out = Collected(settings, list(jobs), {}, {}, {}, {})
-    missing = {job.name for job in settings.jobs} - {r.job.name for r in out.jobs}
+    whole = Collected(settings, list(jobs), {}, {}, {}, {})
+    missing = {job.name for job in settings.jobs} - {r.job.name for r in whole.jobs}
     if missing:
-        msg = f"walk_forward: all {len(settings.jobs)} jobs are required, found {len(missing)} missing: run them first"
+        msg = f"{len(missing)} of {len(settings.jobs)} jobs are not finished. Run them first."
         raise DataError(msg)
     for tier in settings.tiers:
-        parts = [r.passes for r in out.jobs if r.job.tier == tier and r.job.agent_id == fold_jobs.BASELINES]
-        out.baselines[tier] = [joined(same, same[0].policy) for same in zip(*parts, strict=True)]
+        parts = [r.passes for r in whole.jobs if r.job.tier == tier and r.job.agent_id == fold_jobs.BASELINES]
+        whole.baselines[tier] = [joined(same, same[0].policy) for same in zip(*parts, strict=True)]
         for agent_id in settings.agents:
-            key, of_seeds = (agent_id, tier), out.of(agent_id, tier)
-            out.seeds[key] = [
+            key, of_seeds = (agent_id, tier), whole.of(agent_id, tier)
+            whole.seeds[key] = [
                 joined([r.passes[0] for r in folds], policies.agent(agent_id, Form.FOLD_SEED, seed=seed))
                 for seed, folds in zip(settings.seeds, of_seeds, strict=True)
             ]
@@ -139,17 +138,17 @@ def collect(settings: Settings, jobs: Iterable[JobResult]) -> Collected:
                 policies.agent(agent_id, form, seeds=len(settings.seeds))
                 for form in (Form.FOLD_MEAN, Form.FOLD_ENSEMBLE)
             )
-            out.headline[key] = averaged(out.seeds[key], mean)
+            whole.headline[key] = averaged(whole.seeds[key], mean)
             same_folds = zip(*of_seeds, strict=True)
-            out.ensemble[key] = joined([_mean_target(settings, same) for same in same_folds], ensemble)
-    return out
+            whole.ensemble[key] = joined([_mean_target(settings, same) for same in same_folds], ensemble)
+    return whole
 
 
 def _mean_target(settings: Settings, same_fold: Sequence[JobResult]) -> EpisodeResult:
     market = fold_jobs.bare_market(settings, same_fold[0].job)
     targets = np.mean([r.passes[0].action for r in same_fold], axis=0)
-    one = same_fold[0].passes[0]
-    return runner.run_targets(market, targets, one.start_equity, one.policy, one.tier)
+    first = same_fold[0].passes[0]
+    return runner.run_targets(market, targets, first.start_equity, first.policy, first.tier)
 
 
 # -- judging ------------------------------------------------------------------------------------------
@@ -158,7 +157,7 @@ def _mean_target(settings: Settings, same_fold: Sequence[JobResult]) -> EpisodeR
 def percentile(collected: Collected, agent_id: int) -> tuple[float | None, FloatArray]:
     """Return the share of random policies with the agent's turnover that it beats, and their net returns.
 
-    Each fold's growth is the mean over seeds, folds are chained; draw by draw all seeds are shifted alike.
+    Each fold's growth is the mean over seeds, and folds are chained. In each draw all seeds are shifted equally.
     """
     by_fold = [*zip(*collected.of(agent_id), strict=True)]
     own = [[r.passes[0].log_growth for r in fold] for fold in by_fold]
@@ -174,21 +173,23 @@ def verdicts(collected: Collected, ledger: Iterable[Trial]) -> dict[int, dict[st
 
     An agent's trials are its own: configurations x checkpoints, refits in several folds counting as one.
     """
-    listed, out = list(ledger), []
+    listed, decided = list(ledger), []
     for agent_id in collected.settings.agents:
         headline = collected.headline[agent_id, "base"]
         counted = trials.count(trials.over_folds(t for t in listed if t.agent_id == agent_id))
         share, _ = percentile(collected, agent_id)
-        out.append(verdict.decide(headline.daily_returns, share, counted, headline.turnover))
-    corrected = verdict.over_agents(out) if len(out) > 1 else out
+        decided.append(verdict.decide(headline.daily_returns, share, counted, headline.turnover))
+    corrected = verdict.over_agents(decided) if len(decided) > 1 else decided
     return dict(zip(collected.settings.agents, corrected, strict=True))
 
 
-def standing(found: Mapping[int, dict[str, Any]]) -> int:
-    """Return the agent that stands for all: the smallest p value, the first of equals."""
+def standing(by_agent: Mapping[int, dict[str, Any]]) -> int:
+    """Return the agent at the top of the page: the smallest p value, the first of equals."""
     return min(
-        found,
-        key=lambda agent_id: 1.0 if found[agent_id].get("p_value") is None else found[agent_id]["p_value"],
+        by_agent,
+        key=lambda agent_id: (
+            1.0 if by_agent[agent_id].get("p_value") is None else by_agent[agent_id]["p_value"]
+        ),
     )
 
 
@@ -197,30 +198,30 @@ def standing(found: Mapping[int, dict[str, Any]]) -> int:
 
 def summary(collected: Collected, ledger: Sequence[Trial], command: str) -> dict[str, Any]:
     """Return the page's content (see `report.write_report`)."""
-    settings, found = collected.settings, verdicts(collected, ledger)
-    top = standing(found)
+    settings, by_agent = collected.settings, verdicts(collected, ledger)
+    top = standing(by_agent)
     order = [top, *(a for a in settings.agents if a != top)]
     share, random = percentile(collected, top)
     headline = collected.headline[top, "base"]
     rows = []
     for tier in settings.tiers:
         policies = [which[a, tier] for a in order for which in (collected.headline, collected.ensemble)]
-        rows += [one.row() for one in (*policies, *collected.baselines[tier])]
+        rows += [result.row() for result in (*policies, *collected.baselines[tier])]
     agent = strings.AGENT_NAME.format(agent_id=top, preset=preset_of(top).label)
-    said = {
-        part: strings.AGENT_SAYS.format(agent=agent, sentence=found[top][part])
+    sentences = {
+        part: strings.AGENT_SAYS.format(agent=agent, sentence=by_agent[top][part])
         for part in ("sentence", "finding")
     }
-    told = {**found[top], **said}
-    others = [strings.STANDS_FOR_ALL.format(agents=len(found))]
-    told["notes"] = [*(others if len(found) > 1 else []), *told["notes"], budget(collected)]
+    headline_verdict = {**by_agent[top], **sentences}
+    others = [strings.STANDS_FOR_ALL.format(agents=len(by_agent))] if len(by_agent) > 1 else []
+    headline_verdict["notes"] = [*others, *headline_verdict["notes"], budget(collected)]
     source = fold_jobs.opened(settings.h5_path)
     return {
         "title": strings.WALK_FORWARD_TITLE,
-        "verdict": told,
-        "verdicts": {str(agent_id): one for agent_id, one in found.items()},
+        "verdict": headline_verdict,
+        "verdicts": {str(agent_id): decided for agent_id, decided in by_agent.items()},
         "table": rows,
-        "tables": tables(collected, found, ledger),
+        "tables": tables(collected, by_agent, ledger),
         "random": {"percentile": share, "draws": int(random.size)},
         "months": sections.months(headline),
         "inputs": _inputs(collected, top),
@@ -233,7 +234,7 @@ def summary(collected: Collected, ledger: Sequence[Trial], command: str) -> dict
 
 
 def budget(collected: Collected) -> str:
-    """Return which learner and budget the verdict belongs to."""
+    """Return a note on the learner and the budget behind the verdict."""
     s = collected.settings
     sac = s.recipe(fold_jobs.Job(s.agents[0], 0, 1, "base")).sac_config
     env = s.recipe(fold_jobs.Job(s.agents[0], 0, 1, "base")).env_config
@@ -250,13 +251,13 @@ def budget(collected: Collected) -> str:
 
 
 def tables(
-    collected: Collected, found: Mapping[int, dict[str, Any]], ledger: Sequence[Trial]
+    collected: Collected, by_agent: Mapping[int, dict[str, Any]], ledger: Sequence[Trial]
 ) -> list[dict[str, Any]]:
     """Return the tables of agents, folds, regimes and searches, as `report` shows them."""
-    top, source = standing(found), fold_jobs.opened(collected.settings.h5_path)
+    top, source = standing(by_agent), fold_jobs.opened(collected.settings.h5_path)
     headline = collected.headline[top, "base"]
     return [
-        _agents_table(collected, found),
+        _agents_table(collected, by_agent),
         _folds_table(collected),
         sections.regimes_table(headline, *_market_days(source.bars[source.instrument])),
         sections.search_table(
@@ -273,21 +274,21 @@ def _market_days(bars: pd.DataFrame) -> tuple[NDArray[np.int64], FloatArray]:
     return validation.trading_days(bars), np.diff(close, prepend=close[0])
 
 
-def _agents_table(collected: Collected, found: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
+def _agents_table(collected: Collected, by_agent: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
     rows = []
     ridge = _sharpes([_by_fold(collected, strings.RIDGE)])
-    for agent_id, told in found.items():
+    for agent_id, decided in by_agent.items():
         scores = _sharpes([[r.passes[0] for r in folds] for folds in collected.of(agent_id)])
         low, high = significance.iqm_interval(scores)
-        share = told["random_percentile"]
+        share = decided["random_percentile"]
         rows.append(
             [
                 f"{agent_id} ({preset_of(agent_id).label})",
-                told["word"],
-                told.get("dsr"),
-                told.get("p_holm", told.get("p_value")),
-                told["trials"]["listed"],
-                round(told["trials"]["effective"], 1),
+                decided["word"],
+                decided.get("dsr"),
+                decided.get("p_holm", decided.get("p_value")),
+                decided["trials"]["listed"],
+                round(decided["trials"]["effective"], 1),
                 None if share is None else 100.0 * share,
                 significance.iqm(scores),
                 strings.SPAN.format(low=f"{low:.2f}", high=f"{high:.2f}"),
@@ -322,8 +323,8 @@ def _folds_table(collected: Collected) -> dict[str, Any]:
                 ]
             )
         for name in (strings.RIDGE, strings.HOLD):
-            one = _by_fold(collected, name)[fold - 1]
-            net = [100.0 * math.expm1(one.log_growth)]
+            baseline = _by_fold(collected, name)[fold - 1]
+            net = [100.0 * math.expm1(baseline.log_growth)]
             rows.append([f"{fold}", rows[-1][1], rows[-1][2], name, net[0], None, None])
     return {
         "title": strings.FIGURES["folds"],
@@ -340,31 +341,31 @@ def figures(collected: Collected, shown: Mapping[str, Any]) -> dict[str, Figure]
     order = [top, *(a for a in collected.settings.agents if a != top)]
     rivals = [collected.headline[a, "base"] for a in order[1:]]
     drawn = (strings.HOLD, strings.MOMENTUM, strings.RIDGE)
-    rivals += [one for one in collected.baselines["base"] if one.name in drawn]
-    out = {"equity": plots.equity_figure([base, *rivals])}
+    rivals += [b for b in collected.baselines["base"] if b.name in drawn]
+    made = {"equity": plots.equity_figure([base, *rivals])}
     if len(collected.settings.seeds) > 1:
         for agent_id in order:
-            out[f"seeds-agent-{agent_id}"] = plots.seeds_figure(collected.seeds[agent_id, "base"])
-    out["folds"] = plots.folds_figure(_fold_returns(collected, order))
-    out["exposure"] = plots.exposure_figure(base)
+            made[f"seeds-agent-{agent_id}"] = plots.seeds_figure(collected.seeds[agent_id, "base"])
+    made["folds"] = plots.folds_figure(_fold_returns(collected, order))
+    made["exposure"] = plots.exposure_figure(base)
     share, random = percentile(collected, top)
     if share is not None:
-        out["random"] = plots.random_figure(base.equity[-1] / base.start_equity - 1.0, random)
-    out["costs"] = plots.costs_figure(*cost_rows(collected, top))
+        made["random"] = plots.random_figure(base.equity[-1] / base.start_equity - 1.0, random)
+    made["costs"] = plots.costs_figure(*cost_rows(collected, top))
     if shown["inputs"]:
-        out["inputs"] = plots.inputs_figure(shown["inputs"])
+        made["inputs"] = plots.inputs_figure(shown["inputs"])
     if shown["drift"]:
-        out["drift"] = plots.drift_figure(
+        made["drift"] = plots.drift_figure(
             shown["drift"]["rows"], shown["drift"]["paths"], shown["drift"]["word"]
         )
-    out["training"] = plots.training_figure(collected.of(top)[0][-1].facts["stats"])
-    return out
+    made["training"] = plots.training_figure(collected.of(top)[0][-1].facts["stats"])
+    return made
 
 
 def cost_rows(collected: Collected, agent_id: int) -> tuple[list[dict[str, float]], float | None]:
-    """Return net return by cost multiple, and the multiple at which it is 0, by straight lines between them.
+    """Return net return by cost multiple, and the multiple at which it is 0, interpolated linearly.
 
-    0 if it loses without costs; None if it gains at every multiple, or never trades.
+    0 if the agent loses without costs; None if it gains at every multiple or never trades.
     """
     growth = np.array([[r.facts["cost_growth"] for r in folds] for folds in collected.of(agent_id)])
     net = np.prod(np.exp(growth).mean(axis=0), axis=0) - 1.0
@@ -380,10 +381,10 @@ def cost_rows(collected: Collected, agent_id: int) -> tuple[list[dict[str, float
 
 
 def markdown(shown: Mapping[str, Any]) -> str:
-    """Return what the page says as Markdown, without figures: what a results page is made of."""
-    told, facts = shown["verdict"], shown["run"]
-    lines = [f"    {shown['next_command']}", "", f"**{told['word']}.** {told['sentence']}", ""]
-    lines += [f"- {note}" for note in told["notes"]]
+    """Return the page as Markdown, without figures."""
+    headline, facts = shown["verdict"], shown["run"]
+    lines = [f"    {shown['next_command']}", "", f"**{headline['word']}.** {headline['sentence']}", ""]
+    lines += [f"- {note}" for note in headline["notes"]]
     plain = {k: v for k, v in facts.items() if k != "versions"}
     lines += ["", ", ".join(f"{k} {_cell(v)}" for k, v in plain.items())]
     lines += [", ".join(f"{k} {v}" for k, v in facts["versions"].items()), ""]
@@ -416,22 +417,22 @@ def _cell(value: object) -> str:
 
 
 def csv_rows(collected: Collected) -> list[dict[str, Any]]:
-    """Return one row a job and policy: what results.csv holds."""
+    """Return the rows of results.csv, one per job and policy."""
     return [
         {
             "agent": r.job.agent_id or "baseline",
             "seed": r.job.seed,
             "fold": r.job.fold,
-            "test_first": _span(one)[0],
-            "test_last": _span(one)[1],
+            "test_first": _span(result)[0],
+            "test_last": _span(result)[1],
             "updates": r.facts.get("updates"),
             "cpu_s": round(r.facts["cpu_s"], 1),
-            "policy": one.name,
-            "tier": one.tier,
-            **one.figures(),
+            "policy": result.name,
+            "tier": result.tier,
+            **result.figures(),
         }
         for r in collected.jobs
-        for one in r.passes
+        for result in r.passes
     ]
 
 
@@ -466,8 +467,8 @@ def _span(result: EpisodeResult) -> tuple[str, str]:
 
 def _inputs(collected: Collected, agent_id: int) -> dict[str, float]:
     moved = [r.facts["inputs"] for folds in collected.of(agent_id) for r in folds]
-    names = dict.fromkeys(name for one in moved for name in one)
-    means = {name: float(np.mean([one[name] for one in moved if name in one])) for name in names}
+    names = dict.fromkeys(name for job in moved for name in job)
+    means = {name: float(np.mean([job[name] for job in moved if name in job])) for name in names}
     return dict(sorted(means.items(), key=lambda item: -item[1]))
 
 
@@ -481,28 +482,28 @@ def _last_baselines(collected: Collected) -> JobResult:
 def _by_fold(collected: Collected, name: str) -> list[EpisodeResult]:
     parts = [r for r in collected.jobs if r.job.agent_id == fold_jobs.BASELINES and r.job.tier == "base"]
     parts.sort(key=lambda r: r.job.fold)
-    return [next(one for one in r.passes if one.name == name) for r in parts]
+    return [next(p for p in r.passes if p.name == name) for r in parts]
 
 
 def _sharpes(runs: Sequence[Sequence[EpisodeResult]]) -> FloatArray:
     """Return the annual Sharpe ratio of each run in each fold, shape (runs, folds); 0 where it is flat."""
-    found = [[one.figures()["sharpe_ann"] for one in folds] for folds in runs]
-    return np.nan_to_num(np.array(found, np.float64))
+    sharpes = [[fold.figures()["sharpe_ann"] for fold in folds] for folds in runs]
+    return np.nan_to_num(np.array(sharpes, np.float64))
 
 
 def _models(collected: Collected) -> dict[str, FloatArray]:
     agents = collected.settings.agents
-    return {one.name: one.daily_returns for a in agents for one in collected.seeds[a, "base"]}
+    return {r.name: r.daily_returns for a in agents for r in collected.seeds[a, "base"]}
 
 
 def _fold_returns(collected: Collected, agents: Sequence[int]) -> dict[str, list[list[float]]]:
-    """Return policy -> a list a fold of net returns, one a seed."""
-    out = {}
+    """Return policy -> per fold, a list of net returns, one per seed."""
+    returns = {}
     for agent_id in agents:
         by_fold = zip(*collected.of(agent_id), strict=True)
-        out[policies.agent(agent_id).label] = [
+        returns[policies.agent(agent_id).label] = [
             [math.expm1(r.passes[0].log_growth) for r in fold] for fold in by_fold
         ]
     for name in (strings.RIDGE, strings.HOLD):
-        out[name] = [[math.expm1(one.log_growth)] for one in _by_fold(collected, name)]
-    return out
+        returns[name] = [[math.expm1(fold.log_growth)] for fold in _by_fold(collected, name)]
+    return returns

@@ -1,4 +1,4 @@
-"""Results in, figures and one page out: `report.html`, its sections and tables.
+"""Make figures and one page, `report.html`, of results.
 
 These modules know plain results only, never the trainer. Figures share the style of `core.plot_style`.
 """

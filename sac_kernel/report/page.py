@@ -1,7 +1,7 @@
 """The verdict as one page: a self-contained `report.html` with its figures.
 
-Plain values in, text out; nothing is computed here but units. The page needs no script and no network, and equal
-input gives equal bytes. Markup is in `report.templates`, words are in `core.strings`.
+Plain values in, text out; only units are converted here. The page needs no script and no network, and equal
+input gives equal bytes. Markup is in `report.templates`, text in `core.strings`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sac_kernel.core import files, strings
 from sac_kernel.core.errors import DataError
 from sac_kernel.report import plots, tables, templates
 from sac_kernel.report.tables import finite, number
-from sac_kernel.report.templates import CODE, COMMAND, HASH, HEADING, NO_VALUE, SAID, STRONG, fragment
+from sac_kernel.report.templates import CODE, COMMAND, HASH, HEADING, NO_VALUE, PARAGRAPH, STRONG, fragment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -54,7 +54,7 @@ class Line(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Rows of a table below a title of their own."""
+    """Rows of a table below a title."""
 
     rows: Sequence[Line]
     title: str = ""
@@ -62,7 +62,7 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A table as the page shows it; `named` if the first cell of a row is its heading."""
+    """A table as the page shows it; `named` if a row's first cell is its heading."""
 
     columns: Sequence[str]
     groups: Sequence[Group]
@@ -78,22 +78,22 @@ def write_report(folder: Path, summary: Mapping[str, Any], figures: Mapping[str,
 
     Parameters
     ----------
-    folder : where to write; made if absent
+    folder : where to write; created if missing
     summary : plain values, None where there is no value. `verdict` (word, sentence, notes) is
         required; `table` (see `results_table`), `data`, `run`, `random` (percentile in [0, 1],
         draws), `months`, `tables`, `stress`, `drift` (see `report.sections`), `training` (job -> findings of
         `training_health`), `files`, `jobs`, `next_command`,
-        `title`, `captions` (by figure) may be absent; the verdict may have `finding` and `marks`
-    figures : by name, in the page's order, but for those in `DATA_FIGURES`
+        `title`, `captions` (by figure) are optional; the verdict may have `finding` and `marks`
+    figures : by name, in the page's order, except those in `DATA_FIGURES`
 
     Raises
     ------
     DataError
-        If the verdict is unknown, a row lacks policy or tier, or a figure's name is no file name.
+        If the verdict is unknown, a row lacks policy or tier, or a figure's name is invalid.
     """
     wrong = [name for name in figures if not _FILE_NAME.fullmatch(name)]
     if wrong:
-        msg = f"report: a figure's name may have A-Z, a-z, 0-9, - and _ only, found {wrong[:3]}; rename it"
+        msg = f"Invalid figure names: {wrong[:3]}. Use A-Z, a-z, 0-9, - and _ only."
         raise DataError(msg)
     pictures = {name: plots.to_png(figure) for name, figure in figures.items()}
     page = _page(summary, pictures)
@@ -106,7 +106,7 @@ def write_report(folder: Path, summary: Mapping[str, Any], figures: Mapping[str,
 
 def _page(summary: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     captions, titles = summary.get("captions") or {}, strings.FIGURES
-    shown = {name: _figure(name, png, captions.get(name)) for name, png in pictures.items()}
+    figures = {name: _figure(name, png, captions.get(name)) for name, png in pictures.items()}
     texts = {
         "random": _chance(summary.get("random") or {}),
         "equity": _months(summary.get("months") or {}),
@@ -117,21 +117,21 @@ def _page(summary: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     by_title = {table["title"]: _any_table(table) for table in summary.get("tables") or ()}
     sections = [(strings.RESULTS, _results(summary.get("table") or ()))]
     sections.append((strings.AGENTS, by_title.pop(strings.AGENTS, Markup())))
-    for name, picture in shown.items():
+    for name, picture in figures.items():
         if name not in DATA_FIGURES:
             title = titles.get(name, name)
             body = picture + texts.pop(name, Markup()) + by_title.pop(title, Markup())
             sections.append((title, body))
     sections += [(titles[name], text) for name, text in texts.items()]
     sections += by_title.items()
-    parts = (HEADING.format(titles[name]) + shown[name] for name in DATA_FIGURES if name in shown)
+    parts = (HEADING.format(titles[name]) + figures[name] for name in DATA_FIGURES if name in figures)
     data = _data(summary.get("data") or {}) + Markup().join(parts)
-    again = summary.get("next_command")
+    command = summary.get("next_command")
     sections += [
         (strings.DATA, data),
         (strings.RUN, _facts(summary.get("run") or {}) + _jobs(summary.get("jobs") or ())),
         (strings.FILES, _files(summary.get("files") or ())),
-        (strings.AGAIN, COMMAND.format(again) if again else Markup()),
+        (strings.AGAIN, COMMAND.format(command) if command else Markup()),
     ]
     title = summary.get("title") or strings.TITLE
     return templates.report(title=title, verdict=_verdict(summary), sections=sections)
@@ -153,7 +153,7 @@ def _digits(text: str | None) -> Cell:
 def _plain_table(
     columns: Sequence[str], rows: Sequence[Sequence[Cell]], heading: str = "", note: str = ""
 ) -> Markup:
-    """Return a table without groups, its numeric columns known by their first row; nothing without a row."""
+    """Return a table without groups, columns numeric by their first row; nothing without rows."""
     if not rows:
         return Markup()
     numeric = [i for i, cell in enumerate(rows[0]) if cell.look == "n"]
@@ -164,12 +164,12 @@ def _verdict(summary: Mapping[str, Any]) -> Markup:
     verdict = summary.get("verdict") or {}
     word, sentence, marks = verdict.get("word"), verdict.get("sentence") or "", verdict.get("marks") or ()
     if word not in strings.VERDICTS:
-        msg = f"report: the verdict must be one of {', '.join(strings.VERDICTS)}, found {word!r}; check the rule"
+        msg = f"The verdict must be one of {', '.join(strings.VERDICTS)}, got {word!r}."
         raise DataError(msg)
     signs = {True: ("yes", "\u2713 "), False: ("no", "\u2717 "), None: ("open", "")}
-    shown = {
+    values = {
         "word": word,
-        "finding": verdict.get("finding", sentence) if marks else sentence,  # the marks say the rest
+        "finding": verdict.get("finding", sentence) if marks else sentence,  # the marks have the details
         "traded": (summary.get("data") or {}).get("traded", ""),
         "headline": _headline(summary.get("table") or ()),
         "marks": [
@@ -183,7 +183,7 @@ def _verdict(summary: Mapping[str, Any]) -> Markup:
         ],
         "notes": verdict.get("notes") or (),
     }
-    return fragment("verdict", shown)
+    return fragment("verdict", values)
 
 
 def _headline(rows: Iterable[Row]) -> str:
@@ -193,7 +193,7 @@ def _headline(rows: Iterable[Row]) -> str:
     annual, interval = number(own.get("annual_return_frac"), 100.0), tables.interval(own)
     value = strings.HEADLINE_ANNUAL.format(annual=_signed(annual)) if annual else strings.NO_ANNUAL
     spread = strings.HEADLINE_INTERVAL.format(interval=_signed(interval)) if interval else strings.NO_INTERVAL
-    return Markup(strings.HEADLINE).format(annual=value, interval=spread)  # noqa: S704  # the catalogue's own
+    return Markup(strings.HEADLINE).format(annual=value, interval=spread)  # noqa: S704  # our own text
 
 
 def _is_agent(row: Row) -> bool:
@@ -219,22 +219,22 @@ def _results(rows: Iterable[Row]) -> Markup:
 def _figure(name: str, png: bytes, caption: object) -> Markup:
     title = strings.FIGURES.get(name, name)
     width, height = (int.from_bytes(png[i : i + 4], "big") for i in (16, 20))
-    shown = {
+    values = {
         "png": base64.b64encode(png).decode("ascii"),
         "width": width,
         "height": height,
         "alt": f"{title}: {caption}" if caption else title,
         "caption": caption,
     }
-    return fragment("figure", shown)
+    return fragment("figure", values)
 
 
 def _chance(random: Mapping[str, Any]) -> Markup:
     share, draws = number(random.get("percentile"), 100.0, 0), number(random.get("draws"), 1.0, 0)
     if share is None or draws is None:
         return Markup()
-    text = Markup(strings.CHANCE).format(share=share, draws=draws)  # noqa: S704  # the catalogue's own
-    return SAID.format(text)
+    text = Markup(strings.CHANCE).format(share=share, draws=draws)  # noqa: S704  # our own text
+    return PARAGRAPH.format(text)
 
 
 def _months(months: Mapping[str, Sequence[float | None]]) -> Markup:
@@ -245,7 +245,7 @@ def _months(months: Mapping[str, Sequence[float | None]]) -> Markup:
 
 
 def _any_table(table: Mapping[str, Any]) -> Markup:
-    """Return a table of any kind: `note`, `columns` with units, `rows` of text, numbers and None."""
+    """Return any table: `note`, `columns` with units, `rows` of text, numbers and None."""
     columns, rows = table["columns"], table["rows"]
     numeric = [i for i in range(len(columns)) if any(finite(row[i]) is not None for row in rows)]
     lines = [
@@ -257,8 +257,8 @@ def _any_table(table: Mapping[str, Any]) -> Markup:
         )
         for row in rows
     ]
-    shown = Table(columns, [Group(lines)], numeric, note=table.get("note") or "", named=False)
-    return fragment("table", shown)
+    whole = Table(columns, [Group(lines)], numeric, note=table.get("note") or "", named=False)
+    return fragment("table", whole)
 
 
 def _word(value: object) -> Cell:
@@ -266,7 +266,7 @@ def _word(value: object) -> Cell:
 
 
 def _stress(rows: Iterable[Row]) -> Markup:
-    """Return what the agent's own trades are worth in changed markets."""
+    """Return the results of the agent's trades in changed markets."""
     columns = [column for column in tables.COLUMNS if column.key in _STRESS]
     body = [
         [Cell(row["scenario"]), *(_number(row.get(c.key), c.scale, c.decimals) for c in columns)]
@@ -276,7 +276,7 @@ def _stress(rows: Iterable[Row]) -> Markup:
     return _plain_table(head, body, strings.UNDER_STRESS, strings.STRESS_NOTE)
 
 
-def _drift(found: Mapping[str, Any], most: int = 8) -> Markup:
+def _drift(check: Mapping[str, Any], most: int = 8) -> Markup:
     """Return retrain or keep, and the most suspicious tests."""
     rows = [
         [
@@ -285,23 +285,23 @@ def _drift(found: Mapping[str, Any], most: int = 8) -> Markup:
             *(_number(row[key], 1.0, 3) for key in ("statistic", "p_holm")),
             Cell(strings.ALARM if row["alarm"] else strings.NO_ALARM),
         ]
-        for row in list(found.get("rows") or ())[:most]
+        for row in list(check.get("rows") or ())[:most]
     ]
     if not rows:
         return Markup()
-    return STRONG.format(found["sentence"]) + _plain_table(strings.DRIFT_COLUMNS, rows)
+    return STRONG.format(check["sentence"]) + _plain_table(strings.DRIFT_COLUMNS, rows)
 
 
-def _training(found: Mapping[str, Sequence[Row]] | None) -> Markup:
-    """Return what the training curves of each job say; None is a summary that was not asked."""
-    if found is None:
+def _training(jobs: Mapping[str, Sequence[Row]] | None) -> Markup:
+    """Return the findings on the training curves of each job; nothing if there was no check."""
+    if jobs is None:
         return Markup()
     items = [
-        {**finding, "job": strings.IN_JOB.format(job=job, label="") if len(found) > 1 else ""}
-        for job, findings in found.items()
+        {**finding, "job": strings.IN_JOB.format(job=job, label="") if len(jobs) > 1 else ""}
+        for job, findings in jobs.items()
         for finding in findings
     ]
-    return fragment("findings", items) if items else SAID.format(strings.HEALTHY)
+    return fragment("findings", items) if items else PARAGRAPH.format(strings.HEALTHY)
 
 
 def _data(data: Mapping[str, Any]) -> Markup:
@@ -328,7 +328,7 @@ def _label(key: str) -> str:
 
 
 def _value(key: str, value: object) -> str:
-    """Return one fact: hashes short, lists and mappings in one line."""
+    """Return one fact: short hashes, lists and mappings in one line."""
     if isinstance(value, dict):
         pairs = (Markup("{} {}").format(k, _value(str(k), v)) for k, v in value.items())
         return Markup(", ").join(pairs) or NO_VALUE
@@ -340,7 +340,7 @@ def _value(key: str, value: object) -> str:
 
 
 def _quantity(key: str, value: float | None) -> str:
-    """Return a number in the unit that its key ends with: a fraction in percent."""
+    """Return a number in the unit of its key: a fraction in percent."""
     if value is None:
         return NO_VALUE
     if key.endswith("_frac"):
@@ -358,7 +358,7 @@ def _facts(facts: Row) -> Markup:
 
 
 def _jobs(jobs: Sequence[Row]) -> Markup:
-    """Return a row a job, of the plain values in which they differ; what they share is told by the run's facts."""
+    """Return a row for each job, of the plain values that differ; shared ones are in the run's facts."""
     values = {key: [job.get(key) for job in jobs] for key in (*_NAMES, *(k for job in jobs for k in job))}
     keys = [k for k, v in values.items() if v != v[:1] * len(v) and not isinstance(v[0], dict | list)]
     rows = [[Cell(_value(key, job.get(key)), "n" if i else "") for i, key in enumerate(keys)] for job in jobs]

@@ -1,9 +1,9 @@
-"""Arrays in, matplotlib figures out: the market, the features, the training, the verdict.
+"""Matplotlib figures of the market, the features, the training and the verdict.
 
-Figures live on the Agg canvas under one local style: pyplot and the caller's settings stay out, so
-equal input gives equal pixels. A notebook shows one by `IPython.display.Image(to_png(figure))`.
+Figures use the Agg canvas and one local style, not pyplot or the caller's settings: equal input gives
+equal pixels. A notebook shows one by `IPython.display.Image(to_png(figure))`.
 
-A result is what one policy did over one split at one cost tier: an object with `name`, `tier`,
+A result is one pass of a policy over one split at one cost tier: an object with `name`, `tier`,
 `open_time_utc` (DatetimeIndex), arrays of its length `close`, `equity`, `exposure` (notional over
 equity, long positive), `cost_paid` (so far; account currency), and `start_equity`.
 """
@@ -18,6 +18,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sac_kernel.core import strings
+from sac_kernel.core.errors import DataError
 from sac_kernel.core.plot_style import (
     BLUE,
     EXPOSURE_MAP,
@@ -34,7 +35,6 @@ from sac_kernel.core.plot_style import (
     line,
     numbers,
     percent,
-    refuse,
     styled,
     thin,
     time_axis,
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     TimeArray = NDArray[np.datetime64]
 
 CLIP = 5.0
-"""Scaled features end at +-5."""
+"""Scaled features are clipped to +-5."""
 STUCK_SHARE = 0.99
 """Above this share of bars at one exposure the agent does not trade, and the figure says so."""
 
@@ -63,10 +63,10 @@ _SPLIT_COLORS = {"train": BLUE, "val": ORANGE, "test": GREEN}
 _LEFT: dict[str, Any] = {"x": 0.01, "ha": "left"}
 _HOLE: dict[str, Any] = {"facecolor": "#D5D9DD", "edgecolor": GREY, "hatch": "////", "lw": 0}
 
-_FEW_POINTS = 30  # below this, points are marked: a line through two of them hides where they are
+_FEW_POINTS = 30  # up to this many points are marked
 _NO_TRADE = 0.05
-"""Change of position, of the cap, below which nothing is traded: half a step of the optimum's grid."""
-_EVALUATED = ("eval_rewards", "eval_sharpes")  # a value an evaluation, not an episode
+"""Change of position, of the cap, below which nothing trades: half a step of the optimum's grid."""
+_EVALUATED = ("eval_rewards", "eval_sharpes")  # per evaluation, not per episode
 _LOG_PANELS = ("critic_losses", "alpha_values")
 _LOG_FROM = 30.0  # ratio of largest to smallest value
 _CUSUM_BOUND = 2.807  # |Brownian motion| on [0, 1] exceeds it once in 100
@@ -78,16 +78,16 @@ def bars_figure(
     splits: Mapping[str, pd.Series[float]],
     gaps: Iterable[tuple[pd.Timestamp, pd.Timestamp]] | None = None,
 ) -> Figure:
-    """Return the close price coloured by split, the bars left out between splits in grey.
+    """Return the close price coloured by split, gaps between splits in grey.
 
     Parameters
     ----------
     splits : close prices by split name, in time order, each indexed by open_time_utc
-    gaps : (last bar before, first bar after) of each hole; None takes what lies between the splits
+    gaps : (last bar before, first bar after) of each; None: those between splits
     """
     empty = [name for name, bars in splits.items() if bars.empty]
-    if empty or not splits:
-        refuse("plots.bars_figure", "bars in every split", f"none in {empty or 'no split'}")
+    _require(not empty, f"No bars in {', '.join(empty)}.")
+    _require(bool(splits), "There are no splits to draw.")
     if gaps is None:
         parts = list(splits.values())
         gaps = [(a.index[-1], b.index[0]) for a, b in itertools.pairwise(parts)]
@@ -112,8 +112,7 @@ def bars_figure(
 def features_figure(features: pd.DataFrame) -> Figure:
     """Return the spread of each scaled feature and how often it is clipped, warm-up left out."""
     rows = features.dropna()
-    if rows.empty:
-        refuse("plots.features_figure", "a row without NaN", f"none in {len(features)} rows")
+    _require(not rows.empty, f"All {len(features)} rows of the features contain NaN.")
     values = rows.to_numpy(np.float64)
     low, q1, median, q3, high = np.quantile(values, (0.01, 0.25, 0.5, 0.75, 0.99), axis=0)
     clipped = 100.0 * np.mean(np.abs(values) >= CLIP, axis=0)
@@ -145,10 +144,10 @@ def training_figure(stats: Mapping[str, Any]) -> Figure:
 
     Parameters
     ----------
-    stats : lists with one value an episode (`episode_rewards`, `episode_lengths`, `actor_losses`,
-        `critic_losses`, `alpha_values`, `entropies`) and one an evaluation (`eval_episodes`,
-        `eval_rewards`, `eval_sharpes`); None where there is no value; an absent list counts as
-        empty. `target_entropy`, nats, is drawn if given.
+    stats : lists with one value per episode (`episode_rewards`, `episode_lengths`, `actor_losses`,
+        `critic_losses`, `alpha_values`, `entropies`) and one per evaluation (`eval_episodes`,
+        `eval_rewards`, `eval_sharpes`); None where there is no value; a missing list is
+        empty. `target_entropy`, nats, is optional.
     """
     evaluated = numbers(stats.get("eval_episodes"))
     figure = Figure(figsize=(WIDTH_IN, 9.6), layout="constrained")
@@ -157,8 +156,7 @@ def training_figure(stats: Mapping[str, Any]) -> Figure:
         title, axis, healthy = texts
         y = numbers(stats.get(key))
         x = evaluated if key in _EVALUATED else np.arange(1.0, y.size + 1)
-        if x.size != y.size:
-            refuse("plots.training_figure", f"{x.size} values (eval_episodes)", f"{y.size} {key}")
+        _require(x.size == y.size, f"stats has {y.size} {key} for {x.size} eval_episodes.")
         ax.set_title(title, pad=16)
         ax.text(0, 1.03, healthy, transform=ax.transAxes, color=GREY, fontsize=8.5)
         ax.set(xlabel="Episode", ylabel=axis)
@@ -189,17 +187,17 @@ def policy_figure(
     ----------
     values : shape (n,), ascending, of the input named `feature`
     positions : shape (m,), ascending, held, in [-1, 1] of the cap
-    action : shape (m, n), the next position asked for, in [-1, 1]
-    optimal : shape (m, n), that of the best policy, where it is known: drawn beside it, and the edge of its
-        no-trade region, where it asks for the position that is held, in both
+    action : shape (m, n), the next target, in [-1, 1]
+    optimal : shape (m, n), target of the best policy, if known: drawn beside it, with the edge of its
+        no-trade region in both
     """
     x, p = np.asarray(values, np.float64), np.asarray(positions, np.float64)
     maps = {"The agent": np.asarray(action, np.float64)}
     if optimal is not None:
         maps["The optimum"] = np.asarray(optimal, np.float64)
     for name, field in maps.items():
-        if field.shape != (p.size, x.size):
-            refuse("plots.policy_figure", f"shape {(p.size, x.size)}", f"{field.shape} for {name.lower()}")
+        shape = (p.size, x.size)
+        _require(field.shape == shape, f"{name} has shape {field.shape}. {shape} is required.")
     figure = Figure(figsize=(WIDTH_IN, 4.0), layout="constrained")
     axes = figure.subplots(1, len(maps), sharey=True, squeeze=False)[0]
     for ax, (name, field) in zip(axes, maps.items(), strict=True):
@@ -211,7 +209,7 @@ def policy_figure(
         ax.set(title=name, xlabel=feature)
         ax.grid(visible=False)
     axes[0].set_ylabel("Position held [of the cap]")
-    figure.colorbar(mesh, ax=list(axes), label="Position asked for [of the cap]")
+    figure.colorbar(mesh, ax=list(axes), label="Target position [of the cap]")
     if optimal is not None:
         figure.suptitle("Inside the line the best policy does not trade", **_LEFT)
     return figure
@@ -220,8 +218,7 @@ def policy_figure(
 @styled
 def equity_figure(results: Sequence[Any]) -> Figure:
     """Return equity in % of start of several results, and the drawdown of the first, the agent."""
-    if not results:
-        refuse("plots.equity_figure", "at least one policy", "none")
+    _require(bool(results), "There is no policy to draw.")
     one_tier = len({result.tier for result in results}) == 1
     figure = Figure(figsize=(WIDTH_IN, 5.2), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2.6, 1.0))
@@ -255,10 +252,10 @@ def equity_figure(results: Sequence[Any]) -> Figure:
 
 @styled
 def exposure_figure(result: Any) -> Figure:  # noqa: ANN401
-    """Return what the agent held: exposure over time and its histogram, and the costs so far.
+    """Return the agent's exposure over time, its histogram, and the costs so far.
 
     Costs by kind are named if the result has `costs` (kind -> account currency, at the end). A
-    warning is written if one exposure is held for over `STUCK_SHARE` of the time.
+    warning appears if one exposure is held for over `STUCK_SHARE` of the time.
     """
     time = utc_times(result.open_time_utc)
     arrays = {"exposure": result.exposure, "cost_paid": result.cost_paid}
@@ -286,20 +283,21 @@ def exposure_figure(result: Any) -> Figure:  # noqa: ANN401
     level, share = _main_level(held, 0.05 * reach)
     if share > STUCK_SHARE:
         finding = f"near {level:+.2f} x equity {100 * share:.1f} % of the time"
-        figure.suptitle(f"Warning: {finding}, it hardly trades", color=VERMILION, **_LEFT)
+        figure.suptitle(f"Warning: the agent hardly trades: {finding}", color=VERMILION, **_LEFT)
     return figure
 
 
 @styled
 def random_figure(agent_return: float, random_returns: ArrayLike) -> Figure:
-    """Return where the agent's net return lies among random policies of the same turnover.
+    """Return the agent's net return among those of random policies with the same turnover.
 
-    Both are fractions over the whole split; `random_returns` has one value a policy, shape (n,).
+    Both are fractions over the whole split; `random_returns` has shape (n_policies,).
     """
     draws = np.asarray(random_returns, np.float64)
-    if draws.ndim != 1 or not draws.size or not np.isfinite([*draws, agent_return]).all():
-        found = f"{agent_return} and an array of shape {draws.shape}"
-        refuse("plots.random_figure", "finite returns of one dimension", found)
+    valid = draws.ndim == 1 and draws.size and np.isfinite([*draws, agent_return]).all()
+    _require(
+        bool(valid), f"Returns must be finite: agent_return {agent_return}, random_returns {draws.shape}."
+    )
     percentile = 100.0 * np.mean(draws < agent_return)
     figure = Figure(figsize=(WIDTH_IN, 3.6), layout="constrained")
     ax = figure.subplots()
@@ -320,8 +318,7 @@ def seeds_figure(results: Sequence[Any]) -> Figure:
 
     All results are over the same times.
     """
-    if len(results) < 2:
-        refuse("plots.seeds_figure", "at least two seeds", f"{len(results)}")
+    _require(len(results) > 1, f"At least 2 seeds are required, got {len(results)}.")
     time = utc_times(results[0].open_time_utc)
     curves = {f"{r.name} {i}": 100.0 * r.equity / r.start_equity for i, r in enumerate(results)}
     equity = np.stack(aligned("plots.seeds_figure", time.size, curves))
@@ -346,13 +343,12 @@ def seeds_figure(results: Sequence[Any]) -> Figure:
 
 @styled
 def folds_figure(returns: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
-    """Return the net return of each fold: a dot a seed, a bar from worst to best, policies side by side.
+    """Return the net return of each fold: a dot per seed, a bar from worst to best, policies side by side.
 
-    `returns`: policy -> a list a fold, in time order, of net returns, fractions, one a seed.
+    `returns`: policy -> per fold, in time order, a list of net returns, fractions, one per seed.
     """
     folds = max((len(by_fold) for by_fold in returns.values()), default=0)
-    if not folds:
-        refuse("plots.folds_figure", "at least one fold", "none")
+    _require(folds > 0, "There are no folds to draw.")
     figure = Figure(figsize=(WIDTH_IN, 3.6), layout="constrained")
     ax, colors = figure.subplots(), (BLUE, *(color for color, _ in _OTHERS))
     ax.axhline(0.0, color=GREY, linewidth=0.8)
@@ -380,8 +376,7 @@ def costs_figure(rows: Sequence[Mapping[str, Any]], break_even: float | None) ->
 
     Each row has `multiple` and `net_return_frac`.
     """
-    if not rows:
-        refuse("plots.costs_figure", "at least one multiple of the costs", "none")
+    _require(bool(rows), "There are no cost multiples to draw.")
     multiple = np.array([row["multiple"] for row in rows], np.float64)
     net = 100.0 * np.array([row["net_return_frac"] for row in rows], np.float64)
     figure = Figure(figsize=(WIDTH_IN, 3.2), layout="constrained")
@@ -390,13 +385,13 @@ def costs_figure(rows: Sequence[Mapping[str, Any]], break_even: float | None) ->
     ax.plot(multiple, net, color=BLUE, marker="o")
     ax.axvline(1.0, color=INK, linestyle="--", linewidth=1.0, label="costs as judged")
     if break_even is None:
-        finding = "no cost in the range turns the sign" if net.any() else "it never traded"
+        finding = "no cost in the range changes the sign" if net.any() else "the agent never traded"
     else:
         finding = f"the net return is 0 at {break_even:.2f} times the costs"
         if multiple.min() <= break_even <= multiple.max():
             ax.axvline(break_even, color=VERMILION, linewidth=1.6, label="break-even")
     if break_even == 0.0:
-        finding = "its trades lose even without trading costs"
+        finding = "the trades lose even without costs"
     ax.set_title(f"Sensitivity to costs: {finding}")
     ax.set(xlabel="All trading costs [x base]", ylabel="Net return [% of start]")
     ax.legend()
@@ -405,12 +400,11 @@ def costs_figure(rows: Sequence[Mapping[str, Any]], break_even: float | None) ->
 
 @styled
 def inputs_figure(moved: Mapping[str, float], most: int = 15) -> Figure:
-    """Return the inputs that move the agent's target most when they are drawn from another time.
+    """Return the inputs that move the agent's target most when they are shuffled.
 
     `moved`: name -> mean absolute change of the target, in [0, 2].
     """
-    if not moved:
-        refuse("plots.inputs_figure", "at least one input", "none")
+    _require(bool(moved), "There are no inputs to draw.")
     shown = sorted(moved.items(), key=lambda item: -item[1])[:most]
     figure = Figure(figsize=(WIDTH_IN, 1.2 + 0.24 * len(shown)), layout="constrained")
     ax = figure.subplots()
@@ -418,7 +412,7 @@ def inputs_figure(moved: Mapping[str, float], most: int = 15) -> Figure:
     ax.set(yticks=range(len(shown)), yticklabels=[name for name, _ in shown], ylabel="Input")
     ax.set_xlabel("Mean change of the target when shuffled [x exposure cap]")
     ax.invert_yaxis()
-    ax.set_title(f"What the agent looks at: {shown[0][0]} first, {len(shown)} of {len(moved)} inputs shown")
+    ax.set_title(f"Inputs that move the agent most: {shown[0][0]} first, {len(shown)} of {len(moved)} shown")
     return figure
 
 
@@ -429,12 +423,11 @@ def drift_figure(rows: Sequence[Mapping[str, Any]], paths: Mapping[str, ArrayLik
     Parameters
     ----------
     rows : name, test ('KS' or 'CUSUM'), statistic, alarm
-    paths : name -> cumulated deviation from the train mean, in standard errors, a value a day
+    paths : name -> daily cumulative deviation from the train mean, in standard errors
     word : 'retrain' or 'keep'
     """
     distances = [row for row in rows if row["test"] == "KS"][:12]
-    if not distances or not paths:
-        refuse("plots.drift_figure", "at least one series", "none")
+    _require(bool(distances and paths), "There are no drift series to draw.")
     figure = Figure(figsize=(WIDTH_IN, 3.9), layout="constrained")
     left, right = figure.subplots(1, 2)
     colors = [VERMILION if row["alarm"] else SKY for row in distances]
@@ -454,6 +447,11 @@ def drift_figure(rows: Sequence[Mapping[str, Any]], paths: Mapping[str, ArrayLik
     return figure
 
 
+def _require(ok: bool, message: str) -> None:
+    if not ok:
+        raise DataError(message)
+
+
 def _history(ax: Axes, x: FloatArray, y: FloatArray, *, smooth: bool) -> None:
     known = np.isfinite(y)
     if not known.any():
@@ -471,7 +469,7 @@ def _history(ax: Axes, x: FloatArray, y: FloatArray, *, smooth: bool) -> None:
 
 
 def _main_level(held: FloatArray, width: float) -> tuple[float, float]:
-    """Return the middle of the most used interval of this width, and its share of the time."""
+    """Return the median in the most used interval of this width, and its share of the time."""
     ordered = np.sort(held)
     inside = np.searchsorted(ordered, ordered + width, side="right") - np.arange(held.size)
     first = int(np.argmax(inside))

@@ -1,6 +1,6 @@
-"""What the report shows beside the results: months, stress, costs, inputs, drift; plain values and figures.
+"""Sections of the report besides the results: months, stress, costs, inputs, drift, with figures.
 
-Each section is a value of the summary under its own key; `report.write_report` knows how to show it.
+Each section is a value of the summary under its own key; `report.write_report` shows it.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     IntArray = NDArray[np.int64]
 
 DRIFT_ROWS = 8
-"""Rows of the drift table on the page: the most suspicious ones."""
+"""Rows of the drift table on the page, the most suspicious."""
 LEAST_CONFIGURATIONS = 10
-"""Fewer say nothing about the choice among them (PBO)."""
+"""The fewest that PBO is computed for."""
 PBO_BLOCKS = 16
 
 
@@ -47,12 +47,12 @@ def sections(
 
     Parameters
     ----------
-    judgement : as `judgement.judge` gives it; the first agent is the one looked at
+    judgement : from `judgement.judge`; its first agent is described
     agent : that agent, for the importance of its inputs and a map of its actions
-    ledger : the trials that were looked at
+    ledger : all trials
     """
     base, market = judgement.results["base"][0], judgement.market
-    out: dict[str, Any] = {
+    shown: dict[str, Any] = {
         "months": months(base),
         "tables": [
             regimes_table(base, *_log_changes(market)),
@@ -68,29 +68,29 @@ def sections(
     }
     if agent is not None and base.turnover > 0.0:
         seen, act = stress.observations(market, base), runner.greedy_batch(agent)
-        out["inputs"] = stress.permutation_importance(act, seen, market.observation_names)
-        first = next(name for name in out["inputs"] if name in market.feature_names)
-        out["policy"] = stress.policy_map(act, seen, market.observation_names, first)
+        shown["inputs"] = stress.permutation_importance(act, seen, market.observation_names)
+        first = next(name for name in shown["inputs"] if name in market.feature_names)
+        shown["policy"] = stress.policy_map(act, seen, market.observation_names, first)
     if judgement.train is not None:
         watched = watched_series(judgement.train, market)
         if min(series.now.size for series in watched.values()) >= drift.MIN_DAYS:
-            out["drift"] = drift.check(watched)
-    return out
+            shown["drift"] = drift.check(watched)
+    return shown
 
 
 def figures(judgement: Judgement, shown: Mapping[str, Any]) -> dict[str, Figure]:
-    """Return the figures of what `sections` returned: costs, inputs, policy, drift; those that are there."""
-    out = {"costs": plots.costs_figure(shown["costs"], shown["break_even_multiple"])}
+    """Return the figures of the result of `sections`: costs and, if present, inputs, policy, drift."""
+    drawn = {"costs": plots.costs_figure(shown["costs"], shown["break_even_multiple"])}
     if shown.get("inputs"):
-        out["inputs"] = plots.inputs_figure(shown["inputs"])
+        drawn["inputs"] = plots.inputs_figure(shown["inputs"])
     if shown.get("policy"):
-        out["policy"] = plots.policy_figure(**shown["policy"])
+        drawn["policy"] = plots.policy_figure(**shown["policy"])
     if shown.get("drift"):
         watched = watched_series(judgement.train, judgement.market)  # type: ignore[arg-type]  # drift needs it
         first = list(dict.fromkeys(row["name"] for row in shown["drift"]["rows"]))[:4]
         paths = {name: drift.cusum(watched[name]) for name in first}
-        out["drift"] = plots.drift_figure(shown["drift"]["rows"], paths, shown["drift"]["word"])
-    return out
+        drawn["drift"] = plots.drift_figure(shown["drift"]["rows"], paths, shown["drift"]["word"])
+    return drawn
 
 
 def months(result: EpisodeResult) -> dict[str, list[float | None]]:
@@ -98,20 +98,20 @@ def months(result: EpisodeResult) -> dict[str, list[float | None]]:
     days = np.unique(result.day)
     month = days.astype("datetime64[D]").astype("datetime64[M]").astype(int)
     growth = np.log1p(result.daily_returns)
-    out: dict[str, list[float | None]] = {}
+    years: dict[str, list[float | None]] = {}
     for year in range(month[0] // 12, month[-1] // 12 + 1):
         inside = [growth[month == 12 * year + m] for m in range(12)]
         row: list[float | None] = [float(np.expm1(g.sum())) if g.size else None for g in inside]
-        out[str(1970 + year)] = [*row, float(np.expm1(np.concatenate(inside).sum()))]
-    return out
+        years[str(1970 + year)] = [*row, float(np.expm1(np.concatenate(inside).sum()))]
+    return years
 
 
 def regimes_table(result: EpisodeResult, day: IntArray, change: FloatArray) -> dict[str, Any]:
-    """Return how the policy did on calm, middling and wild days, and on days on which the market rose or fell.
+    """Return the results on calm, middling and wild days, and on days when the market rose or fell.
 
     Parameters
     ----------
-    result : a pass; its days are sorted into regimes
+    result : a pass
     day, change : trading day and log return of every bar of the market, shape (n_bars,)
     """
     days, inside = np.unique(result.day), np.isin(day, result.day)
@@ -148,15 +148,15 @@ def regimes_table(result: EpisodeResult, day: IntArray, change: FloatArray) -> d
 def search_table(
     models: Mapping[str, FloatArray], against: Mapping[str, FloatArray], ledger: Sequence[Trial]
 ) -> dict[str, Any]:
-    """Return what is left of the best after the search for it: SPA and StepM on these days, PBO on the ledger.
+    """Return tests of the best result that allow for the search: SPA and StepM on these days, PBO on the ledger.
 
-    A line that cannot be worked out says what it lacks.
+    A line that cannot be computed says what is missing.
 
     Parameters
     ----------
-    models : policies that were judged, name -> daily returns, all of the same days
-    against : benchmarks, the same
-    ledger : validated checkpoints, each with its days (`trials.over_folds`)
+    models : judged policies, name -> daily returns, all of the same days
+    against : benchmarks, in the same form
+    ledger : validated checkpoints with their days (`trials.over_folds`)
     """
     rows: list[list[Any]] = []
     names, returns = list(models), np.stack(list(models.values()), axis=1)
@@ -181,26 +181,26 @@ def search_table(
 
 
 def benchmarks(results: Sequence[EpisodeResult]) -> dict[str, FloatArray]:
-    """Return flat and the baseline with the highest Sharpe ratio, the bound aside: name -> daily returns."""
-    real = [one for one in results if one.policy.kind is Kind.BASELINE and one.name != strings.FLAT]
-    best = sorted(real, key=lambda one: significance.moments(one.daily_returns).sharpe)[-1:]
+    """Return flat and the baseline with the highest Sharpe ratio, without the bound: name -> daily returns."""
+    real = [r for r in results if r.policy.kind is Kind.BASELINE and r.name != strings.FLAT]
+    best = sorted(real, key=lambda r: significance.moments(r.daily_returns).sharpe)[-1:]
     flat = np.zeros(results[0].daily_returns.size)
-    return {strings.FLAT: flat, **{one.name: one.daily_returns for one in best}}
+    return {strings.FLAT: flat, **{r.name: r.daily_returns for r in best}}
 
 
 def _pbo(ledger: Sequence[Trial]) -> tuple[float | None, str]:
-    """Return PBO on the days that the most checkpoints share, and on what; None and what is missing."""
+    """Return PBO on the days that most checkpoints share, and its basis; None and what is missing."""
     groups: dict[bytes, list[Trial]] = {}
     for trial in ledger:
         groups.setdefault(trial.day.tobytes(), []).append(trial)
     same = max(groups.values(), key=len, default=[])
     moving = [trial.daily for trial in same if trial.daily.any()]
     days = same[0].day.size if same else 0
-    found = strings.PBO_READ.format(count=len(moving), days=days)
+    basis = strings.PBO_READ.format(count=len(moving), days=days)
     if len(moving) < LEAST_CONFIGURATIONS or days < 2 * PBO_BLOCKS:
         needs = {"count": LEAST_CONFIGURATIONS, "days": 2 * PBO_BLOCKS}
-        return None, strings.PBO_NEEDS.format(**needs, found=found)
-    return significance.pbo(np.stack(moving, axis=1), PBO_BLOCKS), found
+        return None, strings.PBO_NEEDS.format(**needs, found=basis)
+    return significance.pbo(np.stack(moving, axis=1), PBO_BLOCKS), basis
 
 
 def _log_changes(market: Market) -> tuple[IntArray, FloatArray]:
@@ -213,7 +213,7 @@ def _log_changes(market: Market) -> tuple[IntArray, FloatArray]:
 def watched_series(train: Market, now: Market) -> dict[str, Series]:
     """Return daily means of every feature, the day's return and its size, in training and now.
 
-    Features of the clock alone cannot drift: they are left out.
+    Clock features cannot drift and are left out.
     """
     frames = [_daily(market) for market in (train, now)]
     return {name: Series(frames[0][name], frames[1][name]) for name in frames[0]}
@@ -223,8 +223,8 @@ def _daily(market: Market) -> dict[str, FloatArray]:
     day, change = _log_changes(market)
     means = drift.daily_means(market.observed[market.first_bar :].astype(np.float64), day)
     clock = {*CLOCK_FEATURES, *time_features(market.open_time[:1], market.bar_seconds)}
-    out = {name: means[:, i] for i, name in enumerate(market.feature_names) if name not in clock}
+    daily = {name: means[:, i] for i, name in enumerate(market.feature_names) if name not in clock}
     bars_a_day = float(np.median(np.unique(day, return_counts=True)[1]))
-    out["return"] = bars_a_day * drift.daily_means(change[:, None], day)[:, 0]
-    out["volatility"] = np.log(np.sqrt(drift.daily_means(np.square(change)[:, None], day)[:, 0]) + 1e-12)
-    return out
+    daily["return"] = bars_a_day * drift.daily_means(change[:, None], day)[:, 0]
+    daily["volatility"] = np.log(np.sqrt(drift.daily_means(np.square(change)[:, None], day)[:, 0]) + 1e-12)
+    return daily

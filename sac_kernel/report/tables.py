@@ -1,4 +1,4 @@
-"""Results as a table for a notebook and for a terminal, and how numbers are written in all of them."""
+"""Results as a table for a notebook and for a terminal, and the format of numbers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MAX_WIDTH = 100
 
 
 class Column(NamedTuple):
-    """One figure of a result: its key, the factor to the unit shown, decimals, title with unit, short title."""
+    """One figure of a result: its key, factor to its unit, decimals, title with unit, short title."""
 
     key: str
     scale: float
@@ -30,7 +30,7 @@ class Column(NamedTuple):
     short: str
 
 
-_SHOWN = {
+_FORMATS = {
     "net_return_frac": (100.0, 2),
     "annual_return_frac": (100.0, 2),
     INTERVAL: (100.0, 2),
@@ -40,7 +40,7 @@ _SHOWN = {
     "cost_frac": (100.0, 2),
     "trades": (1.0, 0),
 }
-COLUMNS = tuple(Column(key, *shown, *strings.COLUMNS[key]) for key, shown in _SHOWN.items())
+COLUMNS = tuple(Column(key, *form, *strings.COLUMNS[key]) for key, form in _FORMATS.items())
 
 
 def results_table(rows: Iterable[Row]) -> pd.DataFrame:
@@ -50,7 +50,7 @@ def results_table(rows: Iterable[Row]) -> pd.DataFrame:
     ----------
     rows : each with policy, tier, net_return_frac, annual_return_frac, low_frac and high_frac (95 %
         interval of the annual return), sharpe_ann, max_drawdown_frac, turnover_per_day, cost_frac,
-        trades; an absent value, None or NaN is an empty cell
+        trades; a missing value, None or NaN is an empty cell
     """
     ordered = [row for group in by_tier(rows).values() for row in group]
     columns: dict[str, Any] = {
@@ -68,7 +68,7 @@ def results_table(rows: Iterable[Row]) -> pd.DataFrame:
 
 
 def text_table(rows: Iterable[Row]) -> str:
-    """Return the results as aligned plain text, one block a tier, at most 100 columns wide."""
+    """Return the results as aligned plain text, one block per tier, at most 100 columns wide."""
     head = [strings.POLICY.lower(), *(column.short for column in COLUMNS)]
     blocks = {
         tier: [[str(row["policy"]), *(text or "-" for text in figures(row))] for row in group]
@@ -98,7 +98,7 @@ def figures(row: Row) -> list[str | None]:
 
 
 def by_tier(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """Return the rows by tier, raw, base, retail first and always there; the order within is kept.
+    """Return the rows by tier, raw, base and retail always first; the order within is kept.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def by_tier(rows: Iterable[Row]) -> dict[str, list[Row]]:
     groups: dict[str, list[Row]] = {tier: [] for tier in strings.TIERS}
     for i, row in enumerate(rows):
         if row.get("policy") is None or row.get("tier") is None:
-            msg = f"report: row {i} of the results needs policy and tier; it has {sorted(row)}"
+            msg = f"Row {i} of the results needs policy and tier. It has {sorted(row)}."
             raise DataError(msg)
         groups.setdefault(str(row["tier"]), []).append(row)
     return groups
@@ -120,9 +120,9 @@ def tier_title(tier: str) -> str:
 
 
 def finite(value: object) -> float | None:
-    """Return a number, None for what is none or not finite."""
+    """Return a finite number, None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        value = getattr(value, "item", lambda: None)()  # a NumPy scalar, or nothing that counts
+        value = getattr(value, "item", lambda: None)()  # of a NumPy scalar
     if isinstance(value, int | float) and math.isfinite(value):
         return float(value)
     return None
@@ -130,8 +130,8 @@ def finite(value: object) -> float | None:
 
 def number(value: object, scale: float = 1.0, decimals: int = 2) -> str | None:
     """Return digits with thousands separators, None where there is no finite number."""
-    found = finite(value)
-    return None if found is None else f"{round(scale * found, decimals) + 0.0:,.{decimals}f}"
+    x = finite(value)
+    return None if x is None else f"{round(scale * x, decimals) + 0.0:,.{decimals}f}"
 
 
 def interval(row: Row) -> str | None:

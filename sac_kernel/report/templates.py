@@ -1,4 +1,4 @@
-"""The HTML of the pages: templates with every value escaped, kept as text because a notebook carries modules only."""
+"""HTML templates of the pages, every value escaped. They are code because a notebook carries only modules."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from jinja2.environment import TemplateModule
 
 NO_VALUE = Markup('<span class="absent" title="{}">\u2013</span>').format(strings.NO_VALUE)
-HEADING, SAID = Markup("<h3>{}</h3>\n"), Markup("<p>{}</p>\n")
+HEADING, PARAGRAPH = Markup("<h3>{}</h3>\n"), Markup("<p>{}</p>\n")
 STRONG, COMMAND = Markup("<p><strong>{}</strong></p>\n"), Markup("<pre><code>{}</code></pre>\n")
 CODE, HASH = Markup("<code>{}</code>"), Markup('<code title="{}">{}</code>')
 
@@ -180,19 +180,19 @@ _REPORT = """<!DOCTYPE html>
 """
 
 
-def report(**values: Any) -> str:  # noqa: ANN401  # what the template names
+def report(**values: Any) -> str:  # noqa: ANN401  # the template's variables
     """Return the report's page with its values filled in and escaped."""
     return _environment().get_template("report").render(values)
 
 
-def filled(template: str, **values: Any) -> str:  # noqa: ANN401  # what the template names
+def filled(template: str, **values: Any) -> str:  # noqa: ANN401  # the template's variables
     """Return any other template with its values filled in and escaped."""
     return _environment().from_string(template).render(values)
 
 
-def fragment(name: str, value: Any) -> Markup:  # noqa: ANN401  # what the macro names
-    """Return a part of the report, safe to fill into its page."""
-    return Markup(getattr(_macros(), name)(value))  # noqa: S704  # a macro escapes what it is given
+def fragment(name: str, value: Any) -> Markup:  # noqa: ANN401  # the macro's argument
+    """Return a part of the report, safe to insert."""
+    return Markup(getattr(_macros(), name)(value))  # noqa: S704  # macros escape their input
 
 
 @functools.cache

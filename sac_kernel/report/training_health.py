@@ -1,7 +1,7 @@
-"""What the curves of a training say, in plain words: the sign, its usual cause, what to do.
+"""Find signs of trouble in training curves: the sign, its usual cause, what to do.
 
-Pure functions of `training_stats` (one value an episode, None where there is none). Signs are looked for at
-the end of a run, against its own noise; a healthy run has none.
+Pure functions of `training_stats` (one value per episode or None). Signs at the end of a run are measured
+against its own noise; a healthy run has none.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
 
 MIN_EPISODES = 10
-"""With updates; fewer say nothing."""
+"""With updates; fewer are not examined."""
 
 ERRORS = 4.0
-"""Standard errors by which the training reward must have fallen to count as a collapse."""
+"""Fall of the training reward that counts as a collapse, in standard errors."""
 
 ENTROPY_GAP = 0.4
-"""Nats between entropy and its target that count as stuck: a spread of actions a half larger or smaller."""
+"""Nats from the target entropy that count as stuck: actions spread a half wider or narrower."""
 
 DRIFT_RATIO = 2.0
 """Growth of |Q| from the third to the last quarter of a run that counts as drift."""
@@ -53,24 +53,24 @@ def examine(stats: Mapping[str, Sequence[Any]], target_entropy: Sequence[float])
     Parameters
     ----------
     stats : `episode_rewards`, `critic_losses`, `alpha_values`, `entropies`, `q_values`, `mean_abs_actions`
-    target_entropy : nats, one an episode
+    target_entropy : nats, one per episode
     """
     learnt = np.isfinite(_numbers(stats["critic_losses"]))
     if learnt.sum() < MIN_EPISODES:
         return []
     curves = {key: _numbers(values)[learnt] for key, values in stats.items() if key in _USED}
     gap = curves["entropies"] - np.asarray(target_entropy, np.float64)[learnt]
-    found = (
+    findings = (
         _drift(curves["q_values"]),
         _collapse(curves["episode_rewards"]),
         _stuck(gap, curves["alpha_values"]),
         _action(curves["mean_abs_actions"]),
     )
-    return [finding for finding in found if finding]
+    return [finding for finding in findings if finding]
 
 
 def in_words(findings: Sequence[Finding]) -> str:
-    """Return one line a finding, or one that says there is none."""
+    """Return one line per finding, or one that there is none."""
     return "\n".join(map(str, findings)) or strings.HEALTHY
 
 

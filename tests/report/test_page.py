@@ -262,7 +262,7 @@ def test_verdict_comes_with_the_agents_interval_at_base_costs(tmp_path):
 def test_verdict_without_an_interval_says_so(tmp_path):
     source = page(tmp_path, table=[row(low_frac=float("nan"), high_frac=None)])
     verdict = source[source.index('class="verdict') : source.index("<table")]
-    assert told(verdict, f"{MINUS}5.00&nbsp;%", "unknown")
+    assert told(verdict, f"{MINUS}5.00\u00a0%", "unknown")
     assert "nan" not in verdict
 
 
