@@ -297,12 +297,12 @@ class KaggleClient(KaggleProcess):
         """Return how the dataset differs from the wanted one, '' if it does not."""
         with tempfile.TemporaryDirectory() as temporary:
             args = ["datasets", "download", ref, "-f", FINGERPRINT, "-p", temporary, "-o", "-q"]
-            found = self._unless(
+            current = self._unless(
                 lambda: self._ask(args, ref, lambda _: _json_in(temporary, "*")["content_hash"]),
                 None, {*ABSENT, "content"},
             )  # fmt: skip
-        if found != fingerprint:
-            return f"it shows the fingerprint {found}"
+        if current != fingerprint:
+            return f"it shows the fingerprint {current}"
         args = ["datasets", "files", ref, "--page-size", "200", "--format", "json"]
         there = self._ask(args, ref, lambda text: {str(row["name"]) for row in _json(text)})
         missing = [n for n in names if n not in there and not n.endswith((".whl", *UNPACKED))]
@@ -346,11 +346,11 @@ class KaggleClient(KaggleProcess):
             return
         wrong = []
         for name in ("machine_shape", "enable_internet", "is_private", *_SOURCES):
-            wanted, found = meta.get(name), stored.get(name)
+            wanted, got = meta.get(name), stored.get(name)
             if name in _SOURCES:
-                wanted, found = (sorted(map(_short, names or [])) for names in (wanted, found))
-            if wanted not in (None, "", found):
-                wrong.append(f"{name} {found!r} instead of {wanted!r}")
+                wanted, got = (sorted(map(_short, names or [])) for names in (wanted, got))
+            if wanted not in (None, "", got):
+                wrong.append(f"{name} {got!r} instead of {wanted!r}")
         need(not wrong, pushed.ref, f"Kaggle stored other settings: {', '.join(wrong)}", f"Version {pushed.version} "
               f"runs with them at {pushed.url}: delete it or let it end", "stored")  # fmt: skip
 
@@ -429,8 +429,8 @@ def _checked_kernel(folder: Path) -> dict[str, Any]:
 
 def _json(out: str) -> Any:  # noqa: ANN401
     """Return the JSON value in an answer that may begin with lines of text."""
-    found = re.search(r"^[\[{].*", out, re.MULTILINE | re.DOTALL)
-    return json.JSONDecoder().raw_decode(found[0] if found else "")[0]
+    value = re.search(r"^[\[{].*", out, re.MULTILINE | re.DOTALL)
+    return json.JSONDecoder().raw_decode(value[0] if value else "")[0]
 
 
 def _json_in(folder: str, pattern: str) -> Any:  # noqa: ANN401
@@ -443,8 +443,8 @@ def _config_values(out: str) -> dict[str, str]:
 
 
 def _dataset_status(out: str) -> _State:
-    found = _json(out)
-    return str(found["status"]), int(found["current_version_number"] or 0)
+    state = _json(out)
+    return str(state["status"]), int(state["current_version_number"] or 0)
 
 
 def _kernel_status(out: str) -> Status:

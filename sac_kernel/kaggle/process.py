@@ -182,11 +182,11 @@ class KaggleProcess:
 
     def _find_secrets(self) -> list[str]:
         """Return the values that must not appear in any text, longest first."""
-        found = [v for k, v in self._env.items() if re.search("KAGGLE.*(KEY|TOKEN|SECRET|PASSWORD)", k)]
+        secrets = [v for k, v in self._env.items() if re.search("KAGGLE.*(KEY|TOKEN|SECRET|PASSWORD)", k)]
         for path in self._credential_files():
             text = path.read_text(encoding="utf-8", errors="replace").strip()
-            found += re.findall(r'"\w*(?:key|token)\w*"\s*:\s*"([^"]+)"', text) or [text]
-        return sorted({value for value in found if len(value) > 5}, key=len, reverse=True)
+            secrets += re.findall(r'"\w*(?:key|token)\w*"\s*:\s*"([^"]+)"', text) or [text]
+        return sorted({value for value in secrets if len(value) > 5}, key=len, reverse=True)
 
 
 def failure_of(where: str, problem: str, todo: str, kind: str) -> KaggleError:

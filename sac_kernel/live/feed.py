@@ -38,9 +38,9 @@ class BarFiles:
         self, path: Path, instrument: str, others: tuple[str, ...], price_side: str | None, clock: str | None
     ) -> None:
         self.instrument, self._side, self._clock = instrument, price_side, clock
-        found = formats.find_files(path) if path.is_dir() else {instrument: [path]}
+        paths_of = formats.find_files(path) if path.is_dir() else {instrument: [path]}
         # The traded one is read first, so the others are never older than it.
-        self._files = {name: found.get(name, []) for name in (instrument, *others)}
+        self._files = {name: paths_of.get(name, []) for name in (instrument, *others)}
         missing = [name for name, paths in self._files.items() if not paths]
         if missing:
             msg = f"{path} has no bars of {', '.join(missing)}. The agent needs {', '.join(self._files)}."
