@@ -37,7 +37,7 @@ SHARED: dict[str, dict[str, Any]] = {
     "bars": {
         "type": Path,
         "metavar": "PATH",
-        "help": "bars: a file, or a folder with one file per instrument",
+        "help": "bars: a file or a folder of instruments",
     },
     "journal": {"type": Path, "metavar": "DIR", "help": "folder of the session"},
     "workers": {"type": int, "default": 1, "metavar": "N", "help": "processes on this machine"},

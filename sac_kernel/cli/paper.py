@@ -1,6 +1,6 @@
 """Trade on paper: a saved agent on a feed of bars, filled by the backtest's engine, with a crash-safe journal.
 
-The file is watched as it grows, or its bars are replayed at --speed bars a second (0: as fast as possible).
+Without --speed the file is watched as it grows. With it, N bars a second are replayed, or all at full speed if N is 0.
 `paper.html` in the journal's folder shows the account and reloads itself. A file called KILL there closes the
 position at the next open and keeps the account flat for good. Ctrl-C stops; the same command continues.
 """

@@ -26,7 +26,7 @@ REJECTED = 3
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Give the command its options."""
     options.describe(parser, __doc__, parameters=True)
-    options.add(parser, "bars", help="new bars: a file, or a folder with one file per instrument")
+    options.add(parser, "bars", help="new bars: a file or a folder of instruments")
     parser.add_argument("older", nargs="?", type=Path, help=argparse.SUPPRESS)  # BARS
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--kaggle", action="store_true", help="train on Kaggle and fetch the result")

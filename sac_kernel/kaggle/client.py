@@ -36,17 +36,8 @@ _State = tuple[str, int]  # of a dataset: status, version
 ACTIVE = ("QUEUED", "RUNNING")
 FINGERPRINT = "fingerprint.json"
 TEXT_LIMIT_BYTES = 900_000  # Kaggle refuses 1 MB; how it counts is not known
-UNPACKED = (
-    ".zip",
-    ".tar",
-    ".gz",
-    ".tgz",
-    ".bz2",
-    ".7z",
-    ".pt",
-    ".pth",
-    ".npz",
-)  # by Kaggle in a dataset, surely or possibly
+# Kaggle unpacks files of these suffixes in a dataset, or may do so.
+UNPACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".7z", ".pt", ".pth", ".npz")
 _SOURCES = ("dataset_sources", "kernel_sources", "competition_sources", "model_sources")
 
 
