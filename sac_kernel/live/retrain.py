@@ -72,7 +72,7 @@ def judge(candidate: Path, data: ProcessedData, store: ModelStore) -> bool:
     until, current = data.test[data.traded].index[-1].isoformat(), store.current()
     for path in (candidate, current.path) if current else (candidate,):
         if (name := FeaturePipeline.from_checkpoint(path).instrument) != data.traded:
-            msg = f"{path} is a model of {name}, but the bars trade {data.traded}."
+            msg = f"{path} is a model of {name}, but the bars are of {data.traded}."
             raise ConfigError(msg)
     if current is None:
         store.promote(candidate, until, {"why": "the first model", "data_hash": data.content_hash})
