@@ -1,7 +1,7 @@
 # make run    from nothing to a trained, judged agent on the embedded sample, as Kaggle would run it
 # make test   the test suite
-# make IMAGE=kaggle-2026-09 VENV=.venv-09 test    the same against the other Kaggle image's versions
-# make test-python PYTHON=python3.12    the same on another installed Python, with the newest packages
+# make IMAGE=kaggle-2026-09 VENV=.venv-09 test    the test suite with the package versions of the other Kaggle image
+# make test-python PYTHON=python3.12    the test suite on another installed Python, with the newest packages
 
 PYTHON ?= python3
 IMAGE ?= kaggle-2026-10
@@ -25,8 +25,8 @@ TESTS ?= tests
 test: $(READY)-dev
 	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) $(TESTS)
 
-# The suite on another installed interpreter, in an environment of its own, .venv-3.12. It has the newest packages that
-# pyproject.toml admits, or those of IMAGE where one is given, and the torch of requirements/torch.txt, or TORCH:
+# The suite on another installed interpreter, in a separate environment such as .venv-3.12. It has the newest packages that
+# pyproject.toml allows, or those of IMAGE if it is given, and the torch of requirements/torch.txt, or TORCH:
 # make test-python PYTHON=python3.12 IMAGE=kaggle-2026-09 TORCH=2.10.0. A CUDA build of torch takes gigabytes.
 VERSION = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 GIVEN_IMAGE = $(if $(filter command environment,$(firstword $(origin IMAGE))),$(IMAGE))
@@ -44,11 +44,11 @@ test-python:
 build: $(READY)
 	$(BIN)/python build_kernel.py
 
-# The whole Kaggle story with the real client on a local Kaggle: publish, push, follow, fetch, resume, probe.
+# All steps on Kaggle, with the real client and a local Kaggle: publish, push, follow, fetch, resume, probe.
 kaggle-rehearsal: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.kaggle_standin.walk
 
-# The tests of everything that speaks to Kaggle, with another version of the client.
+# The tests of all code that calls Kaggle, with another version of the client.
 KAGGLE ?= 2.2.5
 test-client: $(READY)-dev
 	$(PIP) install --quiet "kaggle==$(KAGGLE)"
@@ -68,7 +68,7 @@ fmt: $(READY)-dev
 type: $(READY)-dev
 	printf '%s\n' 3.11 3.12 3.13 | xargs -P 2 -I VERSION $(BIN)/mypy --python-version VERSION
 
-# Beside the peers: speed in a minute, then learning, which takes hours and goes on where it was stopped.
+# Comparison with peers: speed in a minute, then learning, which takes hours and resumes if interrupted.
 bench: $(READY)-bench benchmarks/peers.toml
 	$(BIN)/python -m benchmarks.market
 	$(BIN)/python -m benchmarks.agent
@@ -77,15 +77,15 @@ bench: $(READY)-bench benchmarks/peers.toml
 	$(BIN)/python -m benchmarks.one_path
 	$(BIN)/python -m benchmarks.public_tasks
 
-# How this project and its peers are set for `bench`: a search of a quarter of an hour, where its file is missing.
+# Settings of this project and its peers for `bench`: a search of 15 minutes, run if the file is missing.
 benchmarks/peers.toml: | $(READY)-bench
 	$(BIN)/python -m benchmarks.tune_peers
 
-# The default agent on markets whose optimum is known; PROVE=--short for about a minute.
+# The default agent on synthetic markets with a known optimum; PROVE=--short takes about a minute.
 prove: $(READY)
 	$(BIN)/python -m benchmarks.prove $(PROVE)
 
-# How often the verdict says "edge" where there is none, and how often where there is one; agents in two processes.
+# Error rates of the verdict: how often it says "edge" without an edge and with one; two processes.
 calibrate: $(READY)-dev
 	$(BIN)/python -m benchmarks.calibrate
 	$(BIN)/python -m benchmarks.null_markets --episodes 2 --workers 2
@@ -93,7 +93,7 @@ calibrate: $(READY)-dev
 audit: $(READY)-dev
 	$(BIN)/python -m benchmarks.random_walk
 
-# The modules as pages, from their docstrings: build/docs/sac_kernel.html
+# API pages from the docstrings: build/docs/sac_kernel.html
 docs: $(READY)-docs
 	$(BIN)/python -W ignore -m pdoc --docformat numpy -o build/docs sac_kernel
 
@@ -101,22 +101,23 @@ fuzz: $(READY)-dev
 	$(BIN)/python -m tests.fuzz_bars --count 10000
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz_files --count 20000
 
-# 200 times kill -9, at random moments and inside writes; each time the same final digest: about 10 minutes.
+# Kill a run 200 times, at random moments and inside writes; the final digest must not change: about 10 minutes.
 crash: $(READY)-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.crash --kills 200
 
-# Two million environment steps: memory's slope, files.
+# Two million environment steps: growth of memory and files.
 soak: $(READY)-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak --steps 2000000
 
-# Line and branch coverage of the suite without the soak, whose memory the tracer changes; what is not covered is listed with its lines.
+# Line and branch coverage of the suite, with the lines that are not covered. The soak is left out: tracing changes its
+# memory use.
 coverage: $(READY)-trust
 	OMP_NUM_THREADS=1 $(BIN)/python -m coverage run $(PYTEST) \
 		--ignore tests/experiment/test_soak.py
 	$(BIN)/python -m coverage combine -q
 	$(BIN)/python -m coverage report
 
-# Sampled mutants of the four modules that hold money, learning and state; docs/trust.md has the score.
+# Sampled mutants of the four modules of accounting, learning and state; docs/trust.md has the score.
 mutants: $(READY)-trust
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants
 
@@ -129,7 +130,7 @@ licences: $(READY)-dev
 audit-deps: $(READY)-trust
 	$(BIN)/python .ci/dependencies.py audit
 
-# The environment of the lock, every file's hash checked; torch first, from the index of your choice.
+# The locked environment, every hash checked; torch comes first, from the index of your choice.
 locked:
 	$(PYTHON) -m venv "$(VENV)"
 	$(PIP) install -r requirements/torch.txt
@@ -142,7 +143,7 @@ parity: $(READY)-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/live/test_export.py
 	$(BIN)/python -m benchmarks.export "$(MODEL)"
 
-# The newest packages that pyproject.toml admits, in place of the image's; only torch stays as it is.
+# The newest packages that pyproject.toml allows instead of those of the image; torch stays.
 newest: $(READY)-dev
 	$(BIN)/python .ci/dependencies.py bounds > "$(VENV)/bounds.txt"
 	$(PIP) install --upgrade -r requirements/dev.txt -c "$(VENV)/bounds.txt"
@@ -156,7 +157,7 @@ clean:
 
 $(READY): requirements/torch.txt requirements/run.txt requirements/$(IMAGE).txt
 	$(PYTHON) -m venv "$(VENV)"
-	@echo "step 1 of 2: torch, about 200 MB where it is the CPU build"
+	@echo "step 1 of 2: torch, about 200 MB for the CPU build"
 	$(PIP) install -r requirements/torch.txt
 	@echo "step 2 of 2: the packages of $(IMAGE)"
 	$(PIP) install -r requirements/run.txt -c requirements/$(IMAGE).txt

@@ -1,4 +1,4 @@
-"""Bundle the package into one Kaggle notebook, stage its datasets, and rehearse the run at home.
+"""Bundle the package into one Kaggle notebook, stage its datasets, and run it here or on Kaggle.
 
 python build_kernel.py                         # build from data/processed/processed_data.h5, or the sample
 python build_kernel.py --data bars.csv --price-side bid
@@ -46,11 +46,11 @@ LEDGER = ROOT / "data" / trials.NAME
 LEDGER_AT_START = BUILD / trials.NAME
 WARM_START = BUILD / paths.WARM_START
 DATASETS = ("data", "code")
-_RETRY_S = 3.0  # first pause before a failed call is tried again
+_RETRY_S = 3.0  # first pause before a failed call is repeated
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Build, stage, publish and whatever else was asked for; return the exit status."""
+    """Run the steps that the options name; return the exit status."""
     args = make_parser().parse_args(arguments)
     args.output = args.output or ROOT / "outputs"
     try:
@@ -82,7 +82,7 @@ def build(parameters: Mapping[str, Any]) -> Path:
 def stage(data: ProcessedData, name: str, *, going_on: bool = False) -> dict[str, Path]:
     """Write build/datasets/{data,code}, flat, each with its metadata; return slug -> folder.
 
-    The ledger of trials that goes with the code is that of the run's start: later trials travel with the state.
+    The ledger of trials in the code dataset is that of the run's start; the state dataset has the later trials.
     """
     if not going_on:
         LEDGER_AT_START.unlink(missing_ok=True)
@@ -103,7 +103,7 @@ def stage(data: ProcessedData, name: str, *, going_on: bool = False) -> dict[str
 
 
 def _on_kaggle(args: argparse.Namespace, parameters: dict[str, Any]) -> int:
-    """Do the steps that were asked for, on Kaggle; without credentials build and stage only."""
+    """Run the steps on Kaggle that the options name; without credentials build and stage only."""
     client = KaggleClient(say=print, poll_s=min(args.poll_s, _RETRY_S))
     owner = client.owner()
     if owner is None:
@@ -111,10 +111,10 @@ def _on_kaggle(args: argparse.Namespace, parameters: dict[str, Any]) -> int:
         _say_built(build(parameters | _expected(data)), data, parameters)
         stage(data, args.name)
         print(
-            "\nNothing was published: no Kaggle credentials here. Make a token at kaggle.com/settings/api and put "
+            "\nNothing was published: there are no Kaggle credentials. Make a token at kaggle.com/settings/api and put "
             "it into\n~/.kaggle/access_token, then run this again.\nnext      python build_kernel.py --rehearse"
         )
-        return 2 if _asked_of_kaggle(args) else 0
+        return 2 if _needs_kaggle(args) else 0
     run = KaggleRun(client, owner, args.name, ROOT, args.output, say=print)
     if args.stop:
         return _stop(run, sure=args.yes)
@@ -126,7 +126,7 @@ def _on_kaggle(args: argparse.Namespace, parameters: dict[str, Any]) -> int:
 
 
 def _sessions(run: KaggleRun, args: argparse.Namespace, parameters: dict[str, Any]) -> int:
-    """Prepare a session, push and follow it if asked; with --until-done one after the other."""
+    """Prepare a session; push and follow it if the options say so; with --until-done one after another."""
     before = -1
     while True:
         run.settle()
@@ -148,14 +148,14 @@ def _sessions(run: KaggleRun, args: argparse.Namespace, parameters: dict[str, An
 
 
 def _prepare_session(run: KaggleRun, args: argparse.Namespace, parameters: dict[str, Any]) -> dict[str, Any]:
-    """Stage, publish and build one session: the first, or the next of a run that is not finished."""
+    """Stage, publish and build one session: the first, or the next of an unfinished run."""
     data = _data(args)
     last = run.last_run().get("parameters", {})
     merged = RunConfig.from_flat({**last, **parameters})
     fresh = args.fresh or run.stays_fresh()
     going_on = not fresh and run.unfinished(merged.num_episodes)
     if args.resume and not going_on:
-        msg = f"--resume: an unfinished run of {run.kernel} is required, found none fetched in {args.output}"
+        msg = f"--resume: {args.output} holds no unfinished run of {run.kernel}. Fetch it with --fetch first."
         raise ConfigError(msg)
     baked = {**(last if going_on else {}), **parameters}
     session = _expected(data)
@@ -179,26 +179,26 @@ def _prepare_session(run: KaggleRun, args: argparse.Namespace, parameters: dict[
 
 
 def _probe(args: argparse.Namespace) -> int:
-    """Stage the probe, publish and push it as asked, and fetch its answers."""
+    """Stage and publish the probe; with --push run it, with --follow fetch its answers."""
     client, folder = KaggleClient(say=print, poll_s=min(args.poll_s, _RETRY_S)), BUILD / "probe"
     owner = client.owner()
     digest = probe.stage_probe(folder, PROBE, owner or "INSERT_OWNER", args.name, args.accelerator)
-    print(f"probe     {_shown(folder)}, {args.accelerator}")
+    print(f"probe     {_relative(folder)}, {args.accelerator}")
     if owner is None:
-        print("Nothing was published: no Kaggle credentials here.")
-        return 2 if _asked_of_kaggle(args) else 0
+        print("Nothing was published: there are no Kaggle credentials.")
+        return 2 if _needs_kaggle(args) else 0
     run = KaggleRun(client, owner, args.name, folder, folder / "outputs", say=print, kind="probe")
     client.publish_dataset(folder / "dataset", digest, "probe", may_unpack=True)
     if not args.push:
-        print(f"next      kaggle kernels push -p {_shown(folder)}")
+        print(f"next      kaggle kernels push -p {_relative(folder)}")
         return 0
     run.push()
     if not args.follow:
-        print(f"next      kaggle kernels output {run.kernel} -p {_shown(folder / 'outputs')}")
+        print(f"next      kaggle kernels output {run.kernel} -p {_relative(folder / 'outputs')}")
         return 0
     if (status := run.follow(args.poll_s)) == "COMPLETE":
         client.fetch_outputs(run.kernel, folder / "outputs")
-        print(f"answers   {_shown(folder / 'outputs' / 'probe.json')}")
+        print(f"answers   {_relative(folder / 'outputs' / 'probe.json')}")
     return int(status != "COMPLETE")
 
 
@@ -206,7 +206,7 @@ def _follow_and_fetch(run: KaggleRun, args: argparse.Namespace) -> int:
     status = run.follow(args.poll_s)
     if status != "COMPLETE":
         print(
-            f"The run ended as {status}: Kaggle keeps no outputs of such a run; the last fetched state stands."
+            f"The run ended as {status}. Kaggle keeps no outputs of such a run; the last fetched state is intact."
         )
         return 1
     return _say_fetched(run.fetch(), args.output)
@@ -215,16 +215,18 @@ def _follow_and_fetch(run: KaggleRun, args: argparse.Namespace) -> int:
 def _say_fetched(manifest: Mapping[str, Any], folder: Path) -> int:
     summary = files.read_json(folder / "summary.json")
     print(f"\n{text_table(summary['table'])}\n\n{summary['verdict']['sentence']}\n")
-    print(f"report    {_shown(folder / 'report.html')}")
+    print(f"report    {_relative(folder / 'report.html')}")
     if manifest["status"] != "complete":
         print("next      python build_kernel.py --resume, or --until-done")
     return 0
 
 
 def _stop(run: KaggleRun, *, sure: bool) -> int:
-    print(f"--stop deletes {run.kernel} on Kaggle: its active run, log and outputs not fetched yet are lost.")
-    print("Datasets and what was fetched stay.")
-    if not sure and input(f"Type {run.name} to go on: ").strip() != run.name:
+    print(
+        f"--stop deletes {run.kernel} on Kaggle with its active run, its log and all outputs not fetched yet."
+    )
+    print("Datasets and fetched files stay.")
+    if not sure and input(f"Type {run.name} to continue: ").strip() != run.name:
         print("Nothing was deleted.")
         return 1
     run.stop()
@@ -232,21 +234,21 @@ def _stop(run: KaggleRun, *, sure: bool) -> int:
 
 
 def _expected(data: ProcessedData) -> dict[str, Any]:
-    """Return what the kernel must find mounted."""
+    """Return the parameters by which the kernel checks its mounted data."""
     return {"expect_data_hash": data.content_hash}
 
 
-def _asked_of_kaggle(args: argparse.Namespace) -> bool:
+def _needs_kaggle(args: argparse.Namespace) -> bool:
     return any((args.push, args.follow, args.fetch, args.resume, args.until_done, args.stop))
 
 
 def _data(args: argparse.Namespace) -> ProcessedData:
-    """Return the data to train on, refreshed in data/processed/ only after it proved usable."""
+    """Return the data to train on; data/processed/ is replaced only if the new bars are usable."""
     target = ROOT / LOCAL_DATA
     if args.data is None and target.is_file():
         path, source = target, "h5"
     elif args.data is None:
-        print("No bars given (--data PATH): taking the embedded sample, 6,225 EURUSD hours of 2017.")
+        print("No --data PATH given: using the embedded sample, 6,225 EURUSD hours of 2017.")
         path, source = None, "sample"
     else:
         path, source = args.data, "h5" if args.data.suffix.lower() in (".h5", ".hdf5") else "files"
@@ -266,27 +268,27 @@ def _data(args: argparse.Namespace) -> ProcessedData:
 
 
 def _stage_code(folder: Path) -> None:
-    """Write a readable copy of the modules, the wheels that could be had, and code_manifest.json."""
+    """Write a readable copy of the modules, the available wheels, and code_manifest.json."""
     hashes = {}
     for file in inlined_files():
         text = kernel_notebook.module_source(PACKAGE, file)
-        flat = file.replace("/", ".")  # a dataset is uploaded without its folders
+        flat = file.replace("/", ".")  # Kaggle drops folders of a dataset
         files.write_text(folder / flat, text)
         hashes[flat] = files.sha256(text.encode())
-    trials.merge(folder / trials.NAME, [LEDGER_AT_START])  # empty at first: then nothing was tried before
+    trials.merge(folder / trials.NAME, [LEDGER_AT_START])  # empty if nothing was tried before
     if WARM_START.is_file():
         shutil.copyfile(WARM_START, folder / WARM_START.name)
-    found, missing = wheels.fetch_wheels(BUILD / "wheels")
+    available, missing = wheels.fetch_wheels(BUILD / "wheels")
     for line in wheels.switched_off(missing):
         print(f"wheels    {line}")
-    for path in found:
+    for path in available:
         shutil.copyfile(path, folder / path.name)
     manifest = {
         "version": __version__,
         "code_hash": code_hash(),
         "order": list(MODULES),
         "files": hashes,
-        "wheels": {path.name: wheels.WHEELS[path.name] for path in found},
+        "wheels": {path.name: wheels.WHEELS[path.name] for path in available},
     }
     files.write_json(folder / CODE_MANIFEST, manifest)
 
@@ -296,13 +298,16 @@ def _rehearse(
 ) -> int:
     folder = BUILD / "rehearsal"
     if fresh and output_layout.move_to_previous(folder / "working"):
-        print("--fresh: the earlier rehearsal's outputs moved to previous/")
-    print("Rehearsing: this very notebook, in a folder laid out as on Kaggle, without network.\n", flush=True)
+        print("--fresh: the outputs of the earlier rehearsal are in previous/")
+    print(
+        "Rehearsing: running this notebook in a folder laid out as on Kaggle, without a network.\n",
+        flush=True,
+    )
     done = rehearsal.rehearse(notebook, folder, datasets)
     summary = done.summary
     trials.merge(LEDGER, [done.working / trials.NAME])
     print(f"\n{text_table(summary['table'])}\n\n{summary['verdict']['sentence']}\n")
-    print(f"report    {_shown(done.working / 'report.html')}\nnotebook  {_shown(done.html)}")
+    print(f"report    {_relative(done.working / 'report.html')}\nnotebook  {_relative(done.html)}")
     fetched = files.read_json(path) if (path := output / "summary.json").is_file() else None
     plain = {k: v for k, v in parameters.items() if k not in ("num_episodes", "expect_data_hash")}
     print(rehearsal.forecast(RunConfig.from_flat(plain), summary, fetched))
@@ -317,20 +322,20 @@ def _say_built(notebook: Path, data: ProcessedData, parameters: Mapping[str, Any
     others = f" beside {', '.join(sorted(set(data.train) - {data.traded}))}" if len(data.train) > 1 else ""
     what = f"{data.bar_seconds // 60}-minute {data.price_side} bars"
     print(f"data      {data.traded} is traded{others}, {what}: {counts}")
-    print(f"notebook  {_shown(notebook)}, {size / 1000:.0f} kB as sent, code {code_hash()[:12]}")
+    print(f"notebook  {_relative(notebook)}, {size / 1000:.0f} kB as sent, code {code_hash()[:12]}")
     if parameters:
         print("baked in  " + ", ".join(f"{k} = {v!r}" for k, v in parameters.items()))
-    print(f"datasets  {_shown(BUILD / 'datasets')}{os.sep}{{{','.join(DATASETS)}}}")
+    print(f"datasets  {_relative(BUILD / 'datasets')}{os.sep}{{{','.join(DATASETS)}}}")
 
 
 def _check_name(name: str) -> None:
     ok = name.isascii() and all(part.isalnum() and part.islower() for part in name.split("-"))
     if not ok or not 3 <= len(name) <= 40:
-        msg = f"--name: 3 to 40 lower-case letters, digits and single hyphens are required, got {name!r}"
+        msg = f"--name must be 3 to 40 lower-case letters, digits and single hyphens, got {name!r}"
         raise ConfigError(msg)
 
 
-def _shown(path: Path) -> str:
+def _relative(path: Path) -> str:
     return os.path.relpath(path)
 
 

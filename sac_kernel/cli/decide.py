@@ -1,7 +1,7 @@
-"""What a saved agent would hold from the next open on, as JSON.
+"""Print what a saved agent would hold from the next open on, as JSON.
 
-The account begins with the first bar of --bars, or, without them, with the test split of --data; all bars before are
-its history. Say with --equity, --units, --entry-price, --bars-held and --last-target how your account stands.
+The account begins with the first bar of --bars or, without --bars, with the test split of --data. All earlier bars are
+history. Describe your account with --equity, --units, --entry-price, --bars-held and --last-target.
 """
 
 from __future__ import annotations
@@ -30,16 +30,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Give the command its options."""
     options.describe(parser, __doc__)
     options.add(parser, "model", required=True)
-    options.add(parser, "bars", help="bars since the account began, closed ones only: a file, or a folder")
-    options.add(parser, "data", help="the bars before; found by itself if left out")
-    options.add(parser, "price-side", help="of the bars (default: that of --data)")
+    options.add(parser, "bars", help="closed bars since the account began: a file or a folder")
+    options.add(parser, "data", help="processed bars before those (default: found automatically)")
+    options.add(parser, "price-side", help="bid, ask or mid: the prices of --bars (default: that of --data)")
     options.add(parser, "clock")
     options.add(parser, "cost-tier")
     parser.add_argument("--equity", type=float, default=100_000.0, help="account currency")
     parser.add_argument("--units", type=float, default=0.0, help="base currency held, long positive")
     parser.add_argument("--entry-price", type=float, default=0.0, help="mean fill price of the position")
-    parser.add_argument("--bars-held", type=int, default=0, help="bars since it was opened or turned")
-    parser.add_argument("--last-target", type=float, default=0.0, help="the target filled last")
+    parser.add_argument(
+        "--bars-held", type=int, default=0, help="bars since the position was opened or reversed"
+    )
+    parser.add_argument("--last-target", type=float, default=0.0, help="the last target that was filled")
 
 
 def run(args: argparse.Namespace) -> int:

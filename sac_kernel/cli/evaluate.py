@@ -1,7 +1,7 @@
-"""Judge a saved agent on processed bars: the report's table and its verdict.
+"""Evaluate a saved agent on processed bars: the table and verdict of the report.
 
-The trials that the verdict is corrected for are those of trials.csv beside the model. Several models of one agent's
-seeds are judged as one: the mean of their targets.
+The verdict is corrected for the trials in trials.csv beside the model. Several models, the seeds of one agent, are
+evaluated as one whose target is their mean.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     options.describe(parser, __doc__)
     options.add(parser, "model", action="append", required=True)
     options.add(parser, "data")
-    parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="of the bars")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="part of the bars")
 
 
 def run(args: argparse.Namespace) -> int:

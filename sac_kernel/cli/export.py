@@ -1,4 +1,4 @@
-"""Write a saved agent as ONNX: raw features and account in, target exposure out, the scaler inside."""
+"""Write a saved agent as ONNX: raw features and account in, target exposure out, scaler included."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the file and print what goes in and comes out."""
-    given = [args.model, args.output]
+    """Write the file; print its inputs and its output."""
+    paths = [args.model, args.output]
     for place, path in enumerate(args.older[:2]):
-        given[place] = given[place] or path
-    model, target = given
+        paths[place] = paths[place] or path
+    model, target = paths
     if model is None:
-        msg = "export: --model FILE is required"
+        msg = "export needs --model FILE."
         raise ConfigError(msg)
     model = model_store.resolve(model)
     target = target or Path(f"{model.stem}.onnx")

@@ -1,4 +1,4 @@
-"""`python -m sac_kernel COMMAND` and `sac-kernel COMMAND`: find the command, run it, turn its end into a status."""
+"""`python -m sac_kernel COMMAND` and `sac-kernel COMMAND`: find the command, run it, return the exit status."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class Command(NamedTuple):
-    """Where a command lives, and one line of what it does; `add_options` and `run` are functions of its module."""
+    """Module of a command, with its functions `add_options` and `run`, and a one-line summary."""
 
     module: str
     summary: str
@@ -26,15 +26,13 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "build": Command(
-        "build", "bundle the notebook and its datasets; publish, follow and fetch a run on Kaggle"
-    ),
+    "build": Command("build", "bundle notebook and datasets; publish, follow and fetch a run on Kaggle"),
     "rehearse": Command("rehearse", "build, then run the notebook here as Kaggle would"),
-    "train": Command("train", "train and judge agents on processed bars"),
-    "evaluate": Command("evaluate", "judge a saved agent: table and verdict"),
-    "walk-forward": Command("walk_forward", "refit agents fold by fold and judge them on one page"),
+    "train": Command("train", "train and evaluate agents on processed bars"),
+    "evaluate": Command("evaluate", "evaluate a saved agent: table and verdict"),
+    "walk-forward": Command("walk_forward", "retrain agents fold by fold and report on one page"),
     "sweep": Command("sweep", "train a grid of agents, seeds, folds and settings"),
-    "decide": Command("decide", "what a saved agent would hold from the next open on"),
+    "decide": Command("decide", "print what a saved agent would hold from the next open on"),
     "paper": Command("paper", "trade on paper with a saved agent"),
     "export": Command("export", "write a saved agent as ONNX"),
     "retrain": Command("retrain", "append new bars, train a candidate, promote it if it is better", True),
@@ -47,26 +45,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     status
-        0: done; 2: refused, with the reason in the last line. `sweep`, `build` and `retrain` say more in their help.
+        0: done; 2: an error, with its message in the last line. `sweep`, `build` and `retrain` have further ones.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    # argparse ends all positionals with the first run of them, so what follows -- is taken off before.
+    # argparse cannot parse positional arguments on both sides of --, so what follows it is removed first.
     own, more = cut_at_dashes(list(sys.argv[1:] if arguments is None else arguments))
     parser = make_parser(own)
     args = parser.parse_args(own)
     if more and not COMMANDS[args.command].takes_more:
-        parser.error(f"{args.command} takes nothing after --")
+        parser.error(f"{args.command} takes no arguments after --")
     args.words, args.more = own[1:], more
     try:
         status: int = args.run(args)
     except SacKernelError as err:
-        logger.error("%s: %s", type(err).__name__, err)  # the message says it all
+        logger.error("%s: %s", type(err).__name__, err)  # a traceback would add nothing
         return 2
     return status
 
 
 def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """Return the parser; only the command that the arguments name has its options."""
+    """Return the parser; only the command named by the arguments has its options."""
     parser = argparse.ArgumentParser(
         prog="sac-kernel",
         description="Soft Actor-Critic trading agents: bars in, a verdict after costs out.",
@@ -85,6 +83,6 @@ def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def cut_at_dashes(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Return what stands before and after the first `--`."""
+    """Return the arguments before and after the first `--`."""
     at = arguments.index("--") if "--" in arguments else len(arguments)
     return arguments[:at], arguments[at + 1 :]

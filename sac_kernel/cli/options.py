@@ -1,4 +1,4 @@
-"""Options that several commands share: one spelling and one meaning each, and the older spellings they replace."""
+"""Options that several commands share, with one spelling and meaning each, and the older spellings still accepted."""
 
 from __future__ import annotations
 
@@ -22,51 +22,71 @@ def words(text: str) -> tuple[str, ...]:
 
 
 SHARED: dict[str, dict[str, Any]] = {
-    "data": {"type": Path, "metavar": "H5", "help": "processed bars; found by itself if left out"},
+    "data": {"type": Path, "metavar": "H5", "help": "processed bars (default: found automatically)"},
     "output": {"type": Path, "metavar": "DIR", "help": "output folder"},
     "agents": {"type": integers, "metavar": "1,2,3", "help": "1 short-term, 2 medium, 3 swing"},
-    "seeds": {"type": integers, "metavar": "0,1,...", "help": "one training each"},
+    "seeds": {"type": integers, "metavar": "0,1,...", "help": "random seeds, one training for each"},
     "set": {"action": "append", "metavar": "NAME=VALUE", "help": "a parameter (listed below); repeatable"},
-    "preset": {"choices": tuple(RUN_PRESETS), "help": "how long: sets episodes and both frequencies"},
-    "config": {"type": Path, "metavar": "TOML", "help": "file of parameters, one NAME = VALUE a line"},
+    "preset": {
+        "choices": tuple(RUN_PRESETS),
+        "help": "length of the training: sets episodes and both frequencies",
+    },
+    "config": {"type": Path, "metavar": "TOML", "help": "file of parameters, one NAME = VALUE per line"},
     "device": {"help": PARAMETERS["device"].help},
     "model": {"type": Path, "metavar": "FILE", "help": "an agent's .pt, or models/current.json"},
-    "bars": {"type": Path, "metavar": "PATH", "help": "bars: a file, or a folder of instruments"},
-    "journal": {"type": Path, "metavar": "DIR", "help": "where the session is kept"},
+    "bars": {
+        "type": Path,
+        "metavar": "PATH",
+        "help": "bars: a file or a folder of instruments",
+    },
+    "journal": {"type": Path, "metavar": "DIR", "help": "folder of the session"},
     "workers": {"type": int, "default": 1, "metavar": "N", "help": "processes on this machine"},
     "tiers": {
         "type": words,
         "metavar": ",".join(COST_TIERS),
         "help": "cost tiers; an agent is trained for each",
     },
-    "cost-tier": {"choices": tuple(COST_TIERS), "default": "base", "help": "what the account pays"},
+    "cost-tier": {"choices": tuple(COST_TIERS), "default": "base", "help": "costs that the account pays"},
     "folds": {"type": int, "metavar": "N", "help": "walk-forward folds"},
-    "test-days": {"type": int, "default": 60, "metavar": "N", "help": "trading days of a fold's test"},
-    "val-days": {"type": int, "default": 40, "metavar": "N", "help": "trading days of a fold's validation"},
-    "address": {"default": "", "help": "of a Ray cluster: auto, or ray://HOST:10001"},
-    "price-side": {"choices": PRICE_SIDES, "help": "what the prices are, if the file does not say"},
+    "test-days": {
+        "type": int,
+        "default": 60,
+        "metavar": "N",
+        "help": "trading days in the test part of a fold",
+    },
+    "val-days": {
+        "type": int,
+        "default": 40,
+        "metavar": "N",
+        "help": "trading days in the validation part of a fold",
+    },
+    "address": {"default": "", "help": "Ray cluster: auto, or ray://HOST:10001"},
+    "price-side": {
+        "choices": PRICE_SIDES,
+        "help": "whether the prices are bid, ask or mid; needed if the file does not say",
+    },
     "clock": {
         "metavar": "ZONE",
-        "help": "UTC, an IANA zone, histdata or mt-eet, if the file does not prove it",
+        "help": "time zone of the bars: UTC, an IANA zone, histdata or mt-eet; needed if the file does not show it",
     },
 }
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Shows each default that says something."""
+    """Formatter that shows each default except None, False and empty ones."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
         default = action.default
         silent = default is None or default is False or default in ("", [], argparse.SUPPRESS)
         if not silent and "default:" not in text:
-            shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
-            text = f"{text} (default: {shown})"
+            value = ",".join(map(str, default)) if isinstance(default, tuple) else default
+            text = f"{text} (default: {value})"
         return text.replace("%", "%%")
 
 
 def describe(parser: argparse.ArgumentParser, description: str | None, *, parameters: bool = False) -> None:
-    """Give a command its description, its formatter and, where it takes `--set`, the list of parameters."""
+    """Set a command's description and formatter and, if it takes `--set`, list the parameters."""
     parser.description = description
     parser.formatter_class = HelpFormatter
     if parameters:
@@ -75,7 +95,7 @@ def describe(parser: argparse.ArgumentParser, description: str | None, *, parame
 
 
 def add(parser: argparse.ArgumentParser, name: str, **changes: Any) -> None:  # noqa: ANN401
-    """Add a shared option; `changes` are what is this command's own: help, default, required."""
+    """Add a shared option; `changes` replace help, default or other settings for this command."""
     settings = {**SHARED[name], **changes}
     if settings.get("action") == "append":
         settings.setdefault("default", [])
@@ -83,7 +103,7 @@ def add(parser: argparse.ArgumentParser, name: str, **changes: Any) -> None:  # 
 
 
 def older(parser: argparse.ArgumentParser, name: str, *spellings: str) -> None:
-    """Accept older spellings of an option, without showing them."""
+    """Accept older spellings of an option, hidden from the help."""
     kept = {key: value for key, value in SHARED[name].items() if key in ("type", "choices", "action")}
     dest = name.replace("-", "_")
     parser.add_argument(*spellings, dest=dest, help=argparse.SUPPRESS, default=argparse.SUPPRESS, **kept)
@@ -103,7 +123,7 @@ def older_settings(parser: argparse.ArgumentParser, **names: str) -> None:
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """Add what names a run: agents, seeds, settings."""
+    """Add the options that define a run: agents, seeds, parameters."""
     for name, parameter in (("agents", "agent_ids"), ("seeds", "seeds")):
         default = ",".join(map(str, PARAMETERS[parameter].default))
         add(parser, name, help=f"{SHARED[name]['help']} (default: {default})")

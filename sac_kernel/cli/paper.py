@@ -1,8 +1,8 @@
-"""Trade on paper: a saved agent on a feed of bars, filled by the backtest's engine, with a journal that survives.
+"""Trade on paper: a saved agent on a feed of bars, filled by the backtest's engine, with a crash-safe journal.
 
-Without --speed the file is watched as it grows; with it, its bars are replayed, so many a second, 0 as fast as
-possible. `paper.html` in the journal's folder shows the account and reloads itself. A file called KILL there flattens
-the account at the next open, for good. Ctrl-C stops, and the same command goes on.
+Without --speed the file is watched as it grows. With it, N bars a second are replayed, or all at full speed if N is 0.
+`paper.html` in the journal's folder shows the account and reloads itself. A file called KILL there closes the
+position at the next open and keeps the account flat for good. Ctrl-C stops; the same command continues.
 """
 
 from __future__ import annotations
@@ -26,17 +26,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     options.add(parser, "model", required=True)
     options.add(parser, "bars", required=True)
     options.add(parser, "journal", required=True)
-    options.add(parser, "data", default=LOCAL_DATA, help="the bars before")
+    options.add(parser, "data", default=LOCAL_DATA, help="processed bars before those of --bars")
     parser.add_argument(
-        "--speed", type=float, metavar="N", help="replay so many bars a second; 0: as fast as possible"
+        "--speed", type=float, metavar="N", help="replay N bars a second; 0: as fast as possible"
     )
-    options.add(parser, "price-side", help="of the bars (default: that of --data)")
+    options.add(parser, "price-side", help="bid, ask or mid: the prices of --bars (default: that of --data)")
     options.add(parser, "clock")
     options.add(parser, "cost-tier")
-    parser.add_argument("--equity", type=float, default=100_000.0, help="at the start, account currency")
+    parser.add_argument("--equity", type=float, default=100_000.0, help="initial equity, account currency")
     for name in paper.LIMITS:
         option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=float, metavar="FRAC", help="of equity (default: the agent's own)")
+        parser.add_argument(
+            option, type=float, metavar="FRAC", help="fraction of equity (default: the agent's own)"
+        )
     options.older(parser, "data", "--history")
 
 
@@ -47,5 +49,5 @@ def run(args: argparse.Namespace) -> int:
         with opened.session.journal:
             paper.follow(opened, args.speed)
     except KeyboardInterrupt:
-        logger.info("stopped; the same command goes on from here")
+        logger.info("Stopped. The same command continues from here.")
     return 0

@@ -1,4 +1,4 @@
-"""Build, then run the very notebook here as Kaggle would: in a folder laid out alike, without a network.
+"""Build the notebook, then run it here as Kaggle would: in the same folder layout, without a network.
 
 The same as `build --rehearse`, with the same options.
 """

@@ -1,6 +1,6 @@
 """Append new bars, train a candidate, compare it with the model in use, and promote it if it is better.
 
-What follows `--` goes to build_kernel.py. The status is 3 for a candidate that was not promoted.
+Arguments after `--` go to build_kernel.py. The exit status is 3 if the candidate is not promoted.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from sac_kernel.prices.processed_file import read_processed
 logger = logging.getLogger(__name__)
 
 REJECTED = 3
-"""Exit status where the candidate was not promoted."""
+"""Exit status if the candidate is not promoted."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Give the command its options."""
     options.describe(parser, __doc__, parameters=True)
-    options.add(parser, "bars", help="new bars: a file, or a folder of instruments")
+    options.add(parser, "bars", help="new bars: a file or a folder of instruments")
     parser.add_argument("older", nargs="?", type=Path, help=argparse.SUPPRESS)  # BARS
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--kaggle", action="store_true", help="train on Kaggle, and fetch")
+    where.add_argument("--kaggle", action="store_true", help="train on Kaggle and fetch the result")
     where.add_argument("--rehearse", action="store_true", help="train here (the default)")
     parser.add_argument(
         "--warm-start", action="store_true", help="start from the weights of the model in use"
     )
-    options.add(parser, "agents", default=(1,), help="the one to train: 1 short-term, 2 medium, 3 swing")
+    options.add(parser, "agents", default=(1,), help="agent to train: 1 short-term, 2 medium, 3 swing")
     options.add(parser, "preset")
     options.add(parser, "config")
     options.add(parser, "set")
@@ -42,9 +42,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--judge", type=Path, metavar="FILE", help="only compare this model with the one in use"
     )
     parser.add_argument("--rollback", metavar="WHY", help="return to the model before the one in use")
-    options.add(parser, "clock", help="of the new bars, if they do not prove it")
-    options.add(parser, "data", default=paths.LOCAL_DATA, help="the bars so far; grows")
-    parser.add_argument("--models", type=Path, default=retrain.MODELS, metavar="DIR", help="models in use")
+    options.add(parser, "clock", help="time zone of the new bars; needed if they do not show it")
+    options.add(
+        parser, "data", default=paths.LOCAL_DATA, help="processed bars so far; the new ones are added"
+    )
+    parser.add_argument(
+        "--models", type=Path, default=retrain.MODELS, metavar="DIR", help="folder of the models in use"
+    )
     options.older(parser, "agents", "--agent-id")
 
 
@@ -58,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         return 0 if retrain.judge(args.judge, read_processed(args.data), store) else REJECTED
     path = args.bars or args.older
     if path is None:
-        msg = "retrain: give new bars with --bars, or --judge, or --rollback"
+        msg = "retrain needs --bars, --judge or --rollback."
         raise ConfigError(msg)
     require(len(args.agents) == 1, "retrain", "--agents must name one agent", args.agents)
     more = [

@@ -1,4 +1,4 @@
-"""Parameters from the command line: a settings file, a preset, `--set`, and options; what comes later counts."""
+"""Parameters from the command line: settings file, preset, `--set`, options. Later ones override earlier ones."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _OF_A_PRESET = ("num_episodes", "eval_frequency", "checkpoint_frequency")
 
 
 def parameters(args: argparse.Namespace, **options: str) -> dict[str, Any]:
-    """Return the parameters that a command line sets, as plain values, checked together.
+    """Return the parameters that a command line sets, checked together, as plain values.
 
     Parameters
     ----------
     args : with `config`, `preset` and `set`
-    options : parameter = the option of this command that sets it
+    options : parameter = name of the option that sets it in this command
 
     Raises
     ------
@@ -46,7 +46,7 @@ def parameters(args: argparse.Namespace, **options: str) -> dict[str, Any]:
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
-    """Return checked parameters from `--set name=value` texts.
+    """Return the checked parameters of `--set name=value` texts.
 
     Raises
     ------
@@ -64,21 +64,21 @@ def read_settings_file(path: Path) -> dict[str, Any]:
     InputNotFoundError
         If there is no such file.
     ConfigError
-        If it is no TOML, or a name or type is wrong; ranges are checked with the rest of the command line.
+        If it is not TOML, or a name or type is wrong. Ranges are checked later, with the other parameters.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as err:
-        msg = f"--config: there is no file {path}"
+        msg = f"--config: {path} does not exist."
         raise InputNotFoundError(msg) from err
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
-        msg = f"--config: {path} cannot be read as TOML: {err}"
+        msg = f"--config: {path} is not valid TOML: {err}"
         raise ConfigError(msg) from err
     return _plain(checked(content, str(path)))
 
 
 def _checked_together(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return the parameters as a run has them: old words are the new ones."""
+    """Return the parameters as a run has them, with current names for renamed values."""
     flat = RunConfig.from_flat(values, where).flat()
     return {name: flat[name] for name in values}
 
@@ -90,7 +90,7 @@ def _settings(settings: Iterable[str]) -> dict[str, Any]:
         name = name.strip()
         (name,) = current("--set", {name: None}, RENAMED_PARAMETERS)
         if not equals:
-            msg = f"--set: name=value is required, got {text!r}"
+            msg = f"--set takes NAME=VALUE, got {text!r}."
             raise ConfigError(msg)
         check_names("--set", [name], PARAMETERS)
         annotation = PARAMETERS[name].type
@@ -108,4 +108,4 @@ def _literal(text: str, annotation: Any) -> Any:  # noqa: ANN401
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        return text  # the type check names it
+        return text  # the type check reports it

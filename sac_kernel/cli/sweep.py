@@ -1,6 +1,6 @@
 """Train a grid of agents, seeds, folds and settings; write one table.
 
-`--set NAME=VALUE,VALUE` varies a parameter. A finished job is not run again. The status is 1 if a job has no result.
+`--set NAME=VALUE,VALUE` varies a parameter. Finished jobs are not run again. The exit status is 1 if a job fails.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Give the command its options."""
     options.describe(parser, __doc__, parameters=True)
     options.add(parser, "data")
-    options.add(parser, "output", default=Path("sweep"), help="results.csv, trials.csv, jobs/")
+    options.add(parser, "output", default=Path("sweep"), help="folder of results.csv, trials.csv, jobs/")
     options.add(parser, "agents", default=(1,))
     options.add(parser, "seeds", default=(0,))
     options.add(parser, "preset")
     options.add(parser, "config")
     options.add(
-        parser, "set", metavar="NAME=V,V", help="a parameter (listed below) and its values; repeatable"
+        parser, "set", metavar="NAME=V,V", help="a parameter (listed below) and the values to try; repeatable"
     )
-    options.add(parser, "folds", default=0, help="walk-forward folds; 0: the file's own splits")
+    options.add(parser, "folds", default=0, help="walk-forward folds; 0: the splits of the file")
     options.add(parser, "test-days")
     options.add(parser, "val-days")
-    options.add(parser, "device", default="auto", help="auto: every GPU there is, one process each")
+    options.add(parser, "device", default="auto", help="auto: all GPUs, one process each")
     options.add(parser, "workers")
     options.add(parser, "address")
     options.older(parser, "data", "--h5-path")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run what is missing; write the table."""
+    """Run the jobs without a result; write the table."""
     grid, args.set = args.set, []
     runs = sweep.grid(args.agents, args.seeds, grid, settings.parameters(args))
     path = args.data or paths.find_input(paths.DATA_FILE)

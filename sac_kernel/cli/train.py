@@ -1,7 +1,7 @@
-"""Train agents on processed bars, judge them on the test split, write agents, report and logs.
+"""Train agents on processed bars, evaluate them on the test split, write agents, report and logs.
 
-One job for each agent and seed. There is no time limit unless time_budget_h is set. A run that was stopped goes on
-where it was; a finished one starts anew and keeps its earlier outputs in previous/.
+There is one job for each agent and seed, and no time limit unless time_budget_h is set. An interrupted run resumes. A
+finished one starts over and moves its outputs to previous/.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train, and say the verdict."""
+    """Train, and print the verdict."""
     values = settings.parameters(
         args, h5_path="data", output_dir="output", agent_ids="agents", seeds="seeds", device="device"
     )

@@ -1,6 +1,6 @@
-"""Refit every agent, seed, fold and cost tier, judge them on the joined test days, write one page.
+"""Retrain each agent, seed, fold and cost tier, evaluate them on the joined test days, write one page.
 
-A finished job is not run again, so the command may be stopped at any time and called again.
+Finished jobs are not run again, so you can stop the command at any time and repeat it.
 """
 
 from __future__ import annotations
@@ -31,14 +31,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     options.add(parser, "seeds", default=(0, 1, 2))
     options.add(parser, "folds", default=4)
     options.add(parser, "tiers", default=tuple(COST_TIERS))
-    parser.add_argument("--updates", type=int, default=5_000, help="gradient updates of a training")
-    parser.add_argument("--evaluations", type=int, default=5, help="validations of a training, each a trial")
+    parser.add_argument("--updates", type=int, default=5_000, help="gradient updates per training")
+    parser.add_argument(
+        "--evaluations", type=int, default=5, help="validations per training; each counts as a trial"
+    )
     options.add(parser, "test-days")
     options.add(parser, "val-days")
-    parser.add_argument("--purge-days", type=int, default=5, help="left out between the parts of a fold")
+    parser.add_argument("--purge-days", type=int, default=5, help="days left out between the parts of a fold")
     options.add(parser, "workers", help="processes, of one thread each")
     options.add(parser, "address")
-    options.add(parser, "config", help="file of parameters: those that begin with sac_ and env_")
+    options.add(parser, "config", help="file of parameters that begin with sac_ or env_")
     options.add(parser, "set", help="a parameter that begins with sac_ or env_ (listed below); repeatable")
     options.older(parser, "data", "--h5-path")
     options.older_settings(parser, reward="env_reward")
@@ -49,14 +51,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run what is missing; print the table and the verdicts."""
-    logging.getLogger("sac_kernel.features.pipeline").setLevel(logging.WARNING)  # once a job is too often
+    """Run the jobs without a result; print the table and the verdicts."""
+    logging.getLogger("sac_kernel.features.pipeline").setLevel(
+        logging.WARNING
+    )  # one line per job is too much
     values = settings.parameters(args)
     own = [name for name in values if not name.startswith(("sac_", "env_"))]
     if own:
-        msg = f"walk-forward: {', '.join(own)}: a fold's training has options of its own; see --help"
+        msg = f"walk-forward cannot set {', '.join(own)}; it takes parameters that begin with sac_ or env_. See --help."
         raise ConfigError(msg)
-    found = Settings(
+    run_settings = Settings(
         h5_path=str(args.data or paths.find_input(paths.DATA_FILE)),
         agents=args.agents,
         seeds=args.seeds,
@@ -70,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         config=RunConfig.from_flat(values, "walk-forward"),
     )
     command = shlex.join(("python", "-m", "sac_kernel", "walk-forward", *args.words))
-    summary = walk_forward.run(found, args.output, args.workers, command, args.address)
+    summary = walk_forward.run(run_settings, args.output, args.workers, command, args.address)
     logger.info("%s", tables.text_table(summary["table"]))
     for agent_id, verdict in summary["verdicts"].items():
         logger.info("agent %s: %s", agent_id, verdict["sentence"])
@@ -79,5 +83,5 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _first(text: str) -> tuple[int, ...]:
-    """Return the first so many seeds."""
+    """Return the seeds 0 to N - 1."""
     return tuple(range(int(text)))

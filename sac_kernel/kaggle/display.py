@@ -1,4 +1,4 @@
-"""What the notebook shows beside training: the run header and a trade by hand on real bars."""
+"""Output of the notebook beside training: run header, tables, five trades by hand."""
 
 from __future__ import annotations
 
@@ -49,25 +49,25 @@ JOB_COLUMNS = [
     "env_steps_per_s",
     "train_s",
 ]
-"""Of the facts of a job, what the notebook shows."""
+"""Facts of a job that the notebook shows."""
 
 FIGURE_PX = 900
-"""Width at which the notebook shows figures: their text is then as large as its own."""
+"""Width of figures in the notebook, so that their text is as large as its own."""
 
 _MIN_FREE_GB = 0.5
 
 
 def run_header(config: RunConfig, built_code_hash: str, package_dir: Path) -> dict[str, Any]:
-    """Return the facts that head a run, and check that the code is the notebook's own.
+    """Return the facts shown above a run; check that the code is the notebook's.
 
     Raises
     ------
     SacKernelError
         If `sac_kernel` was imported from anywhere but `package_dir`.
     """
-    found = Path(str(sac_kernel.__file__)).resolve().parent
-    if found != package_dir.resolve():
-        msg = f"notebook: the package written by this notebook ({package_dir}) is required, found {found}"
+    folder = Path(str(sac_kernel.__file__)).resolve().parent
+    if folder != package_dir.resolve():
+        msg = f"sac_kernel was imported from {folder}, but this notebook wrote it to {package_dir}."
         raise SacKernelError(msg)
     digest = packages.code_hash()
     where = paths.paths()
@@ -78,7 +78,7 @@ def run_header(config: RunConfig, built_code_hash: str, package_dir: Path) -> di
         strings.THREADS: set_threads(),
         **{strings.VERSION.format(name=name): value for name, value in packages.versions().items()},
         strings.SOURCE: f"{digest[:12]} ({strings.CODE[digest == built_code_hash]})",
-        **{strings.EXTRA.format(name=name): found for name, found in packages.add_wheels().items()},
+        **{strings.EXTRA.format(name=name): note for name, note in packages.add_wheels().items()},
         strings.INSTRUMENT: _traded(config, inputs),
         strings.DATA_HASH: config.expect_data_hash[:12] or strings.NO_HASH,
         strings.INPUTS: ", ".join(str(path) for path in inputs) or strings.NO_INPUTS,
@@ -89,14 +89,14 @@ def run_header(config: RunConfig, built_code_hash: str, package_dir: Path) -> di
 
 
 def _traded(config: RunConfig, inputs: list[Path]) -> str:
-    """Return what the processed file of the run trades, before it is read whole."""
+    """Return the instrument that the run's processed file trades."""
     path = Path(config.h5_path) if config.h5_path else inputs[0] if inputs else paths.LOCAL_DATA
-    return read_traded(path) or "told by the data"
+    return read_traded(path) or "not named"
 
 
 def show_figures() -> None:
-    """Have the notebook show figures as `plots.to_png` draws them, FIGURE_PX wide."""
-    from IPython import get_ipython  # the trainer's command line needs no notebook
+    """Make the notebook show figures as `plots.to_png` draws them."""
+    from IPython import get_ipython  # missing outside notebooks
 
     shell = get_ipython()
     formatter = shell.display_formatter.formatters["image/png"]
@@ -104,7 +104,7 @@ def show_figures() -> None:
 
 
 def table(frame: pd.DataFrame, precision: int = 2) -> Styler:
-    """Return a frame as the notebook shows it: no index, text on the left, numbers on the right."""
+    """Return a styled frame: no index, text left, numbers right."""
     texts = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
     left: Any = [
         {"selector": f"th.col{frame.columns.get_loc(name)}", "props": [("text-align", "left")]}
@@ -115,28 +115,25 @@ def table(frame: pd.DataFrame, precision: int = 2) -> Styler:
 
 
 def facts(values: Mapping[str, Any]) -> Styler:
-    """Return names and values as the notebook shows them."""
+    """Return a table of names and values."""
     return table(pd.DataFrame({"": list(values), "value": [str(value) for value in values.values()]}))
 
 
 def results(rows: list[dict[str, Any]]) -> Iterator[tuple[str, Styler]]:
-    """Yield heading and table of each cost tier, the headline's first."""
+    """Yield heading and table of each cost tier, base first."""
     whole = results_table(rows)
     for tier in ("base", "raw", "retail"):
         yield strings.TIERS[tier], table(whole[whole[strings.TIER] == tier].drop(columns=strings.TIER))
 
 
 def section_tables(tables: list[dict[str, Any]]) -> Iterator[tuple[str, Styler]]:
-    """Yield heading with note, and table, of the tables of `report.sections`."""
-    for each in tables:
-        yield (
-            f"#### {each['title']}\n\n{each['note']}",
-            table(pd.DataFrame(each["rows"], columns=each["columns"])),
-        )
+    """Yield heading with note, and table, of each table of `report.sections`."""
+    for t in tables:
+        yield f"#### {t['title']}\n\n{t['note']}", table(pd.DataFrame(t["rows"], columns=t["columns"]))
 
 
 def verdict_text(verdict: Mapping[str, Any]) -> str:
-    """Return the verdict as Markdown: what is found, the marks, the notes."""
+    """Return the verdict as Markdown: finding, marks, notes."""
     words = {**strings.MARK_WORDS, False: f"**{strings.MARK_WORDS[False]}**"}
     marks = [f"- {words[mark['passed']]}: {mark['name']} ({mark['found']})" for mark in verdict["marks"]]
     return "\n".join(
@@ -145,9 +142,9 @@ def verdict_text(verdict: Mapping[str, Any]) -> str:
 
 
 def preflight(config: RunConfig) -> str:
-    """Return why this run must not start, in words for its owner; '' if it may.
+    """Return why this run must not start, for its user; '' if it may.
 
-    A run that ends here ends in the first minute, as COMPLETE, and costs next to nothing.
+    Such a run ends within a minute, as COMPLETE, and costs almost nothing.
     """
     where = paths.paths()
     on_kaggle = bool(os.environ.get("KAGGLE_KERNEL_RUN_TYPE"))
@@ -183,7 +180,7 @@ def _described(device: str) -> str:
 
 
 def five_bar_trade(trainer: KaggleTrainer) -> pd.DataFrame:
-    """Return five decisions by hand on the train bars: prices, exposure, equity and what each step paid."""
+    """Return five decisions by hand on the train bars: prices, exposure, equity, costs, reward."""
     market = runner.market_of(
         trainer.data.train[trainer.instrument], trainer.features["train"], trainer.env_config, "base"
     )
@@ -218,5 +215,5 @@ def _first_tradable_window(market: Any) -> int:  # noqa: ANN401
     for t in range(market.first_bar, len(tradable) - need - 1):
         if tradable[t + 1 : t + 1 + need].all():
             return int(t)
-    msg = f"display.five_bar_trade: the train split has no {need} tradable bars in a row"
+    msg = f"The train split has no {need} tradable bars in a row."
     raise DataError(msg)

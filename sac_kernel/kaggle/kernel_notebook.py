@@ -1,7 +1,7 @@
-"""The bundler: template + module files + parameters -> one self-contained notebook, byte for byte repeatable.
+"""The bundler: template, module files and parameters make one self-contained notebook, reproducible byte for byte.
 
-Parameters are baked in with papermill's parametrisation, strictly checked, and its result is merged into the
-one visible `parameters` cell, so that whoever edits that cell on Kaggle changes the run.
+Parameters are checked, written by papermill and merged into the one visible `parameters` cell, so that editing this
+cell on Kaggle changes the run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MODULE_MARKER = "<!-- modules -->"
 MODULE_ANCHOR = '<a id="'
 MODULE_TABLE = "| module | what it does |"
 WRITES_A_MODULE = "%%writefile"
-"""How the small heading above each module cell starts."""
+"""First word of each module cell."""
 
 _HASH_LINE = 'BUILT_CODE_HASH = ""'
 _FOLDERS_LINE = "FOLDERS = []"
@@ -45,7 +45,7 @@ _HIDDEN = {
 
 
 def parameters_cell() -> str:
-    """Return the source of the notebook's parameters cell: every parameter with type, default and a line of help."""
+    """Return the source of the parameters cell: every parameter with type, default and a line of help."""
     return "\n".join(
         f"{name}: {_written(parameter.type)} = {_literal(parameter.default)}  # {parameter.help}"
         for name, parameter in PARAMETERS.items()
@@ -60,7 +60,7 @@ def build_notebook(template: Path, package: Path, parameters: Mapping[str, Any],
     template : notebook with cells tagged `parameters` (filled in here) and `bootstrap`, and the module marker
     package : folder of the modules
     parameters : checked overrides, scalars or flat lists
-    code_hash : hash of the modules, shown by the run header
+    code_hash : hash of the modules, which the run header shows
 
     Raises
     ------
@@ -77,7 +77,7 @@ def build_notebook(template: Path, package: Path, parameters: Mapping[str, Any],
     for cell in notebook.cells:
         cells += _module_cells(package) if cell.source.strip() == MODULE_MARKER else [cell]
     if len(cells) == len(notebook.cells):
-        msg = f"{template}: a markdown cell {MODULE_MARKER} is required, found none"
+        msg = f"{template} has no markdown cell {MODULE_MARKER}."
         raise SacKernelError(msg)
     for index, cell in enumerate(cells):
         cell["id"] = files.sha256(f"{index}{cell.source}".encode())[:8]
@@ -93,7 +93,7 @@ def build_notebook(template: Path, package: Path, parameters: Mapping[str, Any],
     size = client_text_bytes(text)
     if size > MAX_TEXT_BYTES:
         msg = (
-            f"{template}: a notebook of at most {MAX_TEXT_BYTES:,} bytes as sent is required, found {size:,}"
+            f"{template}: the built notebook must be at most {MAX_TEXT_BYTES:,} bytes as sent, got {size:,}."
         )
         raise SacKernelError(msg)
     return text
@@ -108,13 +108,13 @@ def client_text_bytes(notebook_text: str) -> int:
 
 
 def module_source(package: Path, file: str) -> str:
-    """Return the text of one of `inlined_files` with LF line ends, whatever the checkout made of them."""
+    """Return the text of one of `inlined_files`, with LF line ends even if the checkout has others."""
     return (package / file).read_text(encoding="utf-8").replace("\r\n", "\n")
 
 
 def first_sentence(source: str) -> str:
     """Return the first sentence of a module's docstring, fit for a table cell."""
-    docstring = source.split('"""', 2)[1]  # every module begins with one
+    docstring = source.split('"""', 2)[1]  # every module has one
     return docstring.split("\n\n")[0].replace("\n", " ").replace("|", "\\|")
 
 
@@ -163,26 +163,26 @@ def _bake_parameters(notebook: Any, template: Path, parameters: Mapping[str, Any
             name = match["name"]
             literal = literals.pop(name) or ""
             if ast.literal_eval(literal) != parameters[name]:
-                msg = f"kernel_notebook: {name} = {parameters[name]!r} came back from papermill as {literal}"
+                msg = f"papermill changed the parameter {name} = {parameters[name]!r} to {literal}."
                 raise ConfigError(msg)
             line = f"{match['head']}{literal}{match['help'] or ''}"  # noqa: PLW2901
         lines.append(line)
     if literals:
-        msg = f"kernel_notebook: {', '.join(literals)}: no such parameter; known: {', '.join(PARAMETERS)}"
+        msg = f"Unknown parameters: {', '.join(literals)}. Known: {', '.join(PARAMETERS)}."
         raise ConfigError(msg)
     cell.source = "\n".join(lines)
 
 
 def _tagged(notebook: Any, tag: str) -> Any:  # noqa: ANN401
-    found = [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
-    if len(found) != 1:
-        msg = f"kernel_notebook: one cell tagged {tag!r} is required, found {len(found)}"
+    cells = [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
+    if len(cells) != 1:
+        msg = f"The notebook template must have one cell tagged {tag!r}, got {len(cells)}."
         raise SacKernelError(msg)
-    return found[0]
+    return cells[0]
 
 
 def _written(annotation: Any) -> str:  # noqa: ANN401
-    """Return a type as the cell writes it: a tuple of ints is a list there."""
+    """Return a type as the parameters cell writes it: a tuple of ints becomes a list."""
     items = typing.get_args(annotation)
     return f"list[{items[0].__name__}]" if items else str(annotation.__name__)
 

@@ -1,4 +1,4 @@
-"""The probe: a kernel and a dataset of its own that settle what only the platform can tell."""
+"""The probe: a diagnostic kernel, with its dataset, for questions that only Kaggle can answer."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _PLAIN = (".state", ".h5", ".json", ".csv")
 
 
 def stage_probe(folder: Path, notebook: Path, owner: str, name: str, accelerator: str) -> str:
-    """Write kernel and dataset of the probe below `folder`; return the dataset's content hash.
+    """Write kernel and dataset of the probe into `folder`; return the content hash of the dataset.
 
-    The dataset has one small file of each suffix whose fate in a dataset is in question.
+    The dataset has one small file of each suffix that Kaggle might unpack or change.
     """
     if folder.exists():
         shutil.rmtree(folder)
@@ -57,7 +57,7 @@ def stage_probe(folder: Path, notebook: Path, owner: str, name: str, accelerator
 
 
 def _archive(suffix: str) -> bytes:
-    """Return a zip archive, which is what these suffixes are inside."""
+    """Return a zip archive: files of these suffixes are zip archives."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         archive.writestr(zipfile.ZipInfo(f"inside_{suffix[1:]}.txt"), f"sent in {suffix}\n")

@@ -1,7 +1,7 @@
-"""The rehearsal: the very notebook that Kaggle would run, executed here in a folder laid out as Kaggle does.
+"""The rehearsal: the notebook that Kaggle would run, executed here in a folder laid out as on Kaggle.
 
-Inputs are mounted under both schemes and proven untouched by hashes before and after; the kernel refuses
-every connection but loopback; credentials are taken out of its environment; its own time budget is in force.
+Inputs are mounted under both schemes, and hashes before and after show that they stay unchanged. The kernel refuses
+all connections but loopback, has no credentials in its environment, and keeps its time budget.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 REHEARSAL_OWNER = "you"
 T4_UPDATES_PER_S = 400.0
-"""Assumed, never measured: about 250 launched operations an update, up to 10 us each."""
+"""Assumed, not measured: about 250 launched operations an update, up to 10 us each."""
 _SECRET_NAMES = ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN", "KAGGLE_API_V1_TOKEN")
 
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """Where a finished rehearsal left its files."""
+    """Files of a finished rehearsal."""
 
     notebook: Path
     html: Path
@@ -52,18 +52,18 @@ class Rehearsal:
 
 
 def rehearse(notebook: Path, folder: Path, datasets: Mapping[str, Path]) -> Rehearsal:
-    """Execute `notebook` as Kaggle would and render it; return where everything is.
+    """Execute `notebook` as Kaggle would and render it; return its files.
 
     Parameters
     ----------
     notebook : the built kernel notebook
-    folder : build/rehearsal; `working` inside is kept, so that a run that was cut goes on
-    datasets : slug -> staged folder, mounted read-only in spirit: any change to an input is an error
+    folder : build/rehearsal; its `working` is kept, so that an interrupted run continues
+    datasets : slug -> staged folder, to be mounted; changing an input is an error
 
     Raises
     ------
     SacKernelError
-        If a cell fails (the executed notebook and its HTML are kept and named) or an input was changed.
+        If a cell fails (the message names the executed notebook and its HTML) or an input was changed.
     """
     mount, working = folder / "input", folder / "working"
     _mount(mount, datasets)
@@ -87,27 +87,30 @@ def rehearse(notebook: Path, folder: Path, datasets: Mapping[str, Path]) -> Rehe
     render_html(executed, html)
     if failure is not None:
         msg = (
-            f"rehearsal: cell {failure.exec_count} of {executed} failed with {failure.ename}: {failure.evalue}; "
-            f"read the whole page at {html}"
+            f"Cell {failure.exec_count} of {executed} failed with {failure.ename}: {failure.evalue}. The executed "
+            f"notebook is at {html}."
         )
         raise SacKernelError(msg) from failure
     changed = sorted(set(before.items()) ^ set(_hashes(mount).items()))
     if changed:
-        msg = f"rehearsal: inputs must stay as they were, found {changed[0][0]} changed; Kaggle mounts them read-only"
+        msg = f"The notebook changed its input {changed[0][0]}, which Kaggle mounts read-only."
         raise SacKernelError(msg)
     return Rehearsal(executed, html, working)
 
 
 def forecast(config: RunConfig, summary: Mapping[str, Any], last_run: Mapping[str, Any] | None = None) -> str:
-    """Return how long `config` takes on either accelerator, and where each figure comes from.
+    """Return how long `config` takes on either accelerator, with the source of each rate.
 
-    `summary` is of a run on this machine, `last_run` of one fetched from Kaggle, whose measured rate then counts.
+    Parameters
+    ----------
+    summary : summary.json of a run on this machine
+    last_run : that of a run fetched from Kaggle, whose GPU rate replaces the assumed one
     """
     here = summary["run"]
     updates = len(config.jobs) * config.num_episodes * config.env.episode_length * config.sac.utd_ratio
     measured = last_run["run"] if last_run and str(last_run["run"]["device"]).startswith("cuda") else None
     gpu_rate = measured["updates_per_s"] if measured else T4_UPDATES_PER_S
-    source = "measured in the run fetched last" if measured else "assumed, never measured"
+    source = "measured in the last fetched run" if measured else "assumed, not measured"
     used = min(2, len(config.jobs))
     lines = [f"speed     {here['updates_per_s']:.0f} updates/s here ({here['device']}), measured"]
     rates = (
@@ -124,7 +127,7 @@ def forecast(config: RunConfig, summary: Mapping[str, Any], last_run: Mapping[st
 
 
 def render_html(notebook: Path, html: Path) -> None:
-    """Render an executed notebook to one HTML page, the module cells folded as Kaggle folds them."""
+    """Render an executed notebook to one HTML page with the module cells folded, as on Kaggle."""
     page = nbformat.read(str(notebook), as_version=4)
     page.cells = _with_modules_folded(page.cells)
     body, _ = HTMLExporter().from_notebook_node(page)
@@ -132,7 +135,7 @@ def render_html(notebook: Path, html: Path) -> None:
 
 
 def _with_modules_folded(cells: list[Any]) -> list[Any]:
-    """Return the cells with those of the modules, their table and anchors as one closed <details>."""
+    """Return the cells with the modules, their table and anchors folded into one closed <details>."""
     about = (MODULE_ANCHOR, MODULE_TABLE, WRITES_A_MODULE)
     modules = [cell.source for cell in cells if cell.source.startswith(WRITES_A_MODULE)]
     kept = [cell for cell in cells if not cell.source.startswith(about)]
@@ -145,7 +148,7 @@ def _with_modules_folded(cells: list[Any]) -> list[Any]:
 
 
 def _folded(source: str) -> str:
-    """Return a module as HTML without a line break, which Markdown could take for the block's end."""
+    """Return a module as HTML without line breaks, at which Markdown could end the block."""
     first, _, module = source.partition("\n")
     name = first.rpartition("/")[2].removesuffix('.py"')
     about, lines = html_escape(first_sentence(module)), html_escape(module, quote=False).split("\n")
@@ -156,10 +159,10 @@ def _folded(source: str) -> str:
 
 
 class _CellOutput:
-    """What the cells print, passed on to the terminal without the module cells' notices."""
+    """The terminal, without the notices of the module cells."""
 
     def write(self, text: str) -> int:
-        """Pass text on."""
+        """Write text to the terminal."""
         lines = text.splitlines(keepends=True)
         kept = "".join(line for line in lines if not line.startswith(("Writing ", "Overwriting ")))
         sys.stdout.write(kept)
@@ -172,7 +175,7 @@ class _CellOutput:
 
 
 def _mount(mount: Path, datasets: Mapping[str, Path]) -> None:
-    """Lay the datasets out under both schemes that Kaggle uses."""
+    """Copy the datasets to the paths of both mount schemes of Kaggle."""
     if mount.exists():
         shutil.rmtree(mount)
     for slug, source in datasets.items():
@@ -193,7 +196,7 @@ def _hashes(mount: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _kaggle_environment(mount: Path, working: Path) -> Iterator[None]:
-    """Give the kernel Kaggle's environment, without credentials or this checkout on its path."""
+    """Set the environment as on Kaggle, without credentials or this checkout on the path."""
     changed = {
         "KAGGLE_KERNEL_RUN_TYPE": "Batch",
         paths.INPUT_ROOT_VARIABLE: str(mount),

@@ -1,7 +1,7 @@
 """One experiment on Kaggle, over as many sessions as it takes: publish, push, follow, fetch, resume.
 
-Every step can be interrupted and repeated. `build/last_run.json` remembers what was prepared; what is true is
-asked of Kaggle and read from the fetched manifest.
+Every step can be interrupted and repeated. `build/last_run.json` records what was prepared; the state of a run comes
+from Kaggle and from the fetched manifest.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 OWNER_PLACEHOLDER = "INSERT_OWNER"
 ACCELERATORS = ("NvidiaTeslaT4", "none")
 _LAST_RUN = "last_run.json"
-_PUBLISHED = "published.json"  # dataset -> the version that was seen to hold a content
+_PUBLISHED = "published.json"  # dataset -> version known to hold a content
 _NOT_FINGERPRINTED = (FINGERPRINT, "dataset-metadata.json")
 
 
@@ -39,7 +39,7 @@ class KaggleRun:
     root : folder of kernel-metadata.json and build/
     outputs : where fetched files go
     say : where lines for the user go
-    kind : of kernel, the last word of its name
+    kind : last word of the kernel's name
     """
 
     def __init__(  # noqa: PLR0913  # who, which experiment, where
@@ -60,7 +60,7 @@ class KaggleRun:
 
     @property
     def kernel(self) -> str:
-        """Return 'owner/name-train', or of another kind of kernel."""
+        """Return 'owner/name-kind' of the kernel."""
         return f"{self.owner}/{self.name}-{self._kind}"
 
     @property
@@ -75,11 +75,11 @@ class KaggleRun:
     # -- publishing --------------------------------------------------------------------------------
 
     def publish(self, folders: Mapping[str, Path]) -> None:
-        """Publish staged folders (kind -> folder), each only if its content changed; wait until ready."""
+        """Publish staged folders (kind -> folder) whose content has changed, and wait until they are ready."""
         path = self.build / _PUBLISHED
         known: dict[str, Any] = files.read_json(path) if path.is_file() else {}
 
-        def one(item: tuple[str, Path]) -> tuple[Published, str]:
+        def publish(item: tuple[str, Path]) -> tuple[Published, str]:
             kind, folder = item
             metadata = json.loads((folder / "dataset-metadata.json").read_text(encoding="utf-8"))
             files.write_json(folder / "dataset-metadata.json", {**metadata, "id": self.dataset(kind)})
@@ -90,14 +90,14 @@ class KaggleRun:
             return self.client.publish_dataset(folder, digest, f"content {digest[:12]}", version), digest
 
         with ThreadPoolExecutor(len(folders)) as pool:
-            for done, digest in pool.map(one, folders.items()):
+            for done, digest in pool.map(publish, folders.items()):
                 known[done.ref] = {"version": done.version, "content_hash": digest}
-                what = "published" if done.changed else "unchanged"
-                self._say(f"{what:9} {done.ref}, version {done.version}")
+                event = "published" if done.changed else "unchanged"
+                self._say(f"{event:9} {done.ref}, version {done.version}")
         files.write_json(path, known)
 
     def write_metadata(self, kinds: list[str], accelerator: str) -> None:
-        """Fill owner, sources and accelerator into kernel-metadata.json, in place."""
+        """Write owner, sources and accelerator into kernel-metadata.json."""
         path = self.root / "kernel-metadata.json"
         metadata = json.loads(path.read_text(encoding="utf-8"))
         metadata |= {
@@ -112,13 +112,13 @@ class KaggleRun:
     # -- the last run ------------------------------------------------------------------------------
 
     def last_run(self) -> dict[str, Any]:
-        """Return what is remembered of the session prepared last; {} if nothing is."""
+        """Return the record of the session prepared last; {} if there is none."""
         path = self.build / _LAST_RUN
         last: dict[str, Any] = files.read_json(path) if path.is_file() else {}
         return last if last.get("kernel") == self.kernel else {}
 
     def prepare(self, parameters: Mapping[str, Any], *, fresh: bool) -> None:
-        """Remember the session that is ready to be pushed, by `push` or by a plain `kaggle kernels push`."""
+        """Record the session that is ready for `push` or for `kaggle kernels push`."""
         last = {
             "kernel": self.kernel,
             "parameters": dict(parameters),
@@ -129,7 +129,7 @@ class KaggleRun:
         files.write_json(self.build / _LAST_RUN, last)
 
     def stays_fresh(self) -> bool:
-        """Whether the session prepared last was to start over and has not come home since."""
+        """Return whether the session prepared last starts over and has not been fetched yet."""
         last = self.last_run()
         return bool(last.get("fresh")) and last["outputs"] == self._fetched_mark()
 
@@ -145,33 +145,30 @@ class KaggleRun:
         return files.file_sha256(path) if path.is_file() else ""
 
     def settle(self) -> None:
-        """Bring home a run that has ended since; a run that is still active is an error."""
+        """Fetch a run that has ended since; raise KaggleError if it is still active."""
         if not self.last_run() or self.last_run()["fetched"]:
             return
         status = self.client.newest_status(self.kernel)
         if not status.name:
             return  # prepared, never pushed
         if status.name in ACTIVE:
-            msg = (
-                f"{self.kernel}: no active run is required, found {status.name}; follow it with --follow, "
-                "or end it with --stop"
-            )
+            msg = f"{self.kernel}: a run is active ({status.name}). Follow it with --follow, or end it with --stop."
             raise KaggleError(msg)
         if status.name == "COMPLETE":
             self.fetch()
         else:
             self._say(
-                f"the last run ended as {status.name} ({status.failure or 'no reason given'}); nothing kept"
+                f"the last run ended as {status.name} ({status.failure or 'no reason given'}) without outputs"
             )
 
     def follow(self, poll_s: float, sleep: Callable[[float], object] = time.sleep) -> str:
-        """Show queue, log lines and ETA until the run ends; return its last status."""
-        seen, shown, started_s = 0, "", time.monotonic()
+        """Show status and log lines until the run ends; return its last status."""
+        seen, last, started_s = 0, "", time.monotonic()
         while True:
             status = self.client.kernel_status(self.kernel)
-            if status.name != shown:
+            if status.name != last:
                 self._say(f"{status.name.lower():9} after {time.monotonic() - started_s:.0f} s")
-                shown = status.name
+                last = status.name
             records = self.client.kernel_log(self.kernel) if status.name != "QUEUED" else []
             for line in _lines(records)[seen:]:
                 self._say(f"  {line}")
@@ -183,7 +180,7 @@ class KaggleRun:
             sleep(poll_s)
 
     def fetch(self) -> dict[str, Any]:
-        """Bring the outputs home, every hash checked against the manifest, and say what they are."""
+        """Fetch the outputs, check every hash against the manifest, and show a summary."""
         try:
             manifest = self.client.fetch_outputs(self.kernel, self.outputs)
         except KaggleError as err:
@@ -192,48 +189,43 @@ class KaggleRun:
         last = self.last_run() or {"kernel": self.kernel, "parameters": {}, "fresh": False, "outputs": ""}
         files.write_json(self.build / _LAST_RUN, {**last, "fetched": self._fetched_mark() != last["outputs"]})
         count, size = len(manifest["files"]), sum(e["bytes"] for e in manifest["files"].values())
-        self._say(f"fetched   {count} files, {size / 1e6:.1f} MB, all hashes right: {self.outputs}")
+        self._say(f"fetched   {count} files, {size / 1e6:.1f} MB, all hashes match: {self.outputs}")
         self._say(
             f"run       {manifest['status']}, {manifest['episodes']} episodes, {manifest['updates']:,} updates"
         )
         return manifest
 
     def _why_not_trained(self) -> KaggleError | None:
-        """Return what a run without outputs said of itself, if it did."""
-        said = [
-            line for line in _lines(self.client.kernel_log(self.kernel)) if line.startswith(paths.NOT_TRAINED)
-        ]
-        text = f"{self.kernel}: a run that trains is required, found {said[-1]}" if said else ""
-        return KaggleError(text) if said else None
+        """Return the reason that a run without outputs logged, as an error; None if it logged none."""
+        lines = _lines(self.client.kernel_log(self.kernel))
+        reasons = [line for line in lines if line.startswith(paths.NOT_TRAINED)]
+        return KaggleError(f"{self.kernel}: {reasons[-1]}") if reasons else None
 
     def stop(self) -> None:
         """Delete the kernel on Kaggle: its run stops, its outputs and log are lost."""
         self.client.delete_kernel(self.kernel)
         self._say(f"deleted   {self.kernel}")
 
-    # -- going on ----------------------------------------------------------------------------------
+    # -- resuming ---------------------------------------------------------------------------------
 
     def unfinished(self, num_episodes: int) -> bool:
-        """Whether the fetched run was cut, or fewer episodes were trained than are asked for now."""
+        """Return whether the fetched run stopped early or has fewer episodes than `num_episodes`."""
         path = self.outputs / "manifest.json"
         manifest = files.read_json(path) if path.is_file() else {}
         known = bool(manifest) and bool(self.last_run())
         return known and (manifest["status"] == "cut" or int(manifest["episodes"]) < num_episodes)
 
     def check_progress(self, before: int) -> int:
-        """Return the env steps of the fetched run; no more than `before` is an error, or sessions never end."""
+        """Return the env steps of the fetched run; raise KaggleError if an unfinished run has no more than `before`."""
         path = self.outputs / "manifest.json"
         steps = int(files.read_json(path)["env_steps"]) if path.is_file() else 0
         if steps <= before and self.unfinished(0):
-            msg = (
-                f"{self.kernel}: a session that trains on is required, found step {steps:,} as before; "
-                "raise time_budget_h"
-            )
+            msg = f"{self.kernel}: the last session did not get beyond step {steps:,}. Raise time_budget_h."
             raise KaggleError(msg)
         return steps
 
     def stage_state(self, jobs: list[tuple[int, int]]) -> list[int]:
-        """Stage the fetched state as a dataset folder; return the env steps of each job, to be expected."""
+        """Stage the fetched state as a dataset folder; return the env steps of each job in it."""
         target = self.build / "datasets" / "state"
         if target.exists():
             shutil.rmtree(target)
@@ -250,22 +242,22 @@ class KaggleRun:
         return [int(index["jobs"][name]["facts"]["env_steps"]) for name in folders]
 
     def check_quota(self, budget_h: float) -> None:
-        """Raise KaggleError if the week's GPU hours are known not to cover one more session."""
+        """Raise KaggleError if too few GPU hours are known to be left this week for another session."""
         quota = self.client.quota()
         if quota is None:
             return
         left = quota.total_h - quota.used_h
-        self._say(f"quota     {left:.1f} of {quota.total_h:.0f} GPU hours left, new ones {quota.refresh}")
+        self._say(f"quota     {left:.1f} of {quota.total_h:.0f} GPU hours left, renewed {quota.refresh}")
         if left < min(budget_h, 0.5):
             msg = (
-                f"quota: GPU hours for a session of up to {budget_h:g} h are required, found {left:.1f} h; nothing is "
-                f"lost, go on with --resume after {quota.refresh}, or use --accelerator none"
+                f"quota: {left:.1f} GPU hours are left, too few for a session of up to {budget_h:g} h. Nothing is "
+                f"lost: continue with --resume after {quota.refresh}, or use --accelerator none."
             )
             raise KaggleError(msg)
 
 
 def fingerprint(folder: Path) -> str:
-    """Return the hash of a staged folder's names and contents, metadata aside."""
+    """Return the hash of a staged folder's file names and contents, without its metadata."""
     names = sorted(p.name for p in folder.iterdir() if p.name not in _NOT_FINGERPRINTED)
     return files.content_hash({name: files.file_sha256(folder / name) for name in names})
 
@@ -273,11 +265,11 @@ def fingerprint(folder: Path) -> str:
 def check_accelerator(name: str) -> None:
     """Raise ConfigError unless `name` is a known accelerator."""
     if name not in ACCELERATORS:
-        msg = f"--accelerator: one of {', '.join(ACCELERATORS)} is required, got {name!r}"
+        msg = f"--accelerator must be one of {', '.join(ACCELERATORS)}, got {name!r}"
         raise ConfigError(msg)
 
 
 def _lines(records: list[dict[str, Any]]) -> list[str]:
-    """Return the whole lines of a log's standard output."""
+    """Return the complete lines of standard output in a log."""
     text = "".join(str(r.get("data", "")) for r in records if r.get("stream_name") == "stdout")
     return [line for line in text.split("\n")[:-1] if line and not line.startswith("Writing ")]

@@ -1,4 +1,4 @@
-"""Wheels of the packages that Kaggle's images lack, so that a kernel without internet has them."""
+"""Wheels of packages that Kaggle's images lack, for a kernel without internet."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WHEELS = {
         "491f3bd9e3c01fa1201057e1de2c87039fed0e225ad562111ad4a0e25c40ef00"
     ),
 }
-"""File name -> SHA-256. Their own requirements are in the images."""
+"""File name -> SHA-256. The images have their dependencies."""
 
 NEEDED_FOR = {"arch": "the SPA test", "hmmlearn": "the regime model of agent 3"}
 _PLATFORMS = ("manylinux2014_x86_64", "manylinux_2_17_x86_64", "manylinux_2_28_x86_64")
@@ -36,20 +36,20 @@ _TIMEOUT_S = 120.0
 
 
 def fetch_wheels(cache: Path, wanted: Mapping[str, str] | None = None) -> tuple[list[Path], list[str]]:
-    """Return the pinned wheels, from `cache` or fetched into it with pip, and the names of those not to be had.
+    """Return the pinned wheels in `cache`, fetched with pip if need be, and the names of those not available.
 
-    A file whose hash is not the pinned one is never kept. Being offline is no error.
+    A file with another hash is not kept. Being offline is no error.
     """
     wanted = WHEELS if wanted is None else wanted
     missing = [name for name in wanted if not _is_right(cache / name, wanted[name])]
     for tag in sorted({_parts(name)[2] for name in missing}):
         _download([name for name in missing if _parts(name)[2] == tag], tag, cache, wanted)
-    found = [cache / name for name in wanted if _is_right(cache / name, wanted[name])]
-    return found, [name for name in wanted if cache / name not in found]
+    paths = [cache / name for name in wanted if _is_right(cache / name, wanted[name])]
+    return paths, [name for name in wanted if cache / name not in paths]
 
 
 def switched_off(missing: list[str]) -> list[str]:
-    """Return one line for each package without a wheel: what is off without it."""
+    """Return one line for each package without a wheel, with what it switches off."""
     names = sorted({_parts(name)[0] for name in missing})
     return [
         f"{name}: no wheel, so {NEEDED_FOR.get(name, 'what needs it')} is off on Kaggle" for name in names
@@ -65,7 +65,7 @@ def _download(names: list[str], tag: str, cache: Path, wanted: Mapping[str, str]
             *("--retries", "0", "--timeout", "15", "--only-binary", ":all:", "--implementation", "cp"),
             *("--python-version", f"{tag[2]}.{tag[3:]}", "--abi", tag, *platforms, "--dest", folder, *pins),
         ]
-        env = {**os.environ, "PIP_REQUIRE_HASHES": "0"}  # they are checked here, against these pins
+        env = {**os.environ, "PIP_REQUIRE_HASHES": "0"}  # the hashes are checked here
         try:
             subprocess.run(command, env=env, capture_output=True, timeout=_TIMEOUT_S, check=False)  # noqa: S603
         except subprocess.TimeoutExpired:

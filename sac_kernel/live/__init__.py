@@ -1,4 +1,4 @@
-"""Use of a saved agent at home: decisions on new bars, paper trading, ONNX export, retraining.
+"""Uses of a saved agent on your machine: decisions on new bars, paper trading, ONNX export, retraining.
 
 Decisions equal the backtest's bit for bit. A new model replaces the one in use only by a rule fixed in code.
 The kernel notebook does not carry this package.

@@ -1,7 +1,7 @@
 """What a saved agent would do now: the backtest's decision at the newest bar, one bar at a time.
 
-Features, clock, observation and policy are the backtest's own functions; the recursions among them go on from
-bar to bar instead of starting over, so a decision is bit for bit the one that a backtest over the same bars takes.
+Features, clock, observation and policy are the backtest's own functions. Recursive ones continue from bar to bar
+instead of starting over, so each decision equals, bit for bit, that of a backtest over the same bars.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     FeatureArray = NDArray[np.float32]
 
-_FROZEN = "exposure changes from 16:45 to 19:00 New York wait until 19:00"
+_FROZEN = "exposure changes from 16:45 to 19:00 New York time wait until 19:00"
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class Decision:
     Attributes
     ----------
     open_time_utc : open of the newest closed bar
-    target : the agent's action in [-1, 1], or the last target filled where that is no order: no or too small a change
-    exposure : notional over equity that it stands for, signed, after cap and size
+    target : the agent's action in [-1, 1]; the last filled target where the change is too small for an order
+    exposure : notional over equity that the target stands for, signed, after exposure cap and volatility sizing
     units, notional : base currency and account currency, signed, at this close's mid
     stop_loss, take_profit : prices of the overlay for a position opened at this close; None where it is off
-    high_vol_prob : filtered probability of the volatile regime, scaled back; None where the agent has none
-    out_of_range : feature -> (scaled value, lowest, highest of the bars followed before the account began)
-    limits : what keeps exposure below the target, or an order from being filled at the next open, in words
+    high_vol_prob : filtered probability of the volatile regime, unscaled; None where the agent has none
+    out_of_range : feature -> (scaled value, lowest, highest), the range taken over the bars before the account
+    limits : reasons why exposure is below the target, or why the order is not filled at the next open
     """
 
     open_time_utc: pd.Timestamp
@@ -67,7 +67,7 @@ class Decision:
     limits: tuple[str, ...]
 
     def plain(self) -> dict[str, Any]:
-        """Return it as plain values."""
+        """Return the decision as values that JSON can hold."""
         values = dataclasses.asdict(self)
         return {**values, "open_time_utc": self.open_time_utc.isoformat(), "limits": list(self.limits)}
 
@@ -75,15 +75,15 @@ class Decision:
 class Decider:
     """A saved agent on a feed of bars.
 
-    First `follow` the bars before the account began, from the first train bar on: averages that remember for
-    ever need them. Then `decide` at each closed bar, or `append` bars between decisions.
+    First `follow` all bars before the account begins, from the first train bar on: averages with an infinite
+    memory need them. Then `decide` at each closed bar, or `append` the bars between decisions.
 
     Attributes
     ----------
-    instrument, bar_seconds : of the traded bars
+    instrument, bar_seconds : traded instrument, length of its bars
     interval_bars : bars between two decisions
     rows : `Bar` records of the newest bars, shape (<= interval_bars + 1,)
-    observed : what the agent sees of them, shape (<= interval_bars + 1, n_market_features)
+    observed : their market features, shape (<= interval_bars + 1, n_market_features)
 
     Examples
     --------
@@ -113,45 +113,43 @@ class Decider:
         self._obs = np.empty(len(known), np.float32)
         if list(agent.context.get("observation_names", known)) != known:
             msg = (
-                f"decide: an agent that observes {', '.join(known)} is required, found "
-                f"{', '.join(agent.context['observation_names'])}; use the code version that trained it"
+                f"Agent {agent.agent_id} observes {', '.join(agent.context['observation_names'])}, but this version "
+                f"provides {', '.join(known)}. Use the code version that trained the agent."
             )
             raise CheckpointError(msg)
 
     @property
     def others(self) -> tuple[str, ...]:
-        """Return the instruments whose bars are needed beside the traded one's."""
+        """Return the instruments whose bars the agent needs beside those of the traded one."""
         return self._pipeline.panel.instruments
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """Return the market features in order, the clock's aside."""
+        """Return the market features in order, without those of the clock."""
         return tuple(self._pipeline.feature_names)
 
     @classmethod
     def from_checkpoint(
         cls, path: str | Path, price_side: str | None = None, cost_tier: str = "base"
     ) -> Decider:
-        """Load a `.pt` once, onto the CPU.
+        """Return the decider of a `.pt` file, loaded onto the CPU.
 
         Parameters
         ----------
         path : an agent that a run wrote
-        price_side : 'bid', 'ask' or 'mid', of the bars to come; None takes what the agent's account says
-        cost_tier : what the account pays
+        price_side : 'bid', 'ask' or 'mid', of the bars to come; None takes that of the agent's own account
+        cost_tier : costs that the account pays
         """
         agent = SACAgent.from_checkpoint(path, device="cpu")
         pipeline = FeaturePipeline.from_checkpoint(path)  # type: ignore[arg-type]  # read_pt takes both
         config = from_flat(TradingEnvConfig, agent.context["env"], f"{path}: env")
-        side = known_side(price_side or config.price_side, "decide: price_side")
+        side = known_side(price_side or config.price_side, str(path))
         return cls(agent, pipeline, dataclasses.replace(config, cost_tier=cost_tier), side)
 
     def follow(self, bars: pd.DataFrame | BarsByInstrument) -> FeatureArray:
         """Take in bars before the account begins; return their scaled features, shape (n_bars, n_features)."""
         if self._begun:
-            msg = (
-                "decide.follow: bars before the account's first are required, found an account that has begun"
-            )
+            msg = "The account has begun, so follow() takes no more bars. Pass them to append() or decide()."
             raise DataError(msg)
         own, features = self._extend(bars)
         self._followed += len(own)
@@ -162,14 +160,14 @@ class Decider:
         return features
 
     def append(self, bars: pd.DataFrame | BarsByInstrument) -> tuple[Records, FeatureArray]:
-        """Take in closed bars of the account's time and return their `rows` and `observed`.
+        """Take in closed bars from the account's first on; return their `rows` and `observed`.
 
-        Bars taken in before are skipped.
+        Bars that were taken in before are skipped.
         """
         if self._followed < warmup_bars(self.bar_seconds):
             msg = (
-                f"decide: at least {warmup_bars(self.bar_seconds)} bars before the account's first are required, "
-                f"found {self._followed}; follow() the bars that the agent was trained on and all since"
+                f"The features need {warmup_bars(self.bar_seconds)} bars before the account's first, got "
+                f"{self._followed}. Pass follow() the bars that the agent was trained on and all since."
             )
             raise DataError(msg)
         own, features = self._extend(bars)
@@ -186,37 +184,37 @@ class Decider:
         return rows, seen
 
     def decide(self, bars: pd.DataFrame | BarsByInstrument, state: Account) -> Decision:
-        """Take in the bars closed since the last call and return what to hold from the next open on.
+        """Take in the bars closed since the last call; return what to hold from the next open on.
 
         Parameters
         ----------
-        bars : of the traded instrument, or a dict with those of the others the agent was trained with; bars
-            taken in before may be among them
-        state : the account at this close: the engine's own, or made by `account`
+        bars : of the traded instrument, or a dict with those of all instruments that the agent was trained
+            with; bars that were taken in before are skipped
+        state : the account at this close: the engine's own, or from `account`
         """
         self.append(bars)
         if not len(self.rows):
-            msg = f"decide: a closed bar of {self.instrument} is required, found none since follow()"
+            msg = f"No bar of {self.instrument} has closed since follow(). Pass at least one to decide()."
             raise DataError(msg)
         state = state.copy()
         state.t = len(self.rows) - 1
         return self.decide_here(state)
 
     def decide_here(self, state: Account) -> Decision:
-        """Return the decision at the newest bar for an engine account that stands there."""
+        """Return the decision at the newest bar for an engine account at that bar."""
         engine.observe(state, self.rows, self.terms, self.observed, self._obs)
-        return self._explained(engine.target_of(state, self.terms, self._policy(self._obs)), state)
+        return self._decision(engine.target_of(state, self.terms, self._policy(self._obs)), state)
 
     def as_market(self, rows: Records, observed: FeatureArray, index: pd.DatetimeIndex) -> Market:
-        """Return bars of this feed, as `append` gives them, as a `Market`; `index` are their open times."""
+        """Return rows and features from `append` as a `Market`; `index` holds their open times."""
         names = (*self.feature_names, *CLOCK_FEATURES)
-        none_known = np.empty((len(rows), 0), MINUTE_DTYPE)
-        return Market(rows, none_known, observed, self.terms, 0, names, index, self.bar_seconds)
+        no_minutes = np.empty((len(rows), 0), MINUTE_DTYPE)
+        return Market(rows, no_minutes, observed, self.terms, 0, names, index, self.bar_seconds)
 
     def _extend(self, bars: pd.DataFrame | BarsByInstrument) -> tuple[pd.DataFrame, FeatureArray]:
         """Return the new bars of the traded instrument and their features."""
         if isinstance(bars, Bars) and bars.instrument not in ("", self.instrument):
-            msg = f"decide: bars of {self.instrument} are required, found {bars.instrument}; give the agent's own"
+            msg = f"The agent trades {self.instrument}, got bars of {bars.instrument}."
             raise DataError(msg)
         given = {self.instrument: bars} if isinstance(bars, pd.DataFrame) else bars
         new = {name: self._newer(name, given) for name in (self.instrument, *self.others)}
@@ -227,8 +225,8 @@ class Decider:
         step = np.diff(times, prepend=self._seen.get(self.instrument, times[0] - self.bar_seconds))
         if step.min() < self.bar_seconds:
             msg = (
-                f"decide: closed bars of {self.bar_seconds} s in time order are required, found two "
-                f"{step.min()} s apart up to {own.index[-1]}; give bars of the size it was trained on"
+                f"The agent was trained on bars of {self.bar_seconds} s, but two bars of {self.instrument} up to "
+                f"{own.index[-1]} are {step.min()} s apart. Pass bars of the same length, in time order."
             )
             raise DataError(msg)
         features = self._pipeline.extend(new, self._features)
@@ -239,16 +237,16 @@ class Decider:
 
     def _newer(self, name: str, given: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         if name not in given:
-            msg = f"decide: bars of {name} are required, found {', '.join(given)}; give all that it was trained on"
+            msg = f"The agent needs bars of {name}, got only {', '.join(given)}. Pass all that it was trained on."
             raise DataError(msg)
         bars = given[name]
-        side_of(bars, f"decide: {name}", self.price_side)
+        side_of(bars, name, self.price_side)
         times, last = open_seconds(bars), self._seen.get(name, 0)
         if len(times) == 0 or times[0] > last:
             return bars  # a slice would cost more than the features of the bar
         return bars.iloc[int(np.searchsorted(times, last, side="right")) :]
 
-    def _explained(self, target: float, state: Account) -> Decision:
+    def _decision(self, target: float, state: Account) -> Decision:
         terms = self.terms
         row: Bar = self.rows[-1]
         equity = float(state.equity)
@@ -277,7 +275,7 @@ class Decider:
     def _limits(self, target: float, row: Bar, state: Account) -> tuple[str, ...]:
         size = float(row.cap_share)
         can_trade = self.observed[-1, -len(CLOCK_FEATURES) + CLOCK_FEATURES.index("can_trade")]
-        said = {
+        limits = {
             f"the account is halted until {_day_text(state.halted_until)}": risk_limits.is_halted(
                 state.halted_until, row.trading_day
             ),
@@ -285,21 +283,21 @@ class Decider:
             f"size {size:.3f} of the cap, by volatility": size < 1.0,
             f"exposure cap {self.terms.exposure_cap:g}": abs(target) >= 1.0,
         }
-        return tuple(text for text, binds in said.items() if binds)
+        return tuple(text for text, binds in limits.items() if binds)
 
 
 def account(
     equity: float, units: float = 0.0, entry_price: float = 0.0, bars_held: int = 0, last_target: float = 0.0
 ) -> Account:
-    """Return an engine account of what a broker says.
+    """Return an engine account with the figures of a broker's account.
 
     Parameters
     ----------
     equity : account currency (the quote currency), > 0, marked at the price that would close the position
     units : base currency held, long positive
     entry_price : mean fill price of the position
-    bars_held : bars since it was opened or turned
-    last_target : the target filled last
+    bars_held : bars since the position was opened or reversed
+    last_target : the last target that was filled
     """
     state = blank(Account)
     state.units, state.entry_price, state.bars_held = units, entry_price, bars_held
@@ -313,4 +311,4 @@ def _level(entry: float, distance: float) -> float | None:
 
 
 def _day_text(day: float) -> str:
-    return "a person says otherwise" if np.isinf(day) else str(np.datetime64(int(day), "D"))
+    return "someone resumes it" if np.isinf(day) else str(np.datetime64(int(day), "D"))

@@ -1,7 +1,7 @@
-"""A saved agent as ONNX: raw features and account in, target exposure out, the scaler inside.
+"""A saved agent as ONNX: raw features and account in, target exposure out, scaler included.
 
-The graph is written node by node with the onnx package (opset 13, which MetaTrader 5 and every runtime read); what
-goes in is described in the model itself, `metadata_props`, and in docs/use.md.
+The graph is written node by node with the onnx package (opset 13, which MetaTrader 5 and every runtime read). The
+model's `metadata_props` and docs/use.md describe its inputs.
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ UNITS = {
     "sharpe_mean": "state of the differential Sharpe ratio",
     "sharpe_rms": "state of the differential Sharpe ratio",
 }
-"""Of inputs that come as they are; market features come unscaled, as `FeaturePipeline.compute` gives them."""
+"""Units of the inputs that are not scaled; the market features come as `FeaturePipeline.compute` gives them."""
 
 
 def export(model: Path, target: Path) -> dict[str, Any]:
-    """Write the agent of a `.pt` as ONNX and return its contract, which the file carries too.
+    """Write the agent of a `.pt` as ONNX and return its contract, which the file also holds.
 
     Raises
     ------
     InputNotFoundError
-        If the package onnx is absent.
+        If the package onnx is not installed.
     CheckpointError
-        If the file is no agent, or observes what this version does not know.
+        If the file holds no agent, or the agent has inputs that this version does not know.
     """
     agent = SACAgent.from_checkpoint(model, device="cpu")
     pipeline = FeaturePipeline.from_checkpoint(model)
@@ -71,20 +71,21 @@ def export(model: Path, target: Path) -> dict[str, Any]:
 
 
 def contract_of(agent: SACAgent, pipeline: FeaturePipeline, model_sha256: str) -> dict[str, Any]:
-    """Return what goes in and comes out, as plain values: name, order, unit and range of every input."""
+    """Return the inputs and the output as plain values: name, order and unit of each."""
     names = list(agent.context.get("observation_names", ()))
     known = (*CLOCK_FEATURES, *ACCOUNT_FEATURES, *LIMIT_FEATURES, *SHARPE_FEATURES)
-    market, rest = names[: len(pipeline.feature_names)], names[len(pipeline.feature_names) :]
-    if market != pipeline.feature_names or not {*rest} <= {*known}:
+    market, others = names[: len(pipeline.feature_names)], names[len(pipeline.feature_names) :]
+    if market != pipeline.feature_names or not {*others} <= {*known}:
         msg = (
-            f"export: an agent that observes {', '.join(pipeline.feature_names)} and some of {', '.join(known)} is "
-            f"required, found {', '.join(names) or 'no names'}; use the code version that trained it"
+            f"The agent observes {', '.join(names) or 'nothing that it names'}. This version can export "
+            f"{', '.join(pipeline.feature_names)}, followed by any of {', '.join(known)}. "
+            "Use the code version that trained the agent."
         )
         raise CheckpointError(msg)
     inputs = [
         {"name": n, "unit": UNITS.get(n, "as FeaturePipeline.compute gives it, unscaled")} for n in market
     ]
-    inputs += [{"name": n, "unit": UNITS[n]} for n in rest]
+    inputs += [{"name": n, "unit": UNITS[n]} for n in others]
     env = agent.context["env"]
     return {
         "contract": _CONTRACT,
@@ -107,18 +108,18 @@ def contract_of(agent: SACAgent, pipeline: FeaturePipeline, model_sha256: str) -
 
 
 def onnx_bytes(agent: SACAgent, center: FloatArray, scale: FloatArray, contract: Mapping[str, Any]) -> bytes:
-    """Return the model file: clip((x - center) / scale), the averaged actor, tanh.
+    """Return the bytes of the model file: clip((x - center) / scale), then the averaged actor, then tanh.
 
     Parameters
     ----------
-    center, scale : of the market features; what comes after them passes unchanged
+    center, scale : of the market features; the inputs after them pass unchanged
     """
     onnx = _onnx()
     helper, numpy_helper = onnx.helper, onnx.numpy_helper
     width = agent.config.state_dim
     shift, factor, limit = np.zeros(width), np.ones(width), np.full(width, np.inf, np.float32)
     shift[: center.size], factor[: center.size], limit[: center.size] = center, 1.0 / scale, CLIP
-    # Scaling in double and rounding once, as the features themselves are scaled.
+    # In double precision and rounded once, as the pipeline scales the features.
     weights = {"center": shift, "factor": factor, "limit": limit, "floor": -limit}
     nodes = [
         helper.make_node("Cast", [INPUT], ["wide"], to=onnx.TensorProto.DOUBLE),
@@ -131,7 +132,7 @@ def onnx_bytes(agent: SACAgent, center: FloatArray, scale: FloatArray, contract:
     actions, layers = agent.config.action_dim, _layers(agent)
     for i, (weight, bias) in enumerate(layers):
         last = i == len(layers) - 1
-        # Of the head only the mean: its first rows.
+        # The first rows of the head are the mean; the rest is not exported.
         rows = slice(0, actions if last else None)
         weights |= {f"weight_{i}": weight[rows], f"bias_{i}": bias[rows]}
         nodes += [
@@ -168,9 +169,9 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
-def _onnx() -> Any:  # noqa: ANN401  # a module without types here
+def _onnx() -> Any:  # noqa: ANN401  # onnx has no types
     if importlib.util.find_spec("onnx") is None:
-        msg = "export: the package onnx is required, found none; `pip install onnx` and export again"
+        msg = "The package onnx is not installed. Run `pip install onnx` and export again."
         raise InputNotFoundError(msg)
     import onnx
 

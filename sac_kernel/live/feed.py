@@ -1,7 +1,7 @@
-"""Closed bars one at a time, as a market gives them: from files that grow, or replayed.
+"""Closed bars one at a time, from files that grow or replayed.
 
-A feed gives a dict for each closed bar of the traded instrument: that bar, and the bars of the others that came
-with it or before; None while there is nothing new.
+A feed yields a dict for each closed bar of the traded instrument: that bar, and the bars of the others that opened
+with it or before. It yields None while there is nothing new.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ _TEXT = (".csv", ".txt")
 
 
 class BarFiles:
-    """Bars of one instrument in a file, or of several in a folder, read as `--data` reads them.
+    """Bars of one instrument from a file, or of several from a folder, read as `--data` reads them.
 
     Parameters
     ----------
     path : a file or folder
     instrument : the traded one
-    others : those that must be there beside it
-    price_side, clock : as of `bar_formats.read_bars`
+    others : instruments whose bars are needed too
+    price_side, clock : as in `prices.ingest.formats.read_bars`
     """
 
     def __init__(
         self, path: Path, instrument: str, others: tuple[str, ...], price_side: str | None, clock: str | None
     ) -> None:
         self.instrument, self._side, self._clock = instrument, price_side, clock
-        found = formats.find_files(path) if path.is_dir() else {instrument: [path]}
-        # The traded one first: what the others have by then is no newer than what is read after it.
-        self._files = {name: found.get(name, []) for name in (instrument, *others)}
+        paths_of = formats.find_files(path) if path.is_dir() else {instrument: [path]}
+        # The traded one is read first, so the others are never older than it.
+        self._files = {name: paths_of.get(name, []) for name in (instrument, *others)}
         missing = [name for name, paths in self._files.items() if not paths]
         if missing:
-            msg = f"{path}: bars of {', '.join(self._files)} are required, found none of {', '.join(missing)}"
+            msg = f"{path} has no bars of {', '.join(missing)}. The agent needs {', '.join(self._files)}."
             raise DataError(msg)
         self._size = -1
 
@@ -55,19 +55,19 @@ class BarFiles:
         }
 
     def replay(self, after: pd.Timestamp | None = None) -> Iterator[BarsByInstrument]:
-        """Give the bars after a moment one by one, to the end of the files."""
+        """Yield the bars after a time one by one, to the end of the files."""
         yield from one_by_one(self.read(), self.instrument, after)
 
     def tail(self, after: pd.Timestamp | None = None) -> Iterator[BarsByInstrument | None]:
-        """Give the bars after a moment one by one, for ever; None whenever there is none.
+        """Yield the bars after a time one by one, without end; None whenever there is no new one.
 
-        A line without its end is not read yet. The traded instrument's file should be the last one written.
+        An unfinished last line is left for later. Write the traded instrument's file last.
         """
         for name, paths in self._files.items():
             if len(paths) != 1 or paths[0].suffix.lower() not in _TEXT:
                 msg = (
-                    f"bar_feed.tail: one growing text file ({', '.join(_TEXT)}) of {name} is required, found "
-                    f"{', '.join(p.name for p in paths)}; replay other formats with --speed"
+                    f"Only a single text file ({', '.join(_TEXT)}) can be watched as it grows. {name} has "
+                    f"{', '.join(p.name for p in paths)}. Replay the bars with --speed instead."
                 )
                 raise DataError(msg)
         while True:
@@ -78,7 +78,7 @@ class BarFiles:
             yield None
 
     def _new_bars(self, after: pd.Timestamp | None) -> BarsByInstrument:
-        """Return the end of every file, or {} where the traded one has not grown."""
+        """Return the last bars of every file, or {} if the file of the traded instrument has not grown."""
         size = self._files[self.instrument][0].stat().st_size
         if size == self._size:
             return {}
@@ -92,7 +92,7 @@ class BarFiles:
         start = content.find(b"\n", max(len(first), len(content) - _TAIL_BYTES)) + 1
         if after is not None and start > len(first):
             bars = self._parsed(path, name, first + content[start:])
-            if len(bars) > 1 and bars.index[1] <= after:  # row 0 may be the file's first line
+            if len(bars) > 1 and bars.index[1] <= after:  # row 0 may be the first line of the file
                 return bars
         return self._parsed(path, name, content)
 
@@ -103,7 +103,7 @@ class BarFiles:
 def one_by_one(
     bars: BarsByInstrument, instrument: str, after: pd.Timestamp | None
 ) -> Iterator[BarsByInstrument]:
-    """Give each bar of the instrument after a moment, with the bars of the others up to its open."""
+    """Yield each bar of the instrument after a time, with the bars of the others up to its open."""
     own = bars[instrument]
     first = 0 if after is None else own.index.searchsorted(after, side="right")
     others = {name: part for name, part in bars.items() if name != instrument}

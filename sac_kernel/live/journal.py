@@ -1,7 +1,7 @@
-"""An append-only file of JSON lines that a kill at any moment leaves readable.
+"""An append-only file of JSON lines that stays readable if the process is killed at any moment.
 
-A line counts once its line end is written; what a kill left after the last one is cut off when
-the next is added. Nothing else is ever changed.
+A line counts once its line end is written. An unfinished last line is cut off when the next line is added. Nothing
+else is ever changed.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class Journal:
-    """The lines of a file, and the way to add one.
+    """The lines of a file, and a way to add one.
 
     Attributes
     ----------
     path : of the file
-    lines : what the file held when it was opened
-    torn_bytes : length of the unfinished line that was cut off then
+    lines : those in the file when it was opened
+    torn_bytes : length of an unfinished last line, which is not among them
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,7 +56,7 @@ class Journal:
             self._file = None
 
     def _stream(self) -> BinaryIO:
-        """Return the open file; the first to ask for it cuts off the unfinished line."""
+        """Return the open file; opening it cuts off an unfinished last line."""
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("ab")
@@ -75,9 +75,9 @@ class Journal:
 def _parsed(line: bytes, number: int, path: Path) -> dict[str, Any]:
     try:
         value = json.loads(line)
-    except ValueError:  # of bytes that are no text, or no JSON
+    except ValueError:  # neither text nor JSON
         value = None
     if not isinstance(value, dict):
-        msg = f"{path}, line {number}: a JSON object is required, found {line[:40]!r}; restore the file, or begin anew"
+        msg = f"{path}, line {number} is not a JSON object: {line[:40]!r}. Restore the file, or start a new one."
         raise CheckpointError(msg)
     return value

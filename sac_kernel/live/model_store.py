@@ -1,7 +1,7 @@
-"""Which saved agent is in use, and how it came to be: `models/current.json`, and a history that only grows.
+"""The saved agent in use, `models/current.json`, and the history of how it was chosen.
 
-`history.jsonl` is the truth: a promotion puts a model on top, a rollback takes it off, a rejection is remembered.
-`current.json` says in one file what is on top, for whoever only wants to load it.
+`history.jsonl` is authoritative: a promotion pushes a model onto a stack, a rollback pops it, a rejection is only
+recorded. `current.json` repeats the top of the stack for programs that only load the model.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class InUse:
 
     Attributes
     ----------
-    path, sha256 : its file, named by its content
-    judged_until : ISO time of the last bar that any choice of it has seen
+    path, sha256 : its file, named after its content
+    judged_until : ISO time of the last bar used to choose it
     """
 
     path: Path
@@ -37,18 +37,18 @@ class InUse:
 
 
 class ModelStore:
-    """The folder of models in use, past and present."""
+    """The folder of the current and earlier models."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def current(self) -> InUse | None:
-        """Return the model in use after checking its hash; None where there is none yet."""
+        """Return the model in use after checking its hash; None if there is none yet."""
         stack = self._stack()
         return self._checked(stack[-1]) if stack else None
 
     def promote(self, model: Path, judged_until: str, facts: Mapping[str, Any]) -> InUse:
-        """Copy a model in and make it the one in use."""
+        """Copy a model into the folder and make it the one in use."""
         content = model.read_bytes()
         digest = files.sha256(content)
         files.write_bytes(self.folder / _file_of(digest), content)
@@ -56,20 +56,20 @@ class ModelStore:
         return InUse(self.folder / _file_of(digest), digest, judged_until)
 
     def reject(self, model: Path, facts: Mapping[str, Any]) -> None:
-        """Remember that a candidate was turned down."""
+        """Record that a candidate was rejected."""
         self._write(REJECTED, files.file_sha256(model), facts)
 
     def roll_back(self, reason: str) -> InUse:
-        """Take the model in use off and return to the one before it.
+        """Return to the model before the one in use, and return it.
 
         Raises
         ------
         CheckpointError
-            If there is none before it, or its file is gone or damaged; nothing is changed then.
+            If there is no earlier model, or its file is missing or damaged. Nothing is changed then.
         """
         stack = self._stack()
         if len(stack) < 2:
-            msg = f"{self.folder}: a model before the one in use is required, found {len(stack)} promoted in all"
+            msg = f"{self.folder} has no earlier model to return to: {len(stack)} promoted in all."
             raise CheckpointError(msg)
         before = self._checked(stack[-2])
         self._write(ROLLED_BACK, stack[-1]["sha256"], {"reason": reason})
@@ -94,22 +94,20 @@ class ModelStore:
     def _checked(self, line: Mapping[str, Any]) -> InUse:
         path = self.folder / _file_of(line["sha256"])
         if not path.is_file() or files.file_sha256(path) != line["sha256"]:
-            msg = f"{path}: the model promoted with this hash is required, found none or another; restore the file"
+            msg = f"{path} is missing, or its hash is not that of the promoted model. Restore the file."
             raise CheckpointError(msg)
         return InUse(path, str(line["sha256"]), str(line["judged_until"]))
 
 
 def resolve(path: Path) -> Path:
-    """Return the `.pt` that a path stands for: itself, or the model in use of a `current.json`."""
+    """Return a path itself, or the model that it names if it is a `current.json`."""
     if path.suffix != ".json":
         return path
-    found = ModelStore(path.parent).current()
-    if found is None:
-        msg = (
-            f"{path}: a model in use is required, found none; promote one with `python -m sac_kernel retrain`"
-        )
+    in_use = ModelStore(path.parent).current()
+    if in_use is None:
+        msg = f"{path} names no model yet. Promote one with `python -m sac_kernel retrain`."
         raise InputNotFoundError(msg)
-    return found.path
+    return in_use.path
 
 
 def _file_of(digest: str) -> str:

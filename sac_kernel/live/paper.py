@@ -1,8 +1,8 @@
-"""Paper trading: a saved agent on a feed of bars, filled by the backtest's engine, with a journal that survives.
+"""Paper trading: a saved agent on a feed of bars, filled by the backtest's engine, with a crash-safe journal.
 
-Without --speed the file is watched as it grows; with it, its bars are replayed, so many a second, 0 as fast as
-possible. `paper.html` in the journal's folder shows the account and loads itself anew. A file called KILL there
-flattens the account at the next open, for good.
+Without --speed the file is watched as it grows. With it, N bars a second are replayed, or all at full speed if N is 0.
+`paper.html` in the journal's folder shows the account and reloads itself. A file called KILL there closes the
+position at the next open and keeps the account flat for good.
 """
 
 from __future__ import annotations
@@ -56,25 +56,25 @@ LIMITS = ("daily_loss_limit", "drawdown_stop", "kill_loss")
 _SCHEMA = 1
 _NO_END = 2.0**53  # bars until truncation: a feed has no end
 _POLL_S = 1.0
-_SYNC_EVERY = 1000  # lines of a replay that never waits
+_SYNC_EVERY = 1000  # lines of a replay at full speed
 
 
 class PaperAccount:
-    """An account that follows a decider from close to close, by the backtest's engine.
+    """An account that follows a decider from close to close with the backtest's engine.
 
-    Within a decision interval every close is worked out from the account as it stood at the decision, so orders
-    wait and lapse as they do in a backtest's step.
+    Within a decision interval every close is computed from the account at the decision, so orders wait and lapse
+    as they do in a backtest's step.
 
     Parameters
     ----------
     decider : has taken in every bar before the account's first
     start_equity : account currency
-    limits : of `LIMITS`, fractions that replace the agent's own
+    limits : name in `LIMITS` -> fraction that replaces the agent's own
     """
 
     def __init__(self, decider: Decider, start_equity: float, limits: dict[str, float]) -> None:
         self.decider, self.start_equity = decider, start_equity
-        # The reward is nobody's business here, and 'denoised' refuses limits.
+        # Nothing here uses the reward, and 'denoised' cannot be combined with limits.
         reward = decider.config.reward.replace("denoised", "log_return")
         changes: dict[str, Any] = {**limits, "reward": reward}
         config = dataclasses.replace(decider.config, **changes)
@@ -90,11 +90,11 @@ class PaperAccount:
 
     @property
     def over(self) -> bool:
-        """Whether the account is ruined."""
+        """Return whether the account is ruined."""
         return bool(self.now.terminated)
 
     def close_bar(self) -> Decision | None:
-        """Bring the account to the close of the bar that the decider took in last; decide if it is time."""
+        """Bring the account to the close of the decider's newest bar; return the decision if one is due."""
         rows = self.decider.rows
         if self._bars < 0:
             left = int(_NO_END)
@@ -113,13 +113,13 @@ class PaperAccount:
         return decision
 
     def kill(self) -> None:
-        """Flatten at the next open and stay flat: the kill switch by hand."""
+        """Close the position at the next open and stay flat: the manual kill switch."""
         until, day = self.now.halted_until, self.decider.rows["trading_day"][-1]
         self.now.halted_until = risk_limits.halted_until(until, day, False, False, 0.0, True)
         self.due = True
 
     def resume(self, state: Account, target: float) -> None:
-        """Stand where an account stood when a decision was due; the decider has taken in that bar."""
+        """Continue from an account at which a decision was due; the decider has taken in that bar."""
         self.now, self.target = state, target
         self._bars, self.due = 0, True
 
@@ -130,7 +130,7 @@ class PaperAccount:
         return engine.report(here, self.decider.rows, self._terms)
 
     def equity_if_closed(self) -> float:
-        """Return equity after the position is closed at cost at this close: what a backtest that ends here says."""
+        """Return equity after closing the position at this close, costs included, as a backtest that ends here does."""
         return float((self._stepped(self._closing) if self._bars > 0 else self.now).equity)
 
     def _stepped(self, terms: Terms) -> Account:
@@ -142,14 +142,14 @@ class PaperAccount:
 
 
 class PaperSession:
-    """One journal's account: goes on where the journal ends, or begins.
+    """The account of one journal: new, or continued where the journal ends.
 
     Parameters
     ----------
-    account : new
+    account : a new one
     journal : of this account, or empty
-    facts : what must not change between the parts of a session, plain values
-    kill_file : its presence is the kill switch
+    facts : plain values that must not change while the session lasts
+    kill_file : the kill switch is on while this file exists
     """
 
     def __init__(
@@ -166,19 +166,19 @@ class PaperSession:
 
     @property
     def last_time(self) -> pd.Timestamp | None:
-        """Return the open of the last bar in the journal or taken since; None before the first."""
+        """Return the open time of the last bar in the journal or taken since; None before the first."""
         if self._times:
             return self._times[-1]
         lines = self.journal.lines[1:]
         return pd.Timestamp(lines[-1]["open_time_utc"]) if lines else None
 
     def restore(self, bars: BarsByInstrument) -> None:
-        """Take in the bars that the journal knows, and stand where it ends.
+        """Take in the bars of the journal and continue where it ends.
 
         Raises
         ------
         CheckpointError
-            If a bar is gone or changed since, or the account comes out different: another code or engine.
+            If a bar is missing or has changed, or the account comes out different, so code or engine has changed.
         """
         lines = self.journal.lines[1:]
         if not lines:
@@ -199,7 +199,7 @@ class PaperSession:
             self._check_equity(line)
 
     def take(self, bars: BarsByInstrument) -> Decision | None:
-        """Take in one closed bar, decide if it is time, and write it down before anything is shown."""
+        """Take in one closed bar, decide if a decision is due, and write to the journal before anything is shown."""
         self._take(bars)
         decision = self.account.close_bar()
         state = self.account.now
@@ -226,7 +226,7 @@ class PaperSession:
         return decision
 
     def as_market(self) -> Market:
-        """Return the account's bars so far as a market."""
+        """Return the bars of the account so far as a market."""
         rows, observed = zip(*self._rows, strict=True)
         return self.decider.as_market(join(rows), np.concatenate(observed), pd.DatetimeIndex(self._times))
 
@@ -238,18 +238,18 @@ class PaperSession:
         saved = self.journal.lines[0]
         changed = [k for k, v in {"schema": _SCHEMA, **facts}.items() if saved.get(k) != v]
         if changed:
-            found = "; ".join(f"{k} was {saved.get(k)!r}, is {facts.get(k)!r}" for k in changed)
-            msg = f"paper: a session goes on with what it began with: {found}; set it back, or use a new --journal"
+            changes = "; ".join(f"{k} was {saved.get(k)!r}, is {facts.get(k)!r}" for k in changed)
+            msg = f"{self.journal.path} began with other settings: {changes}. Restore them, or use a new --journal."
             raise CheckpointError(msg)
 
     def _check_bars(self, own: pd.DataFrame, times: pd.DatetimeIndex, prices: FloatArray) -> None:
         same = len(own) == len(times) and bool((own.index == times).all())
         if not same or not np.array_equal(own[list(PRICE_COLUMNS)].to_numpy(), prices):
             wrong = ~(own.reindex(times)[list(PRICE_COLUMNS)].to_numpy() == prices).all(axis=1)
-            when = times[int(np.argmax(wrong))] if wrong.any() else "a bar that is new"
+            when = times[int(np.argmax(wrong))] if wrong.any() else "an added bar"
             msg = (
-                f"paper: the {len(times)} bars in the journal are required as they were, found {len(own)}, the first "
-                f"difference at {when}; give the same feed, or use a new --journal"
+                f"--bars differs from the {len(times)} bars in {self.journal.path}: it has {len(own)} over that time, "
+                f"and the first difference is at {when}. Use the same --bars, or a new --journal."
             )
             raise CheckpointError(msg)
 
@@ -257,20 +257,20 @@ class PaperSession:
         equity = float(self.account.now.equity)
         if equity != line["equity"]:
             msg = (
-                f"paper: the account of the journal is required at {line['open_time_utc']}, {line['equity']!r}, found "
-                f"{equity!r}; code, engine or bars are others: use a new --journal"
+                f"{self.journal.path}: equity at {line['open_time_utc']} is {line['equity']!r}, but replaying the "
+                f"journal gives {equity!r}. The code, the engine or the bars have changed: use a new --journal."
             )
             raise CheckpointError(msg)
 
 
 class Watch:
-    """What the terminal shows: a line a bar, and a summary a day with drift.
+    """The terminal output: one line a bar, and a daily summary with drift.
 
     Parameters
     ----------
     session : the account
-    train : the market that the agent was trained on, for drift
-    quiet : only the summaries
+    train : the market that the agent was trained on, for the drift check
+    quiet : show the summaries only
     """
 
     def __init__(self, session: PaperSession, train: Market, *, quiet: bool) -> None:
@@ -282,18 +282,18 @@ class Watch:
         account = self._session.account
         day, figures = account.decider.rows["trading_day"][-1], account.report()
         if not self._quiet:
-            what = "" if decision is None else f"  target {decision.target:+.3f}"
+            target = "" if decision is None else f"  target {decision.target:+.3f}"
             why = "" if decision is None else "; ".join((*decision.limits, *_beyond(decision)))
             logger.info(
                 "%s  %.5f  equity %s  exposure %+.3f%s%s", self._session.last_time, account.decider.rows["close"][-1],
-                f"{figures.equity:,.2f}", figures.position, what, f"  [{why}]" if why else "",
+                f"{figures.equity:,.2f}", figures.position, target, f"  [{why}]" if why else "",
             )  # fmt: skip
         if day != self._day and not math.isnan(self._day):
             logger.info("%s", "  ".join(self.summary()))
         self._day = day
 
     def summary(self) -> list[str]:
-        """Return equity, exposure, costs and drift in words, part by part."""
+        """Return equity, exposure, drawdown, costs and drift, one text each."""
         f = self._session.account.report()
         return [
             f"{self._session.last_time:%Y-%m-%d %H:%M}",
@@ -307,14 +307,14 @@ class Watch:
         ]
 
     def drift(self) -> str:
-        """Return the drift check's word and the series it names, or how many days it still waits."""
+        """Return the result of the drift check with the series that alarmed, or the days seen so far."""
         watched = sections.watched_series(self._train, self._session.as_market())
         days = min(series.now.size for series in watched.values())
         if days < drift.MIN_DAYS:
             return f"drift: {days} of {drift.MIN_DAYS} days"
-        found = drift.check(watched)
-        alarms = list(dict.fromkeys(row["name"] for row in found["rows"] if row["alarm"]))
-        return f"drift: {found['word']}" + (f" ({', '.join(alarms[:3])})" if alarms else "")
+        result = drift.check(watched)
+        alarms = list(dict.fromkeys(row["name"] for row in result["rows"] if row["alarm"]))
+        return f"drift: {result['word']}" + (f" ({', '.join(alarms[:3])})" if alarms else "")
 
 
 def _beyond(decision: Decision) -> list[str]:
@@ -329,18 +329,18 @@ def _beyond(decision: Decision) -> list[str]:
 def history_before(data: ProcessedData, feed: BarsByInstrument, start: pd.Timestamp) -> BarsByInstrument:
     """Return all bars before the account's first: those of the processed file, then those of the feed.
 
-    Where both have bars of a time, the feed's count.
+    Where the two overlap, the bars of the feed are used.
     """
-    out = {}
+    history = {}
     for name, part in feed.items():
         older = pd.concat([split[name] for split in data.splits.values() if name in split])
         older = older[older.index < min(part.index[0], start)]
-        out[name] = pd.concat([older, part[part.index < start]])
-    return out
+        history[name] = pd.concat([older, part[part.index < start]])
+    return history
 
 
 class Opened(NamedTuple):
-    """A session ready to go on: its feed, the open it has come to, the market its agent was trained on."""
+    """A session ready to continue: its feed, the open time of its last bar, the market its agent was trained on."""
 
     session: PaperSession
     feed: BarFiles
@@ -349,7 +349,7 @@ class Opened(NamedTuple):
 
 
 def open_session(args: argparse.Namespace) -> Opened:
-    """Begin or go on with the session of the command line."""
+    """Return the session of the command line: a new one, or the one in --journal."""
     data, model = read_processed(args.data, args.price_side), model_store.resolve(args.model)
     decider = Decider.from_checkpoint(model, args.price_side or data.price_side, args.cost_tier)
     name = decider.instrument
@@ -357,7 +357,7 @@ def open_session(args: argparse.Namespace) -> Opened:
     bars = feed.read()
     journal = Journal(args.journal / JOURNAL_FILE)
     if journal.torn_bytes:
-        logger.info("journal: an unfinished line of %d bytes was cut off", journal.torn_bytes)
+        logger.info("journal: the unfinished last line (%d bytes) will be dropped", journal.torn_bytes)
     start = _start(journal, bars[name], live=args.speed is None)
     history = history_before(data, bars, start)
     features = decider.follow(history)
@@ -383,13 +383,18 @@ def open_session(args: argparse.Namespace) -> Opened:
 
 
 def follow(opened: Opened, speed: float | None, sleep: Callable[[float], object] = time.sleep) -> None:
-    """Follow the feed to its end, to ruin, or until interrupted; None watches the files as they grow."""
+    """Follow the feed until it ends, the account is ruined or the user interrupts.
+
+    Parameters
+    ----------
+    speed : bars a second to replay, 0 as fast as possible; None watches the files as they grow
+    """
     session, journal = opened.session, opened.session.journal
     watch, shown_s = Watch(session, opened.train, quiet=speed == 0), time.monotonic()
     page = journal.path.with_name(PAGE_FILE)
     logger.info("%s after %s, %d bars in %s", session.decider.instrument, f"{opened.after:%Y-%m-%d %H:%M}",
                 max(0, len(journal.lines) - 1), journal.path)  # fmt: skip
-    logger.info("page %s; Ctrl-C stops, the same command goes on", page)
+    logger.info("page %s; Ctrl-C stops, the same command continues", page)
     feed = opened.feed.tail(opened.after) if speed is None else opened.feed.replay(opened.after)
     fresh = session.last_time is not None
     for count, bars in enumerate(feed):
@@ -404,18 +409,20 @@ def follow(opened: Opened, speed: float | None, sleep: Callable[[float], object]
         if bars is None or speed:
             sleep(1.0 / speed if speed else _POLL_S)
         if session.account.over:
-            logger.info("the account is ruined: equity below 1 %% of its start")
+            logger.info("The account is ruined: equity is below 1 %% of its start.")
             break
     if session.last_time is not None:
         logger.info("%s", "  ".join(watch.summary()))
-        logger.info("equity if closed at cost now: %s", f"{session.account.equity_if_closed():,.2f}")
+        logger.info(
+            "equity if the position were closed now: %s", f"{session.account.equity_if_closed():,.2f}"
+        )
         paper_page.write_page(page, Journal(journal.path).lines, watch.summary())
 
 
 def _train_market(
     decider: Decider, history: pd.DataFrame, train_end: pd.Timestamp, features: NDArray[np.float32]
 ) -> Market:
-    """Return the history up to the end of the train split as the agent sees it, without the warm-up."""
+    """Return the history up to the end of the train split as a market, without the warm-up."""
     rows = slice(warmup_bars(decider.bar_seconds), int(history.index.searchsorted(train_end, side="right")))
     frame = pd.DataFrame(features[rows], history.index[rows], list(decider.feature_names))
     config = dataclasses.replace(decider.config, price_side=decider.price_side)
@@ -423,7 +430,7 @@ def _train_market(
 
 
 def _start(journal: Journal, own: pd.DataFrame, *, live: bool) -> pd.Timestamp:
-    """Return the open of the account's first bar, or, live, a moment after the last bar there is."""
+    """Return the open time of the account's first bar; live, the second after the newest bar's open."""
     if journal.lines:
         return pd.Timestamp(journal.lines[0]["start"])
     return own.index[-1] + pd.Timedelta(seconds=1) if live else own.index[0]

@@ -1,4 +1,4 @@
-"""The live page of a paper session: its journal drawn, in one file that a browser loads anew by itself."""
+"""The live page of a paper session: a chart and table of its journal, in one file that reloads itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 REFRESH_S = 15.0
-"""How often a browser loads the page anew, and the page is written at most."""
+"""Seconds between two reloads in the browser, and least seconds between two writes of the page."""
 
 _ROWS = 12
 _PAGE = """<!DOCTYPE html>
@@ -46,7 +46,7 @@ def write_page(path: Path, lines: Sequence[Mapping[str, Any]], account: Sequence
     Parameters
     ----------
     lines : of the journal: its head, then at least one bar
-    account : its state in words, part by part: equity, exposure, costs, drift
+    account : texts of the summary: equity, exposure, costs, drift
     """
     head, bars = lines[0], lines[1:]
     times = pd.DatetimeIndex([line["open_time_utc"] for line in bars])
@@ -67,14 +67,14 @@ def write_page(path: Path, lines: Sequence[Mapping[str, Any]], account: Sequence
 
 
 def costs(bars: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
-    """Return the costs paid so far at each bar, account currency; between decisions those of the last decision."""
-    out, paid = np.zeros(len(bars)), 0.0
+    """Return the costs paid so far at each bar, account currency, as of the last decision."""
+    series, paid = np.zeros(len(bars)), 0.0
     for i, line in enumerate(bars):
         if "account" in line:
             account = account_from_plain(line["account"])
             paid = sum(getattr(account, f"{kind}_paid") for kind in COSTS)
-        out[i] = paid
-    return out
+        series[i] = paid
+    return series
 
 
 def _row(line: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
-"""The rule by which a new model replaces the one in use: fixed in code, with its own error rates.
+"""The rule by which a new model replaces the one in use, fixed in code, with measured error rates.
 
-Both trade the same bars, which neither was trained, selected or promoted on; what counts is the difference of their
-daily net returns at base cost.
+Both models trade the same bars, on which neither was trained, selected or promoted. The rule looks at the difference
+of their daily net returns at base cost.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
 
 MIN_DAYS = 60
-"""As of the verdict: fewer days say nothing."""
+"""Trading days required, as for the verdict."""
 LEVEL = 0.95
-"""Of the two-sided interval that must lie above 0; `benchmarks.promotion` counts how often that errs."""
+"""Level of the two-sided interval that must lie above 0; `benchmarks.promotion` measures its error rates."""
 LEVEL_AFTER_DRIFT = 0.5
-"""Where the market has left the one in use behind, three to one that the candidate is better is enough."""
+"""Level if the market has drifted since the model in use was trained: odds of three to one are enough."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A candidate beside the model in use, on the newest window.
+    """A candidate compared with the model in use on the newest bars.
 
     Attributes
     ----------
-    promote, reason : what the rule says, and why in words
-    days : trading days both traded
+    promote, reason : the decision and a text that explains it
+    days : trading days that both traded
     low_frac, high_frac : 95 % interval of the annual difference, candidate minus in use
     candidate_frac, in_use_frac : mean net return a year
-    drift : 'retrain', 'keep', or '' where there are too few days
+    drift : 'retrain', 'keep', or '' if there are too few days
     """
 
     promote: bool
@@ -63,7 +63,7 @@ class Comparison:
     drift: str
 
     def plain(self) -> dict[str, Any]:
-        """Return it as plain values, NaN as None."""
+        """Return the comparison as values that JSON can hold, NaN as None."""
         values = dataclasses.asdict(self)
         return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in values.items()}
 
@@ -74,11 +74,11 @@ def decide(candidate: FloatArray, in_use: FloatArray, *, drifted: bool) -> tuple
     Parameters
     ----------
     candidate, in_use : simple daily net returns of the same days, shape (n_days,)
-    drifted : the check on the market since the training of the model in use says retrain
+    drifted : whether the drift check since the training of the model in use says retrain
     """
     difference = candidate - in_use
     if difference.size < MIN_DAYS:
-        return False, f"{difference.size} days that neither has seen, {MIN_DAYS} are required"
+        return False, f"{difference.size} days are new to both models; {MIN_DAYS} are required"
     low, high = significance.bootstrap_interval(difference)
     if low > 0:
         return True, f"better: 95 % interval of the annual difference {low:+.1%} to {high:+.1%}"
@@ -89,17 +89,20 @@ def decide(candidate: FloatArray, in_use: FloatArray, *, drifted: bool) -> tuple
                 True,
                 f"the market has drifted and the candidate is likely better: 50 % interval above {middle:+.1%}",
             )
-    return False, f"not shown to be better: 95 % interval of the annual difference {low:+.1%} to {high:+.1%}"
+    return (
+        False,
+        f"not significantly better: 95 % interval of the annual difference {low:+.1%} to {high:+.1%}",
+    )
 
 
 def compare(candidate: Path, in_use: Path, data: ProcessedData, after: str) -> Comparison:
-    """Let both models trade the bars of the test split after a moment, and apply the rule.
+    """Let both models trade the bars of the test split after a time; return the comparison.
 
     Parameters
     ----------
-    candidate, in_use : `.pt` files; each brings its own features, scaler and account
-    data : bars up to now; the candidate was trained on its train and selected on its val split
-    after : ISO time of the last bar that a choice of the model in use has seen
+    candidate, in_use : `.pt` files, each with its own features, scaler and account
+    data : all bars so far; the candidate was trained on its train split and selected on its val split
+    after : ISO time of the last bar used to choose the model in use
     """
     daily, days, markets = [], [], []
     for path in (candidate, in_use):
@@ -122,7 +125,7 @@ def compare(candidate: Path, in_use: Path, data: ProcessedData, after: str) -> C
 def _traded(
     path: Path, data: ProcessedData, after: pd.Timestamp
 ) -> tuple[runner.EpisodeResult | None, Market, Market | None]:
-    """Return one model's pass over the window, and its train and window markets; None where no bar is left."""
+    """Return a model's episode on the new bars, its train market and that of the new bars; None if there are none."""
     agent, pipeline = SACAgent.from_checkpoint(path, device="cpu"), FeaturePipeline.from_checkpoint(path)
     frames = pipeline.run_full_pipeline(data.train, data.val, data.test)
     config = TradingEnvConfig(**agent.context["env"])

@@ -1,7 +1,7 @@
-"""New bars in, a new model out if it proves better: append, rebuild, train, compare, promote or not.
+"""Retraining: append new bars, rebuild, train a candidate, compare it with the model in use, promote the better.
 
-The model in use is that of `models/current.json`; the first candidate of all becomes it without a comparison. Training
-needs a clone of the project: it calls build_kernel.py of the one that the current folder lies in.
+The model in use is that of `models/current.json`; the first candidate is promoted without a comparison. Training
+needs a clone of the project and calls build_kernel.py of the clone around the current folder.
 """
 
 from __future__ import annotations
@@ -37,79 +37,79 @@ logger = logging.getLogger(__name__)
 
 MODELS = Path("models")
 MAX_GAP = pd.Timedelta(days=4)
-"""Between the last bar there is and the first new one: a long weekend, no more."""
+"""Longest gap between the last known bar and the first new one: a long weekend."""
 
 
 def append_bars(data: ProcessedData, path: Path, clock: str | None, target: Path) -> ProcessedData:
-    """Write a processed file of all bars of `data` and the new ones of a file or folder, split anew.
+    """Write and return a processed file of the bars of `data` and the new ones of a file or folder, split again.
 
-    A bar that both have must be the same. New bars may also fill holes, such as the embargoes of the earlier split.
+    Bars of the same time must be equal. New bars may also fill holes, such as the embargoes of the earlier split.
 
     Raises
     ------
     DataError
-        If bars of an instrument are missing, differ from those known, bring nothing new, or begin after a gap.
+        If an instrument has no new bars, or its bars differ from the known ones or begin after a gap.
     """
     names = sorted(data.train, key=lambda name: (name != data.traded, name))
-    found = formats.find_files(path) if path.is_dir() else {names[0]: [path]}
-    missing = [name for name in names if name not in found]
+    paths_of = formats.find_files(path) if path.is_dir() else {names[0]: [path]}
+    missing = [name for name in names if name not in paths_of]
     if missing:
-        msg = f"{path}: new bars of {', '.join(names)} are required, found none of {', '.join(missing)}"
+        msg = f"{path} has no bars of {', '.join(missing)}. New bars of {', '.join(names)} are needed."
         raise DataError(msg)
     tables = []
     for name in names:
-        new = formats.read_instrument(found[name], data.price_side, clock, name, data.bar_seconds)
+        new = formats.read_instrument(paths_of[name], data.price_side, clock, name, data.bar_seconds)
         tables.append((name, _joined(data, name, new)))
     write_tables(iter(tables), DataConfig(instrument=data.traded), target)
     return read_processed(target)
 
 
 def judge(candidate: Path, data: ProcessedData, store: ModelStore) -> bool:
-    """Promote a candidate if the rule says so, and write down what was decided; return whether it was.
+    """Promote or reject a candidate by the rule, record the decision, and return whether it was promoted.
 
-    The first model of all is promoted as it is: there is nothing to compare it with.
+    The first model is promoted without a comparison.
     """
     until, current = data.test[data.traded].index[-1].isoformat(), store.current()
     for path in (candidate, current.path) if current else (candidate,):
         if (name := FeaturePipeline.from_checkpoint(path).instrument) != data.traded:
-            msg = f"{path}: a model of {data.traded}, which the bars trade, is required, found one of {name}"
+            msg = f"{path} is a model of {name}, but the bars are of {data.traded}."
             raise ConfigError(msg)
     if current is None:
         store.promote(candidate, until, {"why": "the first model", "data_hash": data.content_hash})
         logger.info("promoted %s: the first model", candidate)
         return True
     if current.sha256 == files.file_sha256(candidate):
-        msg = f"{candidate}: a model other than the one in use is required, found the same"
+        msg = f"{candidate} is the model that is already in use."
         raise ConfigError(msg)
-    found = promotion.compare(candidate, current.path, data, current.judged_until)
-    facts = {"why": found.reason, "data_hash": data.content_hash, "figures": found.plain()}
-    if found.promote:
+    result = promotion.compare(candidate, current.path, data, current.judged_until)
+    facts = {"why": result.reason, "data_hash": data.content_hash, "figures": result.plain()}
+    if result.promote:
         store.promote(candidate, until, facts)
     else:
         store.reject(candidate, facts)
-    logger.info("%s %s: %s", "promoted" if found.promote else "rejected", candidate, found.reason)
+    logger.info("%s %s: %s", "promoted" if result.promote else "rejected", candidate, result.reason)
     logger.info(
-        "          %d days since %s: candidate %+.1f %% a year, in use %+.1f %%%s", found.days, current.judged_until,
-        100 * found.candidate_frac, 100 * found.in_use_frac, f"; drift: {found.drift}" if found.drift else "",
+        "          %d days since %s: candidate %+.1f %% a year, in use %+.1f %%%s", result.days, current.judged_until,
+        100 * result.candidate_frac, 100 * result.in_use_frac, f"; drift: {result.drift}" if result.drift else "",
     )  # fmt: skip
-    return found.promote
+    return result.promote
 
 
 def train(current: InUse | None, agent_id: int, data: Path, *, kaggle: bool, more: Sequence[str]) -> Path:
-    """Build, and train on Kaggle or here; return the candidate.
+    """Build and train, on Kaggle or here; return the path of the candidate.
 
     Parameters
     ----------
-    current : whose weights the run starts from; None starts from scratch
+    current : the model whose weights the run starts from; None starts from scratch
     data : the processed file to train on
-    more : arguments for build_kernel.py
+    more : further arguments for build_kernel.py
 
     Raises
     ------
     InputNotFoundError
-        If the current folder lies in no clone of the project.
+        If the current folder is not in a clone of the project.
     SacKernelError
-        If build_kernel.py ended badly.
+        If build_kernel.py fails.
     """
     checkout = paths.find_checkout()
     weights = checkout / "build" / paths.WARM_START
@@ -125,7 +125,7 @@ def train(current: InUse | None, agent_id: int, data: Path, *, kaggle: bool, mor
     command += [part for setting in settings for part in ("--set", setting)]
     status = subprocess.run([*command, *more], cwd=checkout, check=False).returncode  # noqa: S603  # our own program
     if status != 0:
-        msg = f"retrain: build_kernel.py ended with status {status}; its own message is above"
+        msg = f"build_kernel.py failed with status {status}. Its own message is above."
         raise SacKernelError(msg)
     folder = checkout / "outputs" if kaggle else checkout / "build" / "rehearsal" / "working"
     return folder / f"agent_{agent_id}_final.pt"
@@ -135,12 +135,15 @@ def _joined(data: ProcessedData, name: str, new: BarTable) -> BarTable:
     known = data.whole(name)
     first, last = new.bars.index[0], new.bars.index[-1]
     if last <= known.index[-1]:
-        msg = f"{new.source}: bars of {name} after {known.index[-1]} are required, found the last at {last}"
+        msg = (
+            f"{new.source} has no new bars of {name}: its last one opens at {last}, the last known one at "
+            f"{known.index[-1]}."
+        )
         raise DataError(msg)
     if first > known.index[-1] + MAX_GAP:
         msg = (
-            f"{new.source}: bars of {name} from {known.index[-1]} on are required, found the first at {first}; "
-            "give those between, or the whole export"
+            f"{new.source} leaves a gap: its first bar of {name} opens at {first}, the last known one at "
+            f"{known.index[-1]}. Add the bars between, or pass the whole export."
         )
         raise DataError(msg)
     old = BarTable(known, data.source, data.clock)

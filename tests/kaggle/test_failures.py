@@ -1,7 +1,7 @@
-"""Every known failure of the platform and its client: injected, seen, survived; the table in docs is made here.
+"""Every known failure of Kaggle and its client is injected, reported and survived; the table in docs comes from here.
 
 Each row drives the real `kaggle` client against the local platform, and reads what was lost from that
-platform's state. `python -m tests.kaggle.test_failures` writes docs/kaggle-failures.md anew.
+platform's state. `python -m tests.kaggle.test_failures` regenerates docs/kaggle-failures.md.
 """
 
 from __future__ import annotations
@@ -257,7 +257,7 @@ def wrong_key(s: Scene) -> None:
     assert s.ref not in s.kaggle.datasets
 
 
-@row("Login", "503 when the token is checked", ("injected 503", "try 1 of 5"), "asked again, goes on")
+@row("Login", "503 when the token is checked", ("injected 503", "try 1 of 5"), "repeated, continues")
 def token_check_503(s: Scene) -> None:
     s.kaggle.fault("IntrospectToken", Status(503), Status(503))  # the client asks twice
     assert s.login("token", auth="token").owner() == "tester"
@@ -265,7 +265,7 @@ def token_check_503(s: Scene) -> None:
 
 @row(
     "Login",
-    "the login ends during the work (401, OAuth after 12 h)",
+    "the login expires during the work (401, OAuth after 12 h)",
     ("login", "~/.kaggle/access_token"),
     ERROR,
 )
@@ -279,7 +279,7 @@ def login_ends_during_the_work(s: Scene) -> None:
     "Login",
     "VERBOSE=1, with which the client prints tokens",
     ("Service Unavailable", "try 1 of 5"),
-    "taken out, goes on",
+    "removed, continues",
 )
 def verbose_client(s: Scene) -> None:
     s.given()
@@ -289,7 +289,7 @@ def verbose_client(s: Scene) -> None:
 
 @row(
     "Login",
-    "the client cannot start (module six is absent)",
+    "the client cannot start (a module is missing)",
     ("six_is_absent", "pip install -r requirements/run.txt"),
     ERROR,
 )
@@ -305,7 +305,7 @@ def client_cannot_start(s: Scene) -> None:
 
 
 def asked_again(name: str, injected: str, names: Names, *faults: Any, **settings: Any) -> None:
-    @row("Polling", injected, names, "asked again after a pause, goes on", name)
+    @row("Polling", injected, names, "repeated after a pause, continues", name)
     def act(s: Scene) -> None:
         s.given()
         s.client = s.new_client(s.env, **settings)
@@ -334,7 +334,7 @@ asked_again(
 )
 
 
-@row("Polling", "503 without end", ("Service Unavailable", "try 4 of 5"), "error after 5 tries")
+@row("Polling", "503 every time", ("Service Unavailable", "try 4 of 5"), "error after 5 tries")
 def polling_503_without_end(s: Scene) -> None:
     s.kaggle.fault("GetDatasetStatus", *[Status(503, "Service Unavailable")] * 5)
     with s.refused("server"):
@@ -349,7 +349,7 @@ def polling_503_without_end(s: Scene) -> None:
     "Publishing",
     "an error in the body of an answer, or `{}`, exit status 0",
     ("no room", "try 2 of 3"),
-    "sent again, goes on",
+    "sent again, continues",
 )
 def error_in_the_body(s: Scene) -> None:
     s.kaggle.fault("CreateDataset", Body({"status": "error", "error": "no room"}), Body({}))
@@ -371,14 +371,14 @@ def upload_403_and_expired(s: Scene) -> None:
     "Publishing",
     "an upload stops halfway, then its connection drops",
     ("2 files",),
-    "the client resumes, goes on",
+    "the client resumes the upload",
 )
 def upload_resumed(s: Scene) -> None:
     s.kaggle.fault("blob", Partial(5), Drop())
     assert s.publish() == 1
 
 
-@row("Publishing", "silence during an upload", ("6 s", "try 1 of 3"), "stopped and sent again, goes on")
+@row("Publishing", "silence during an upload", ("6 s", "try 1 of 3"), "stopped and sent again, continues")
 def upload_silence(s: Scene) -> None:
     s.client = s.new_client(s.env, timeout_s=6.0)
     s.kaggle.fault("blob", Silence(60.0))
@@ -389,7 +389,7 @@ def upload_silence(s: Scene) -> None:
     "Publishing",
     "429 to the start of an upload, ten times",
     ("Too Many Requests", "try 1 of 3"),
-    "sent again, goes on",
+    "sent again, continues",
 )
 def upload_429(s: Scene) -> None:
     s.kaggle.fault("StartBlobUpload", *[Status(429, "Too Many Requests", retry_after=0)] * 10)
@@ -409,7 +409,7 @@ def creation_answer_lost(s: Scene) -> None:
 
 @row(
     "Publishing",
-    "a failed upload, then other content of the same size and time (the client would send the old)",
+    "a failed upload, then other content of the same size and time (the client would send the old content)",
     ("'Invalid note'",),
     "error; the repeated call sends the new content",
 )
@@ -426,7 +426,7 @@ def upload_of_same_size_and_time(s: Scene) -> None:
     "Publishing",
     "403 to a new version: the one before is still processed",
     ("datasets.update", "try 1 of 3"),
-    "sent again, goes on",
+    "sent again, continues",
 )
 def version_403(s: Scene) -> None:
     s.given("old")
@@ -442,21 +442,26 @@ def ready_of_the_version_before(s: Scene) -> None:
     assert s.publish() == 2
 
 
-@row("Publishing", "new number, but the old files are still served", ("fingerprint",), "waits for the new")
+@row(
+    "Publishing",
+    "new number, but the old files are still served",
+    ("fingerprint",),
+    "waits for the new files",
+)
 def old_files_still_served(s: Scene) -> None:
     s.given("old")
     s.kaggle.fault("DownloadDataset", *[Body({"content_hash": "old"})] * 2)
     assert s.publish() == 2
 
 
-@row("Publishing", "the status is not known yet (`{}`)", ("not_yet_persisted",), "waits, goes on")
+@row("Publishing", "the status is not known yet (`{}`)", ("not_yet_persisted",), "waits, continues")
 def status_not_known_yet(s: Scene) -> None:
     s.given("old")
     s.kaggle.fault("GetDatasetStatus", Body({}))
     assert s.publish() == 2
 
 
-@row("Publishing", "a version that is processed without end", ("blobs_received",), "error after a time limit")
+@row("Publishing", "a version whose processing never ends", ("blobs_received",), "error after a time limit")
 def processed_without_end(s: Scene) -> None:
     s.given()
     s.client = s.new_client(s.env)
@@ -472,7 +477,7 @@ def processed_without_end(s: Scene) -> None:
     "Publishing",
     "the platform fails to process the version",
     ("failed", "version 1"),
-    "error; repeated, it is sent anew",
+    "error; repeating the command sends it again",
 )
 def processing_fails(s: Scene) -> None:
     s.given("old")
@@ -497,7 +502,7 @@ def unknown_keywords(s: Scene) -> None:
     "Publishing",
     "the address of the fingerprint has expired",
     ("403", "fingerprint.json"),
-    "asked again; nothing is uploaded",
+    "repeated; nothing is uploaded",
 )
 def fingerprint_address_expired(s: Scene) -> None:
     s.given()
@@ -564,7 +569,7 @@ def not_pushed(name: str, injected: str, names: Names, kind: str, **metadata: An
 
 not_pushed(
     "title_of_another_name",
-    "a title that makes another name (later: 403 on status)",
+    "a title that does not match the name (it would cause 403 on status)",
     ("kernel-metadata.json", "other name"),
     "metadata",
     title="other name",
@@ -598,7 +603,7 @@ not_pushed(
 
 @row(
     "Pushing",
-    "a data source that is not ready (it would be mounted in its old version)",
+    "a data source that is not ready (Kaggle would mount its old version)",
     ("blobs_received",),
     ERROR,
 )
@@ -690,7 +695,7 @@ def push_429(s: Scene) -> None:
     assert s.runs() == 1
 
 
-@row("Pushing", "the answer is lost after the push took effect", ("COMPLETE",), "recognised: one run")
+@row("Pushing", "the answer is lost after the push took effect", ("push",), "recognised: one run")
 def push_answer_lost(s: Scene) -> None:
     s.kaggle.fault("SaveKernel", Drop(processed=True))
     pushed = s.push()
@@ -713,7 +718,7 @@ def stored_otherwise(s: Scene) -> None:
     assert s.runs() == 1
 
 
-@row("Pushing", "what was stored cannot be read", ("try 1 of 2",), "goes on, saying so: one run")
+@row("Pushing", "the stored settings cannot be read", ("try 1 of 2",), "continues with a note: one run")
 def stored_unreadable(s: Scene) -> None:
     s.client = s.new_client(s.env, tries=2)
     s.kaggle.fault("GetKernel", *[Body({})] * 2)
@@ -739,7 +744,7 @@ def status_403(s: Scene) -> None:
     "Following",
     "429, then 500, then a dropped connection",
     ("injected 429", "injected 500", "try 3 of 5"),
-    "asked again, goes on",
+    "repeated, continues",
 )
 def status_429_500_drop(s: Scene) -> None:
     s.kaggle.fault("GetKernelSessionStatus", Status(429), Status(500), Drop())
@@ -774,7 +779,7 @@ def log_damaged_line(s: Scene) -> None:
 
 
 def fetched_again(name: str, injected: str, names: Names, where: str, *faults: Any) -> None:
-    @row("Fetching", injected, names, "fetched again, every hash is right", name)
+    @row("Fetching", injected, names, "fetched again, every hash matches", name)
     def act(s: Scene) -> None:
         s.kaggle.fault(where, *faults)
         s.fetch()
@@ -804,7 +809,7 @@ fetched_again(
 
 
 def file_fetched_again(name: str, injected: str, names: Names, fault: Any) -> None:
-    @row("Fetching", injected, names, "fetched again, every hash is right", name)
+    @row("Fetching", injected, names, "fetched again, every hash matches", name)
     def act(s: Scene) -> None:
         s.out().mkdir()
         (s.out() / "summary.json").write_bytes(OUTPUTS["summary.json"])
@@ -821,17 +826,15 @@ def file_fetched_again(name: str, injected: str, names: Names, fault: Any) -> No
 file_fetched_again(
     "file_address_expired",
     "the address of a file has expired (the client saves the error page, exit status 0)",
-    ("1 absent", "logs/stats.json"),
+    ("1 of 2", "logs/stats.json"),
     Expired(),
 )
 file_fetched_again(
-    "file_cut_off", "a file is cut off halfway", ("2 absent", "model.bin", "logs/stats.json"), Partial(1)
+    "file_cut_off", "a file is cut off halfway", ("2 of 2", "model.bin", "logs/stats.json"), Partial(1)
 )
 
 
-@row(
-    "Fetching", "a file stays wrong", ("1 absent", "model.bin", "63 bytes"), "error; the folder is as it was"
-)
+@row("Fetching", "a file stays wrong", ("1 of 2", "model.bin", "63 bytes"), "error; the folder is as it was")
 def file_stays_wrong(s: Scene) -> None:
     s.out().mkdir()
     (s.out() / "model.bin").write_bytes(b"mine")
@@ -847,7 +850,7 @@ def file_stays_wrong(s: Scene) -> None:
     s.fetch()  # a newer file of the user's that is wrong is replaced
 
 
-@row("Fetching", "a file name with .. in the listing", ("stays inside",), "never asked for")
+@row("Fetching", "a file name with .. in the listing", ("stays inside",), "never requested")
 def dots_in_the_listing(s: Scene) -> None:
     listing = {"files": [{"fileName": "../escaped.txt", "url": f"{s.kaggle.url}/output/x"}]}
     s.kaggle.fault("ListKernelSessionOutput", Body(listing))
@@ -891,7 +894,7 @@ def run_not_complete(s: Scene) -> None:
 
 
 def quota_unknown(name: str, injected: str, names: Names, *faults: Any) -> None:
-    @row("Quota", injected, names, "goes on without", name)
+    @row("Quota", injected, names, "continues without it", name)
     def act(s: Scene) -> None:
         s.client = s.new_client(s.env, tries=2)
         s.kaggle.fault("GetAcceleratorQuotaStatistics", *faults)
@@ -957,7 +960,7 @@ def page() -> str:
         "platform's state that nothing was lost. *error* means exit status 2 with a message that names the values",
         "shown and says what to do; everything else ends with status 0. You can repeat any command after any error.",
         "",
-        "`python -m tests.kaggle.test_failures` writes this page anew.",
+        "`python -m tests.kaggle.test_failures` regenerates this page.",
     ]
     for area in dict.fromkeys(r.area for r in ROWS):
         lines += ["", f"## {area}", "", "| what fails | what the message names | how it ends | lost |"]

@@ -31,7 +31,7 @@ STEPS = (
         "--resume --follow --poll-s 2 --set num_episodes=4",
     ),
     ("nothing to do: nothing goes up", BUILD, "--set num_episodes=4"),
-    ("what only the platform can tell", BUILD, "--probe --accelerator none --push --follow --poll-s 2"),
+    ("questions only Kaggle can answer", BUILD, "--probe --accelerator none --push --follow --poll-s 2"),
     ("delete kernel and run", BUILD, "--stop --yes"),
 )
 

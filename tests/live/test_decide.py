@@ -162,7 +162,7 @@ def test_what_cannot_be_decided_on_is_refused(decider, tmp_path):
 
 def test_the_price_side_must_be_known(tmp_path):
     lively_agent(tmp_path / "agent.pt", make_data(700), 1, TradingEnvConfig())
-    with pytest.raises(DataError, match=says("price side")):
+    with pytest.raises(DataError, match=says("price", "side")):
         Decider.from_checkpoint(tmp_path / "agent.pt")
 
 

@@ -118,7 +118,7 @@ def test_a_journal_whose_accounts_are_lists_goes_on(world, uncut, tmp_path):
             line["account"] = list(line["account"].values())
     path = tmp_path / paper.JOURNAL_FILE
     path.write_text("".join(json.dumps(line) + "\n" for line in begun), encoding="utf-8")
-    assert paper.main(options(folder, tmp_path, "--speed", "0")) == 0
+    assert main(["paper", *options(folder, tmp_path, "--speed", "0")]) == 0
     assert journal_of(tmp_path) == begun + whole[len(begun) :]
     assert np.array_equal(paper_page.costs(journal_of(tmp_path)[1:]), paper_page.costs(whole[1:]))
 

@@ -180,9 +180,9 @@ def test_bars_that_contradict_or_leave_a_gap_or_bring_nothing_are_refused(old_an
     revised = bars.iloc[2350:].copy()
     revised.iloc[10] *= 1.001
     cases = [
-        (revised, (1, "contradict")),
-        (bars.iloc[2590:], ("between",)),
-        (bars.iloc[:2400], ("after 2017",)),
+        (revised, ("EURUSD", 1)),
+        (bars.iloc[2590:], ("new.csv", "EURUSD", bars.index[2590])),
+        (bars.iloc[:2400], ("new.csv", "EURUSD", bars.index[2399])),
     ]
     for given, found in cases:
         write_csv(given, path)
