@@ -13,7 +13,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 ADMITTED = {found.name: found for found in map(Requirement, PROJECT["dependencies"])}
 TOOL = runpy.run_path(str(ROOT / ".ci" / "dependencies.py"))
-SECTION = (ROOT / "README.md").read_text(encoding="utf-8").split("## Versions that were run\n")[1].split("\n## ")[0]
+SECTION = (
+    (ROOT / "README.md").read_text(encoding="utf-8").split("## Versions that were run\n")[1].split("\n## ")[0]
+)
 
 
 def bound(name, operator):
