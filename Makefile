@@ -60,7 +60,7 @@ test-client: $(READY)-dev
 lint: $(READY)-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/codespell sac_kernel tests docs benchmarks build_kernel.py README.md CHANGELOG.md
+	$(BIN)/codespell sac_kernel tests docs benchmarks build_kernel.py README.md CONTRIBUTING.md CHANGELOG.md
 
 fmt: $(READY)-dev
 	$(BIN)/ruff check --fix .

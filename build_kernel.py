@@ -7,7 +7,6 @@ python build_kernel.py --set num_episodes=50 --rehearse
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sac_kernel import MODULES, __version__, inlined_files
+from sac_kernel.cli import settings
+from sac_kernel.cli.build import make_parser
 from sac_kernel.core import files, paths
 from sac_kernel.core.errors import ConfigError, SacKernelError
 from sac_kernel.core.packages import code_hash
@@ -26,11 +27,12 @@ from sac_kernel.kaggle import kernel_notebook, probe, rehearsal, wheels
 from sac_kernel.kaggle.client import KaggleClient
 from sac_kernel.kaggle.run import KaggleRun, check_accelerator
 from sac_kernel.prices.pipeline import DataConfig, DataPipeline
-from sac_kernel.prices.processed_file import ProcessedData, read_processed, write_processed
-from sac_kernel.report import page
+from sac_kernel.prices.processed_file import ProcessedData, write_processed
+from sac_kernel.report.tables import text_table
 from sac_kernel.stats import trials
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Mapping
 
 ROOT = Path(__file__).resolve().parent
@@ -44,15 +46,15 @@ LEDGER = ROOT / "data" / trials.NAME
 LEDGER_AT_START = BUILD / trials.NAME
 WARM_START = BUILD / paths.WARM_START
 DATASETS = ("data", "code")
-DEFAULT_NAME = "sac-trading"
 _RETRY_S = 3.0  # first pause before a failed call is tried again
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Build, stage, publish and whatever else was asked for; return the exit status."""
-    args = _parser().parse_args(arguments)
+    args = make_parser().parse_args(arguments)
+    args.output = args.output or ROOT / "outputs"
     try:
-        parameters = kernel_notebook.parse_settings(args.set)
+        parameters = settings.parameters(args, agent_ids="agents", seeds="seeds")
         _check_name(args.name)
         check_accelerator(args.accelerator)
         if args.probe:
@@ -149,7 +151,7 @@ def _prepare_session(run: KaggleRun, args: argparse.Namespace, parameters: dict[
     """Stage, publish and build one session: the first, or the next of a run that is not finished."""
     data = _data(args)
     last = run.last_run().get("parameters", {})
-    merged = RunConfig(**{**last, **parameters})
+    merged = RunConfig.from_flat({**last, **parameters})
     fresh = args.fresh or run.stays_fresh()
     going_on = not fresh and run.unfinished(merged.num_episodes)
     if args.resume and not going_on:
@@ -212,7 +214,7 @@ def _follow_and_fetch(run: KaggleRun, args: argparse.Namespace) -> int:
 
 def _say_fetched(manifest: Mapping[str, Any], folder: Path) -> int:
     summary = files.read_json(folder / "summary.json")
-    print(f"\n{page.text_table(summary['table'])}\n\n{summary['verdict']['sentence']}\n")
+    print(f"\n{text_table(summary['table'])}\n\n{summary['verdict']['sentence']}\n")
     print(f"report    {_shown(folder / 'report.html')}")
     if manifest["status"] != "complete":
         print("next      python build_kernel.py --resume, or --until-done")
@@ -242,22 +244,23 @@ def _data(args: argparse.Namespace) -> ProcessedData:
     """Return the data to train on, refreshed in data/processed/ only after it proved usable."""
     target = ROOT / LOCAL_DATA
     if args.data is None and target.is_file():
-        return read_processed(target, args.price_side)
-    if args.data is None:
+        path, source = target, "h5"
+    elif args.data is None:
         print("No bars given (--data PATH): taking the embedded sample, 6,225 EURUSD hours of 2017.")
-        config = DataConfig(output_path=str(target))
+        path, source = None, "sample"
     else:
-        config = DataConfig(
-            source="h5" if args.data.suffix.lower() in (".h5", ".hdf5") else "files",
-            path=str(args.data),
-            instrument=args.instrument,
-            price_side=args.price_side,
-            clock=args.clock,
-            bar_minutes=args.bar_minutes,
-            output_path=str(target),
-        )
+        path, source = args.data, "h5" if args.data.suffix.lower() in (".h5", ".hdf5") else "files"
+    config = DataConfig(
+        source=source,
+        path=str(path or ""),
+        instrument=args.instrument,
+        price_side=args.price_side,
+        clock=args.clock,
+        bar_minutes=args.bar_minutes,
+        output_path=str(target),
+    )
     data = DataPipeline(config).write()
-    for note in data.notes:
+    for note in filter(None, (data.cost_note, *data.notes)):
         print(f"          {note}")
     return data
 
@@ -298,11 +301,11 @@ def _rehearse(
     done = rehearsal.rehearse(notebook, folder, datasets)
     summary = done.summary
     trials.merge(LEDGER, [done.working / trials.NAME])
-    print(f"\n{page.text_table(summary['table'])}\n\n{summary['verdict']['sentence']}\n")
+    print(f"\n{text_table(summary['table'])}\n\n{summary['verdict']['sentence']}\n")
     print(f"report    {_shown(done.working / 'report.html')}\nnotebook  {_shown(done.html)}")
     fetched = files.read_json(path) if (path := output / "summary.json").is_file() else None
     plain = {k: v for k, v in parameters.items() if k not in ("num_episodes", "expect_data_hash")}
-    print(rehearsal.forecast(RunConfig(**plain), summary, fetched))
+    print(rehearsal.forecast(RunConfig.from_flat(plain), summary, fetched))
     print("next      python build_kernel.py && kaggle kernels push")
     return 0
 
@@ -311,9 +314,9 @@ def _say_built(notebook: Path, data: ProcessedData, parameters: Mapping[str, Any
     size = kernel_notebook.client_text_bytes(notebook.read_text(encoding="utf-8"))
     bars = {name: sum(len(b) for b in split.values()) for name, split in data.splits.items()}
     counts = ", ".join(f"{name} {count:,}" for name, count in bars.items())
-    print(
-        f"data      {', '.join(sorted(data.train))}, {data.bar_seconds // 60}-minute {data.price_side} bars: {counts}"
-    )
+    others = f" beside {', '.join(sorted(set(data.train) - {data.traded}))}" if len(data.train) > 1 else ""
+    what = f"{data.bar_seconds // 60}-minute {data.price_side} bars"
+    print(f"data      {data.traded} is traded{others}, {what}: {counts}")
     print(f"notebook  {_shown(notebook)}, {size / 1000:.0f} kB as sent, code {code_hash()[:12]}")
     if parameters:
         print("baked in  " + ", ".join(f"{k} = {v!r}" for k, v in parameters.items()))
@@ -329,52 +332,6 @@ def _check_name(name: str) -> None:
 
 def _shown(path: Path) -> str:
     return os.path.relpath(path)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="PATH",
-        help="your bars: a file, a folder of instruments, or a processed .h5",
-    )
-    parser.add_argument("--price-side", choices=("bid", "ask", "mid"), help="what the prices of PATH are")
-    parser.add_argument("--clock", help="UTC, an IANA zone, histdata or mt-eet, if the files do not prove it")
-    parser.add_argument("--instrument", default="EURUSD", help="the traded instrument")
-    parser.add_argument("--bar-minutes", type=int, default=0, help="make bars of this length; 0 leaves them")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="bake a parameter in"
-    )
-    parser.add_argument("--name", default=DEFAULT_NAME, help="prefix of kernel and datasets on Kaggle")
-    parser.add_argument("--rehearse", action="store_true", help="run the notebook here, as Kaggle would")
-    parser.add_argument(
-        "--fresh", action="store_true", help="start over, here or on Kaggle; never the default"
-    )
-    parser.add_argument("--push", action="store_true", help="publish, push and so start the run on Kaggle")
-    parser.add_argument(
-        "--follow", action="store_true", help="show the run's log until it ends, then fetch it"
-    )
-    parser.add_argument("--fetch", action="store_true", help="bring the outputs home, every hash checked")
-    parser.add_argument(
-        "--resume", action="store_true", help="publish the fetched state and push the next session"
-    )
-    parser.add_argument("--until-done", action="store_true", help="session after session, within the quota")
-    parser.add_argument(
-        "--probe", action="store_true", help="the kernel that settles what only the platform can tell"
-    )
-    parser.add_argument("--stop", action="store_true", help="delete the kernel and its run; asks first")
-    parser.add_argument("--yes", action="store_true", help="with --stop: do not ask")
-    parser.add_argument(
-        "--accelerator", default="NvidiaTeslaT4", metavar="NAME", help="NvidiaTeslaT4 (two T4s), none"
-    )
-    parser.add_argument(
-        "--output", type=Path, default=ROOT / "outputs", metavar="DIR", help="where fetched files go"
-    )
-    parser.add_argument("--poll-s", type=float, default=30.0, help=argparse.SUPPRESS)
-    return parser
 
 
 if __name__ == "__main__":

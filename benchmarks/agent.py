@@ -17,6 +17,7 @@ import importlib.metadata
 import itertools
 import logging
 import os
+import resource
 import statistics
 import sys
 import tempfile
@@ -35,12 +36,13 @@ import torch
 from sac_kernel.agent.config import SACConfig
 from sac_kernel.agent.replay import Batch
 from sac_kernel.agent.sac import SACAgent
-from sac_kernel.backtest import evaluation
+from sac_kernel.backtest import runner
 from sac_kernel.core import packages
 from sac_kernel.core.device import set_threads
 from sac_kernel.experiment.trainer import KaggleTrainer
+from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.market.envs import TradingVectorEnv
-from sac_kernel.market.market import TradingEnvConfig, prepare_market
+from sac_kernel.market.market import prepare_market
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -189,9 +191,13 @@ def speed(threads: int, rounds: int) -> None:
         print("|", " | ".join((title, *medians, *ratios)), "|", flush=True)
 
 
+def peak_mb() -> float:
+    """Return the most resident memory of this process so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e3 if sys.platform == "linux" else 1e6)
+
+
 def memory() -> None:
     """Print peak memory beyond the framework's, with a million transitions and a million bars in use."""
-    from benchmarks.data import peak_mb
     from benchmarks.market import synthetic
     from sac_kernel.agent.sac import Interaction
 
@@ -278,7 +284,7 @@ def _compile_engine(trainer: KaggleTrainer) -> None:
     env = TradingVectorEnv(trainer.train_market, trainer.env_config, 1)
     env.reset(seed=0)
     env.step(np.zeros((1, 1), np.float32))
-    evaluation.validate(trainer.agent, trainer.val_market, trainer.env_config.initial_equity)
+    runner.validate(trainer.agent, trainer.val_market, trainer.env_config.initial_equity)
 
 
 def main() -> int:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market import audit
+from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.market.envs import TradingEnvironment
-from sac_kernel.market.market import TradingEnvConfig
 
 if TYPE_CHECKING:
     import pandas as pd

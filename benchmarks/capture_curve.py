@@ -21,7 +21,7 @@ from sac_kernel.core import files, packages
 from sac_kernel.core.device import set_threads
 from sac_kernel.experiment import proof
 from sac_kernel.experiment.proof import Setting
-from sac_kernel.market.known_answer import MARKETS, Judge, Market
+from sac_kernel.market.known_answer import MARKETS, Judge, KnownAnswerMarket
 from sac_kernel.report import plots
 
 Shares = dict[float, list[float]]
@@ -31,7 +31,7 @@ BARS = (30_000, 100_000, 300_000, 1_000_000)
 SIGNALS = (0.02, 0.05, 0.1)
 
 
-def market_of(ic: float) -> Market:
+def market_of(ic: float) -> KnownAnswerMarket:
     """Return M11 at another information coefficient, its cost two of them, its name kept."""
     noise = (1.0 - ic * ic) ** 0.5
     return dataclasses.replace(MARKETS["M11"], ic=ic, cost=2.0 * ic, noise=noise)

@@ -24,9 +24,11 @@ from sac_kernel.core import packages
 from sac_kernel.core.device import set_threads
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market import engine
-from sac_kernel.market.engine import Acc
+from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.market.envs import TradingEnvironment, TradingVectorEnv
-from sac_kernel.market.market import TradingEnvConfig, prepare_market
+from sac_kernel.market.market import prepare_market
+from sac_kernel.market.records import Account, Trace, blank, new_table
+from sac_kernel.prices.bars import Bars
 from sac_kernel.prices.pipeline import DataConfig, DataPipeline
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def sample() -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return bars and features of the embedded sample's train split."""
     data = DataPipeline(DataConfig()).build()
     features = FeaturePipeline().run_full_pipeline(data.train, data.val, data.test)[0]
-    return data.train["EURUSD"], features
+    return data.train[data.traded], features
 
 
 def batched_engine(bars: pd.DataFrame, features: pd.DataFrame, *, hold: bool) -> Callable[[], int]:
@@ -52,7 +54,7 @@ def batched_engine(bars: pd.DataFrame, features: pd.DataFrame, *, hold: bool) ->
     """
     m = prepare_market(bars, features, CONFIG, close_at_end=False)
     rng = np.random.default_rng(0)
-    states, rewards = np.zeros((NUM_ENVS, len(Acc))), np.zeros(NUM_ENVS)
+    accounts, rewards = new_table(Account, NUM_ENVS), np.zeros(NUM_ENVS)
     obs = np.zeros((NUM_ENVS, len(m.observation_names)), np.float32)
     targets = rng.uniform(-1, 1, (1 if hold else 16, NUM_ENVS))
     left = 0
@@ -62,9 +64,10 @@ def batched_engine(bars: pd.DataFrame, features: pd.DataFrame, *, hold: bool) ->
         if left == 0:
             left = HORIZON
             for i, t in enumerate(rng.integers(m.first_bar, len(m.bars) - HORIZON - 1, NUM_ENVS)):
-                engine.reset(states[i], m.bars, m.par, t, HORIZON + 1, 1e5, 0.0)
+                engine.reset(accounts[i], m.bars, m.terms, t, HORIZON + 1, 1e5, 0.0)
         left -= 1
-        engine.step_many(states, m.bars, m.par, m.observed, targets[left % len(targets)], rewards, obs)
+        wanted = targets[left % len(targets)]
+        engine.step_many(accounts, m.bars, m.minutes, m.terms, m.observed, wanted, rewards, obs)
         return NUM_ENVS
 
     return step
@@ -150,7 +153,7 @@ def synthetic(n: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     opened = np.concatenate(([1.1], close[:-1]))
     high, low = np.maximum(opened, close) * 1.0001, np.minimum(opened, close) * 0.9999
     bars = pd.DataFrame({"open": opened, "high": high, "low": low, "close": close}, times)
-    bars.attrs = {"price_side": "bid", "bar_seconds": 300}
+    bars = Bars(bars, side="bid", seconds=300)
     features = rng.standard_normal((n, 27), np.float32)
     return bars, pd.DataFrame(features, times, [f"f{i}" for i in range(27)])
 
@@ -170,18 +173,18 @@ def size_row(n: int) -> str:
     bars, features = synthetic(n)
     layout = seconds(lambda: prepare_market(bars, features, CONFIG, close_at_end=True))
     m = prepare_market(bars, features, CONFIG, close_at_end=True)
-    targets, out = np.random.default_rng(0).uniform(-1, 1, n - 1), np.empty((n - 1, 4))
-    state = np.zeros(len(Acc))
+    targets, trace = np.random.default_rng(0).uniform(-1, 1, n - 1), new_table(Trace, n - 1)
+    account = blank(Account)
 
     def one_pass() -> None:
-        engine.reset(state, m.bars, m.par, 0, n, 1e12, 0.0)
-        engine.run_targets(state, m.bars, m.par, 0.1 * targets, out)
+        engine.reset(account, m.bars, m.terms, 0, n, 1e12, 0.0)
+        engine.run_targets(account, m.bars, m.minutes, m.terms, 0.1 * targets, trace)
 
     whole = seconds(one_pass)
     work = batched_engine(bars, features, hold=False)
     work()
     batched = statistics.median(timing.rate(work) for _ in range(timing.ROUNDS))
-    done = state[Acc.T] + 1
+    done = account.t + 1
     return f"| {n:,} | {layout / n * 1e9:,.0f} | {whole / done * 1e9:,.0f} | {batched:,.0f} |"
 
 

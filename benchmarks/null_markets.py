@@ -18,20 +18,25 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from sac_kernel.agent.config import SACConfig
-from sac_kernel.backtest import evaluation
+from sac_kernel.backtest import policies
+from sac_kernel.backtest.judgement import Judgement, judge
 from sac_kernel.core.device import set_threads
 from sac_kernel.experiment.run_config import preset_of
 from sac_kernel.experiment.trainer import KaggleTrainer
-from sac_kernel.prices.bars import BarTable
+from sac_kernel.prices.bars import Bars, BarTable
 from sac_kernel.prices.pipeline import DataConfig, split_table
 from sac_kernel.prices.processed_file import ProcessedData, write_processed
 from sac_kernel.stats import trials, verdict
 from sac_kernel.stats.verdict import TrialCount
+
+if TYPE_CHECKING:
+    from sac_kernel.backtest.runner import EpisodeResult
 
 BARS, BAR_S, HOURLY_SD = 9000, 3600, 1e-3
 HIDDEN, UTD = (64, 64), 0.25
@@ -47,11 +52,12 @@ def random_walk(seed: int) -> ProcessedData:
     close = inner[:, -1]
     opened = np.concatenate(([1.1], close[:-1]))
     high, low = np.maximum(inner.max(axis=1), opened), np.minimum(inner.min(axis=1), opened)
-    bars = pd.DataFrame({"open": opened, "high": high, "low": low, "close": close}, index=times)
-    return split_table(BarTable(bars, BAR_S, "bid", "random walk", "UTC"), DataConfig())
+    frame = pd.DataFrame({"open": opened, "high": high, "low": low, "close": close}, index=times)
+    bars = Bars(frame, side="bid", seconds=BAR_S, instrument="EURUSD")
+    return split_table(BarTable(bars, "random walk", "UTC"), DataConfig())
 
 
-def judged(seed: int, episodes: int, reward: str) -> evaluation.Judgement:
+def judged(seed: int, episodes: int, reward: str) -> Judgement:
     """Train an agent on one market and judge it, every validation pass counted as a trial."""
     data = random_walk(seed)
     with tempfile.TemporaryDirectory() as name:
@@ -67,11 +73,11 @@ def judged(seed: int, episodes: int, reward: str) -> evaluation.Judgement:
         job = trainer.train()
         ledger = trials.read(trainer.folder / trials.NAME)
     counted = trials.count(ledger) if ledger else TrialCount(episodes, float(episodes))
-    test = data.test["EURUSD"], trainer.features["test"]
-    return evaluation.judge({"agent 1 (final)": job.final}, *test, env, 300, counted=counted)
+    test = data.test[data.traded], trainer.features["test"]
+    return judge({policies.agent(1): job.final}, *test, env, 300, counted=counted)
 
 
-def outcome(seed: int, episodes: int, reward: str) -> tuple[str, evaluation.EpisodeResult]:
+def outcome(seed: int, episodes: int, reward: str) -> tuple[str, EpisodeResult]:
     """Return the verdict's word and the agent's pass at base cost, in a process of one thread."""
     logging.disable(logging.INFO)
     set_threads(1)

@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sac_kernel.backtest.evaluation import EpisodeResult, run_targets
-from sac_kernel.market.engine import Bar
-from sac_kernel.market.market import Market, TradingEnvConfig, prepare_market
+from sac_kernel.backtest.runner import EpisodeResult, run_targets
+from sac_kernel.market.account import TradingEnvConfig
+from sac_kernel.market.market import Market, prepare_market
 from sac_kernel.prices import costs
+from sac_kernel.prices.bars import Bars
 from sac_kernel.stats import metrics
 
 INSTRUMENTS = ("EURUSD", "EURGBP", "USDCHF")
@@ -33,8 +34,7 @@ def read_bars(folder: Path, instrument: str) -> pd.DataFrame:
     raw = pd.read_parquet(folder / f"{instrument}_M5.parquet").set_index("timestamp")
     bars = raw.loc[:, ["open", "high", "low", "close"]].astype(np.float64)
     bars.index = pd.DatetimeIndex(bars.index, name="open_time_utc").as_unit("ns")
-    bars.attrs = {"price_side": "bid", "bar_seconds": 300}
-    return bars
+    return Bars(bars, side="bid", seconds=300, instrument=instrument)
 
 
 def rule(market: Market) -> np.ndarray:
@@ -60,18 +60,20 @@ def market_at(bars: pd.DataFrame, tier: str, factor: np.ndarray, *, naive: bool,
     `factor` is the pair's spread over EURUSD's by New York hour, not used by the naive market.
     """
     swaps = {"swap_long_bps": 0.0, "swap_short_bps": 0.0} if naive else {}
-    config = TradingEnvConfig(cost_tier=tier, price_side="mid" if naive else "bid", **swaps)
+    config, bars = TradingEnvConfig(cost_tier=tier, **swaps), Bars(bars, side="mid" if naive else "bid")
     nothing = pd.DataFrame({"none": np.zeros(len(bars), np.float32)}, index=bars.index)
     market = prepare_market(bars, nothing, config, close_at_end=True)
     table = market.bars.copy()
     if naive:
-        spread = table[:, [Bar.SPREAD_OPEN, Bar.SPREAD_CLOSE]]
-        table[:, [Bar.SPREAD_OPEN, Bar.SPREAD_CLOSE]] = np.median(spread)
+        table["spread_open"] = table["spread_close"] = np.median(
+            np.concatenate((table["spread_open"], table["spread_close"]))
+        )
     else:
         hour = costs.new_york_minute(market.open_time) // 60
-        table[:, [Bar.SPREAD_OPEN, Bar.SPREAD_CLOSE]] *= factor[hour][:, None]
+        for name in ("spread_open", "spread_close"):
+            table[name] *= factor[hour]
     if not freeze:
-        table[:, Bar.TRADABLE] = 1.0
+        table["tradable"] = 1.0
     return dataclasses.replace(market, bars=table)
 
 

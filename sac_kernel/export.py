@@ -1,6 +1,8 @@
-"""`python -m sac_kernel.export`, the older spelling of a command."""
+"""`python -m sac_kernel.export`, an older spelling of `python -m sac_kernel export`."""
 
-from sac_kernel.live.export import main
+import sys
+
+from sac_kernel.cli.main import main
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(["export", *sys.argv[1:]]))

@@ -1,6 +1,8 @@
-"""`python -m sac_kernel.paper`, the older spelling of a command."""
+"""`python -m sac_kernel.paper`, an older spelling of `python -m sac_kernel paper`."""
 
-from sac_kernel.live.paper import main
+import sys
+
+from sac_kernel.cli.main import main
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(["paper", *sys.argv[1:]]))

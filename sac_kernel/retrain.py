@@ -1,6 +1,8 @@
-"""`python -m sac_kernel.retrain`, the older spelling of a command."""
+"""`python -m sac_kernel.retrain`, an older spelling of `python -m sac_kernel retrain`."""
 
-from sac_kernel.live.retrain import main
+import sys
+
+from sac_kernel.cli.main import main
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(["retrain", *sys.argv[1:]]))

@@ -1,6 +1,8 @@
-"""`python -m sac_kernel.sweep`, the older spelling of a command."""
+"""`python -m sac_kernel.sweep`, an older spelling of `python -m sac_kernel sweep`."""
 
-from sac_kernel.experiment.sweep import main
+import sys
+
+from sac_kernel.cli.main import main
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(["sweep", *sys.argv[1:]]))

@@ -9,6 +9,7 @@ import _thread
 import json
 import os
 import runpy
+import signal
 import sys
 import threading
 import time
@@ -37,11 +38,13 @@ def run(words):
 
 def grow(bars, line, journal):
     """Be the market, then the user who has seen enough."""
-    wait_for(lambda: Path(journal).is_file())
-    with Path(bars).open("a") as stream:
-        stream.write(line)
-    wait_for(lambda: Path(journal).read_bytes().count(b"\n") >= 2)
-    _thread.interrupt_main()
+    try:
+        wait_for(lambda: Path(journal).is_file())
+        with Path(bars).open("a") as stream:
+            stream.write(line)
+        wait_for(lambda: Path(journal).read_bytes().count(b"\n") >= 2)
+    finally:
+        _thread.interrupt_main()  # a command that writes no journal must end, too
 
 
 def wait_for(seen):
@@ -51,6 +54,9 @@ def wait_for(seen):
 
 
 def main():
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # ignored in what a shell starts in the background
     sys.path[0] = str(Path.cwd())  # as `python -m` and a script of this folder have it
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a command prints must not be taken for an answer

@@ -1,7 +1,10 @@
 """Shared bars and data. Everything is made from seeds; nothing here reads a network or a user's folder."""
 
+import atexit
 import contextlib
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["PIP_NO_INDEX"] = "1"  # no test fetches a package
@@ -12,16 +15,28 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sac_kernel.prices.bars import BarTable
+from sac_kernel.prices.bars import Bars, BarTable
 from sac_kernel.prices.pipeline import DataConfig, split_table
 
 GUARD = Path(__file__).parent / "network_guard"
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(GUARD), os.environ.get("PYTHONPATH")]))
 runpy.run_path(str(GUARD / "sitecustomize.py"))  # this process; children find it on their path
 
+if "SAC_TESTS_COMPILED" not in os.environ:  # what kernels of the local Kaggle compile, shared by all workers
+    os.environ["SAC_TESTS_COMPILED"] = tempfile.mkdtemp(prefix="sac-tests-compiled-")
+    atexit.register(shutil.rmtree, os.environ["SAC_TESTS_COMPILED"], ignore_errors=True)
 
-def make_bars(n=4000, seed=0, bar_seconds=3600, start="2017-01-02T00:00:00Z", sigma=1e-3, weekends=True):
-    """A random walk of n bars whose opens differ a little from the close before; weekends are holes."""
+
+def make_bars(
+    n=4000,
+    seed=0,
+    bar_seconds=3600,
+    start="2017-01-02T00:00:00Z",
+    sigma=1e-3,
+    weekends=True,
+    instrument="EURUSD",
+):
+    """A random walk of n bid bars whose opens differ a little from the close before; weekends are holes."""
     step = pd.Timedelta(seconds=bar_seconds)
     times = pd.date_range(start, periods=2 * n + 2000, freq=step)
     if weekends:
@@ -38,14 +53,13 @@ def make_bars(n=4000, seed=0, bar_seconds=3600, start="2017-01-02T00:00:00Z", si
         {"open": open_, "high": high, "low": low, "close": close},
         index=pd.DatetimeIndex(times, name="open_time_utc").as_unit("ns"),
     )
-    frame.attrs = {"price_side": "bid", "bar_seconds": bar_seconds}
-    return frame
+    return Bars(frame, side="bid", seconds=bar_seconds, instrument=instrument)
 
 
 def make_data(n=2400, seed=0, bar_seconds=3600, **kwargs):
     """Processed data of one synthetic instrument, EURUSD, bid prices."""
     bars = make_bars(n, seed, bar_seconds, **kwargs)
-    return split_table(BarTable(bars, bar_seconds, "bid", "synthetic", "UTC"), DataConfig())
+    return split_table(BarTable(bars, "synthetic", "UTC"), DataConfig())
 
 
 @pytest.fixture(scope="session")
@@ -89,20 +103,21 @@ def data():
 
 
 LONG = (
-    "test_story",
-    "test_rehearsal",
-    "test_job_queue",
-    "test_failures",
-    "test_trainer",
-    "test_doc_commands_run",
-    "test_evaluate_notebook",
-    "test_resume",
-    "test_audit",
-    "test_build_kernel",
+    "kaggle/test_story",
+    "project/test_doc_commands_run",
+    "kaggle/test_rehearsal",
+    "kaggle/test_failures",
+    "experiment/test_job_queue",
+    "experiment/test_resume",
+    "experiment/test_trainer",
+    "market/test_audit",
+    "kaggle/test_build_kernel",
+    "kaggle/test_evaluate_notebook",
 )
 
 
 def pytest_collection_modifyitems(items):
     """Run the long files first: with `--dist loadfile` a file stays on one worker, where its fixtures are made once."""
     rank = {name: place for place, name in enumerate(LONG)}
-    items.sort(key=lambda item: rank.get(item.path.stem, len(LONG)))
+    here = Path(__file__).parent
+    items.sort(key=lambda item: rank.get(item.path.relative_to(here).with_suffix("").as_posix(), len(LONG)))

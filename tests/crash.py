@@ -29,18 +29,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
-from sac_kernel.agent.config import SACConfig
 from sac_kernel.core import files, packages
 from sac_kernel.core.errors import StorageError
 from sac_kernel.experiment import checkpoint, job_outputs
-from sac_kernel.experiment.trainer import KaggleTrainer
-from sac_kernel.market.market import TradingEnvConfig
 from sac_kernel.prices.processed_file import write_processed
 from tests.conftest import make_data
+from tests.small_runs import small_trainer
 
 SEED = 20261125
-SAC = SACConfig(hidden_dims=(16, 16), batch_size=32, warmup_steps=60, buffer_capacity=200, utd_ratio=0.25)
-ENV = TradingEnvConfig(episode_lengths=(60,), horizon=37)
 HANG_S = 1800.0
 KINDS = ("time", "write")
 FAULTS = (errno.ENOSPC, errno.EROFS)
@@ -51,10 +47,7 @@ _WALL_TIME = ("train_s", "updates_per_s", "env_steps_per_s")
 
 def trainer(h5, folder, whole):
     """A training of a second: three episodes of ten vector steps; `whole` adds judgement and report."""
-    made = KaggleTrainer(
-        h5, folder, num_episodes=3, eval_frequency=1, checkpoint_frequency=1, device="cpu", num_envs=6,
-        sac_config=SAC, env_config=ENV,
-    )  # fmt: skip
+    made = small_trainer(h5, folder, num_episodes=3)
     return made.run_training if whole else made.train
 
 

@@ -22,18 +22,18 @@ import numpy as np
 import torch
 
 from sac_kernel.agent.sac import SACAgent
+from sac_kernel.cli.settings import parse_settings
 from sac_kernel.core import files
 from sac_kernel.core.errors import SacKernelError
 from sac_kernel.experiment import checkpoint, job_outputs, output_layout, run_config
 from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.experiment.trainer import KaggleTrainer
-from sac_kernel.kaggle import kernel_notebook
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.prices.processed_file import read_processed, write_processed
 from sac_kernel.stats import trials
 from tests import fuzz_bars
 from tests.conftest import make_data
-from tests.crash import ENV, SAC
+from tests.small_runs import ENV, SAC
 
 MAX_MEMORY_BYTES = 2 << 30
 KINDS = ("agent", "state", "state index", "manifest", "ledger", "h5", "parameters", "settings")
@@ -151,7 +151,7 @@ class Bench:
         self.spare = self.make_trainer()
         self.spare.prepare()
         self.settled = self.spare.agent.training_state()
-        self.parameters = {f: getattr(RunConfig(), f) for f in RunConfig.__dataclass_fields__}
+        self.parameters = RunConfig().flat()
 
     def make_trainer(self):
         return KaggleTrainer(
@@ -230,7 +230,7 @@ class Bench:
             value = values(rng)
             text = f"{name}={value if not isinstance(value, torch.Tensor) else '[' * 3000}"
             settings.append(fuzz_bars.mutated(text.encode(), rng).decode("utf-8", "replace"))
-        kernel_notebook.parse_settings(settings)
+        parse_settings(settings)
 
     def judge(self, number):
         """Return the kind of a case and 'worked' or 'refused'; anything else is an exception."""

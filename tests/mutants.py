@@ -27,13 +27,17 @@ from pathlib import Path
 SEED = 20261125
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = {
-    "metrics": ["tests/stats/test_metrics.py"],
-    "checkpoint": ["tests/experiment/test_checkpoint.py"],
-    "trading_env": ["tests/market/test_envs.py"],
-    "sac_agent": ["tests/agent/test_sac.py", "tests/agent/test_replay.py", "tests/agent/test_cuda.py"],
+    "stats.metrics": ["tests/stats/test_metrics.py"],
+    "experiment.checkpoint": ["tests/experiment/test_checkpoint.py"],
+    "market.envs": ["tests/market/test_envs.py"],
+    "agent.sac": ["tests/agent/test_sac.py", "tests/agent/test_replay.py", "tests/agent/test_cuda.py"],
 }
 OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-W", "ignore", "-m", "not slow and not learns")
 HANG_S = 600.0
+
+
+def source_of(folder, module):
+    return folder / "sac_kernel" / (module.replace(".", "/") + ".py")
 
 
 def mutate(folder):
@@ -47,7 +51,7 @@ def mutate(folder):
     for name in ("build_kernel.py", "pyproject.toml"):
         shutil.copy(ROOT / name, folder / name)
     for module in TESTS:
-        path = folder / "sac_kernel" / f"{module}.py"
+        path = source_of(folder, module)
         path.write_text(
             mutate_file_contents(str(path), path.read_text(encoding="utf-8")).code, encoding="utf-8"
         )
@@ -108,7 +112,7 @@ def work(folder, sample, modules):
         del sys.modules[name]
     names = {}
     for module in modules:
-        tree = ast.parse((folder / "sac_kernel" / f"{module}.py").read_text(encoding="utf-8"))
+        tree = ast.parse(source_of(folder, module).read_text(encoding="utf-8"))
         functions = [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
         names[module] = [f"sac_kernel.{module}.{n}" for n in functions if re.search(r"__mutmut_\d+$", n)]
     killed = total = 0

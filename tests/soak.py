@@ -24,7 +24,7 @@ from sac_kernel.agent.config import SACConfig
 from sac_kernel.core import packages
 from sac_kernel.core.clock import Deadline
 from sac_kernel.experiment.trainer import KaggleTrainer
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.prices.processed_file import write_processed
 from tests.conftest import make_data
 
@@ -95,7 +95,7 @@ def soak(steps, folder, episode=EPISODE):
 
 def expected_files(trainer):
     """Return files that are there and should not be, and that should be there and are not."""
-    episodes = range(1, trainer.num_episodes + 1)
+    episodes = range(1, trainer.config.num_episodes + 1)
     expected = {f"checkpoints/agent_1_ep{k}.pt" for k in episodes}
     expected |= {f"checkpoints/metrics_ep{k}.json" for k in episodes}
     expected |= {"agent_1_best.pt", "agent_1_final.pt", "logs/training_stats.json", "logs/training_stats.npz"}

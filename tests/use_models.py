@@ -5,7 +5,7 @@ import itertools
 
 from sac_kernel.agent.config import SACConfig
 from sac_kernel.agent.sac import SACAgent
-from sac_kernel.backtest import evaluation
+from sac_kernel.backtest import runner
 from sac_kernel.experiment.run_config import AGENT_PRESETS
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market.market import prepare_market
@@ -16,7 +16,7 @@ def lively_agent(path, data, agent_id, config):
     preset = AGENT_PRESETS[agent_id]
     pipeline = FeaturePipeline(regimes=preset.regimes, forecast=preset.forecast)
     frames = pipeline.run_full_pipeline(data.train, data.val, data.test)
-    market = evaluation.market_of(data.test["EURUSD"], frames[2], config, "base")
+    market = runner.market_of(data.test["EURUSD"], frames[2], config, "base")
     return _saved(path, pipeline, market, agent_id, config, (16, 16), data.content_hash), market
 
 

@@ -26,7 +26,7 @@ class SACConfig:
     batch_size : transitions a gradient update
     warmup_steps : transitions with uniform random actions before the first update
     gamma : discount per decision
-    utd_ratio : gradient updates per single environment transition, the warm-up's included
+    utd_ratio : gradient updates per environment transition, the warm-up's included
     learning_rate : of Adam, for actor, critics and temperature
     tau : Polyak weight of the online critic: target = (1 - tau) target + tau online
     initial_alpha : entropy temperature at the start, in units of scaled reward

@@ -49,7 +49,7 @@ class ReplayBuffer:
         if not torch.isfinite(packed).all():
             name = next(k for k, v in self._fields(packed)._asdict().items() if not v.isfinite().all())
             msg = f"replay_buffer.add: finite values are required, found NaN or infinity in {name}"
-            raise NonFiniteError(msg)
+            raise NonFiniteError(msg, name)
         before_end = min(n, self.capacity - self._next)
         self._rows[self._next : self._next + before_end] = packed[:before_end].to(self._rows.device)
         if before_end < n:

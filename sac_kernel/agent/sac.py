@@ -166,7 +166,7 @@ class SACAgent:
                     f"SACAgent: finite training metrics are required, found {name} = {value} at update "
                     f"{self.updates}; lower learning_rate or reward_scale; the last checkpoint is intact"
                 )
-                raise NonFiniteError(msg)
+                raise NonFiniteError(msg, name)
         return dict(means)
 
     def learn(self, env: Any, env_steps: int, seed: int = 0) -> SACAgent:  # noqa: ANN401
@@ -191,7 +191,7 @@ class SACAgent:
                     f"{self.updates}: the update diverged; lower learning_rate or reward_scale; nothing was saved "
                     "since, the last good state is intact"
                 )
-                raise NonFiniteError(msg)
+                raise NonFiniteError(msg, name)
 
     def save(self, path: str | Path) -> None:
         """Write the agent atomically: weights, config and context, without optimisers or replay.
@@ -344,7 +344,7 @@ class Interaction:
         try:
             agent.buffer.add(Batch(*(torch.as_tensor(np.asarray(v, np.float32)) for v in values)))
         except NonFiniteError as err:
-            raise self._not_finite(str(err).rsplit(" ", 1)[-1]) from err
+            raise self._not_finite(err.tensor) from err
         self.obs = obs
         self.env_steps += n
         self.owed += n * c.utd_ratio
@@ -368,7 +368,7 @@ class Interaction:
             f"Interaction.advance: finite numbers are required, found NaN or infinity in {name} at environment "
             f"step {self.env_steps}; {cause}; nothing of this step was stored, the last good state is intact"
         )
-        return NonFiniteError(msg)
+        return NonFiniteError(msg, name)
 
 
 def as_vector_env(env: Any) -> Any:  # noqa: ANN401

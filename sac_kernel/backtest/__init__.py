@@ -9,7 +9,8 @@ from sac_kernel.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "evaluation": "EpisodeResult Judgement evaluate_file judge run_policy run_targets",
-        "validation": "Fold",
+        "runner": "EpisodeResult run_policy run_targets",
+        "judgement": "Judgement evaluate_checkpoint evaluate_file judge",
+        "policies": "PolicyId",
     },
 )

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from sac_kernel.market.engine import Bar, Par
+from sac_kernel.backtest.policies import Kind, PolicyId
+from sac_kernel.core import strings
+from sac_kernel.core.strings import FLAT, FORESIGHT, HOLD, MOMENTUM, RIDGE
 from sac_kernel.prices import costs
 
 if TYPE_CHECKING:
@@ -28,8 +30,6 @@ MOMENTUM_MIN, REVERSAL_MIN = 5 * DAY_MIN, DAY_MIN
 FAST_MEAN_MIN, SLOW_MEAN_MIN = DAY_MIN, 5 * DAY_MIN
 FORECAST_MIN = 240
 """Horizon of the ridge and logistic forecasts: long enough for a move to be worth its costs (hours)."""
-FORESIGHT = "perfect foresight (bound)"
-FLAT, HOLD, MOMENTUM, RIDGE = "flat", "buy and hold", "momentum, 5 days", "ridge + band"
 
 _PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # ridge, as a share of the rows; features have deviation 1
 _HOLDOUT = 0.25  # last share of the train rows, on which the penalty is chosen
@@ -58,21 +58,23 @@ def all_targets(market: Market, train: Market | None = None) -> dict[str, FloatA
     train : the train split at the same costs; without it those that need a fit are left out
     """
     n = decision_rows(market).size
-    targets = {FLAT: np.zeros(n), HOLD: np.ones(n), "sell and hold": -np.ones(n)}
+    targets = {FLAT: np.zeros(n), HOLD: np.ones(n), strings.SHORT: -np.ones(n)}
     targets |= {
         MOMENTUM: _held_for_a_day(market, momentum(market, MOMENTUM_MIN)),
-        "moving averages, 1 and 5 days": moving_averages(market, FAST_MEAN_MIN, SLOW_MEAN_MIN),
-        "reversal, 1 day": _held_for_a_day(market, -momentum(market, REVERSAL_MIN)),
+        strings.MOVING_AVERAGES: moving_averages(market, FAST_MEAN_MIN, SLOW_MEAN_MIN),
+        strings.REVERSAL: _held_for_a_day(market, -momentum(market, REVERSAL_MIN)),
     }
     if train is not None:
-        targets["session means"] = session_means(market, train)
-        for name, fitted in (
-            (RIDGE, ridge(market, train)),
-            ("logistic + band", logistic(market, train)),
-        ):
-            targets[name] = band_targets(market, train, fitted)
+        targets[strings.SESSIONS] = session_means(market, train)
+        for name, fit in ((RIDGE, ridge), (strings.LOGISTIC, logistic)):
+            targets[name] = band_targets(market, train, fit(market, train))
     targets[FORESIGHT] = perfect_foresight(market)
     return targets
+
+
+def policy(name: str) -> PolicyId:
+    """Return what identifies a baseline of `all_targets`."""
+    return PolicyId(Kind.BOUND if name == FORESIGHT else Kind.BASELINE, name)
 
 
 # -- rules ------------------------------------------------------------------------------------------
@@ -81,13 +83,13 @@ def all_targets(market: Market, train: Market | None = None) -> dict[str, FloatA
 def momentum(market: Market, lookback_min: int) -> FloatArray:
     """Return the sign of the return over the lookback at each decision; 0 before there is one."""
     rows, back = decision_rows(market), _bars_of(market, lookback_min)
-    close = market.bars[:, Bar.CLOSE]
+    close = market.bars["close"]
     return np.where(rows >= back, np.sign(close[rows] - close[np.maximum(rows - back, 0)]), 0.0)
 
 
 def moving_averages(market: Market, fast_min: int, slow_min: int) -> FloatArray:
     """Return +1 where the fast mean of closes is above the slow one, -1 below, 0 before the slow one is full."""
-    close = pd.Series(market.bars[:, Bar.CLOSE])
+    close = pd.Series(market.bars["close"])
     fast, slow = (close.rolling(_bars_of(market, minutes)).mean() for minutes in (fast_min, slow_min))
     sign = np.sign((fast - slow).fillna(0.0).to_numpy())
     return np.asarray(sign[decision_rows(market)], np.float64)
@@ -95,7 +97,7 @@ def moving_averages(market: Market, fast_min: int, slow_min: int) -> FloatArray:
 
 def session_means(market: Market, train: Market) -> FloatArray:
     """Return long or short in New York hours whose mean train return is `_MIN_T` errors from 0, else flat."""
-    change = np.diff(np.log(train.bars[:, Bar.CLOSE]))
+    change = np.diff(np.log(train.bars["close"]))
     hour = costs.new_york_minute(train.open_time)[1:] // 60
     sign = np.zeros(24)
     for h in np.unique(hour):
@@ -140,12 +142,11 @@ def logistic(market: Market, train: Market) -> Fitted:
     penalty = _chosen_penalty(x, y, bars)
     weights = np.zeros(x.shape[1])
     if math.isfinite(penalty):
-        up = (y > 0).astype(np.float64)
-        scale = penalty / 4.0 * len(x)
-        for _ in range(8):  # Newton; from zero it is within 1e-6 of the optimum after four
-            p = 1.0 / (1.0 + np.exp(-np.clip(x @ weights, -30.0, 30.0)))
-            curvature = (x * (p * (1.0 - p))[:, None]).T @ x + scale * np.eye(x.shape[1])
-            weights += np.linalg.solve(curvature, x.T @ (up - p) - scale * weights)
+        from sklearn.linear_model import LogisticRegression  # here: a run without a fit need not wait for it
+
+        strength = 4.0 / (penalty * len(x))
+        model = LogisticRegression(C=strength, fit_intercept=False, solver="newton-cholesky", tol=1e-8)
+        weights = model.fit(x, y > 0).coef_[0]
     size = float(np.abs(y).mean()) / bars
     return Fitted(*(size * np.tanh(_standardised(m, train) @ weights / 2.0) for m in (train, market)))
 
@@ -153,7 +154,7 @@ def logistic(market: Market, train: Market) -> Fitted:
 def _samples(train: Market) -> tuple[FloatArray, FloatArray, int]:
     """Return standardised features, the return from the next open over the horizon, and its bars."""
     bars = _bars_of(train, FORECAST_MIN)
-    opened, closed = np.log(train.bars[:, Bar.OPEN]), np.log(train.bars[:, Bar.CLOSE])
+    opened, closed = np.log(train.bars["open"]), np.log(train.bars["close"])
     y = closed[train.first_bar + bars :] - opened[train.first_bar + 1 : len(opened) - bars + 1]
     x = _standardised(train, train)[train.first_bar : train.first_bar + y.size]
     return x, y - y.mean(), bars
@@ -169,8 +170,10 @@ def _standardised(market: Market, train: Market) -> FloatArray:
 def _ridge_weights(x: FloatArray, y: FloatArray, penalty: float) -> FloatArray:
     if not math.isfinite(penalty):
         return np.zeros(x.shape[1])
-    out: FloatArray = np.linalg.solve(x.T @ x + penalty * len(x) * np.eye(x.shape[1]), x.T @ y)
-    return out
+    from sklearn.linear_model import Ridge
+
+    model = Ridge(alpha=penalty * len(x), fit_intercept=False, solver="cholesky").fit(x, y)
+    return np.asarray(model.coef_, np.float64)
 
 
 def _chosen_penalty(x: FloatArray, y: FloatArray, purge: int) -> float:
@@ -214,8 +217,8 @@ def mean_reversion(forecast: FloatArray) -> tuple[float, float]:
 
 def one_way_cost(market: Market) -> float:
     """Return what a trade of the whole equity costs in normal hours, as a fraction of it."""
-    half = float(np.median(market.bars[:, Bar.SPREAD_OPEN])) / 2.0
-    return half + float(market.par[Par.COMMISSION] + market.par[Par.SLIPPAGE])
+    half = float(np.median(market.bars["spread_open"])) / 2.0
+    return half + float(market.terms.commission + market.terms.slippage)
 
 
 def band_width(speed: float, deviation: float, cost: float) -> float:
@@ -226,20 +229,12 @@ def band_width(speed: float, deviation: float, cost: float) -> float:
     """
     if deviation <= 0.0:
         return math.inf
-    s = deviation / math.sqrt(speed)
-    low, high = 0.0, speed * cost + 10.0 * s
-    for _ in range(60):
-        q = (low + high) / 2.0
-        low, high = (q, high) if q - s * _dawson(q / s) < speed * cost else (low, q)
-    return max(0.0, (low + high) / 2.0 - _SAMPLING_CORRECTION * deviation)
+    from scipy.optimize import brentq
+    from scipy.special import dawsn
 
-
-def _dawson(x: float) -> float:
-    """Return exp(-x^2) times the integral of exp(t^2) from 0 to x, by Simpson's rule."""
-    t = np.linspace(0.0, x, 401)
-    weight = np.ones(401)
-    weight[1:-1:2], weight[2:-1:2] = 4.0, 2.0
-    return float(weight @ np.exp(t**2 - x**2)) * x / 1200.0
+    s, paid = deviation / math.sqrt(speed), speed * cost
+    q = brentq(lambda q: q - s * dawsn(q / s) - paid, 0.0, paid + 10.0 * s, xtol=1e-15)
+    return max(0.0, float(q) - _SAMPLING_CORRECTION * deviation)
 
 
 # -- the bound --------------------------------------------------------------------------------------
@@ -254,7 +249,7 @@ def perfect_foresight(market: Market) -> FloatArray:
     """
     rows = decision_rows(market)
     old, new, cost, closing = _growth(market, rows)
-    free = market.bars[rows + 1, Bar.TRADABLE] > 0.0
+    free = market.bars["tradable"][rows + 1] > 0.0
     side = (-1, 0, 1)
     value = [-abs(w) * closing for w in side]
     choice = np.zeros((rows.size, 3), np.int64)
@@ -279,19 +274,19 @@ def perfect_foresight(market: Market) -> FloatArray:
 
 def _growth(market: Market, rows: IntArray) -> tuple[list[Any], list[Any], list[float], float]:
     """Return log growth of -1, 0, 1: of the old position up to the fill, of the new one from it; costs a unit."""
-    b, par = market.bars, market.par
-    cap, side = par[Par.CAP], par[Par.SIDE]
-    opened = b[:, Bar.OPEN] * (1.0 + side * b[:, Bar.SPREAD_OPEN] / 2.0)
-    closed = b[:, Bar.CLOSE] * (1.0 + side * b[:, Bar.SPREAD_CLOSE] / 2.0)
+    b, terms = market.bars, market.terms
+    cap, side = terms.exposure_cap, terms.price_side
+    opened = b["open"] * (1.0 + side * b["spread_open"] / 2.0)
+    closed = b["close"] * (1.0 + side * b["spread_close"] / 2.0)
     gap, bar = np.zeros((len(b), 3)), np.zeros((len(b), 3))
-    for j, (w, swap) in enumerate(((-cap, par[Par.SWAP_SHORT]), (0.0, 0.0), (cap, par[Par.SWAP_LONG]))):
+    for j, (w, swap) in enumerate(((-cap, terms.swap_short), (0.0, 0.0), (cap, terms.swap_long))):
         paid = abs(w) * swap
-        gap[1:, j] = np.log1p(w * (opened[1:] / closed[:-1] - 1.0) - paid * b[1:, Bar.NIGHTS_GAP])
-        bar[:, j] = np.log1p(w * (closed / opened - 1.0) - paid * b[:, Bar.NIGHTS_BAR])
+        gap[1:, j] = np.log1p(w * (opened[1:] / closed[:-1] - 1.0) - paid * b["nights_gap"][1:])
+        bar[:, j] = np.log1p(w * (closed / opened - 1.0) - paid * b["nights_bar"])
     whole = np.concatenate((np.zeros((1, 3)), np.cumsum(gap + bar, axis=0)))
     ends = np.append(rows[1:], len(b) - 1)
     held = whole[ends + 1] - whole[rows + 1] - gap[rows + 1]
-    fees = par[Par.COMMISSION] + par[Par.SLIPPAGE]
-    cost = cap * (b[rows + 1, Bar.SPREAD_OPEN] / 2.0 + fees)
-    closing = float(cap * (b[-1, Bar.SPREAD_CLOSE] / 2.0 + fees))
+    fees = terms.commission + terms.slippage
+    cost = cap * (b["spread_open"][rows + 1] / 2.0 + fees)
+    closing = float(cap * (b["spread_close"][-1] / 2.0 + fees))
     return gap[rows + 1].tolist(), held.tolist(), cost.tolist(), closing

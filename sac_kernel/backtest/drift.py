@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from sac_kernel.core import strings
 from sac_kernel.core.errors import DataError
 from sac_kernel.stats import significance
 
@@ -136,11 +137,10 @@ def check(watched: Mapping[str, Series]) -> dict[str, Any]:
         row |= {"p_holm": p, "alarm": p < LEVEL}
     rows.sort(key=lambda row: row["p_holm"])
     alarms = list(dict.fromkeys(str(row["name"]) for row in rows if row["alarm"]))
-    named = ", ".join(alarms[:3]) + (f" and {len(alarms) - 3} more" if len(alarms) > 3 else "")
+    named = ", ".join(alarms[:3])
+    if len(alarms) > 3:
+        named = strings.AND_MORE.format(series=named, more=len(alarms) - 3)
+    sentence = strings.KEEP.format(count=len(watched))
     if alarms:
-        sentence = (
-            f"Retrain: {named} differ(s) from the train split beyond chance (p < {LEVEL:g} after Holm)."
-        )
-    else:
-        sentence = f"Keep: none of {len(watched)} series differs from the train split beyond chance."
+        sentence = strings.RETRAIN.format(series=named, level=LEVEL)
     return {"word": RETRAIN if alarms else KEEP, "sentence": sentence, "rows": rows}

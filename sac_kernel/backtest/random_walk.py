@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sac_kernel.backtest.evaluation import run_targets
+from sac_kernel.backtest.runner import run_targets
 from sac_kernel.features.pipeline import INSTRUMENTS, FeaturePipeline
-from sac_kernel.market.engine import Bar, Par
-from sac_kernel.market.market import Market, TradingEnvConfig, prepare_market
-from sac_kernel.prices.bars import INDEX_NAME
+from sac_kernel.market.account import TradingEnvConfig
+from sac_kernel.market.market import Market, prepare_market
+from sac_kernel.prices.bars import INDEX_NAME, Bars
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from sac_kernel.prices.processed_file import Bars
+    from sac_kernel.prices.bars import BarsByInstrument
 
     FloatArray = NDArray[np.float64]
 
@@ -129,7 +129,7 @@ def simulate_sample(seed: int, days: int = DAYS) -> Sample:
     return Sample(bars["EURUSD"][warmup:], features, second - warmup, seed)
 
 
-def simulate_bars(seed: int, days: int) -> Bars:
+def simulate_bars(seed: int, days: int) -> BarsByInstrument:
     """Return ten independent driftless walks as five-minute mid prices, weekdays only."""
     times = pd.date_range("2018-01-01T00:00Z", periods=2 * days * _DAY_BARS, freq=f"{_BAR_S}s")
     times = pd.DatetimeIndex(times[times.day_of_week < 5][: days * _DAY_BARS], name=INDEX_NAME)
@@ -152,10 +152,10 @@ def policies(sample: Sample) -> dict[str, FloatArray]:
 
 def without_costs(market: Market) -> Market:
     """Return the market with no spread, commission, slippage or swap."""
-    bars, par = market.bars.copy(), market.par.copy()
-    bars[:, [Bar.SPREAD_OPEN, Bar.SPREAD_CLOSE]] = 0.0
-    par[[Par.COMMISSION, Par.SLIPPAGE, Par.SWAP_LONG, Par.SWAP_SHORT]] = 0.0
-    return dataclasses.replace(market, bars=bars, par=par)
+    bars, terms = market.bars.copy(), market.terms.copy()
+    bars["spread_open"] = bars["spread_close"] = 0.0
+    terms.commission = terms.slippage = terms.swap_long = terms.swap_short = 0.0
+    return dataclasses.replace(market, bars=bars, terms=terms)
 
 
 def _cuts(first: int, second: int) -> tuple[slice, slice, slice]:
@@ -169,8 +169,7 @@ def _walk(rng: np.random.Generator, times: pd.DatetimeIndex) -> pd.DataFrame:
     top, bottom = np.abs(rng.normal(0.0, _SIGMA / 2, (2, n)))
     high, low = np.maximum(opened, close) * np.exp(top), np.minimum(opened, close) * np.exp(-bottom)
     frame = pd.DataFrame({"open": opened, "high": high, "low": low, "close": close}, index=times)
-    frame.attrs = {"price_side": "mid", "bar_seconds": _BAR_S}
-    return frame
+    return Bars(frame, side="mid", seconds=_BAR_S)
 
 
 def _change(path: FloatArray, n: int) -> FloatArray:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sac_kernel.backtest.evaluation import EpisodeResult, run_targets
+from sac_kernel.backtest.runner import EpisodeResult, run_targets
+from sac_kernel.core import strings
 from sac_kernel.market import engine
-from sac_kernel.market.engine import Acc, Bar, Par
+from sac_kernel.market.records import PRICES, Account, blank
 from sac_kernel.stats import metrics
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ GAP_FRAC = 0.05
 TREND_FRAC = 0.10
 """A year, up or down."""
 MAX_MULTIPLE = 64.0
-_PRICES = slice(Bar.OPEN, Bar.CLOSE + 1)
 _BARS_A_YEAR_S = metrics.TRADING_DAYS_PER_YEAR * 86_400
 
 
@@ -46,14 +46,14 @@ def stress_table(market: Market, base: EpisodeResult) -> list[dict[str, Any]]:
     """
     late = np.concatenate(([0.0], base.action[:-1]))
     scenarios = {
-        "as judged": (market, base.action),
-        "spread x5": (wider_spread(market, 5.0), base.action),
-        "volatility x2": (more_volatile(market, 2.0), base.action),
-        "volatility x3": (more_volatile(market, 3.0), base.action),
-        f"gap of {GAP_FRAC:.0%} against it": (gapped(market, base), base.action),
-        f"trend of +{TREND_FRAC:.0%} a year": (trending(market, TREND_FRAC), base.action),
-        f"trend of -{TREND_FRAC:.0%} a year": (trending(market, -TREND_FRAC), base.action),
-        "one more bar of latency": (market, late),
+        strings.AS_JUDGED: (market, base.action),
+        strings.SPREAD_TIMES.format(k=5): (wider_spread(market, 5.0), base.action),
+        strings.VOLATILITY_TIMES.format(k=2): (more_volatile(market, 2.0), base.action),
+        strings.VOLATILITY_TIMES.format(k=3): (more_volatile(market, 3.0), base.action),
+        strings.GAP.format(gap=GAP_FRAC): (gapped(market, base), base.action),
+        strings.TREND.format(trend=TREND_FRAC): (trending(market, TREND_FRAC), base.action),
+        strings.TREND.format(trend=-TREND_FRAC): (trending(market, -TREND_FRAC), base.action),
+        strings.LATENCY: (market, late),
     }
     return [_row(name, *scenario, base.start_equity) for name, scenario in scenarios.items()]
 
@@ -61,7 +61,10 @@ def stress_table(market: Market, base: EpisodeResult) -> list[dict[str, Any]]:
 def cost_table(market: Market, base: EpisodeResult) -> list[dict[str, Any]]:
     """Return the rows of `stress_table` for each multiple of all trading costs, with `multiple`."""
     return [
-        {"multiple": k, **_row(f"costs x{k:g}", with_costs(market, k), base.action, base.start_equity)}
+        {
+            "multiple": k,
+            **_row(strings.COSTS_TIMES.format(k=k), with_costs(market, k), base.action, base.start_equity),
+        }
         for k in COST_MULTIPLES
     ]
 
@@ -92,24 +95,27 @@ def break_even_multiple(market: Market, base: EpisodeResult) -> float | None:
 
 def with_costs(market: Market, multiple: float) -> Market:
     """Return the market with spread, commission and slippage times `multiple`; swap stays."""
-    par = market.par.copy()
-    par[[Par.COMMISSION, Par.SLIPPAGE]] *= multiple
-    return dataclasses.replace(wider_spread(market, multiple), par=par)
+    terms = market.terms.copy()
+    terms.commission *= multiple
+    terms.slippage *= multiple
+    return dataclasses.replace(wider_spread(market, multiple), terms=terms)
 
 
 def wider_spread(market: Market, multiple: float) -> Market:
     """Return the market with the whole spread table times `multiple`."""
     bars = market.bars.copy()
-    bars[:, [Bar.SPREAD_OPEN, Bar.SPREAD_CLOSE]] *= multiple
+    bars["spread_open"] *= multiple
+    bars["spread_close"] *= multiple
     return dataclasses.replace(market, bars=bars)
 
 
 def more_volatile(market: Market, multiple: float) -> Market:
     """Return the market with every log price change, gaps included, times `multiple`."""
     bars = market.bars.copy()
-    start = bars[0, Bar.OPEN]
-    bars[:, _PRICES] = start * (bars[:, _PRICES] / start) ** multiple
-    bars[:, Bar.SIGMA] *= multiple
+    start = float(bars["open"][0])
+    for name in PRICES:
+        bars[name] = start * (bars[name] / start) ** multiple
+    bars["volatility"] *= multiple
     return dataclasses.replace(market, bars=bars)
 
 
@@ -119,7 +125,8 @@ def gapped(market: Market, base: EpisodeResult) -> Market:
     jump = 1.0 - GAP_FRAC * float(np.sign(base.exposure[worst]))
     first = int(market.open_time.searchsorted(base.open_time_utc[worst])) + 1
     bars = market.bars.copy()
-    bars[first:, _PRICES] *= jump
+    for name in PRICES:
+        bars[name][first:] *= jump
     return dataclasses.replace(market, bars=bars)
 
 
@@ -127,7 +134,9 @@ def trending(market: Market, annual_frac: float) -> Market:
     """Return the market with a drift of `annual_frac` a year on top."""
     bars = market.bars.copy()
     rate = math.log1p(annual_frac) * market.bar_seconds / _BARS_A_YEAR_S
-    bars[:, _PRICES] *= np.exp(rate * np.arange(len(bars)))[:, None]
+    growth = np.exp(rate * np.arange(len(bars)))
+    for name in PRICES:
+        bars[name] *= growth
     return dataclasses.replace(market, bars=bars)
 
 
@@ -149,13 +158,13 @@ def unlinked(market: Market, columns: Sequence[str], seed: int = 0) -> Market:
 
 def observations(market: Market, base: EpisodeResult) -> FeatureArray:
     """Return what the agent saw on its pass, shape (n_decisions, width)."""
-    state, width = np.zeros(len(Acc)), len(market.observation_names)
+    account, width = blank(Account), len(market.observation_names)
     left = len(market.bars) - 1 - market.first_bar
-    engine.reset(state, market.bars, market.par, market.first_bar, left, base.start_equity, 0.0)
+    engine.reset(account, market.bars, market.terms, market.first_bar, left, base.start_equity, 0.0)
     out = np.empty((base.action.size, width), np.float32)
     for row, action in zip(out, base.action, strict=True):
-        engine.observe(state, market.bars, market.par, market.observed, row)
-        engine.step(state, market.bars, market.par, action)
+        engine.observe(account, market.bars, market.terms, market.observed, row)
+        engine.step(account, market.bars, market.minutes, market.terms, action)
     return out
 
 

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 import pandas as pd
 
-from sac_kernel.backtest import evaluation
+from sac_kernel.backtest import runner
 from sac_kernel.core import files
 from sac_kernel.core.config import require
 from sac_kernel.core.errors import DataError
 from sac_kernel.prices import costs
+from sac_kernel.prices.bars import seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sac_kernel.backtest.evaluation import EpisodeResult
-    from sac_kernel.market.market import Market, TradingEnvConfig
-    from sac_kernel.prices.processed_file import Bars
+    from sac_kernel.backtest.runner import EpisodeResult
+    from sac_kernel.market.account import TradingEnvConfig
+    from sac_kernel.market.market import Market
+    from sac_kernel.prices.bars import BarsByInstrument
 
     FloatArray = NDArray[np.float64]
     IntArray = NDArray[np.int64]
@@ -139,7 +141,7 @@ def paths(groups: int = 6, test_groups: int = 2) -> NDArray[np.int64]:
 class Fitted(Protocol):
     """What a refit gives: features of later bars by its own scaler, and a policy."""
 
-    def features(self, bars: Bars) -> pd.DataFrame:
+    def features(self, bars: BarsByInstrument) -> pd.DataFrame:
         """Return scaled features on the traded instrument's index; NaN rows at the start are the warm-up."""
 
     def act(self, obs: NDArray[np.float32]) -> float:
@@ -155,10 +157,10 @@ class Pass(NamedTuple):
 
 
 def fold_passes(  # noqa: PLR0913  # a fold is all of these
-    bars: Bars,
+    bars: BarsByInstrument,
     instrument: str,
     folds: Iterable[Fold],
-    fit: Callable[[list[Bars], Bars], Fitted],
+    fit: Callable[[list[BarsByInstrument], BarsByInstrument], Fitted],
     config: TradingEnvConfig,
     tier: str = "base",
     warmup_days: int = 0,
@@ -182,9 +184,9 @@ def fold_passes(  # noqa: PLR0913  # a fold is all of these
             before_and_in = _cut(bars, seen)
             frame, features = before_and_in[instrument], fitted.features(before_and_in)
             inside = np.isin(trading_days(frame), listed[block])
-            market = evaluation.market_of(frame[inside], features[inside], config, tier)
+            market = runner.market_of(frame[inside], features[inside], config, tier)
             name = f"fold {i + 1}"
-            result = evaluation.run_policy(market, fitted.act, config.initial_equity, name, tier)
+            result = runner.run_policy(market, fitted.act, config.initial_equity, name, tier)
             yield Pass(result, market, fitted)
 
 
@@ -203,17 +205,13 @@ def joined_daily_returns(results: Sequence[EpisodeResult]) -> tuple[IntArray, Fl
 
 def trading_days(bars: pd.DataFrame) -> IntArray:
     """Return the trading-day number of each bar's close, 17:00 to 17:00 New York."""
-    seconds = int(bars.attrs.get("bar_seconds", 60))
+    seconds = seconds_of(bars, "validation.trading_days")
     index: Any = bars.index
     return costs.trading_day(index + pd.Timedelta(seconds=seconds) - pd.Timedelta(seconds=1))
 
 
-def _cut(bars: Bars, days: IntArray) -> Bars:
-    out = {}
-    for name, frame in bars.items():
-        out[name] = frame[np.isin(trading_days(frame), days)]
-        out[name].attrs = dict(frame.attrs)
-    return out
+def _cut(bars: BarsByInstrument, days: IntArray) -> BarsByInstrument:
+    return {name: frame[np.isin(trading_days(frame), days)] for name, frame in bars.items()}
 
 
 # -- the last window --------------------------------------------------------------------------------
@@ -232,7 +230,7 @@ class FinalWindow:
         """Return the hash of the dates and the data."""
         return files.content_hash(dataclasses.asdict(self))
 
-    def open_once(self, record: Path, bars: Bars, purpose: str) -> Bars:
+    def open_once(self, record: Path, bars: BarsByInstrument, purpose: str) -> BarsByInstrument:
         """Return the bars inside the window, after writing down that it was opened, by whom and for what.
 
         Parameters
@@ -253,10 +251,7 @@ class FinalWindow:
             )
             raise DataError(msg)
         first, last = pd.Timestamp(self.first_utc), pd.Timestamp(self.last_utc)
-        out = {}
-        for name, frame in bars.items():
-            out[name] = frame[(frame.index >= first) & (frame.index <= last)]
-            out[name].attrs = dict(frame.attrs)
+        out = {name: frame[(frame.index >= first) & (frame.index <= last)] for name, frame in bars.items()}
         if not any(len(frame) for frame in out.values()):
             msg = f"validation: bars from {first} to {last} are required, found none; fetch them first"
             raise DataError(msg)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 import math
+import re
 import types
 import typing
 from typing import Any, TypeVar
@@ -81,6 +83,22 @@ def to_flat(config: object) -> dict[str, Any]:
     """Return a dataclass as plain values, tuples as lists: what JSON and a `.pt` can hold."""
     flat = dataclasses.asdict(config)  # type: ignore[call-overload]  # any dataclass instance
     return {k: list(v) if isinstance(v, tuple) else v for k, v in flat.items()}
+
+
+def field_help(cls: type) -> dict[str, str]:
+    """Return field -> the first sentence of its entry under Attributes in a class's docstring, on one line.
+
+    The docstring owns what a field means; the parameters cell and the command line's help repeat it from here.
+    """
+    entry, texts = re.compile(r"(\w+(?:, \w+)*) : (.*)"), dict[str, str]()
+    names: list[str] = []
+    for line in inspect.cleandoc(cls.__doc__ or "").partition("Attributes\n")[2].splitlines():
+        found = entry.fullmatch(line)
+        if found:
+            names = found[1].split(", ")
+        for name in names:
+            texts[name] = f"{texts.get(name, '')} {found[2] if found else line.strip()}".strip()
+    return {name: text.partition(". ")[0].removesuffix(".") for name, text in texts.items()}
 
 
 def difference(saved: Mapping[str, object], here: Mapping[str, object]) -> list[str]:

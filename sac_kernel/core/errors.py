@@ -32,7 +32,11 @@ class CheckpointError(SacKernelError, RuntimeError):
 
 
 class NonFiniteError(SacKernelError, ArithmeticError):
-    """A loss, parameter, observation or action stopped being a finite number."""
+    """A loss, parameter, observation or action stopped being a finite number; `tensor` names it where it is known."""
+
+    def __init__(self, message: str, tensor: str = "") -> None:
+        super().__init__(message)
+        self.tensor = tensor
 
 
 class TimeUpError(SacKernelError):

@@ -23,6 +23,8 @@ NOT_TRAINED = "NOT TRAINED:"
 """Begins the line of a run that ended before training, as COMPLETE and after a minute."""
 WARM_START = "warm_start.agent"
 """A saved agent whose weights a run starts from; Kaggle may unpack a `.pt`."""
+CHECKOUT = ("build_kernel.py", "notebooks/train.ipynb", "sac_kernel")
+"""What only a clone of the project holds."""
 LOCAL_DATA = Path("data") / "processed" / DATA_FILE
 
 _SEARCH_DEPTH = 4  # input/datasets/OWNER/SLUG is the deepest known mount; large inputs are slow to walk
@@ -54,6 +56,25 @@ def paths() -> Paths:
     if working is None:
         working = str(KAGGLE_WORKING) if on_kaggle else "outputs"
     return Paths(Path(root) if root else None, Path(working))
+
+
+def find_checkout() -> Path:
+    """Return the clone of the project that the current folder lies in: what builds and rehearsals need.
+
+    Raises
+    ------
+    InputNotFoundError
+        If there is none, as in a folder beside an installed package.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if all((folder / name).exists() for name in CHECKOUT):
+            return folder
+    msg = (
+        f"This command needs a clone of the project, and {here} is not in one. Go to the folder that holds "
+        f"{CHECKOUT[0]} and call it there; the installed package has no notebook to build from."
+    )
+    raise InputNotFoundError(msg)
 
 
 def find_input(name: str, root: Path | None = None) -> Path:

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,16 +18,17 @@ import numpy as np
 import pandas as pd
 
 from sac_kernel.agent.config import SACConfig
-from sac_kernel.backtest import baselines, drift, evaluation, stress, validation
-from sac_kernel.backtest.evaluation import EpisodeResult
+from sac_kernel.backtest import baselines, drift, policies, runner, stress, validation
+from sac_kernel.backtest.judgement import RANDOM_DRAWS
+from sac_kernel.backtest.runner import EpisodeResult
 from sac_kernel.core import files, packages
 from sac_kernel.core.config import from_flat, require, to_flat
 from sac_kernel.core.device import set_threads
 from sac_kernel.core.errors import DataError
 from sac_kernel.experiment import fold_training
 from sac_kernel.experiment.fold_training import Features, Recipe, Refit
-from sac_kernel.experiment.run_config import preset_of
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.experiment.run_config import RunConfig
+from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.prices.costs import COST_TIERS
 from sac_kernel.prices.processed_file import read_processed
 from sac_kernel.report import sections
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from sac_kernel.backtest.validation import Fold, Pass
     from sac_kernel.experiment.job_pool import Place
     from sac_kernel.market.market import Market
-    from sac_kernel.prices.processed_file import Bars
+    from sac_kernel.prices.bars import BarsByInstrument
 
     FloatArray = NDArray[np.float64]
 
@@ -62,16 +63,16 @@ class Settings:
     ----------
     h5_path : the processed file; its three splits are put together, the embargoes between them stay holes
     agents : presets 1, 2, 3
-    seeds : trainings of each agent in each fold and tier, seeds 0 to seeds - 1
+    seeds : one training of each agent in each fold and tier
     folds, test_days, val_days, purge_days : of `validation.walk_forward`, in trading days
     tiers : cost tiers; an agent is trained, chosen and judged at the same one
     updates, evaluations : of each training (`fold_training.Recipe`)
-    sac, env : settings beyond the presets, for all agents; None: the trainer's own
+    config : settings of agents and account; warm-up and schedule are shortened (`fold_training.shortened`)
     """
 
     h5_path: str
     agents: tuple[int, ...] = (1, 2, 3)
-    seeds: int = 3
+    seeds: tuple[int, ...] = (0, 1, 2)
     folds: int = 4
     tiers: tuple[str, ...] = ("raw", "base", "retail")
     updates: int = 5_000
@@ -79,17 +80,15 @@ class Settings:
     test_days: int = 60
     val_days: int = 40
     purge_days: int = 5
-    sac: SACConfig | None = None
-    env: TradingEnvConfig | None = None
+    config: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
         where = "walk_forward"
-        for name in ("agents", "tiers"):
+        for name in ("agents", "seeds", "tiers"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
             values = getattr(self, name)
             required = f"{name} must be distinct and at least one"
             require(bool(values) and len(set(values)) == len(values), where, required, values)
-        require(self.seeds >= 1, where, "seeds must be >= 1", self.seeds)
         known = set(self.tiers) <= set(COST_TIERS) and "base" in self.tiers
         require(known, where, f"tiers must be among {', '.join(COST_TIERS)}, base included", self.tiers)
         for agent_id in self.agents:
@@ -102,16 +101,17 @@ class Settings:
         for tier in sorted(self.tiers, key=lambda name: name != "base"):
             for fold in range(1, self.folds + 1):
                 out.append(Job(BASELINES, 0, fold, tier))
-                out += [Job(a, s, fold, tier) for a in self.agents for s in range(self.seeds)]
+                out += [Job(a, s, fold, tier) for a in self.agents for s in self.seeds]
         return out
 
     def recipe(self, job: Job) -> Recipe:
         """Return how the agent of a job is trained."""
-        preset = preset_of(job.agent_id or 1)
-        sac = self.sac and dataclasses.replace(self.sac, gamma=preset.gamma)
-        interval = preset.decision_interval_min if job.agent_id else 0
-        env = dataclasses.replace(self.env or preset.env_config, decision_interval_min=interval)
-        return Recipe(job.agent_id or 1, job.seed, job.tier, self.updates, self.evaluations, sac, env)
+        agent_id = job.agent_id or 1
+        sac = fold_training.shortened(self.config.sac_config(agent_id), self.updates)
+        env = self.config.env_config(agent_id)
+        if job.agent_id == BASELINES:
+            env = dataclasses.replace(env, decision_interval_min=0)
+        return Recipe(agent_id, job.seed, job.tier, self.updates, self.evaluations, sac, env)
 
     def identity(self, job: Job) -> dict[str, Any]:
         """Return what decides the result of a job beside the code, as plain values."""
@@ -145,7 +145,7 @@ class Job(NamedTuple):
 class Opened:
     """The bars of a whole file, its splits put together in time order."""
 
-    bars: Bars
+    bars: BarsByInstrument
     instrument: str
     days: NDArray[np.int64]
     content_hash: str
@@ -156,13 +156,9 @@ class Opened:
 def opened(h5_path: str) -> Opened:
     """Return the bars of a processed file; read once a process."""
     data = read_processed(Path(h5_path))
-    bars: Bars = {}
-    for name in sorted(data.train):
-        bars[name] = pd.concat([split[name] for split in data.splits.values()])
-        bars[name].attrs = dict(data.train[name].attrs)
-    instrument = "EURUSD" if "EURUSD" in bars else min(bars)
-    days = np.unique(validation.trading_days(bars[instrument]))
-    return Opened(bars, instrument, days, data.content_hash, data.describe())
+    bars: BarsByInstrument = {name: data.whole(name) for name in sorted(data.train)}
+    days = np.unique(validation.trading_days(bars[data.traded]))
+    return Opened(bars, data.traded, days, data.content_hash, data.describe())
 
 
 @dataclass(frozen=True)
@@ -200,8 +196,12 @@ def run_pool_job(given: Mapping[str, Any], place: Place) -> dict[str, Any]:
     """Run a job on whatever process or machine `job_pool` chose."""
     settings = Settings(
         str(place.inputs[BARS]),
-        sac=from_flat(SACConfig, given["sac"], "fold_jobs"),
-        env=from_flat(TradingEnvConfig, given["env"], "fold_jobs"),
+        config=RunConfig(
+            num_envs=1,  # `fold_training` has its own
+            sac=from_flat(SACConfig, given["sac"], "fold_jobs"),
+            env=from_flat(TradingEnvConfig, given["env"], "fold_jobs"),
+            left_to_preset=(),
+        ),
         **{name: given[name] for name in _SHARED},
     )
     run_job(settings, Job(*given["job"]), place.folder / FILE)
@@ -215,7 +215,7 @@ def run_job(settings: Settings, job: Job, path: Path) -> None:
     fold = settings.fold_list()[job.fold - 1]
     started_s = time.process_time()
 
-    def fit(train: list[Bars], val: Bars) -> Features:
+    def fit(train: list[BarsByInstrument], val: BarsByInstrument) -> Features:
         if job.agent_id == BASELINES:
             return fold_training.fit_features(train, val, source.instrument)
         return fold_training.fit_agent(train, val, recipe, source.instrument)
@@ -239,18 +239,18 @@ def run_job(settings: Settings, job: Job, path: Path) -> None:
 def _agent(one: Pass, job: Job) -> tuple[list[EpisodeResult], dict[str, Any], FloatArray]:
     result, market, refit = one
     assert isinstance(refit, Refit)
-    named = dataclasses.replace(result, name=f"agent {job.agent_id}")
+    named = dataclasses.replace(result, policy=policies.agent(job.agent_id, seed=job.seed))
     facts: dict[str, Any] = {"stats": refit.stats, "updates": refit.agent.updates}
     growth = np.zeros(0)
     if job.tier == "base":
         start = result.start_equity
         # The same shifts for every seed of a fold: seeds that bet alike stay alike.
-        own = evaluation.filled_targets(market, result.action, start)
-        growth = evaluation.random_same_turnover(market, own, start, evaluation.RANDOM_DRAWS, job.fold)
-        seen, act = stress.observations(market, result), evaluation.greedy_batch(refit.agent)
+        own = runner.filled_targets(market, result.action, start)
+        growth = runner.random_same_turnover(market, own, start, RANDOM_DRAWS, job.fold)
+        seen, act = stress.observations(market, result), runner.greedy_batch(refit.agent)
         facts["inputs"] = stress.permutation_importance(act, seen, market.observation_names)
         facts["cost_growth"] = [
-            evaluation.run_targets(stress.with_costs(market, k), result.action, start, "", "").log_growth
+            runner.run_targets(stress.with_costs(market, k), result.action, start, "", "").log_growth
             for k in COST_MULTIPLES
         ]
     return [named], facts, growth
@@ -260,9 +260,11 @@ def _baselines(one: Pass, recipe: Recipe, job: Job) -> tuple[list[EpisodeResult]
     _, market, features = one
     assert isinstance(features, Features)
     config, start = recipe.env_config, recipe.env_config.initial_equity
-    fitted_on = evaluation.market_of(*features.train, config, "base")
+    fitted_on = runner.market_of(*features.train, config, "base")
     targets = baselines.all_targets(market, fitted_on)
-    results = [evaluation.run_targets(market, t, start, name, job.tier) for name, t in targets.items()]
+    results = [
+        runner.run_targets(market, t, start, baselines.policy(name), job.tier) for name, t in targets.items()
+    ]
     facts: dict[str, Any] = {}
     watched = sections.watched_series(fitted_on, market)
     if min(series.now.size for series in watched.values()) >= drift.MIN_DAYS:
@@ -278,7 +280,7 @@ def _trial_rows(fitted: object, settings: Settings, job: Job) -> list[dict[str, 
     identity = settings.identity(job)
     rows = []
     for updates, result in fitted.trials:
-        trial = evaluation.trial_of(
+        trial = runner.trial_of(
             result,
             agent_id=job.agent_id,
             seed=job.seed,
@@ -301,9 +303,8 @@ def bare_market(settings: Settings, job: Job) -> Market:
     frame = source.bars[source.instrument]
     inside = np.isin(validation.trading_days(frame), source.days[settings.fold_list()[job.fold - 1].test])
     bars = frame[inside]
-    bars.attrs = dict(frame.attrs)
     blank = pd.DataFrame({"none": np.zeros(len(bars), np.float32)}, index=bars.index)
-    return evaluation.market_of(bars, blank, settings.recipe(job).env_config, job.tier)
+    return runner.market_of(bars, blank, settings.recipe(job).env_config, job.tier)
 
 
 # -- files --------------------------------------------------------------------------------------------
@@ -316,8 +317,9 @@ def save(path: Path, result: JobResult) -> None:
     for i, one in enumerate(result.passes):
         arrays[f"{i}_time"] = one.open_time_utc.as_unit("ns").asi8
         arrays |= {f"{i}_{name}": getattr(one, name) for name in _SERIES}
-        scalars = ("name", "tier", "turnover", "trades", "start_equity", "costs")
-        plain.append({name: getattr(one, name) for name in scalars})
+        scalars = ("tier", "turnover", "trades", "start_equity", "costs")
+        policy = {"policy": dataclasses.asdict(one.policy)}
+        plain.append(policy | {name: getattr(one, name) for name in scalars})
     text = files.strict_json({**result.facts, "job": list(result.job), "passes": plain})
     arrays["facts"] = np.frombuffer(text.encode("utf-8"), np.uint8)
     files.write_npz(path, arrays)
@@ -332,7 +334,8 @@ def load(path: Path) -> JobResult:
             for i, plain in enumerate(facts.pop("passes")):
                 time_utc = pd.DatetimeIndex(found[f"{i}_time"], tz="UTC")
                 series = {name: found[f"{i}_{name}"] for name in _SERIES}
-                passes.append(EpisodeResult(open_time_utc=time_utc, **series, **plain))
+                policy = policies.from_plain(plain.pop("policy"))
+                passes.append(EpisodeResult(policy, open_time_utc=time_utc, **series, **plain))
             return JobResult(Job(*facts.pop("job")), passes, facts, found["random_growth"])
     except (OSError, ValueError, KeyError) as err:
         msg = f"{path}: a whole result of a job is required, found {err}; delete it, and it is run again"

@@ -14,27 +14,30 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
-import pandas as pd
 
 from sac_kernel.agent.config import SACConfig
 from sac_kernel.agent.sac import Interaction, SACAgent
-from sac_kernel.backtest import evaluation, validation
+from sac_kernel.backtest import policies, runner, validation
 from sac_kernel.core.config import require
 from sac_kernel.core.errors import DataError
 from sac_kernel.experiment.run_config import DEFAULT_NUM_ENVS, UTD_RATIO, preset_of
 from sac_kernel.experiment.trainer import SELECTION_WINDOW
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market import training
+from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.market.envs import TradingVectorEnv
-from sac_kernel.market.market import HOLE, Market, TradingEnvConfig
+from sac_kernel.market.market import HOLE, Market
+from sac_kernel.prices.bars import concat_bars
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas as pd
     from numpy.typing import NDArray
 
-    from sac_kernel.backtest.evaluation import EpisodeResult, Policy
-    from sac_kernel.prices.processed_file import Bars
+    from sac_kernel.backtest.runner import EpisodeResult, Policy
+    from sac_kernel.market.account import TradingEnvConfig
+    from sac_kernel.prices.bars import BarsByInstrument
 
     FeatureArray = NDArray[np.float32]
 
@@ -42,6 +45,19 @@ WARMUP_DAYS = 15
 """Trading days before a test block that its features are computed from: over ten half-lives of the slowest."""
 REPORTS = 20
 """Values of each training curve."""
+
+
+def shortened(sac: SACConfig, updates: int) -> SACConfig:
+    """Return settings with warm-up and schedule inside a training of so many updates.
+
+    The warm-up takes at most a tenth of the steps, and the entropy schedule ends with the training at the
+    latest: else a few thousand updates would be spent on a policy that only explores.
+    """
+    return dataclasses.replace(
+        sac,
+        warmup_steps=min(sac.warmup_steps, int(0.1 * updates / sac.utd_ratio)),
+        schedule_updates=min(sac.schedule_updates, updates),
+    )
 
 
 @dataclass(frozen=True)
@@ -73,19 +89,11 @@ class Recipe:
 
     @property
     def sac_config(self) -> SACConfig:
-        """Return the agent's settings: the trainer's own, warm-up and schedule inside a short training.
-
-        The warm-up takes at most a tenth of the steps, and the entropy schedule ends with the training at the
-        latest: else a few thousand updates would be spent on a policy that only explores.
-        """
+        """Return the agent's settings: the trainer's own, `shortened`."""
         if self.sac is not None:
             return self.sac
         plain = SACConfig(gamma=preset_of(self.agent_id).gamma, utd_ratio=UTD_RATIO)
-        return dataclasses.replace(
-            plain,
-            warmup_steps=min(plain.warmup_steps, int(0.1 * self.updates / UTD_RATIO)),
-            schedule_updates=min(plain.schedule_updates, self.updates),
-        )
+        return shortened(plain, self.updates)
 
     @property
     def env_config(self) -> TradingEnvConfig:
@@ -108,7 +116,7 @@ class Features:
     train: tuple[pd.DataFrame, pd.DataFrame]
     val: tuple[pd.DataFrame, pd.DataFrame] | None
 
-    def features(self, bars: Bars) -> pd.DataFrame:
+    def features(self, bars: BarsByInstrument) -> pd.DataFrame:
         """Return scaled features of later bars, their first two days NaN."""
         fitted = FeaturePipeline.from_state(self.pipeline.state())
         return fitted.run_splits({"bars": bars})["bars"]
@@ -139,7 +147,12 @@ class Refit(Features):
 
 
 def fit_features(
-    train: Sequence[Bars], val: Bars, instrument: str, *, regimes: bool = False, forecast: bool = False
+    train: Sequence[BarsByInstrument],
+    val: BarsByInstrument,
+    instrument: str,
+    *,
+    regimes: bool = False,
+    forecast: bool = False,
 ) -> Features:
     """Return scaler, choice of instruments and regime model fitted on the train days alone.
 
@@ -161,7 +174,9 @@ def fit_features(
     return Features(pipeline, pairs["train"], pairs.get("val"))
 
 
-def fit_agent(train: Sequence[Bars], val: Bars, recipe: Recipe, instrument: str) -> Refit:
+def fit_agent(
+    train: Sequence[BarsByInstrument], val: BarsByInstrument, recipe: Recipe, instrument: str
+) -> Refit:
     """Train an agent on a fold's train days and choose its checkpoint on the fold's validation days.
 
     The rule is the trainer's: the highest mean of the last `SELECTION_WINDOW` evaluations.
@@ -174,8 +189,8 @@ def fit_agent(train: Sequence[Bars], val: Bars, recipe: Recipe, instrument: str)
     sac = dataclasses.replace(recipe.sac_config, state_dim=width, action_dim=1, reward_scale=scale)
     agent = SACAgent(sac, recipe.agent_id, "cpu", recipe.seed)
     loop = Interaction(agent, block_env(market, env), recipe.seed)
-    refit = Refit(fitted.pipeline, fitted.train, fitted.val, agent, evaluation.greedy_policy(agent))
-    checked = evaluation.market_of(*fitted.val, env, recipe.tier) if fitted.val else None
+    refit = Refit(fitted.pipeline, fitted.train, fitted.val, agent, runner.greedy_policy(agent))
+    checked = runner.market_of(*fitted.val, env, recipe.tier) if fitted.val else None
     best, best_score, scores = None, -math.inf, list[float]()
     keys = ("episode_rewards", "episode_lengths", "critic_losses", "actor_losses", "alpha_values")
     refit.stats = {name: [] for name in (*keys, "entropies", "eval_episodes", "eval_rewards", "eval_sharpes")}
@@ -183,8 +198,8 @@ def fit_agent(train: Sequence[Bars], val: Bars, recipe: Recipe, instrument: str)
         _report(refit, loop, math.ceil(recipe.updates * report / REPORTS), env.episode_length)
         if checked is None or report % (REPORTS // recipe.evaluations):
             continue
-        policy, name = evaluation.greedy_policy(agent), f"agent {recipe.agent_id}"
-        result = evaluation.run_policy(checked, policy, env.initial_equity, name, recipe.tier)
+        act, policy = runner.greedy_policy(agent), policies.agent(recipe.agent_id)
+        result = runner.run_policy(checked, act, env.initial_equity, policy, recipe.tier)
         refit.trials.append((agent.updates, result))
         growth = result.log_growth / len(result.equity)
         refit.stats["eval_episodes"].append(report)
@@ -195,7 +210,7 @@ def fit_agent(train: Sequence[Bars], val: Bars, recipe: Recipe, instrument: str)
             best, best_score = copy.deepcopy(agent.nets.state_dict()), float(np.mean(scores))
     if best is not None:
         agent.nets.load_state_dict(best)
-    refit.policy = evaluation.greedy_policy(agent)
+    refit.policy = runner.greedy_policy(agent)
     return refit
 
 
@@ -299,6 +314,7 @@ def _slice(market: Market, start: int, end: int) -> Market:
     return dataclasses.replace(
         market,
         bars=market.bars[start:end],
+        minutes=market.minutes[start:end],
         observed=market.observed[start:end],
         first_bar=0,
         open_time=market.open_time[start:end],
@@ -306,19 +322,15 @@ def _slice(market: Market, start: int, end: int) -> Market:
     )
 
 
-def _together(blocks: Sequence[Bars]) -> Bars:
-    out = {}
-    for name, frame in blocks[0].items():
-        out[name] = pd.concat([block[name] for block in blocks])
-        out[name].attrs = dict(frame.attrs)
-    return out
+def _together(blocks: Sequence[BarsByInstrument]) -> BarsByInstrument:
+    return {name: concat_bars([block[name] for block in blocks]) for name in blocks[0]}
 
 
 # -- CPCV ----------------------------------------------------------------------------------------------
 
 
 def combinatorial_paths(
-    bars: Bars,
+    bars: BarsByInstrument,
     instrument: str,
     recipe: Recipe,
     groups: int = 6,

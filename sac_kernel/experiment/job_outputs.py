@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sac_kernel.agent.sac import SACAgent
-from sac_kernel.backtest import evaluation
-from sac_kernel.core import files, paths
+from sac_kernel.backtest import policies
+from sac_kernel.backtest.judgement import judge
+from sac_kernel.backtest.policies import Form, Kind, agent_file
+from sac_kernel.core import files, paths, strings
 from sac_kernel.experiment import output_layout
 from sac_kernel.features.forecast import LEAST_RUNS, SIGNIFICANCE
 from sac_kernel.report import page, plots, sections, training_health
@@ -22,8 +24,9 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from sac_kernel.backtest.evaluation import EpisodeResult, Judgement
-    from sac_kernel.market.market import TradingEnvConfig
+    from sac_kernel.backtest.judgement import Judgement
+    from sac_kernel.backtest.runner import EpisodeResult
+    from sac_kernel.market.account import TradingEnvConfig
     from sac_kernel.prices.processed_file import ProcessedData
     from sac_kernel.report.training_health import Finding
 
@@ -50,8 +53,8 @@ class FinishedJob:
     def load(cls, folder: Path, agent_id: int) -> FinishedJob:
         """Read a job's files, the agents onto the CPU: what is judged is what was written."""
         final, best = (
-            SACAgent.from_checkpoint(folder / f"agent_{agent_id}_{kind}.pt", device="cpu")
-            for kind in ("final", "best")
+            SACAgent.from_checkpoint(folder / agent_file(agent_id, form), device="cpu")
+            for form in (Form.FINAL, Form.BEST)
         )
         stats = files.read_json(folder / output_layout.STATS_FILE)
         return cls(folder, final, best, stats, files.read_json(folder / output_layout.FACTS_FILE))
@@ -73,9 +76,9 @@ def judge_job(
 ) -> Judgement:
     """Judge a job's final and best agent on the test split; `train` fits the baselines that need it."""
     i = job.final.agent_id
-    agents = {f"agent {i} (final)": job.final, f"agent {i} (best)": job.best}
+    agents = {policies.agent(i, Form.FINAL): job.final, policies.agent(i, Form.BEST): job.best}
     counted = trials.count(trials.read(output_layout.top_of(job.folder) / trials.NAME))
-    return evaluation.judge(agents, bars, features, config, train=train, counted=counted)
+    return judge(agents, bars, features, config, train=train, counted=counted)
 
 
 def finish_outputs(
@@ -103,11 +106,10 @@ def finish_outputs(
     ledger = trials.read(top / trials.NAME) or []
     shown = sections.sections(judgement, headline.final, ledger)
     for job, other in zip(jobs[1:], judgements[1:], strict=True):
-        label = f"{job.folder.name}: "
         rows += [
-            {**row, "policy": label + row["policy"]}
+            {**row, "policy": strings.IN_JOB.format(job=job.folder.name, label=row["policy"])}
             for row in other.rows
-            if row["policy"].startswith("agent")
+            if row["kind"] == Kind.AGENT
         ]
     rows += [result.row() for result in ensembles]
     summary = {
@@ -143,7 +145,7 @@ def finish_outputs(
 def seed_passes(judgements: Sequence[Judgement]) -> list[EpisodeResult]:
     """Return the first agent's pass at base cost, one a seed."""
     passes = [judgement.results["base"][0] for judgement in judgements]
-    return [one for one in passes if one.name == passes[0].name]
+    return [one for one in passes if one.policy == passes[0].policy]
 
 
 def _name(job: FinishedJob) -> str:
@@ -195,34 +197,25 @@ def _with_notes(
 ) -> dict[str, Any]:
     """Return the verdict, before its notes what the agent learnt from, after them the jobs that failed."""
     learnt = [_forecast_note(expectation)] if expectation else []
-    failed = [f"{name} failed: {why}" for name, why in failures.items()]
+    failed = [strings.JOB_FAILED.format(job=name, why=why) for name, why in failures.items()]
     return {**verdict, "notes": [*learnt, *verdict["notes"], *failed]}
 
 
 def _forecast_note(fit: Mapping[str, Any]) -> str:
     """Return in words what the train rows' features say of the returns of a decision (`market.training`)."""
     bars = fit["decision_bars"]
-    what = "the next return" if bars == 1 else f"the mean of the next {bars} returns"
-    t_stat = f"{fit['t_stat']:.1f} standard errors out of fold"
+    what = strings.NEXT_RETURN if bars == 1 else strings.NEXT_RETURNS.format(bars=bars)
     if bars > 1 and fit["t_stat"] == 0.0:
-        return (
-            f"Train rows: too few to tell what the features say of {what}: {LEAST_RUNS} runs of four decisions are "
-            "asked for. The agent learnt from its costs alone."
-        )
+        return strings.FORECAST_TOO_FEW.format(what=what, runs=LEAST_RUNS)
     if fit["head"] == "flat":
-        return (
-            f"Train rows: what the features say of {what} is no more than noise ({t_stat}, "
-            f"{SIGNIFICANCE:g} are asked for). The agent learnt from its costs alone; to trade would be a mistake."
-        )
-    return (
-        f"Train rows: the features explain {fit['out_of_fold_share']:.3%} of the variance of {what} ({fit['head']}, "
-        f"{t_stat}). The agent learnt from that expectation less its costs; it is judged on realised prices."
+        return strings.FORECAST_NOISE.format(what=what, t=fit["t_stat"], required=SIGNIFICANCE)
+    return strings.FORECAST.format(
+        what=what, t=fit["t_stat"], head=fit["head"], share=fit["out_of_fold_share"]
     )
 
 
 def _closes(data: ProcessedData) -> dict[str, pd.Series[float]]:
-    instrument = min(data.train, key=lambda name: (name != "EURUSD", name))
-    return {name: split[instrument]["close"] for name, split in data.splits.items()}
+    return {name: split[data.traded]["close"] for name, split in data.splits.items()}
 
 
 def _copy_first_seed(top: Path, jobs: Sequence[FinishedJob]) -> None:
@@ -231,8 +224,8 @@ def _copy_first_seed(top: Path, jobs: Sequence[FinishedJob]) -> None:
         agent_id = job.final.agent_id
         if agent_id not in seen:
             seen.add(agent_id)
-            for kind in ("best", "final"):
-                name = f"agent_{agent_id}_{kind}.pt"
+            for form in (Form.BEST, Form.FINAL):
+                name = agent_file(agent_id, form)
                 files.write_bytes(top / name, (job.folder / name).read_bytes())
 
 

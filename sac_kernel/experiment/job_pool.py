@@ -189,7 +189,7 @@ def _attempt(function_path: str, name: str, job: Job, place: Place) -> dict[str,
 def _path_of(function: Callable[..., Any]) -> str:
     module = function.__module__
     if module == "__main__" and (spec := sys.modules["__main__"].__spec__):
-        module = spec.name  # `python -m sac_kernel.sweep`: other processes know it by this name
+        module = spec.name  # `python -m PACKAGE.MODULE`: other processes know it by this name
     if module == "__main__" or "." in function.__qualname__:
         msg = (
             "job_pool.run: a function at the top of a module that other processes can import is required, "

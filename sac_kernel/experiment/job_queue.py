@@ -32,7 +32,7 @@ from sac_kernel.stats import trials
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sac_kernel.backtest.evaluation import Judgement
+    from sac_kernel.backtest.judgement import Judgement
 
 logger = logging.getLogger(__name__)
 
@@ -67,27 +67,7 @@ def job_trainer(
     config: RunConfig, agent_id: int, seed: int, deadline: Deadline | None = None
 ) -> KaggleTrainer:
     """Return the trainer of one job of a run."""
-    return KaggleTrainer(
-        h5_path=config.h5_path or None,
-        output_dir=output_layout.job_folder(config.top_folder, agent_id, seed, len(config.jobs)),
-        num_episodes=config.num_episodes,
-        eval_frequency=config.eval_frequency,
-        checkpoint_frequency=config.checkpoint_frequency,
-        agent_id=agent_id,
-        device=config.device,
-        seed=seed,
-        sac_config=config.sac_config(agent_id),
-        env_config=config.env_config(agent_id),
-        num_envs=config.num_envs,
-        time_budget_s=config.time_budget_h * 3600.0,
-        resume=config.resume,
-        deadline=deadline,
-        warm_start=config.warm_start,
-        expect_data_hash=config.expect_data_hash,
-        expect_env_steps=dict(zip(config.jobs, config.expect_env_steps, strict=False)).get(
-            (agent_id, seed), 0
-        ),
-    )
+    return KaggleTrainer.of_run(config, agent_id, seed, deadline)
 
 
 def run_jobs(
@@ -161,7 +141,7 @@ def main() -> int:
     threading.Thread(target=_stop_at_end_of_input, args=(deadline,), daemon=True).start()
     try:
         agent_id, seed = request["job"]
-        job_trainer(RunConfig(**request["config"]), agent_id, seed, deadline).train()
+        job_trainer(RunConfig.from_flat(request["config"]), agent_id, seed, deadline).train()
     except SacKernelError as err:
         logger.error("%s: %s", type(err).__name__, err)  # the message says it all
         return 2
@@ -203,7 +183,7 @@ class _Worker:
             encoding="utf-8",
             errors="replace",
         )
-        settings = dataclasses.asdict(dataclasses.replace(config, device=device))
+        settings = dataclasses.replace(config, device=device).flat()
         request = {"config": settings, "job": job, "budget_s": min(budget_s, threading.TIMEOUT_MAX)}
         assert self._process.stdin
         self._process.stdin.write(json.dumps(request) + "\n")

@@ -1,19 +1,25 @@
-"""All parameters of a run, flat: what the notebook's parameters cell and the build's --set speak."""
+"""All settings of a run, composed of the configurations of agent and account, and their flat names.
+
+A parameters cell, `--set` and a settings file hold scalars and flat lists under names such as `sac_gamma`. These
+names, their types, defaults and help are generated from the configurations: one entry in `_SHOWN` makes a field of
+`SACConfig` or `TradingEnvConfig` a parameter.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sac_kernel.agent.config import SACConfig
 from sac_kernel.core import paths
-from sac_kernel.core.config import from_flat, require
+from sac_kernel.core.config import check_names, field_help, require, typed
 from sac_kernel.core.errors import ConfigError
-from sac_kernel.core.renamed import current_value, renamed_arguments
+from sac_kernel.core.renamed import current, current_value, renamed_names
 from sac_kernel.experiment import output_layout
-from sac_kernel.market.market import RENAMED_REWARDS, TradingEnvConfig
+from sac_kernel.market.account import RENAMED_REWARDS, TradingEnvConfig
 from sac_kernel.prices import costs
 
 if TYPE_CHECKING:
@@ -54,17 +60,39 @@ RUN_PRESETS = {"quick": (50, 5, 10), "full": (500, 10, 20), "long": (1000, 20, 5
 """num_episodes, eval_frequency, checkpoint_frequency."""
 
 
-@renamed_arguments(env_min_order="env_no_trade_band")
+DEFAULT_SAC = SACConfig(utd_ratio=UTD_RATIO)
+DEFAULT_ENV = TradingEnvConfig(no_trade_band=NO_TRADE_BAND)
+LEFT_TO_PRESET = ("sac_gamma", "env_decision_interval_min", "env_reward")
+"""Parameters that the agent's preset decides unless a run sets them."""
+
+
 @dataclass(frozen=True)
 class RunConfig:
-    """All parameters of a run, flat: the notebook's parameters cell has these names, types and defaults.
+    """All settings of a run: its own, and those of its agents and their account.
 
-    `h5_path` and `output_dir` empty are found by `core.paths`; `sac_gamma` 0 and `env_decision_interval_min` -1
-    take the agent's preset; `env_horizon` 0 is the episode length; `env_reward` 'auto' is 'denoised', or 'log_return'
-    where stops, limits or leverage make the path matter (`with_denoised_reward`). `warm_start` is the SHA-256
-    of a saved agent, mounted as `paths.WARM_START`, whose weights a new run starts from. `expect_data_hash` and
-    `expect_env_steps` (one a job, or empty) are filled in by the build: what must be mounted, so that a dataset's
-    old version or a missing state stops the run at once instead of training on, or from, something else.
+    The notebook's parameters cell, `--set` and settings files use flat names: `PARAMETERS`.
+
+    Attributes
+    ----------
+    h5_path : processed bars; empty: found under the mounted inputs, or data/processed/processed_data.h5
+    output_dir : output folder; empty: /kaggle/working on Kaggle, ./outputs elsewhere
+    agent_ids : 1 short-term, 2 medium, 3 swing; one job for each agent and seed
+    seeds : of everything random; one job for each agent and seed
+    num_episodes : episodes of env_episode_length environment steps
+    eval_frequency : episodes between two validations
+    checkpoint_frequency : episodes between two checkpoints
+    num_envs : parallel accounts; divides env_episode_length
+    device : auto, cpu, cuda or cuda:N
+    time_budget_h : hours after which training stops by itself, state saved
+    resume : auto, never, or the path of a state folder
+    allow_cpu : go on without a GPU where one was asked for
+    warm_start : filled in by a retraining: SHA-256 of the saved agent whose weights this run starts from
+    self_test : first prove the agent on markets with a known answer, about two minutes
+    expect_data_hash : filled in by the build: the bars that must be mounted
+    expect_env_steps : filled in by the build: where each job of a resumed run must go on
+    sac : settings of the agents; widths and an unset reward scale come from env and train bars
+    env : account and episode
+    left_to_preset : names among `LEFT_TO_PRESET` whose value in `sac` or `env` the agent's preset replaces
     """
 
     h5_path: str = ""
@@ -83,32 +111,12 @@ class RunConfig:
     self_test: bool = False
     expect_data_hash: str = ""
     expect_env_steps: tuple[int, ...] = ()
-    sac_hidden_dims: tuple[int, ...] = (64, 64)
-    sac_batch_size: int = 256
-    sac_buffer_capacity: int = 300_000
-    sac_warmup_steps: int = 5_000
-    sac_utd_ratio: float = UTD_RATIO
-    sac_learning_rate: float = 3e-4
-    sac_gamma: float = 0.0
-    env_episode_length: int = 3_000
-    env_horizon: int = 0
-    env_decision_interval_min: int = -1
-    env_cost_tier: str = "base"
-    env_exposure_cap: float = 1.0
-    env_no_trade_band: float = NO_TRADE_BAND
-    env_swap_long_bps: float = 0.6
-    env_swap_short_bps: float = 0.3
-    env_stop_loss_bps: float = 0.0
-    env_take_profit_bps: float = 0.0
-    env_volatility_target: float = 0.0
-    env_daily_loss_limit: float = 0.0
-    env_drawdown_stop: float = 0.0
-    env_kill_loss: float = 0.0
-    env_impact: float = 0.0
-    env_reward: str = "auto"
+    sac: SACConfig = DEFAULT_SAC
+    env: TradingEnvConfig = DEFAULT_ENV
+    left_to_preset: tuple[str, ...] = LEFT_TO_PRESET
 
     def __post_init__(self) -> None:
-        for name in ("agent_ids", "seeds", "sac_hidden_dims", "expect_env_steps"):
+        for name in ("agent_ids", "seeds", "expect_env_steps"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         pairs, where = self.jobs, "RunConfig"
         require(bool(pairs), where, "agent_ids and seeds must not be empty", [self.agent_ids, self.seeds])
@@ -123,8 +131,37 @@ class RunConfig:
         require(
             fits, where, f"expect_env_steps must be empty or one for each of {len(pairs)} jobs", list(steps)
         )
-        check_divides(self.num_envs, self.env_episode_length)
+        check_divides(self.num_envs, self.env.episode_length)
         output_layout.check_file_count(len(pairs), self.num_episodes, self.checkpoint_frequency)
+
+    @classmethod
+    def from_flat(cls, values: Mapping[str, object], where: str = "RunConfig") -> RunConfig:
+        """Return the run of some flat parameters; the others have their defaults.
+
+        Raises
+        ------
+        ConfigError
+            If a name is not one of `PARAMETERS`, or a value has the wrong type or range.
+        """
+        fields: dict[str, dict[str, Any]] = {"": {}, **{part: {} for part in _PARTS}}
+        for name, value in checked(values, where).items():
+            parameter = PARAMETERS[name]
+            if not (name in LEFT_TO_PRESET and value == parameter.default):
+                fields[parameter.part][parameter.field] = parameter.field_value(value)
+        left = (
+            name for name in LEFT_TO_PRESET if PARAMETERS[name].field not in fields[PARAMETERS[name].part]
+        )
+        own = fields.pop("")
+        parts: dict[str, Any] = {part: dataclasses.replace(_PARTS[part], **fields[part]) for part in fields}
+        return cls(**own, **parts, left_to_preset=tuple(left))
+
+    def flat(self) -> dict[str, Any]:
+        """Return every parameter by its flat name as plain values: `RunConfig.from_flat` takes them back."""
+        out = {}
+        for name, parameter in PARAMETERS.items():
+            owner = getattr(self, parameter.part) if parameter.part else self
+            out[name] = parameter.flat_value(getattr(owner, parameter.field))
+        return {**out, **{name: PARAMETERS[name].default for name in self.left_to_preset}}
 
     @property
     def jobs(self) -> list[tuple[int, int]]:
@@ -138,30 +175,120 @@ class RunConfig:
 
     def sac_config(self, agent_id: int) -> SACConfig:
         """Return the hyper-parameters of one agent."""
-        fields = self._section("sac_")
-        return SACConfig(**{**fields, "gamma": self.sac_gamma or preset_of(agent_id).gamma})
+        if "sac_gamma" not in self.left_to_preset:
+            return self.sac
+        return dataclasses.replace(self.sac, gamma=preset_of(agent_id).gamma)
 
     def env_config(self, agent_id: int) -> TradingEnvConfig:
         """Return the account and episode of one agent."""
-        fields = self._section("env_")
-        fields["horizon"] = self.env_horizon or None
-        fields["episode_lengths"] = (fields.pop("episode_length"),)
-        if self.env_decision_interval_min < 0:
-            fields["decision_interval_min"] = preset_of(agent_id).decision_interval_min
-        fields["reward"] = current_value("--set env_reward", fields["reward"], RENAMED_REWARDS)
-        if fields["reward"] != "auto":
-            return TradingEnvConfig(**fields)
-        return TradingEnvConfig(**{**fields, "reward": "log_return"}).with_denoised_reward()
+        env, preset = self.env, preset_of(agent_id)
+        if "env_decision_interval_min" in self.left_to_preset:
+            env = dataclasses.replace(env, decision_interval_min=preset.decision_interval_min)
+        if "env_reward" in self.left_to_preset:
+            env = dataclasses.replace(env, reward="log_return").with_denoised_reward()
+        return env
 
-    def _section(self, prefix: str) -> dict[str, Any]:
-        fields = dataclasses.asdict(self)
-        return {name.removeprefix(prefix): value for name, value in fields.items() if name.startswith(prefix)}
+
+# -- flat names
+
+
+_PARTS: dict[str, SACConfig | TradingEnvConfig] = {"sac": DEFAULT_SAC, "env": DEFAULT_ENV}
+"""Prefix of a flat name -> the configuration that it is a part of; a run's own fields have none."""
+
+_SHOWN = {
+    "sac": "hidden_dims batch_size buffer_capacity warmup_steps utd_ratio learning_rate gamma",
+    "env": "episode_lengths horizon decision_interval_min cost_tier exposure_cap no_trade_band swap_long_bps "
+    "swap_short_bps stop_loss_bps take_profit_bps volatility_target daily_loss_limit drawdown_stop kill_loss "
+    "impact reward",
+}
+"""Fields of each part that are parameters; name, type, default and help are the field's own."""
+
+_FLAT_FORMS: dict[str, tuple[Any, str]] = {
+    "sac_gamma": (0.0, "0 takes the preset of the agent"),
+    "env_horizon": (0, "0 is the episode length"),
+    "env_decision_interval_min": (-1, "-1 takes the preset of the agent"),
+    "env_reward": ("auto", "auto is denoised, or log_return where stops, limits or a cap above 1 are set"),
+}
+"""Flat name -> the value that stands for 'not set', a number or word as a parameters cell can hold, and its help."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One flat parameter.
+
+    Attributes
+    ----------
+    part, field : where its value lives: 'sac', 'env' or '' for the run itself, and the field's name there
+    type, default : of the flat value: a scalar, or a tuple of scalars
+    help : one line
+    """
+
+    part: str
+    field: str
+    type: Any
+    default: Any
+    help: str
+
+    def field_value(self, flat: Any) -> Any:  # noqa: ANN401
+        """Return what the field holds for a flat value."""
+        if self.field == "episode_lengths":
+            return (flat,)
+        return None if self.field == "horizon" and flat == 0 else flat
+
+    def flat_value(self, value: Any) -> Any:  # noqa: ANN401
+        """Return the flat value of what the field holds."""
+        if self.field == "episode_lengths":
+            return value[0]
+        if value is None:
+            return self.default
+        return list(value) if isinstance(value, tuple) else value
+
+
+def _parameters() -> dict[str, Parameter]:
+    own = [f.name for f in dataclasses.fields(RunConfig) if f.name not in (*_PARTS, "left_to_preset")]
+    found = {name: _parameter("", name, name) for name in own}
+    for part, names in _SHOWN.items():
+        for field in names.split():
+            flat = f"{part}_{'episode_length' if field == 'episode_lengths' else field}"
+            found[flat] = _parameter(part, field, flat)
+    return found
+
+
+def _parameter(part: str, field: str, flat: str) -> Parameter:
+    owner = type(_PARTS[part]) if part else RunConfig
+    annotation, text = typing.get_type_hints(owner)[field], field_help(owner)[field]
+    default = getattr(_PARTS[part] if part else RunConfig, field)  # a class holds its fields' defaults
+    if flat == "env_episode_length":
+        annotation, (default,) = int, default
+    if flat in _FLAT_FORMS:
+        default, unset = _FLAT_FORMS[flat]
+        annotation, text = type(default), f"{text.partition('; None')[0]}; {unset}"
+    return Parameter(part, field, annotation, default, text)
+
+
+PARAMETERS = _parameters()
+"""Flat name -> parameter, in the order of the notebook's parameters cell."""
+
+RENAMED_PARAMETERS = {
+    f"{part}_{old}": f"{part}_{new}"
+    for part, config in _PARTS.items()
+    for old, new in renamed_names(type(config)).items()
+}
+
+
+def checked(values: Mapping[str, object], where: str) -> dict[str, Any]:
+    """Return flat parameters after a strict check of names and types; an old name or value becomes the new one."""
+    values = current(where, values, RENAMED_PARAMETERS)
+    check_names(where, values, PARAMETERS)
+    out = {name: typed(where, name, value, PARAMETERS[name].type) for name, value in values.items()}
+    if "env_reward" in out:
+        out["env_reward"] = current_value(f"{where} env_reward", out["env_reward"], RENAMED_REWARDS)
+    return out
 
 
 def from_parameters(namespace: Mapping[str, Any]) -> RunConfig:
     """Return the run of a notebook's parameters cell, strict on types."""
-    names = [field.name for field in dataclasses.fields(RunConfig)]
-    return from_flat(RunConfig, {name: namespace[name] for name in names}, "parameters cell")
+    return RunConfig.from_flat({name: namespace[name] for name in PARAMETERS}, "parameters cell")
 
 
 def preset_of(agent_id: int) -> Preset:

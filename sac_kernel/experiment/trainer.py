@@ -6,10 +6,8 @@ Nothing depends on wall time except where to stop, so a run that was cut and res
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import logging
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,26 +17,26 @@ import numpy as np
 from sac_kernel.agent.config import SACConfig
 from sac_kernel.agent.ensemble import Ensemble
 from sac_kernel.agent.sac import Interaction, SACAgent
-from sac_kernel.backtest import evaluation
+from sac_kernel.backtest import policies, runner
+from sac_kernel.backtest.policies import Form
 from sac_kernel.core import files, packages, paths
 from sac_kernel.core.clock import Deadline, Progress
 from sac_kernel.core.config import require, to_flat
 from sac_kernel.core.device import resolve_device, set_threads
-from sac_kernel.core.errors import CheckpointError, DataError, SacKernelError, TimeUpError
+from sac_kernel.core.errors import CheckpointError, DataError, TimeUpError
 from sac_kernel.experiment import checkpoint, job_outputs, output_layout
 from sac_kernel.experiment.job_outputs import FinishedJob
 from sac_kernel.experiment.run_config import (
     AGENT_PRESETS,
     DEFAULT_NUM_ENVS,
-    RUN_PRESETS,
     UTD_RATIO,
-    check_divides,
+    RunConfig,
     preset_of,
 )
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market import training
 from sac_kernel.market.envs import TradingVectorEnv
-from sac_kernel.market.market import Market, TradingEnvConfig, prepare_market
+from sac_kernel.market.market import Market, prepare_market
 from sac_kernel.prices.processed_file import ProcessedData, read_processed
 from sac_kernel.stats import trials
 
@@ -46,6 +44,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pandas as pd
+
+    from sac_kernel.backtest.judgement import Judgement
+    from sac_kernel.market.account import TradingEnvConfig
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ _PARTIAL_TYPES = {"steps": int, "reward": float, "abs_action": float, "updates":
 
 
 class KaggleTrainer:
-    """Train one agent on the EURUSD bars of a processed file; write everything a user fetches.
+    """Train one agent on the traded instrument of a processed file; write everything a user fetches.
 
     Parameters
     ----------
@@ -113,31 +114,57 @@ class KaggleTrainer:
         warm_start: str = "",
     ) -> None:
         preset = preset_of(agent_id)
-        self.env_config = env_config or preset.env_config
-        length, where = self.env_config.episode_length, "KaggleTrainer"
+        env = env_config or preset.env_config
         if num_envs is None:
-            num_envs = max(n for n in range(1, DEFAULT_NUM_ENVS + 1) if length % n == 0)
-        names = ("num_episodes", "eval_frequency", "checkpoint_frequency", "num_envs", "time_budget_s")
-        values = (num_episodes, eval_frequency, checkpoint_frequency, num_envs, time_budget_s)
-        for name, value in zip(names, values, strict=True):
-            require(value > 0, where, f"{name} must be > 0", value)
-        check_divides(num_envs, length)
-        output_layout.check_file_count(1, num_episodes, checkpoint_frequency)
-        self.h5_path = Path(h5_path) if h5_path else None
-        self.folder = Path(output_dir) if output_dir else paths.paths().working_dir
-        self.num_episodes, self.eval_frequency = num_episodes, eval_frequency
-        self.checkpoint_frequency = checkpoint_frequency
-        self.agent_id, self.seed, self.num_envs, self.resume = agent_id, seed, num_envs, resume
-        self.device = str(resolve_device(device))
-        self._sac_config = sac_config or SACConfig(gamma=preset.gamma, utd_ratio=UTD_RATIO)
-        self._deadline = deadline or Deadline(time_budget_s)
-        self._expected_data_hash, self._expected_env_steps = expect_data_hash, expect_env_steps
-        self._warm_start = warm_start
+            num_envs = max(n for n in range(1, DEFAULT_NUM_ENVS + 1) if env.episode_length % n == 0)
+        require(time_budget_s > 0, "KaggleTrainer", "time_budget_s must be > 0", time_budget_s)
+        config = RunConfig(
+            h5_path=str(h5_path or ""),
+            output_dir=str(output_dir or ""),
+            agent_ids=(agent_id,),
+            seeds=(seed,),
+            num_episodes=num_episodes,
+            eval_frequency=eval_frequency,
+            checkpoint_frequency=checkpoint_frequency,
+            num_envs=num_envs,
+            device=device,
+            resume=resume,
+            warm_start=warm_start,
+            expect_data_hash=expect_data_hash,
+            expect_env_steps=(expect_env_steps,),
+            sac=sac_config or SACConfig(gamma=preset.gamma, utd_ratio=UTD_RATIO),
+            env=env,
+            left_to_preset=(),
+        )
+        self._take(config, agent_id, seed, deadline or Deadline(time_budget_s))
+
+    @classmethod
+    def of_run(
+        cls, config: RunConfig, agent_id: int, seed: int, deadline: Deadline | None = None
+    ) -> KaggleTrainer:
+        """Return the trainer of one job of a run, in that job's folder.
+
+        `deadline` is the run's own clock, by default one of `config.time_budget_h` that starts here.
+        """
+        trainer = cls.__new__(cls)
+        trainer._take(config, agent_id, seed, deadline or Deadline(config.time_budget_h * 3600.0))
+        return trainer
+
+    def _take(self, config: RunConfig, agent_id: int, seed: int, deadline: Deadline) -> None:
+        """Stand before the first step of one job of a run."""
+        jobs = config.jobs
+        self.config, self.agent_id, self.seed = config, agent_id, seed
+        self.folder = output_layout.job_folder(config.top_folder, agent_id, seed, len(jobs))
+        self.env_config = config.env_config(agent_id)
+        self.device = str(resolve_device(config.device))
+        self._deadline = deadline
+        steps = dict(zip(jobs, config.expect_env_steps, strict=False))
+        self._expected_env_steps = steps.get((agent_id, seed), 0)
         self.stats: dict[str, list[Any]] = {key: [] for key in STATS_KEYS}
         self._loaded = self._prepared = False
         self._newest_state: dict[str, Any] | None = None
         self.job: FinishedJob | None = None
-        self.judgement: evaluation.Judgement | None = None
+        self.judgement: Judgement | None = None
         self.summary: dict[str, Any] = {}
 
     def run_training(self) -> tuple[SACAgent, dict[str, list[Any]]]:
@@ -161,18 +188,18 @@ class KaggleTrainer:
         finally:
             restore_signals()
 
-    def judge(self, job: FinishedJob) -> evaluation.Judgement:
+    def judge(self, job: FinishedJob) -> Judgement:
         """Judge the job on the test split, with the trials that the ledger lists (`job_outputs.judge_job`)."""
         bars, config = self.data.splits, self.env_config
         train, test = ((bars[s][self.instrument], self.features[s]) for s in ("train", "test"))
         return job_outputs.judge_job(job, *test, config, train)
 
-    def judge_ensemble(self, jobs: Sequence[FinishedJob]) -> list[evaluation.EpisodeResult]:
+    def judge_ensemble(self, jobs: Sequence[FinishedJob]) -> list[runner.EpisodeResult]:
         """Return the passes over the test split of the mean of several seeds' final agents, at every tier."""
         members = Ensemble([job.final for job in jobs], [job.folder.name for job in jobs])
-        label = f"agent {self.agent_id} (mean of {len(jobs)} seeds)"
+        policy = policies.agent(self.agent_id, Form.ENSEMBLE, seeds=len(jobs))
         test = self.data.splits["test"][self.instrument], self.features["test"]
-        return evaluation.passes({label: members}, *test, self.env_config)
+        return runner.at_every_tier({policy: members}, *test, self.env_config)
 
     def prepare(self) -> None:
         """Load the data, build env and agent; training does it if nobody did."""
@@ -191,9 +218,11 @@ class KaggleTrainer:
     def make_room(self) -> None:
         """Move the outputs of a run that is over, or that `resume` forbids to go on with, to previous/."""
         top = output_layout.top_of(self.folder)
-        over = output_layout.is_reported(self.folder, self.num_episodes) or output_layout.is_moving(top)
+        over = output_layout.is_reported(self.folder, self.config.num_episodes) or output_layout.is_moving(
+            top
+        )
         begun = checkpoint.newest_facts(self.folder / checkpoint.STATE_FOLDER) is not None
-        if over or (begun and self.resume == "never"):
+        if over or (begun and self.config.resume == "never"):
             reason = "finished" if over else "resume='never'"
             if output_layout.move_to_previous(top):
                 logger.info(
@@ -203,16 +232,16 @@ class KaggleTrainer:
     # -- preparation -------------------------------------------------------------------------------
 
     def _load_data(self) -> None:
-        path = self.h5_path or paths.find_input(paths.DATA_FILE)
+        path = Path(self.config.h5_path) if self.config.h5_path else paths.find_input(paths.DATA_FILE)
         self.data: ProcessedData = read_processed(path, self.env_config.price_side)
-        if self._expected_data_hash not in ("", self.data.content_hash):
+        expected = self.config.expect_data_hash
+        if expected not in ("", self.data.content_hash):
             msg = (
-                f"{path}: the bars published with this notebook (hash {self._expected_data_hash[:12]}) are required, "
+                f"{path}: the bars published with this notebook (hash {expected[:12]}) are required, "
                 f"found {self.data.content_hash[:12]}: an older version is mounted; push again once it is ready"
             )
             raise DataError(msg)
-        names = sorted(self.data.train)
-        self.instrument = "EURUSD" if "EURUSD" in names else names[0]
+        self.instrument = self.data.traded
         preset = AGENT_PRESETS[self.agent_id]
         self.pipeline = FeaturePipeline(self.instrument, regimes=preset.regimes, forecast=preset.forecast)
         frames = self.pipeline.run_full_pipeline(self.data.train, self.data.val, self.data.test)
@@ -231,10 +260,9 @@ class KaggleTrainer:
 
     def _prepare_learning(self) -> None:
         width = len(self.train_market.observation_names)
-        scale = self._sac_config.reward_scale or training.reward_scale(self.train_market)
-        self.sac_config = dataclasses.replace(
-            self._sac_config, state_dim=width, action_dim=1, reward_scale=scale
-        )
+        settings = self.config.sac_config(self.agent_id)
+        scale = settings.reward_scale or training.reward_scale(self.train_market)
+        self.sac_config = dataclasses.replace(settings, state_dim=width, action_dim=1, reward_scale=scale)
         self.agent = SACAgent(self.sac_config, self.agent_id, self.device, self.seed)
         self.agent.context = {
             "features": self.pipeline.state(),
@@ -243,9 +271,9 @@ class KaggleTrainer:
             "data_hash": self.data.content_hash,
             "code_hash": packages.code_hash(),
         }
-        self.env = TradingVectorEnv(self.train_market, self.env_config, self.num_envs)
+        self.env = TradingVectorEnv(self.train_market, self.env_config, self.config.num_envs)
         self.loop = Interaction(self.agent, self.env, self.seed)
-        self._schedule_episodes = self.num_episodes
+        self._schedule_episodes = self.config.num_episodes
         self._partial: dict[str, Any] = {"steps": 0, "reward": 0.0, "abs_action": 0.0, "updates": 0}
         self._scores: list[float] = []
         self._best_score: float | None = None
@@ -256,23 +284,23 @@ class KaggleTrainer:
     def learning_identity(self) -> dict[str, Any]:
         """Return what a resumed state must share: data, features, env, agent, seed."""
         return {
-            **({"warm_start": self._warm_start} if self._warm_start else {}),
+            **({"warm_start": self.config.warm_start} if self.config.warm_start else {}),
             "data_hash": self.data.content_hash,
             "features": self.pipeline.state()["names"],
             "env": to_flat(self.env_config),
             "sac": to_flat(self.sac_config),
             "agent_id": self.agent_id,
             "seed": self.seed,
-            "num_envs": self.num_envs,
+            "num_envs": self.config.num_envs,
         }
 
     @property
     def run_identity(self) -> dict[str, Any]:
         """Return what may change between sessions of a run."""
         return {
-            "num_episodes": self.num_episodes,
-            "eval_frequency": self.eval_frequency,
-            "checkpoint_frequency": self.checkpoint_frequency,
+            "num_episodes": self.config.num_episodes,
+            "eval_frequency": self.config.eval_frequency,
+            "checkpoint_frequency": self.config.checkpoint_frequency,
             "device": self.device,
         }
 
@@ -280,17 +308,17 @@ class KaggleTrainer:
 
     def _start_or_resume(self) -> None:
         own, self._newest_state = self.folder / checkpoint.STATE_FOLDER, None
-        if self.resume not in RESUME_MODES:
-            self._restore(Path(self.resume), *checkpoint.load_state(Path(self.resume)))
+        if self.config.resume not in RESUME_MODES:
+            self._restore(Path(self.config.resume), *checkpoint.load_state(Path(self.config.resume)))
         else:
             self.make_room()
-            if self.resume == "auto" and checkpoint.newest_facts(own) is not None:
+            if self.config.resume == "auto" and checkpoint.newest_facts(own) is not None:
                 self._restore(own, *checkpoint.load_state(own))
             else:
                 self._resume_mounted()
-        if self._warm_start and self.loop.env_steps == 0:
-            self.agent.load_weights(output_layout.warm_start_file(self._warm_start))
-            logger.info("starts from the weights of the agent %s", self._warm_start[:12])
+        if self.config.warm_start and self.loop.env_steps == 0:
+            self.agent.load_weights(output_layout.warm_start_file(self.config.warm_start))
+            logger.info("starts from the weights of the agent %s", self.config.warm_start[:12])
         if self.loop.env_steps < self._expected_env_steps:
             msg = (
                 f"KaggleTrainer: the state at step {self._expected_env_steps:,} is required, found a run at step "
@@ -304,11 +332,13 @@ class KaggleTrainer:
         A finished job of an unfinished queue is restored too: it trains nothing and is judged with the rest.
         """
         root, job = paths.paths().input_root, output_layout.job_name(self.agent_id, self.seed)
-        indexes = paths.input_files(root, checkpoint.EXPORT_INDEX) if root and self.resume == "auto" else []
+        indexes = (
+            paths.input_files(root, checkpoint.EXPORT_INDEX) if root and self.config.resume == "auto" else []
+        )
         for index in indexes[:1]:
             jobs = checkpoint.exported_facts(index)
             with checkpoint.restoring(index):
-                over = all(f["finished"] and f["episodes"] >= self.num_episodes for f in jobs.values())
+                over = all(f["finished"] and f["episodes"] >= self.config.num_episodes for f in jobs.values())
             if job in jobs and not over:
                 self._restore(index.parent, *checkpoint.load_exported(index, job))
 
@@ -373,10 +403,10 @@ class KaggleTrainer:
 
     def _run_episodes(self) -> None:
         length = self.env_config.episode_length
-        total = self.num_episodes * length
+        total = self.config.num_episodes * length
         progress = Progress(logger, "training steps", total, self.loop.env_steps)
         saved_s = time.monotonic()
-        while self._done < self.num_episodes and not self._deadline.passed():
+        while self._done < self.config.num_episodes and not self._deadline.passed():
             if self._partial["steps"] < length:
                 self._advance()
             if self._partial["steps"] >= length:
@@ -397,17 +427,17 @@ class KaggleTrainer:
         started_s = time.monotonic()
         rewards = self.loop.advance()
         self._train_s += time.monotonic() - started_s
-        self._partial["steps"] += self.num_envs
+        self._partial["steps"] += self.config.num_envs
         self._partial["reward"] += float(rewards.sum())
         self._partial["abs_action"] += self.loop.abs_action
 
     def _end_episode(self) -> None:
         """Validate if it is time to, and enter the episode; nothing has changed if the clock runs out in it."""
         p, length = self._partial, self.env_config.episode_length
-        evaluated: evaluation.EpisodeResult | None = None
+        evaluated: runner.EpisodeResult | None = None
         episode = self._done + 1
         self.agent.check_finite()
-        if episode % self.eval_frequency == 0 or episode == self.num_episodes:
+        if episode % self.config.eval_frequency == 0 or episode == self.config.num_episodes:
             evaluated = self._evaluate()
         updates = self.agent.updates - p["updates"]
         means = self.agent.pop_metrics(updates)
@@ -423,7 +453,7 @@ class KaggleTrainer:
             "alpha_values": means["alpha"],
             "entropies": means["entropy"],
             "q_values": means["q_mean"],
-            "mean_abs_actions": p["abs_action"] / p["steps"] * self.num_envs,
+            "mean_abs_actions": p["abs_action"] / p["steps"] * self.config.num_envs,
             "updates": updates,
         }
         for key, value in values.items():
@@ -432,17 +462,17 @@ class KaggleTrainer:
         if evaluated:
             self._select(evaluated)
             self._enter_trial(evaluated, episode)
-        logger.info("%s", _episode_line(episode, self.num_episodes, values))
-        if episode % self.checkpoint_frequency == 0:
+        logger.info("%s", _episode_line(episode, self.config.num_episodes, values))
+        if episode % self.config.checkpoint_frequency == 0:
             self._write_checkpoint(episode, values)
 
-    def _evaluate(self) -> evaluation.EpisodeResult:
+    def _evaluate(self) -> runner.EpisodeResult:
         equity = self.env_config.initial_equity
-        return evaluation.validate(self.agent, self.val_market, equity, self._deadline.check)
+        return runner.validate(self.agent, self.val_market, equity, self._deadline.check)
 
-    def _enter_trial(self, result: evaluation.EpisodeResult, episode: int) -> None:
+    def _enter_trial(self, result: runner.EpisodeResult, episode: int) -> None:
         """Whatever was looked at counts: each validated checkpoint goes into the ledger."""
-        trial = evaluation.trial_of(
+        trial = runner.trial_of(
             result,
             agent_id=self.agent_id,
             seed=self.seed,
@@ -453,7 +483,7 @@ class KaggleTrainer:
         )
         trials.append(self.folder / trials.NAME, [trial])
 
-    def _select(self, result: evaluation.EpisodeResult) -> None:
+    def _select(self, result: runner.EpisodeResult) -> None:
         """Keep the agent if the mean of the last evaluations is the highest so far.
 
         An agent that has not learnt yet is flat and would win on many markets by doing nothing.
@@ -464,7 +494,7 @@ class KaggleTrainer:
         score = float(np.mean(self._scores))
         if self._best_score is None or score > self._best_score:
             self._best_score, self._best = score, self.agent.content()
-            files.write_bytes(self._agent_path("best"), files.pt_bytes(self._best))
+            files.write_bytes(self._agent_path(Form.BEST), files.pt_bytes(self._best))
 
     def _write_checkpoint(self, episode: int, values: Mapping[str, Any]) -> None:
         folder = self.folder / "checkpoints"
@@ -472,7 +502,7 @@ class KaggleTrainer:
         facts = {"episode": episode, "env_steps": self.loop.env_steps, "total_updates": self.agent.updates}
         files.write_json(folder / f"metrics_ep{episode}.json", {**facts, **values})
         self._write_logs()
-        if episode < self.num_episodes:  # the last state is saved when training is finished
+        if episode < self.config.num_episodes:  # the last state is saved when training is finished
             self._save_state(finished=False)
 
     def _write_logs(self) -> None:
@@ -484,22 +514,22 @@ class KaggleTrainer:
         if self._best is None:  # cut before the first evaluation: nothing better is known
             self._best = self.agent.content()
         # Resumed from another folder, it is not here yet.
-        files.write_bytes(self._agent_path("best"), files.pt_bytes(self._best))
-        finished = self._done >= self.num_episodes
+        files.write_bytes(self._agent_path(Form.BEST), files.pt_bytes(self._best))
+        finished = self._done >= self.config.num_episodes
         self._save_state(finished=finished)
-        self.agent.save(self._agent_path("final"))
+        self.agent.save(self._agent_path(Form.FINAL))
         self._write_logs()
         if not finished:
             logger.info(
                 "stopped by its own clock after %d of %d episodes; run again to go on",
                 self._done,
-                self.num_episodes,
+                self.config.num_episodes,
             )
         files.write_json(self.folder / output_layout.FACTS_FILE, self._facts(finished=finished))
         return FinishedJob.load(self.folder, self.agent_id)
 
-    def _agent_path(self, kind: str) -> Path:
-        return self.folder / f"agent_{self.agent_id}_{kind}.pt"
+    def _agent_path(self, form: Form) -> Path:
+        return self.folder / policies.agent_file(self.agent_id, form)
 
     def _facts(self, *, finished: bool) -> dict[str, Any]:
         seconds = max(self._train_s, 1e-9)
@@ -507,11 +537,12 @@ class KaggleTrainer:
             "agent_id": self.agent_id,
             "seed": self.seed,
             "preset": AGENT_PRESETS[self.agent_id].label,
+            "instrument": self.instrument,
             "status": "complete" if finished else "cut",
             "device": self.device,
             "versions": packages.versions(),
             "episodes": self._done,
-            "num_episodes": self.num_episodes,
+            "num_episodes": self.config.num_episodes,
             "env_steps": self.loop.env_steps,
             "updates": self.agent.updates,
             "utd_ratio": self.sac_config.utd_ratio,
@@ -531,42 +562,8 @@ class KaggleTrainer:
         logger.info(
             "agent %d (%s), seed %d, %s | state %d, nets %s, batch %d, gamma %g, %g updates per env step, %d envs",
             self.agent_id, AGENT_PRESETS[self.agent_id].label, self.seed, self.device, c.state_dim,
-            "x".join(map(str, c.hidden_dims)), c.batch_size, c.gamma, c.utd_ratio, self.num_envs,
+            "x".join(map(str, c.hidden_dims)), c.batch_size, c.gamma, c.utd_ratio, self.config.num_envs,
         )  # fmt: skip
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the trainer from the command line; return the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    args = _parser().parse_args(arguments)
-    try:
-        if args.preset:
-            args.num_episodes, args.eval_frequency, args.checkpoint_frequency = RUN_PRESETS[args.preset]
-        trainer = KaggleTrainer(**{k: v for k, v in vars(args).items() if k not in ("preset",)})
-        trainer.run_training()
-    except SacKernelError as err:
-        logger.error("%s: %s", type(err).__name__, err)  # the message says it all
-        return 2
-    logger.info("%s\nreport: %s", trainer.summary["verdict"]["sentence"], trainer.folder / "report.html")
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m sac_kernel.train_sac_kaggle", description=__doc__)
-    parser.add_argument("--h5-path", default=None, help="processed_data.h5; found by itself if left out")
-    parser.add_argument(
-        "--output-dir", default=None, help="default: /kaggle/working on Kaggle, else ./outputs"
-    )
-    parser.add_argument("--num-episodes", type=int, default=100)
-    parser.add_argument("--eval-frequency", type=int, default=10, help="in episodes")
-    parser.add_argument("--checkpoint-frequency", type=int, default=5, help="in episodes")
-    parser.add_argument("--agent-id", type=int, default=1, help="1 short-term, 2 medium, 3 swing")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--time-budget-s", type=float, default=float("inf"), help="stop by itself after this")
-    parser.add_argument("--resume", default="auto", help="auto, never, or a state folder")
-    parser.add_argument("--preset", choices=sorted(RUN_PRESETS), help="sets episodes and both frequencies")
-    return parser
 
 
 def _environment() -> dict[str, Any]:
@@ -591,7 +588,3 @@ def _episode_line(episode: int, total: int, values: Mapping[str, Any]) -> str:
     if values["eval_rewards"] is not None:
         line += f" | validation reward {values['eval_rewards']:+.4f}"
     return line
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

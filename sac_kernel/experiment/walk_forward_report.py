@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from sac_kernel.backtest import baselines, evaluation, validation
-from sac_kernel.core import packages
+from sac_kernel.backtest import policies, runner, validation
+from sac_kernel.backtest.policies import Form
+from sac_kernel.core import packages, strings
 from sac_kernel.core.errors import DataError
 from sac_kernel.experiment import fold_jobs
 from sac_kernel.experiment.run_config import preset_of
-from sac_kernel.report import page, plots, sections
+from sac_kernel.report import plots, sections
+from sac_kernel.report.tables import results_table
 from sac_kernel.stats import significance, trials, verdict
 
 if TYPE_CHECKING:
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from sac_kernel.backtest.evaluation import EpisodeResult
+    from sac_kernel.backtest.policies import PolicyId
+    from sac_kernel.backtest.runner import EpisodeResult
     from sac_kernel.experiment.fold_jobs import JobResult, Settings
     from sac_kernel.stats.trials import Trial
 
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
 # -- joining ------------------------------------------------------------------------------------------
 
 
-def joined(passes: Sequence[EpisodeResult], name: str) -> EpisodeResult:
+def joined(passes: Sequence[EpisodeResult], policy: PolicyId) -> EpisodeResult:
     """Return passes over folds, in time order, as one: each fold starts with what the one before left."""
     passes = sorted(passes, key=lambda one: one.open_time_utc[0])
     start = passes[0].start_equity
@@ -53,7 +56,7 @@ def joined(passes: Sequence[EpisodeResult], name: str) -> EpisodeResult:
     }
     return dataclasses.replace(
         passes[0],
-        name=name,
+        policy=policy,
         open_time_utc=pd.DatetimeIndex(np.concatenate([one.open_time_utc for one in passes])),
         **whole,
         equity=np.concatenate(equity),
@@ -64,7 +67,7 @@ def joined(passes: Sequence[EpisodeResult], name: str) -> EpisodeResult:
     )
 
 
-def averaged(results: Sequence[EpisodeResult], name: str) -> EpisodeResult:
+def averaged(results: Sequence[EpisodeResult], policy: PolicyId) -> EpisodeResult:
     """Return an account split equally over results on the same times, rebalanced at each day's end."""
     first = results[0]
     last = np.append(np.flatnonzero(np.diff(first.day)), first.day.size - 1)  # of each day
@@ -80,7 +83,7 @@ def averaged(results: Sequence[EpisodeResult], name: str) -> EpisodeResult:
     }
     return dataclasses.replace(
         first,
-        name=name,
+        policy=policy,
         equity=begin[of_day] * ratio,
         **mean,
         turnover=float(np.mean([one.turnover for one in results])),
@@ -112,7 +115,7 @@ class Collected:
         mine = [r for r in self.jobs if r.job.agent_id == agent_id and r.job.tier == tier]
         return [
             sorted((r for r in mine if r.job.seed == seed), key=lambda r: r.job.fold)
-            for seed in range(self.settings.seeds)
+            for seed in self.settings.seeds
         ]
 
 
@@ -125,19 +128,20 @@ def collect(settings: Settings, jobs: Iterable[JobResult]) -> Collected:
         raise DataError(msg)
     for tier in settings.tiers:
         parts = [r.passes for r in out.jobs if r.job.tier == tier and r.job.agent_id == fold_jobs.BASELINES]
-        out.baselines[tier] = [joined(same, same[0].name) for same in zip(*parts, strict=True)]
+        out.baselines[tier] = [joined(same, same[0].policy) for same in zip(*parts, strict=True)]
         for agent_id in settings.agents:
             key, of_seeds = (agent_id, tier), out.of(agent_id, tier)
-            label = f"agent {agent_id}"
             out.seeds[key] = [
-                joined([r.passes[0] for r in folds], f"{label}, seed {seed}")
-                for seed, folds in enumerate(of_seeds)
+                joined([r.passes[0] for r in folds], policies.agent(agent_id, Form.FOLD_SEED, seed=seed))
+                for seed, folds in zip(settings.seeds, of_seeds, strict=True)
             ]
-            out.headline[key] = averaged(out.seeds[key], f"{label}, mean of {settings.seeds} seeds")
-            out.ensemble[key] = joined(
-                [_mean_target(settings, same) for same in zip(*of_seeds, strict=True)],
-                f"{label}, seeds' mean target",
+            mean, ensemble = (
+                policies.agent(agent_id, form, seeds=len(settings.seeds))
+                for form in (Form.FOLD_MEAN, Form.FOLD_ENSEMBLE)
             )
+            out.headline[key] = averaged(out.seeds[key], mean)
+            same_folds = zip(*of_seeds, strict=True)
+            out.ensemble[key] = joined([_mean_target(settings, same) for same in same_folds], ensemble)
     return out
 
 
@@ -145,7 +149,7 @@ def _mean_target(settings: Settings, same_fold: Sequence[JobResult]) -> EpisodeR
     market = fold_jobs.bare_market(settings, same_fold[0].job)
     targets = np.mean([r.passes[0].action for r in same_fold], axis=0)
     one = same_fold[0].passes[0]
-    return evaluation.run_targets(market, targets, one.start_equity, one.name, one.tier)
+    return runner.run_targets(market, targets, one.start_equity, one.policy, one.tier)
 
 
 # -- judging ------------------------------------------------------------------------------------------
@@ -202,15 +206,17 @@ def summary(collected: Collected, ledger: Sequence[Trial], command: str) -> dict
     for tier in settings.tiers:
         policies = [which[a, tier] for a in order for which in (collected.headline, collected.ensemble)]
         rows += [one.row() for one in (*policies, *collected.baselines[tier])]
-    name = f"Agent {top} ({preset_of(top).label})"
-    told = {**found[top], "sentence": f"{name}: {found[top]['sentence']}"}
-    others = [
-        f"It stands for all {len(found)} agents: its p value is the smallest, and Holm's correction pays for that."
-    ]
+    agent = strings.AGENT_NAME.format(agent_id=top, preset=preset_of(top).label)
+    said = {
+        part: strings.AGENT_SAYS.format(agent=agent, sentence=found[top][part])
+        for part in ("sentence", "finding")
+    }
+    told = {**found[top], **said}
+    others = [strings.STANDS_FOR_ALL.format(agents=len(found))]
     told["notes"] = [*(others if len(found) > 1 else []), *told["notes"], budget(collected)]
     source = fold_jobs.opened(settings.h5_path)
     return {
-        "title": "Does any of these agents have an edge after costs? A walk-forward",
+        "title": strings.WALK_FORWARD_TITLE,
         "verdict": told,
         "verdicts": {str(agent_id): one for agent_id, one in found.items()},
         "table": rows,
@@ -221,13 +227,7 @@ def summary(collected: Collected, ledger: Sequence[Trial], command: str) -> dict
         "drift": _last_baselines(collected).facts.get("drift"),
         "data": source.facts,
         "run": _facts(collected),
-        "captions": {
-            "training": "Seed 0 in the last fold: a value for every twentieth of the updates.",
-            "inputs": "Mean over seeds and folds.",
-            "drift": "From the last fold's train days to its test days.",
-            "exposure": "Mean over the seeds.",
-            "costs": "The targets of the base tier at other costs, mean over seeds, folds chained.",
-        },
+        "captions": strings.WALK_FORWARD_CAPTIONS,
         "next_command": command,
     }
 
@@ -237,10 +237,15 @@ def budget(collected: Collected) -> str:
     s = collected.settings
     sac = s.recipe(fold_jobs.Job(s.agents[0], 0, 1, "base")).sac_config
     env = s.recipe(fold_jobs.Job(s.agents[0], 0, 1, "base")).env_config
-    return (
-        f"The verdict belongs to this learner at this budget: SAC {'x'.join(map(str, sac.hidden_dims))}, batch "
-        f"{sac.batch_size}, {s.updates:,} updates a training at {sac.utd_ratio:g} a step, reward '{env.reward}', "
-        f"{s.seeds} seeds, {s.folds} folds of {s.test_days} days. Longer training may say something else."
+    return strings.BUDGET.format(
+        widths="x".join(map(str, sac.hidden_dims)),
+        batch=sac.batch_size,
+        updates=s.updates,
+        ratio=sac.utd_ratio,
+        reward=env.reward,
+        seeds=len(s.seeds),
+        folds=s.folds,
+        days=s.test_days,
     )
 
 
@@ -270,7 +275,7 @@ def _market_days(bars: pd.DataFrame) -> tuple[NDArray[np.int64], FloatArray]:
 
 def _agents_table(collected: Collected, found: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
     rows = []
-    ridge = _sharpes([_by_fold(collected, baselines.RIDGE)])
+    ridge = _sharpes([_by_fold(collected, strings.RIDGE)])
     for agent_id, told in found.items():
         scores = _sharpes([[r.passes[0] for r in folds] for folds in collected.of(agent_id)])
         low, high = significance.iqm_interval(scores)
@@ -285,20 +290,16 @@ def _agents_table(collected: Collected, found: Mapping[int, dict[str, Any]]) -> 
                 round(told["trials"]["effective"], 1),
                 None if share is None else 100.0 * share,
                 significance.iqm(scores),
-                f"{low:.2f} to {high:.2f}",
+                strings.SPAN.format(low=f"{low:.2f}", high=f"{high:.2f}"),
                 significance.probability_of_improvement(scores, ridge),
             ]
         )
     return {
-        "title": "Agents",
-        "note": "One verdict each at base cost, on the joined test days; the IQM is over seeds and folds.",
-        "columns": [
-            "Agent", "Verdict", "Deflated Sharpe [0 to 1]", "p (Holm)", "Trials", "worth",
-            "Beats random [%]",
-            "IQM of Sharpe (ann.)", "95 % interval", f"P(better than {baselines.RIDGE})",
-        ],
+        "title": strings.AGENTS,
+        "note": strings.AGENTS_NOTE,
+        "columns": strings.AGENTS_COLUMNS,
         "rows": rows,
-    }  # fmt: skip
+    }
 
 
 def _folds_table(collected: Collected) -> dict[str, Any]:
@@ -307,34 +308,27 @@ def _folds_table(collected: Collected) -> dict[str, Any]:
         for agent_id in collected.settings.agents:
             same = [folds[fold - 1] for folds in collected.of(agent_id)]
             net = [100.0 * math.expm1(r.passes[0].log_growth) for r in same]
-            span = " to ".join(_span(same[0].passes[0]))
+            first, last = _span(same[0].passes[0])
+            span = strings.SPAN.format(low=first, high=last)
             rows.append(
                 [
                     f"{fold}",
                     span,
                     same[0].facts["train_days"],
-                    f"agent {agent_id}",
+                    policies.agent(agent_id).label,
                     np.mean(net),
                     min(net),
                     max(net),
                 ]
             )
-        for name in (baselines.RIDGE, baselines.HOLD):
+        for name in (strings.RIDGE, strings.HOLD):
             one = _by_fold(collected, name)[fold - 1]
             net = [100.0 * math.expm1(one.log_growth)]
             rows.append([f"{fold}", rows[-1][1], rows[-1][2], name, net[0], None, None])
     return {
-        "title": "Folds",
-        "note": "Scaler, regime model and agent are refitted in each; base cost, net return of the fold's test days.",
-        "columns": [
-            "Fold",
-            "Test days",
-            "Train days",
-            "Policy",
-            "Net return [%]",
-            "Worst seed [%]",
-            "Best seed [%]",
-        ],
+        "title": strings.FIGURES["folds"],
+        "note": strings.FOLDS_NOTE,
+        "columns": strings.FOLDS_COLUMNS,
         "rows": rows,
     }
 
@@ -345,10 +339,10 @@ def figures(collected: Collected, shown: Mapping[str, Any]) -> dict[str, Figure]
     base = collected.headline[top, "base"]
     order = [top, *(a for a in collected.settings.agents if a != top)]
     rivals = [collected.headline[a, "base"] for a in order[1:]]
-    drawn = (baselines.HOLD, baselines.MOMENTUM, baselines.RIDGE)
+    drawn = (strings.HOLD, strings.MOMENTUM, strings.RIDGE)
     rivals += [one for one in collected.baselines["base"] if one.name in drawn]
     out = {"equity": plots.equity_figure([base, *rivals])}
-    if collected.settings.seeds > 1:
+    if len(collected.settings.seeds) > 1:
         for agent_id in order:
             out[f"seeds-agent-{agent_id}"] = plots.seeds_figure(collected.seeds[agent_id, "base"])
     out["folds"] = plots.folds_figure(_fold_returns(collected, order))
@@ -393,9 +387,14 @@ def markdown(shown: Mapping[str, Any]) -> str:
     plain = {k: v for k, v in facts.items() if k != "versions"}
     lines += ["", ", ".join(f"{k} {_cell(v)}" for k, v in plain.items())]
     lines += [", ".join(f"{k} {v}" for k, v in facts["versions"].items()), ""]
-    rows = page.results_table(shown["table"])
+    rows = results_table(shown["table"])
     tables = [
-        {"title": "Results", "note": "", "columns": list(rows.columns), "rows": rows.to_numpy().tolist()}
+        {
+            "title": strings.RESULTS,
+            "note": "",
+            "columns": list(rows.columns),
+            "rows": rows.to_numpy().tolist(),
+        }
     ]
     for table in [*tables, *shown["tables"]]:
         lines += [f"## {table['title']}", "", *([table["note"], ""] if table["note"] else [])]
@@ -427,7 +426,9 @@ def csv_rows(collected: Collected) -> list[dict[str, Any]]:
             "test_last": _span(one)[1],
             "updates": r.facts.get("updates"),
             "cpu_s": round(r.facts["cpu_s"], 1),
-            **one.row(),
+            "policy": one.name,
+            "tier": one.tier,
+            **one.figures(),
         }
         for r in collected.jobs
         for one in r.passes
@@ -437,10 +438,12 @@ def csv_rows(collected: Collected) -> list[dict[str, Any]]:
 def _facts(collected: Collected) -> dict[str, Any]:
     s = collected.settings
     trained = [r for r in collected.jobs if r.job.agent_id != fold_jobs.BASELINES]
+    source = fold_jobs.opened(s.h5_path)
     return {
+        "instrument": source.instrument,
         "trainings": len(trained),
         "agents": list(s.agents),
-        "seeds": s.seeds,
+        "seeds": len(s.seeds),
         "folds": s.folds,
         "tiers": list(s.tiers),
         "updates": s.updates,
@@ -450,7 +453,7 @@ def _facts(collected: Collected) -> dict[str, Any]:
         "purge_days": s.purge_days,
         "cpu_s_a_training": float(np.median([r.facts["cpu_s"] for r in trained])),
         "cpu_s_in_all": float(np.sum([r.facts["cpu_s"] for r in collected.jobs])),
-        "data_hash": fold_jobs.opened(s.h5_path).content_hash,
+        "data_hash": source.content_hash,
         "versions": packages.versions(),
     }
 
@@ -483,7 +486,7 @@ def _by_fold(collected: Collected, name: str) -> list[EpisodeResult]:
 
 def _sharpes(runs: Sequence[Sequence[EpisodeResult]]) -> FloatArray:
     """Return the annual Sharpe ratio of each run in each fold, shape (runs, folds); 0 where it is flat."""
-    found = [[one.row()["sharpe_ann"] for one in folds] for folds in runs]
+    found = [[one.figures()["sharpe_ann"] for one in folds] for folds in runs]
     return np.nan_to_num(np.array(found, np.float64))
 
 
@@ -497,7 +500,9 @@ def _fold_returns(collected: Collected, agents: Sequence[int]) -> dict[str, list
     out = {}
     for agent_id in agents:
         by_fold = zip(*collected.of(agent_id), strict=True)
-        out[f"agent {agent_id}"] = [[math.expm1(r.passes[0].log_growth) for r in fold] for fold in by_fold]
-    for name in (baselines.RIDGE, baselines.HOLD):
+        out[policies.agent(agent_id).label] = [
+            [math.expm1(r.passes[0].log_growth) for r in fold] for fold in by_fold
+        ]
+    for name in (strings.RIDGE, strings.HOLD):
         out[name] = [[math.expm1(one.log_growth)] for one in _by_fold(collected, name)]
     return out

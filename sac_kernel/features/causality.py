@@ -18,7 +18,7 @@ from sac_kernel.core.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sac_kernel.prices.processed_file import Bars
+    from sac_kernel.prices.bars import BarsByInstrument
 
     Compute = Callable[[Any], pd.DataFrame]
 
@@ -56,7 +56,7 @@ class CausalityReport:
 
 def assert_causal(
     pipeline: Any,  # noqa: ANN401  # anybody's
-    bars: pd.DataFrame | Bars,
+    bars: pd.DataFrame | BarsByInstrument,
     rows: int = 20,
     seed: int = 0,
 ) -> CausalityReport:

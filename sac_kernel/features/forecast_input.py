@@ -5,7 +5,7 @@ what models say that never saw its block in time, so the agent learns to trust t
 trusted on new rows; rows outside the train rows see the model of all of them. Which model a row gets is a
 function of its time, so the column can be made again from the saved agent, bit for bit, without the train rows.
 
-Heads on the agent's own body, learnt beside its critic, were tried: `benchmarks.auxiliary`, docs/learning.md.
+Heads on the agent's own body, learnt beside its critic, were tried: docs/learning.md.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 
 from sac_kernel.features.forecast import ReturnForecast, block_starts, fit_forecast
 from sac_kernel.prices import costs
+from sac_kernel.prices.bars import side_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     IntArray = NDArray[np.int64]
 
 FEATURE = "return_forecast"
-_SIDE = {"bid": 1.0, "ask": -1.0}
+_SIDE = {"bid": 1.0, "ask": -1.0, "mid": 0.0}
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,16 @@ def next_returns(bars: pd.DataFrame, bar_seconds: int) -> FloatArray:
     """Return the log return of mid from each close to the next, NaN in the last row, shape (rows,).
 
     Mid, by the normal spread of the clock (base costs): bids fall when the spread opens, and that is no return.
+
+    Raises
+    ------
+    DataError
+        If the bars do not say their price side.
     """
     import pandas as pd
 
     close = bars["close"].to_numpy(np.float64)
     moment = pd.DatetimeIndex(bars.index) + pd.Timedelta(seconds=bar_seconds - 1)  # in the bar, as its close
     spread = costs.spread_bps(moment, "base") * 1e-4
-    mid = close * (1.0 + _SIDE.get(bars.attrs.get("price_side", "mid"), 0.0) * spread / 2.0)
+    mid = close * (1.0 + _SIDE[side_of(bars, "forecast_input.next_returns")] * spread / 2.0)
     return np.append(np.diff(np.log(mid)), np.nan)

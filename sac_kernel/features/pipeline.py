@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sac_kernel.prices.processed_file import Bars
+    from sac_kernel.prices.bars import BarsByInstrument
 
     FloatArray = NDArray[np.float64]
     IntArray = NDArray[np.int64]
@@ -146,13 +146,13 @@ class FeaturePipeline:
         self._fitted = False
 
     def run_full_pipeline(
-        self, train: Bars, val: Bars, test: Bars
+        self, train: BarsByInstrument, val: BarsByInstrument, test: BarsByInstrument
     ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
         """Return the features of each split on the instrument's index, in feature order (`run_splits`)."""
         frames = self.run_splits({"train": train, "val": val, "test": test})
         return frames["train"], frames["val"], frames["test"]
 
-    def run_splits(self, splits: Mapping[str, Bars]) -> dict[str, pd.DataFrame]:
+    def run_splits(self, splits: Mapping[str, BarsByInstrument]) -> dict[str, pd.DataFrame]:
         """Return the features of each of some stretches of bars, which follow each other in time.
 
         The features are computed once over all bars in time order, which is safe because they are causal,
@@ -208,7 +208,7 @@ class FeaturePipeline:
             name: frame.iloc[end - len(part) : end] for name, part, end in zip(splits, own, ends, strict=True)
         }
 
-    def compute(self, bars: pd.DataFrame | Bars) -> pd.DataFrame:
+    def compute(self, bars: pd.DataFrame | BarsByInstrument) -> pd.DataFrame:
         """Return the unscaled features of one stretch of bars, warm-up rows included.
 
         `bars` are the traded instrument's, or a dict with those of the others too. Before a run the other
@@ -234,7 +234,7 @@ class FeaturePipeline:
             frame[forecast_input.FEATURE] = scaled[-1]
         return frame
 
-    def extend(self, bars: Bars, memory: Memory) -> NDArray[np.float32]:
+    def extend(self, bars: BarsByInstrument, memory: Memory) -> NDArray[np.float32]:
         """Return the scaled features of bars that follow those of earlier calls, shape (n_bars, n_features).
 
         Bit for bit the rows of one `run_full_pipeline` over all of these bars, whatever the stretches, but
@@ -307,7 +307,7 @@ class FeaturePipeline:
             raise CheckpointError(msg)
         return cls.from_state(content["features"])
 
-    def _bars_of(self, split: Bars, name: str) -> pd.DataFrame:
+    def _bars_of(self, split: BarsByInstrument, name: str) -> pd.DataFrame:
         if self.instrument not in split:
             msg = (
                 f"feature_engineering: instrument {self.instrument} is required in {name}, "
@@ -355,7 +355,7 @@ class FeaturePipeline:
             self.feature_names = [*names, forecast_input.FEATURE] if self.forecast else names
         return out[: len(names) + self.forecast]
 
-    def _check_same_instruments(self, splits: Mapping[str, Bars], bar_seconds: int) -> None:
+    def _check_same_instruments(self, splits: Mapping[str, BarsByInstrument], bar_seconds: int) -> None:
         have = [name for name in self.panel.instruments if all(name in part for part in splits.values())]
         self._check_same(
             {"bar_seconds": bar_seconds, "instruments": have},
@@ -378,7 +378,7 @@ def warmup_bars(bar_seconds: int) -> int:
 
 
 def compute_features(
-    bars: pd.DataFrame, bar_seconds: int, instrument: str, others: Bars | None = None
+    bars: pd.DataFrame, bar_seconds: int, instrument: str, others: BarsByInstrument | None = None
 ) -> pd.DataFrame:
     """Return the unscaled features, shape (n_bars, n_features), float64, in feature order.
 
@@ -492,7 +492,7 @@ def _bars_in(minutes: int, bar_seconds: int) -> int:
     return max(1, round(minutes * 60 / bar_seconds))
 
 
-def _coverage(splits: Mapping[str, Bars], traded: str) -> tuple[dict[str, float], dict[str, str]]:
+def _coverage(splits: Mapping[str, BarsByInstrument], traded: str) -> tuple[dict[str, float], dict[str, str]]:
     """Return the share of the traded one's first-split bars that each usable instrument has, and why not.
 
     An instrument is usable if it has at least half of the traded one's bars in every split.

@@ -10,20 +10,21 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 import sac_kernel
-from sac_kernel.backtest import evaluation
-from sac_kernel.core import clock, packages, paths
+from sac_kernel.backtest import runner
+from sac_kernel.core import clock, packages, paths, strings
 from sac_kernel.core.device import describe_device, device_names, resolve_device, set_threads
 from sac_kernel.core.errors import DataError, DeviceError, InputNotFoundError, SacKernelError
 from sac_kernel.experiment import output_layout
 from sac_kernel.experiment.run_config import preset_of
 from sac_kernel.market import engine
-from sac_kernel.market.engine import Acc, Bar
-from sac_kernel.report import page, plots
+from sac_kernel.market.records import Account, Trace, blank
+from sac_kernel.prices.processed_file import read_traded
+from sac_kernel.report import plots
+from sac_kernel.report.tables import results_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -72,18 +73,25 @@ def run_header(config: RunConfig, built_code_hash: str, package_dir: Path) -> di
     where = paths.paths()
     inputs = paths.input_files(where.input_root, paths.DATA_FILE) if where.input_root else []
     return {
-        "UTC": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
-        "devices": "; ".join(map(_described, device_names(config.device))),
-        "threads": set_threads(),
-        **{f"version {name}": value for name, value in packages.versions().items()},
-        "code": f"{digest[:12]} ({'as built' if digest == built_code_hash else 'edited here'})",
-        **{f"extra {name}": found for name, found in packages.add_wheels().items()},
-        "data hash": config.expect_data_hash[:12] or "none expected",
-        "inputs": ", ".join(str(path) for path in inputs) or "not mounted",
-        "output folder": str(config.top_folder),
-        "time budget": clock.duration(config.time_budget_h * 3600.0),
-        "jobs": ", ".join(output_layout.job_name(*job) for job in config.jobs),
+        strings.UTC: time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
+        strings.DEVICES: "; ".join(map(_described, device_names(config.device))),
+        strings.THREADS: set_threads(),
+        **{strings.VERSION.format(name=name): value for name, value in packages.versions().items()},
+        strings.SOURCE: f"{digest[:12]} ({strings.CODE[digest == built_code_hash]})",
+        **{strings.EXTRA.format(name=name): found for name, found in packages.add_wheels().items()},
+        strings.INSTRUMENT: _traded(config, inputs),
+        strings.DATA_HASH: config.expect_data_hash[:12] or strings.NO_HASH,
+        strings.INPUTS: ", ".join(str(path) for path in inputs) or strings.NO_INPUTS,
+        strings.OUTPUT: str(config.top_folder),
+        strings.BUDGET_H: clock.duration(config.time_budget_h * 3600.0),
+        strings.JOB_NAMES: ", ".join(output_layout.job_name(*job) for job in config.jobs),
     }
+
+
+def _traded(config: RunConfig, inputs: list[Path]) -> str:
+    """Return what the processed file of the run trades, before it is read whole."""
+    path = Path(config.h5_path) if config.h5_path else inputs[0] if inputs else paths.LOCAL_DATA
+    return read_traded(path) or "told by the data"
 
 
 def show_figures() -> None:
@@ -113,13 +121,13 @@ def facts(values: Mapping[str, Any]) -> Styler:
 
 def results(rows: list[dict[str, Any]]) -> Iterator[tuple[str, Styler]]:
     """Yield heading and table of each cost tier, the headline's first."""
-    whole = page.results_table(rows)
+    whole = results_table(rows)
     for tier in ("base", "raw", "retail"):
-        yield page.TIERS[tier], table(whole[whole["Tier"] == tier].drop(columns="Tier"))
+        yield strings.TIERS[tier], table(whole[whole[strings.TIER] == tier].drop(columns=strings.TIER))
 
 
 def section_tables(tables: list[dict[str, Any]]) -> Iterator[tuple[str, Styler]]:
-    """Yield heading with note, and table, of the tables of `report_sections.sections`."""
+    """Yield heading with note, and table, of the tables of `report.sections`."""
     for each in tables:
         yield (
             f"#### {each['title']}\n\n{each['note']}",
@@ -129,10 +137,11 @@ def section_tables(tables: list[dict[str, Any]]) -> Iterator[tuple[str, Styler]]
 
 def verdict_text(verdict: Mapping[str, Any]) -> str:
     """Return the verdict as Markdown: what is found, the marks, the notes."""
-    found, _, _ = verdict["sentence"].partition(" Not passed:")
-    said = {True: "passed", False: "**not passed**", None: "not looked at"}
-    marks = [f"- {said[mark['passed']]}: {mark['name']} ({mark['found']})" for mark in verdict["marks"]]
-    return "\n".join([f"### {found}", "", *marks, "", *(f"* {note}" for note in verdict["notes"])])
+    words = {**strings.MARK_WORDS, False: f"**{strings.MARK_WORDS[False]}**"}
+    marks = [f"- {words[mark['passed']]}: {mark['name']} ({mark['found']})" for mark in verdict["marks"]]
+    return "\n".join(
+        [f"### {verdict['finding']}", "", *marks, "", *(f"* {note}" for note in verdict["notes"])]
+    )
 
 
 def preflight(config: RunConfig) -> str:
@@ -146,25 +155,19 @@ def preflight(config: RunConfig) -> str:
     try:
         kinds = {resolve_device(name).type for name in device_names(config.device)}
     except DeviceError as err:
-        return f"a device does not work. {err}"
+        return strings.NO_DEVICE.format(err=err)
     if gpu_expected and kinds == {"cpu"}:
-        return (
-            "no GPU was given. Turn on GPU T4 x2 (Settings, Accelerator); it needs an account verified by phone "
-            "and hours left in the week's quota. To train on the CPU set allow_cpu = True."
-        )
+        return strings.NO_GPU
     if any(preset_of(agent_id).regimes for agent_id in config.agent_ids) and not _importable("hmmlearn"):
-        return (
-            "agent 3 needs the package hmmlearn, which this image lacks, and the code dataset has no wheel of it for "
-            f"Python {platform.python_version()}. Build again online, or train agents 1 and 2."
-        )
+        return strings.NO_HMMLEARN.format(python=platform.python_version())
     if where.input_root is not None and not config.h5_path:
         try:
             paths.find_input(paths.DATA_FILE)
         except InputNotFoundError as err:
-            return f"the data is not mounted. A copy of this notebook needs its own data dataset. {err}"
+            return strings.NO_DATA.format(err=err)
     free_gb = shutil.disk_usage(where.working_dir if where.working_dir.is_dir() else Path.cwd()).free / 1e9
     if free_gb < _MIN_FREE_GB:
-        return f"{_MIN_FREE_GB} GB of free disk are required, found {free_gb:.2f} GB."
+        return strings.NO_DISK.format(required=_MIN_FREE_GB, free=free_gb)
     return ""
 
 
@@ -181,39 +184,39 @@ def _described(device: str) -> str:
 
 def five_bar_trade(trainer: KaggleTrainer) -> pd.DataFrame:
     """Return five decisions by hand on the train bars: prices, exposure, equity and what each step paid."""
-    market = evaluation.market_of(
+    market = runner.market_of(
         trainer.data.train[trainer.instrument], trainer.features["train"], trainer.env_config, "base"
     )
-    state, record = np.zeros(len(Acc)), np.empty(4)
+    account, now = blank(Account), blank(Trace)
     start = _first_tradable_window(market)
-    engine.reset(state, market.bars, market.par, start, len(market.bars), 100_000.0, 0.0)
+    engine.reset(account, market.bars, market.terms, start, len(market.bars), 100_000.0, 0.0)
     rows, paid = [], 0.0
     for target in TARGETS:
-        reward = engine.step(state, market.bars, market.par, target)
-        engine.record(state, market.bars, market.par, record)
-        t = int(record[0])
+        reward = engine.step(account, market.bars, market.minutes, market.terms, target)
+        engine.record(account, market.bars, market.terms, target, now)
+        t = int(now.t)
         rows.append(
-            {
-                "bar opened [UTC]": market.open_time[t],
-                "open": market.bars[t, Bar.OPEN],
-                "close": market.bars[t, Bar.CLOSE],
-                "spread [bps]": market.bars[t, Bar.SPREAD_OPEN] * 1e4,
-                "target": target,
-                "exposure": record[2],
-                "equity": record[1],
-                "paid": record[3] - paid,
-                "reward [bps]": reward * 1e4,
-            }
+            (
+                market.open_time[t],
+                market.bars["open"][t],
+                market.bars["close"][t],
+                market.bars["spread_open"][t] * 1e4,
+                target,
+                now.exposure,
+                now.equity,
+                now.costs - paid,
+                reward * 1e4,
+            )
         )
-        paid = record[3]
-    return pd.DataFrame(rows)
+        paid = now.costs
+    return pd.DataFrame(rows, columns=strings.TRADE_COLUMNS)
 
 
 def _first_tradable_window(market: Any) -> int:  # noqa: ANN401
     need = len(TARGETS) * market.interval_bars
-    tradable = market.bars[:, Bar.TRADABLE] > 0
+    tradable = market.bars["tradable"] > 0
     for t in range(market.first_bar, len(tradable) - need - 1):
         if tradable[t + 1 : t + 1 + need].all():
             return int(t)
-    msg = f"walkthrough.five_bar_trade: {need} tradable bars in a row are required, found none in the train split"
+    msg = f"display.five_bar_trade: the train split has no {need} tradable bars in a row"
     raise DataError(msg)

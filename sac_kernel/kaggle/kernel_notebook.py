@@ -18,10 +18,8 @@ from papermill.parameterize import parameterize_notebook
 
 from sac_kernel import MODULES, inlined_files
 from sac_kernel.core import files
-from sac_kernel.core.config import check_names, from_flat, typed
 from sac_kernel.core.errors import ConfigError, SacKernelError
-from sac_kernel.core.renamed import current, renamed_names
-from sac_kernel.experiment.run_config import RunConfig
+from sac_kernel.experiment.run_config import PARAMETERS
 
 if typing.TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,27 +44,12 @@ _HIDDEN = {
 }
 
 
-def parse_settings(settings: list[str]) -> dict[str, Any]:
-    """Return checked parameters from `--set name=value` texts.
-
-    Raises
-    ------
-    ConfigError
-        For a missing `=`, an unknown name (with the nearest), a wrong type or a value out of range.
-    """
-    hints = typing.get_type_hints(RunConfig)
-    values: dict[str, Any] = {}
-    for text in settings:
-        name, equals, value = text.partition("=")
-        name = name.strip()
-        (name,) = current("--set", {name: None}, renamed_names(RunConfig))
-        if not equals:
-            msg = f"--set: name=value is required, got {text!r}"
-            raise ConfigError(msg)
-        check_names("--set", [name], hints)
-        values[name] = typed("--set", name, _literal(value.strip(), hints[name]), hints[name])
-    from_flat(RunConfig, values, "--set")
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+def parameters_cell() -> str:
+    """Return the source of the notebook's parameters cell: every parameter with type, default and a line of help."""
+    return "\n".join(
+        f"{name}: {_written(parameter.type)} = {_literal(parameter.default)}  # {parameter.help}"
+        for name, parameter in PARAMETERS.items()
+    )
 
 
 def build_notebook(template: Path, package: Path, parameters: Mapping[str, Any], code_hash: str) -> str:
@@ -74,7 +57,7 @@ def build_notebook(template: Path, package: Path, parameters: Mapping[str, Any],
 
     Parameters
     ----------
-    template : notebook with a `parameters` cell, a `bootstrap` cell and the module marker
+    template : notebook with cells tagged `parameters` (filled in here) and `bootstrap`, and the module marker
     package : folder of the modules
     parameters : checked overrides, scalars or flat lists
     code_hash : hash of the modules, shown by the run header
@@ -85,6 +68,7 @@ def build_notebook(template: Path, package: Path, parameters: Mapping[str, Any],
         If the template lacks a marked cell, or the text exceeds MAX_TEXT_BYTES.
     """
     notebook = nbformat.read(str(template), as_version=4)
+    _tagged(notebook, "parameters").source = parameters_cell()
     _bake_parameters(notebook, template, parameters)
     bootstrap = _tagged(notebook, "bootstrap")
     bootstrap.source = bootstrap.source.replace(_HASH_LINE, f'BUILT_CODE_HASH = "{code_hash}"')
@@ -184,7 +168,7 @@ def _bake_parameters(notebook: Any, template: Path, parameters: Mapping[str, Any
             line = f"{match['head']}{literal}{match['help'] or ''}"  # noqa: PLW2901
         lines.append(line)
     if literals:
-        msg = f"kernel_notebook: the parameters cell must assign {', '.join(literals)}; it does not"
+        msg = f"kernel_notebook: {', '.join(literals)}: no such parameter; known: {', '.join(PARAMETERS)}"
         raise ConfigError(msg)
     cell.source = "\n".join(lines)
 
@@ -197,10 +181,15 @@ def _tagged(notebook: Any, tag: str) -> Any:  # noqa: ANN401
     return found[0]
 
 
-def _literal(text: str, annotation: Any) -> Any:  # noqa: ANN401
-    if annotation is str:
-        return text.strip("\"'")
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text  # the type check names it
+def _written(annotation: Any) -> str:  # noqa: ANN401
+    """Return a type as the cell writes it: a tuple of ints is a list there."""
+    items = typing.get_args(annotation)
+    return f"list[{items[0].__name__}]" if items else str(annotation.__name__)
+
+
+def _literal(value: Any) -> str:  # noqa: ANN401
+    if isinstance(value, str):
+        return json.dumps(value)
+    if type(value) is int:
+        return f"{value:_}"
+    return repr(list(value) if isinstance(value, tuple) else value)

@@ -104,7 +104,7 @@ def forecast(config: RunConfig, summary: Mapping[str, Any], last_run: Mapping[st
     `summary` is of a run on this machine, `last_run` of one fetched from Kaggle, whose measured rate then counts.
     """
     here = summary["run"]
-    updates = len(config.jobs) * config.num_episodes * config.env_episode_length * config.sac_utd_ratio
+    updates = len(config.jobs) * config.num_episodes * config.env.episode_length * config.sac.utd_ratio
     measured = last_run["run"] if last_run and str(last_run["run"]["device"]).startswith("cuda") else None
     gpu_rate = measured["updates_per_s"] if measured else T4_UPDATES_PER_S
     source = "measured in the run fetched last" if measured else "assumed, never measured"

@@ -14,15 +14,16 @@ import numpy as np
 import pandas as pd
 
 from sac_kernel.agent.sac import SACAgent
-from sac_kernel.backtest import evaluation
+from sac_kernel.backtest import runner
 from sac_kernel.core.config import from_flat
 from sac_kernel.core.errors import CheckpointError, DataError
 from sac_kernel.features.indicators import Memory
 from sac_kernel.features.pipeline import REGIME_FEATURE, FeaturePipeline, warmup_bars
 from sac_kernel.market import engine, market, risk_limits
-from sac_kernel.market.engine import Acc, Bar, Par
-from sac_kernel.market.market import CLOCK_FEATURES, Market, TradingEnvConfig
-from sac_kernel.prices.bars import PRICE_SIDES, open_seconds
+from sac_kernel.market.account import TradingEnvConfig, account_terms
+from sac_kernel.market.market import CLOCK_FEATURES, Market
+from sac_kernel.market.records import MINUTE_DTYPE, Account, Bar, blank, join, new_table
+from sac_kernel.prices.bars import Bars, known_side, open_seconds, side_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sac_kernel.prices.processed_file import Bars
+    from sac_kernel.market.records import Records
+    from sac_kernel.prices.bars import BarsByInstrument
 
-    FloatArray = NDArray[np.float64]
     FeatureArray = NDArray[np.float32]
 
 _FROZEN = "exposure changes from 16:45 to 19:00 New York wait until 19:00"
@@ -81,7 +82,7 @@ class Decider:
     ----------
     instrument, bar_seconds : of the traded bars
     interval_bars : bars between two decisions
-    rows : what the engine reads of the newest bars, shape (<= interval_bars + 1, len(Bar))
+    rows : `Bar` records of the newest bars, shape (<= interval_bars + 1,)
     observed : what the agent sees of them, shape (<= interval_bars + 1, n_market_features)
 
     Examples
@@ -96,16 +97,16 @@ class Decider:
     ) -> None:
         self.agent, self.config, self.price_side = agent, config, side
         self.instrument, self.bar_seconds = pipeline.instrument, pipeline.bar_seconds
-        self._pipeline, self._policy = pipeline, evaluation.greedy_policy(agent)
-        self.par = market.parameters(config, side, self.bar_seconds, close_at_end=False)
-        self.interval_bars = int(self.par[Par.INTERVAL])
+        self._pipeline, self._policy = pipeline, runner.greedy_policy(agent)
+        self.terms = account_terms(config, side, self.bar_seconds, close_at_end=False)
+        self.interval_bars = int(self.terms.interval_bars)
         self._features, self._engine = Memory(), Memory()
         self._followed = 0
         self._begun = False
         self._low = np.full(len(pipeline.feature_names), np.inf, np.float32)
         self._high = -self._low
         self._seen: dict[str, int] = {}  # open of the last bar, Unix seconds
-        self.rows = np.zeros((0, len(Bar)))
+        self.rows = new_table(Bar, 0)
         self.observed = np.zeros((0, len(pipeline.feature_names) + len(CLOCK_FEATURES)), np.float32)
         empty = self.as_market(self.rows, self.observed, pd.DatetimeIndex([], tz="UTC"))
         known = list(empty.observation_names)
@@ -142,13 +143,10 @@ class Decider:
         agent = SACAgent.from_checkpoint(path, device="cpu")
         pipeline = FeaturePipeline.from_checkpoint(path)  # type: ignore[arg-type]  # read_pt takes both
         config = from_flat(TradingEnvConfig, agent.context["env"], f"{path}: env")
-        side = price_side or config.price_side
-        if side not in PRICE_SIDES:
-            msg = f"decide: the bars' price side (bid, ask or mid) is required, got {side!r}; pass price_side"
-            raise DataError(msg)
+        side = known_side(price_side or config.price_side, "decide: price_side")
         return cls(agent, pipeline, dataclasses.replace(config, cost_tier=cost_tier), side)
 
-    def follow(self, bars: pd.DataFrame | Bars) -> FeatureArray:
+    def follow(self, bars: pd.DataFrame | BarsByInstrument) -> FeatureArray:
         """Take in bars before the account begins; return their scaled features, shape (n_bars, n_features)."""
         if self._begun:
             msg = (
@@ -163,7 +161,7 @@ class Decider:
             self._high = np.maximum(self._high, ready.max(axis=0))
         return features
 
-    def append(self, bars: pd.DataFrame | Bars) -> tuple[FloatArray, FeatureArray]:
+    def append(self, bars: pd.DataFrame | BarsByInstrument) -> tuple[Records, FeatureArray]:
         """Take in closed bars of the account's time and return their `rows` and `observed`.
 
         Bars taken in before are skipped.
@@ -182,12 +180,12 @@ class Decider:
         rows = market.bar_table(own, self.bar_seconds, self.config, self._engine)
         clock = market.clock_features(open_seconds(own) + self.bar_seconds, self.config.cost_tier)
         keep = self.interval_bars + 1
-        self.rows = np.concatenate((self.rows, rows))[-keep:]
+        self.rows = join((self.rows, rows))[-keep:]
         seen = np.concatenate((features, clock), axis=1, dtype=np.float32)
         self.observed = np.concatenate((self.observed, seen))[-keep:]
         return rows, seen
 
-    def decide(self, bars: pd.DataFrame | Bars, state: FloatArray) -> Decision:
+    def decide(self, bars: pd.DataFrame | BarsByInstrument, state: Account) -> Decision:
         """Take in the bars closed since the last call and return what to hold from the next open on.
 
         Parameters
@@ -201,21 +199,25 @@ class Decider:
             msg = f"decide: a closed bar of {self.instrument} is required, found none since follow()"
             raise DataError(msg)
         state = state.copy()
-        state[Acc.T] = len(self.rows) - 1
+        state.t = len(self.rows) - 1
         return self.decide_here(state)
 
-    def decide_here(self, state: FloatArray) -> Decision:
+    def decide_here(self, state: Account) -> Decision:
         """Return the decision at the newest bar for an engine account that stands there."""
-        engine.observe(state, self.rows, self.par, self.observed, self._obs)
-        return self._explained(engine.target_of(state, self.par, self._policy(self._obs)), state)
+        engine.observe(state, self.rows, self.terms, self.observed, self._obs)
+        return self._explained(engine.target_of(state, self.terms, self._policy(self._obs)), state)
 
-    def as_market(self, rows: FloatArray, observed: FeatureArray, index: pd.DatetimeIndex) -> Market:
+    def as_market(self, rows: Records, observed: FeatureArray, index: pd.DatetimeIndex) -> Market:
         """Return bars of this feed, as `append` gives them, as a `Market`; `index` are their open times."""
         names = (*self.feature_names, *CLOCK_FEATURES)
-        return Market(rows, observed, self.par, 0, names, index, self.bar_seconds)
+        none_known = np.empty((len(rows), 0), MINUTE_DTYPE)
+        return Market(rows, none_known, observed, self.terms, 0, names, index, self.bar_seconds)
 
-    def _extend(self, bars: pd.DataFrame | Bars) -> tuple[pd.DataFrame, FeatureArray]:
+    def _extend(self, bars: pd.DataFrame | BarsByInstrument) -> tuple[pd.DataFrame, FeatureArray]:
         """Return the new bars of the traded instrument and their features."""
+        if isinstance(bars, Bars) and bars.instrument not in ("", self.instrument):
+            msg = f"decide: bars of {self.instrument} are required, found {bars.instrument}; give the agent's own"
+            raise DataError(msg)
         given = {self.instrument: bars} if isinstance(bars, pd.DataFrame) else bars
         new = {name: self._newer(name, given) for name in (self.instrument, *self.others)}
         own = new[self.instrument]
@@ -240,18 +242,20 @@ class Decider:
             msg = f"decide: bars of {name} are required, found {', '.join(given)}; give all that it was trained on"
             raise DataError(msg)
         bars = given[name]
+        side_of(bars, f"decide: {name}", self.price_side)
         times, last = open_seconds(bars), self._seen.get(name, 0)
         if len(times) == 0 or times[0] > last:
             return bars  # a slice would cost more than the features of the bar
         return bars.iloc[int(np.searchsorted(times, last, side="right")) :]
 
-    def _explained(self, target: float, state: FloatArray) -> Decision:
-        row, par = self.rows[-1], self.par
-        equity = float(state[Acc.EQUITY])
-        mid = float(row[Bar.CLOSE] * (1.0 + par[Par.SIDE] * row[Bar.SPREAD_CLOSE] / 2.0))
-        exposure = min(1.0, max(-1.0, target)) * float(par[Par.CAP] * row[Bar.SIZE])
-        sign, half = np.sign(exposure), row[Bar.CLOSE] * row[Bar.SPREAD_CLOSE] / 2.0
-        entry = mid + sign * (half + par[Par.SLIPPAGE] * mid)
+    def _explained(self, target: float, state: Account) -> Decision:
+        terms = self.terms
+        row: Bar = self.rows[-1]
+        equity = float(state.equity)
+        mid = float(row.close * (1.0 + terms.price_side * row.spread_close / 2.0))
+        exposure = min(1.0, max(-1.0, target)) * float(terms.exposure_cap * row.cap_share)
+        sign, half = np.sign(exposure), row.close * row.spread_close / 2.0
+        entry = mid + sign * (half + terms.slippage * mid)
         names, values = self.feature_names, self.observed[-1]
         beyond = np.flatnonzero((values[: len(names)] < self._low) | (values[: len(names)] > self._high))
         regime = names.index(REGIME_FEATURE) if REGIME_FEATURE in names else None
@@ -261,8 +265,8 @@ class Decider:
             exposure=exposure,
             units=exposure * equity / mid,
             notional=exposure * equity,
-            stop_loss=_level(entry, -sign * par[Par.STOP_LOSS]),
-            take_profit=_level(entry, sign * par[Par.TAKE_PROFIT]),
+            stop_loss=_level(entry, -sign * terms.stop_loss),
+            take_profit=_level(entry, sign * terms.take_profit),
             high_vol_prob=None if regime is None else self._pipeline.unscaled(regime, values[regime]),
             out_of_range={
                 names[i]: (float(values[i]), float(self._low[i]), float(self._high[i])) for i in beyond
@@ -270,24 +274,24 @@ class Decider:
             limits=self._limits(target, row, state),
         )
 
-    def _limits(self, target: float, row: FloatArray, state: FloatArray) -> tuple[str, ...]:
-        size = float(row[Bar.SIZE])
+    def _limits(self, target: float, row: Bar, state: Account) -> tuple[str, ...]:
+        size = float(row.cap_share)
         can_trade = self.observed[-1, -len(CLOCK_FEATURES) + CLOCK_FEATURES.index("can_trade")]
         said = {
-            f"the account is halted until {_day_text(state[Acc.HALTED_UNTIL])}": risk_limits.is_halted(
-                state[Acc.HALTED_UNTIL], row[Bar.DAY]
+            f"the account is halted until {_day_text(state.halted_until)}": risk_limits.is_halted(
+                state.halted_until, row.trading_day
             ),
-            _FROZEN: can_trade == 0.0 and target != state[Acc.TARGET],
+            _FROZEN: can_trade == 0.0 and target != state.target,
             f"size {size:.3f} of the cap, by volatility": size < 1.0,
-            f"exposure cap {self.par[Par.CAP]:g}": abs(target) >= 1.0,
+            f"exposure cap {self.terms.exposure_cap:g}": abs(target) >= 1.0,
         }
         return tuple(text for text, binds in said.items() if binds)
 
 
 def account(
     equity: float, units: float = 0.0, entry_price: float = 0.0, bars_held: int = 0, last_target: float = 0.0
-) -> FloatArray:
-    """Return an engine account of what a broker says, shape (len(Acc),).
+) -> Account:
+    """Return an engine account of what a broker says.
 
     Parameters
     ----------
@@ -297,10 +301,10 @@ def account(
     bars_held : bars since it was opened or turned
     last_target : the target filled last
     """
-    state = np.zeros(len(Acc))
-    state[Acc.UNITS], state[Acc.ENTRY], state[Acc.HELD] = units, entry_price, bars_held
-    state[Acc.EQUITY] = state[Acc.START] = state[Acc.PEAK] = state[Acc.LIMIT_PEAK] = equity
-    state[Acc.TARGET] = last_target
+    state = blank(Account)
+    state.units, state.entry_price, state.bars_held = units, entry_price, bars_held
+    state.equity = state.start_equity = state.peak_equity = state.limit_peak = equity
+    state.target = last_target
     return state
 
 

@@ -1,19 +1,14 @@
 """A saved agent as ONNX: raw features and account in, target exposure out, the scaler inside.
 
-python -m sac_kernel.export outputs/agent_1_best.pt agent_1.onnx
-
 The graph is written node by node with the onnx package (opset 13, which MetaTrader 5 and every runtime read); what
 goes in is described in the model itself, `metadata_props`, and in docs/use.md.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
 import logging
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +16,7 @@ import numpy as np
 from sac_kernel import __version__
 from sac_kernel.agent.sac import SACAgent
 from sac_kernel.core import files
-from sac_kernel.core.errors import CheckpointError, InputNotFoundError, SacKernelError
+from sac_kernel.core.errors import CheckpointError, InputNotFoundError
 from sac_kernel.features import forecast_input
 from sac_kernel.features.pipeline import CLIP, FeaturePipeline
 from sac_kernel.market.engine import ACCOUNT_FEATURES, LIMIT_FEATURES, SHARPE_FEATURES
@@ -29,6 +24,7 @@ from sac_kernel.market.market import CLOCK_FEATURES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -179,30 +175,3 @@ def _onnx() -> Any:  # noqa: ANN401  # a module without types here
     import onnx
 
     return onnx
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Export from the command line; return the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    parser = argparse.ArgumentParser(
-        prog="python -m sac_kernel.export",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("model", type=Path, help="an agent's .pt")
-    parser.add_argument("target", type=Path, help="the .onnx to write")
-    args = parser.parse_args(arguments)
-    try:
-        contract = export(args.model, args.target)
-    except SacKernelError as err:
-        logger.error("%s: %s", type(err).__name__, err)  # the message says it all
-        return 2
-    logger.info("%s: agent %d, %s", args.target, contract["agent_id"], contract["instrument"])
-    for i, column in enumerate(contract["input"]["columns"]):
-        logger.info("%3d  %-28s %s", i, column["name"], column["unit"])
-    logger.info("     %-28s %s", OUTPUT, contract["output"]["unit"])
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from sac_kernel.prices.processed_file import Bars
+    from sac_kernel.prices.bars import BarsByInstrument
 
 _TAIL_BYTES = 1 << 16
 _TEXT = (".csv", ".txt")
@@ -47,18 +47,18 @@ class BarFiles:
             raise DataError(msg)
         self._size = -1
 
-    def read(self) -> Bars:
+    def read(self) -> BarsByInstrument:
         """Return all bars of all files."""
         return {
             name: formats.read_instrument(paths, self._side, self._clock, name).bars
             for name, paths in self._files.items()
         }
 
-    def replay(self, after: pd.Timestamp | None = None) -> Iterator[Bars]:
+    def replay(self, after: pd.Timestamp | None = None) -> Iterator[BarsByInstrument]:
         """Give the bars after a moment one by one, to the end of the files."""
         yield from one_by_one(self.read(), self.instrument, after)
 
-    def tail(self, after: pd.Timestamp | None = None) -> Iterator[Bars | None]:
+    def tail(self, after: pd.Timestamp | None = None) -> Iterator[BarsByInstrument | None]:
         """Give the bars after a moment one by one, for ever; None whenever there is none.
 
         A line without its end is not read yet. The traded instrument's file should be the last one written.
@@ -77,7 +77,7 @@ class BarFiles:
                 yield step
             yield None
 
-    def _new_bars(self, after: pd.Timestamp | None) -> Bars:
+    def _new_bars(self, after: pd.Timestamp | None) -> BarsByInstrument:
         """Return the end of every file, or {} where the traded one has not grown."""
         size = self._files[self.instrument][0].stat().st_size
         if size == self._size:
@@ -100,7 +100,9 @@ class BarFiles:
         return formats.read_bars(path, self._side, self._clock, name, content).bars
 
 
-def one_by_one(bars: Bars, instrument: str, after: pd.Timestamp | None) -> Iterator[Bars]:
+def one_by_one(
+    bars: BarsByInstrument, instrument: str, after: pd.Timestamp | None
+) -> Iterator[BarsByInstrument]:
     """Give each bar of the instrument after a moment, with the bars of the others up to its open."""
     own = bars[instrument]
     first = 0 if after is None else own.index.searchsorted(after, side="right")

@@ -105,7 +105,9 @@ def resolve(path: Path) -> Path:
         return path
     found = ModelStore(path.parent).current()
     if found is None:
-        msg = f"{path}: a model in use is required, found none; promote one with python -m sac_kernel.retrain"
+        msg = (
+            f"{path}: a model in use is required, found none; promote one with `python -m sac_kernel retrain`"
+        )
         raise InputNotFoundError(msg)
     return found.path
 

@@ -1,8 +1,5 @@
 """Paper trading: a saved agent on a feed of bars, filled by the backtest's engine, with a journal that survives.
 
-python -m sac_kernel.paper --model outputs/agent_1_best.pt --bars EURUSD_M5.csv --journal paper/
-python -m sac_kernel.paper --model outputs/agent_1_best.pt --bars EURUSD_M5.csv --journal paper/ --speed 0
-
 Without --speed the file is watched as it grows; with it, its bars are replayed, so many a second, 0 as fast as
 possible. `paper.html` in the journal's folder shows the account and loads itself anew. A file called KILL there
 flattens the account at the next open, for good.
@@ -10,48 +7,51 @@ flattens the account at the next open, for good.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import logging
 import math
-import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from sac_kernel.backtest import drift
-from sac_kernel.core import files
-from sac_kernel.core.errors import CheckpointError, SacKernelError
-from sac_kernel.core.paths import LOCAL_DATA
+from sac_kernel.core import files, strings
+from sac_kernel.core.errors import CheckpointError
 from sac_kernel.features.indicators import price_columns
 from sac_kernel.features.pipeline import warmup_bars
 from sac_kernel.live import model_store, paper_page
 from sac_kernel.live.decide import Decider, Decision
 from sac_kernel.live.feed import BarFiles
 from sac_kernel.live.journal import Journal
-from sac_kernel.market import engine, market, risk_limits
-from sac_kernel.market.engine import Acc, Bar, Info
+from sac_kernel.market import engine, risk_limits
+from sac_kernel.market.account import account_terms
+from sac_kernel.market.market import prepare_market
+from sac_kernel.market.records import MINUTE_DTYPE, Account, account_from_plain, account_to_plain, blank, join
 from sac_kernel.prices.bars import PRICE_COLUMNS, open_seconds
-from sac_kernel.prices.costs import COST_TIERS
 from sac_kernel.prices.processed_file import read_processed
 from sac_kernel.report import sections
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from sac_kernel.market.market import Market
-    from sac_kernel.prices.processed_file import Bars, ProcessedData
+    from sac_kernel.market.records import AccountReport, Records, Terms
+    from sac_kernel.prices.bars import BarsByInstrument
+    from sac_kernel.prices.processed_file import ProcessedData
 
     FloatArray = NDArray[np.float64]
 
 logger = logging.getLogger(__name__)
 
 JOURNAL_FILE, KILL_FILE, PAGE_FILE = "journal.jsonl", "KILL", "paper.html"
+
+_NO_MINUTES = np.empty((0, 0), MINUTE_DTYPE)
 LIMITS = ("daily_loss_limit", "drawdown_stop", "kill_loss")
 _SCHEMA = 1
 _NO_END = 2.0**53  # bars until truncation: a feed has no end
@@ -78,11 +78,11 @@ class PaperAccount:
         reward = decider.config.reward.replace("denoised", "log_return")
         changes: dict[str, Any] = {**limits, "reward": reward}
         config = dataclasses.replace(decider.config, **changes)
-        self._par, self._closing = (
-            market.parameters(config, decider.price_side, decider.bar_seconds, close_at_end=end)
+        self._terms, self._closing = (
+            account_terms(config, decider.price_side, decider.bar_seconds, close_at_end=end)
             for end in (False, True)
         )
-        self.now = np.zeros(len(Acc))
+        self.now = blank(Account)
         self.target = 0.0
         self.due = False
         self._base, self._order = self.now, 0.0
@@ -91,20 +91,20 @@ class PaperAccount:
     @property
     def over(self) -> bool:
         """Whether the account is ruined."""
-        return bool(self.now[Acc.TERMINATED])
+        return bool(self.now.terminated)
 
     def close_bar(self) -> Decision | None:
         """Bring the account to the close of the bar that the decider took in last; decide if it is time."""
         rows = self.decider.rows
         if self._bars < 0:
             left = int(_NO_END)
-            engine.reset(self.now, rows, self._par, len(rows) - 1, left, self.start_equity, 0.0)
+            engine.reset(self.now, rows, self._terms, len(rows) - 1, left, self.start_equity, 0.0)
             self._bars, self.due = 0, True
         else:
             if self.due:
                 self._base, self._order, self._bars = self.now, self.target, 0
             self._bars += 1
-            self.now = self._stepped(self._par)
+            self.now = self._stepped(self._terms)
             self.due = self._bars == self.decider.interval_bars
         if not self.due or self.over:
             return None
@@ -114,31 +114,30 @@ class PaperAccount:
 
     def kill(self) -> None:
         """Flatten at the next open and stay flat: the kill switch by hand."""
-        until, day = self.now[Acc.HALTED_UNTIL], self.decider.rows[-1, Bar.DAY]
-        self.now[Acc.HALTED_UNTIL] = risk_limits.halted_until(until, day, False, False, 0.0, True)
+        until, day = self.now.halted_until, self.decider.rows["trading_day"][-1]
+        self.now.halted_until = risk_limits.halted_until(until, day, False, False, 0.0, True)
         self.due = True
 
-    def resume(self, state: FloatArray, target: float) -> None:
+    def resume(self, state: Account, target: float) -> None:
         """Stand where an account stood when a decision was due; the decider has taken in that bar."""
         self.now, self.target = state, target
         self._bars, self.due = 0, True
 
-    def report(self) -> FloatArray:
-        """Return the account's figures, shape (len(Info),)."""
-        out, here = np.empty(len(Info)), self.now.copy()
-        here[Acc.T] = len(self.decider.rows) - 1
-        engine.report(here, self.decider.rows, self._par, out)
-        return out
+    def report(self) -> AccountReport:
+        """Return the account's figures."""
+        here = self.now.copy()
+        here.t = len(self.decider.rows) - 1
+        return engine.report(here, self.decider.rows, self._terms)
 
     def equity_if_closed(self) -> float:
         """Return equity after the position is closed at cost at this close: what a backtest that ends here says."""
-        return float((self._stepped(self._closing) if self._bars > 0 else self.now)[Acc.EQUITY])
+        return float((self._stepped(self._closing) if self._bars > 0 else self.now).equity)
 
-    def _stepped(self, par: FloatArray) -> FloatArray:
+    def _stepped(self, terms: Terms) -> Account:
         state, rows = self._base.copy(), self.decider.rows
-        state[Acc.T] = len(rows) - 1 - self._bars
-        engine.step(state, rows, par, self._order)
-        state[Acc.TRUNCATED] = 0.0  # the bars end here for now
+        state.t = len(rows) - 1 - self._bars
+        engine.step(state, rows, _NO_MINUTES, terms, self._order)
+        state.truncated = 0.0  # the bars end here for now
         return state
 
 
@@ -158,7 +157,7 @@ class PaperSession:
     ) -> None:
         self.account, self.decider, self.journal = account, account.decider, journal
         self._kill_file = kill_file
-        self._rows: list[tuple[FloatArray, NDArray[np.float32]]] = []
+        self._rows: list[tuple[Records, NDArray[np.float32]]] = []
         self._times: list[pd.Timestamp] = []
         if not journal.lines:
             journal.append({"schema": _SCHEMA, **facts})
@@ -173,7 +172,7 @@ class PaperSession:
         lines = self.journal.lines[1:]
         return pd.Timestamp(lines[-1]["open_time_utc"]) if lines else None
 
-    def restore(self, bars: Bars) -> None:
+    def restore(self, bars: BarsByInstrument) -> None:
         """Take in the bars that the journal knows, and stand where it ends.
 
         Raises
@@ -191,8 +190,7 @@ class PaperSession:
         last = max(i for i, line in enumerate(lines) if "account" in line)
         others = {n: b for n, b in bars.items() if n != self.decider.instrument}
         self._take({**others, self.decider.instrument: own.iloc[: last + 1]})
-        saved = [math.inf if value is None else value for value in lines[last]["account"]]
-        self.account.resume(np.asarray(saved, np.float64), float(lines[last]["target"]))
+        self.account.resume(account_from_plain(lines[last]["account"]), float(lines[last]["target"]))
         for line, k in zip(lines[last + 1 :], range(last + 1, len(own)), strict=True):
             self._take(
                 {**{n: b.iloc[:0] for n, b in others.items()}, self.decider.instrument: own.iloc[k : k + 1]}
@@ -200,24 +198,24 @@ class PaperSession:
             self.account.close_bar()
             self._check_equity(line)
 
-    def take(self, bars: Bars) -> Decision | None:
+    def take(self, bars: BarsByInstrument) -> Decision | None:
         """Take in one closed bar, decide if it is time, and write it down before anything is shown."""
         self._take(bars)
         decision = self.account.close_bar()
         state = self.account.now
-        if self._kill_file.is_file() and not math.isinf(state[Acc.HALTED_UNTIL]):
+        if self._kill_file.is_file() and not math.isinf(state.halted_until):
             self.account.kill()
         own = bars[self.decider.instrument]
         line = {
             "open_time_utc": own.index[-1].isoformat(),
             "bar": own[list(PRICE_COLUMNS)].to_numpy()[-1].tolist(),
-            "equity": float(state[Acc.EQUITY]),
-            "exposure": float(self.account.report()[Info.POSITION]),
-            "halted": risk_limits.is_halted(state[Acc.HALTED_UNTIL], self.decider.rows[-1, Bar.DAY]),
+            "equity": float(state.equity),
+            "exposure": float(self.account.report().position),
+            "halted": risk_limits.is_halted(state.halted_until, self.decider.rows["trading_day"][-1]),
         }
         if self.account.due:
             line["target"] = self.account.target
-            line["account"] = [None if math.isinf(v) else v for v in state.tolist()]
+            line["account"] = account_to_plain(state)
         if decision is not None:
             line["why"] = {
                 k: v
@@ -229,10 +227,10 @@ class PaperSession:
 
     def as_market(self) -> Market:
         """Return the account's bars so far as a market."""
-        rows, observed = (np.concatenate(parts) for parts in zip(*self._rows, strict=True))
-        return self.decider.as_market(rows, observed, pd.DatetimeIndex(self._times))
+        rows, observed = zip(*self._rows, strict=True)
+        return self.decider.as_market(join(rows), np.concatenate(observed), pd.DatetimeIndex(self._times))
 
-    def _take(self, bars: Bars) -> None:
+    def _take(self, bars: BarsByInstrument) -> None:
         self._rows.append(self.decider.append(bars))
         self._times += list(bars[self.decider.instrument].index)
 
@@ -256,7 +254,7 @@ class PaperSession:
             raise CheckpointError(msg)
 
     def _check_equity(self, line: dict[str, Any]) -> None:
-        equity = float(self.account.now[Acc.EQUITY])
+        equity = float(self.account.now.equity)
         if equity != line["equity"]:
             msg = (
                 f"paper: the account of the journal is required at {line['open_time_utc']}, {line['equity']!r}, found "
@@ -282,27 +280,31 @@ class Watch:
     def show(self, decision: Decision | None) -> None:
         """Show the newest bar."""
         account = self._session.account
-        day, figures = account.decider.rows[-1, Bar.DAY], account.report()
+        day, figures = account.decider.rows["trading_day"][-1], account.report()
         if not self._quiet:
             what = "" if decision is None else f"  target {decision.target:+.3f}"
             why = "" if decision is None else "; ".join((*decision.limits, *_beyond(decision)))
             logger.info(
-                "%s  %.5f  equity %s  exposure %+.3f%s%s", self._session.last_time, account.decider.rows[-1, Bar.CLOSE],
-                f"{figures[Info.EQUITY]:,.2f}", figures[Info.POSITION], what, f"  [{why}]" if why else "",
+                "%s  %.5f  equity %s  exposure %+.3f%s%s", self._session.last_time, account.decider.rows["close"][-1],
+                f"{figures.equity:,.2f}", figures.position, what, f"  [{why}]" if why else "",
             )  # fmt: skip
         if day != self._day and not math.isnan(self._day):
-            logger.info("%s", self.summary())
+            logger.info("%s", "  ".join(self.summary()))
         self._day = day
 
-    def summary(self) -> str:
-        """Return equity, exposure, costs and drift in one line."""
+    def summary(self) -> list[str]:
+        """Return equity, exposure, costs and drift in words, part by part."""
         f = self._session.account.report()
-        return (
-            f"{self._session.last_time:%Y-%m-%d %H:%M}  equity {f[Info.EQUITY]:,.2f} "
-            f"({100.0 * f[Info.TOTAL_RETURN]:+.2f} %)  exposure {f[Info.POSITION]:+.3f}  "
-            f"max drawdown {100.0 * f[Info.DRAWDOWN]:.2f} %  costs {f[Info.COSTS]:,.2f}  trades {f[Info.TRADES]:.0f}"
-            f"{'  HALTED' if f[Info.HALTED] else ''}  {self.drift()}"
-        )
+        return [
+            f"{self._session.last_time:%Y-%m-%d %H:%M}",
+            f"equity {f.equity:,.2f} ({100.0 * f.total_return:+.2f} %)",
+            f"exposure {f.position:+.3f}",
+            f"max drawdown {100.0 * f.max_drawdown:.2f} %",
+            f"costs {f.costs:,.2f}",
+            f"trades {f.trades:.0f}",
+            *(["HALTED"] if f.halted else []),
+            self.drift(),
+        ]
 
     def drift(self) -> str:
         """Return the drift check's word and the series it names, or how many days it still waits."""
@@ -317,10 +319,14 @@ class Watch:
 
 def _beyond(decision: Decision) -> list[str]:
     names = list(decision.out_of_range)
-    return [f"never seen before: {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"] if names else []
+    return (
+        [strings.NEVER_SEEN.format(name=", ".join(names[:3]) + (" ..." if len(names) > 3 else ""))]
+        if names
+        else []
+    )
 
 
-def history_before(data: ProcessedData, feed: Bars, start: pd.Timestamp) -> Bars:
+def history_before(data: ProcessedData, feed: BarsByInstrument, start: pd.Timestamp) -> BarsByInstrument:
     """Return all bars before the account's first: those of the processed file, then those of the feed.
 
     Where both have bars of a time, the feed's count.
@@ -344,7 +350,7 @@ class Opened(NamedTuple):
 
 def open_session(args: argparse.Namespace) -> Opened:
     """Begin or go on with the session of the command line."""
-    data, model = read_processed(args.history, args.price_side), model_store.resolve(args.model)
+    data, model = read_processed(args.data, args.price_side), model_store.resolve(args.model)
     decider = Decider.from_checkpoint(model, args.price_side or data.price_side, args.cost_tier)
     name = decider.instrument
     feed = BarFiles(args.bars, name, decider.others, args.price_side or data.price_side, args.clock)
@@ -401,7 +407,7 @@ def follow(opened: Opened, speed: float | None, sleep: Callable[[float], object]
             logger.info("the account is ruined: equity below 1 %% of its start")
             break
     if session.last_time is not None:
-        logger.info("%s", watch.summary())
+        logger.info("%s", "  ".join(watch.summary()))
         logger.info("equity if closed at cost now: %s", f"{session.account.equity_if_closed():,.2f}")
         paper_page.write_page(page, Journal(journal.path).lines, watch.summary())
 
@@ -413,7 +419,7 @@ def _train_market(
     rows = slice(warmup_bars(decider.bar_seconds), int(history.index.searchsorted(train_end, side="right")))
     frame = pd.DataFrame(features[rows], history.index[rows], list(decider.feature_names))
     config = dataclasses.replace(decider.config, price_side=decider.price_side)
-    return market.prepare_market(history.iloc[rows], frame, config, close_at_end=True)
+    return prepare_market(history.iloc[rows], frame, config, close_at_end=True)
 
 
 def _start(journal: Journal, own: pd.DataFrame, *, live: bool) -> pd.Timestamp:
@@ -426,51 +432,3 @@ def _start(journal: Journal, own: pd.DataFrame, *, live: bool) -> pd.Timestamp:
 def _hash_of(bars: pd.DataFrame) -> str:
     columns = (open_seconds(bars), *price_columns(bars))
     return files.sha256(b"".join(column.tobytes() for column in columns))
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Paper trade from the command line; return the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    args = _parser().parse_args(arguments)
-    try:
-        opened = open_session(args)
-        with opened.session.journal:
-            follow(opened, args.speed)
-    except KeyboardInterrupt:
-        logger.info("stopped; the same command goes on from here")
-    except SacKernelError as err:
-        logger.error("%s: %s", type(err).__name__, err)  # the message says it all
-        return 2
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m sac_kernel.paper",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--model", type=Path, required=True, help="an agent's .pt, or models/current.json")
-    parser.add_argument("--bars", type=Path, required=True, help="a file of bars, or a folder of instruments")
-    parser.add_argument(
-        "--journal", type=Path, required=True, metavar="DIR", help="where the session is kept"
-    )
-    parser.add_argument("--speed", type=float, help="replay so many bars a second, 0: as fast as possible")
-    parser.add_argument(
-        "--history", type=Path, default=LOCAL_DATA, metavar="H5", help="the bars before; default %(default)s"
-    )
-    parser.add_argument("--price-side", choices=("bid", "ask", "mid"), help="default: that of --history")
-    parser.add_argument(
-        "--clock", help="UTC, an IANA zone, histdata or mt-eet, if the file does not prove it"
-    )
-    parser.add_argument("--cost-tier", choices=list(COST_TIERS), default="base")
-    parser.add_argument("--equity", type=float, default=100_000.0, help="at the start, account currency")
-    for name in LIMITS:
-        parser.add_argument(
-            f"--{name.replace('_', '-')}", type=float, metavar="FRAC", help="default: the agent's own"
-        )
-    return parser
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import base64
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from sac_kernel.core import files
+from sac_kernel.core import files, strings
 from sac_kernel.core.plot_style import to_png
-from sac_kernel.market.engine import Acc
+from sac_kernel.market.records import COSTS, account_from_plain
 from sac_kernel.market.render import episode_figure
+from sac_kernel.report.templates import filled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,27 +24,29 @@ REFRESH_S = 15.0
 """How often a browser loads the page anew, and the page is written at most."""
 
 _ROWS = 12
-_COSTS = (Acc.SPREAD, Acc.COMMISSION, Acc.SLIPPAGE, Acc.SWAP)
 _PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="{refresh:.0f}">
-<title>{title}</title><style>:root{{color-scheme:light dark}}
-body{{max-width:1080px;margin:24px auto;padding:0 16px;font:16px/1.5 system-ui,sans-serif}}
-img{{width:100%;background:#fff}}table{{border-collapse:collapse;width:100%;font-size:.88rem}}
-td,th{{padding:4px 8px;text-align:right;border-bottom:1px solid #8884}}td:last-child,th:last-child{{text-align:left}}
-</style></head><body><h1>{title}</h1><p>{said}</p>
-<img alt="Price with the exposure held, equity, costs" src="data:image/png;base64,{picture}">
-<table><tr><th>Bar opens [UTC]<th>Close<th>Equity<th>Exposure [x equity]<th>Target<th>Why
-{rows}</table><p>A file KILL beside this page flattens the account at the next open, for good.</p></body></html>
+<html lang="{{ t.LANGUAGE }}"><head><meta charset="utf-8"><meta http-equiv="refresh" content="{{ refresh_s }}">
+<title>{{ title }}</title><style>:root{color-scheme:light dark}
+body{max-width:1080px;margin:24px auto;padding:0 16px;font:16px/1.5 system-ui,sans-serif}
+img{width:100%;background:#fff}table{border-collapse:collapse;width:100%;font-size:.88rem}
+td,th{padding:4px 8px;text-align:right;border-bottom:1px solid #8884}td:last-child,th:last-child{text-align:left}
+</style></head><body><h1>{{ title }}</h1><p>{{ account | join(" \u00b7 ") }}</p>
+<img alt="{{ t.PAPER_FIGURE }}" src="data:image/png;base64,{{ png }}">
+<table><tr>{% for name in t.PAPER_COLUMNS %}<th>{{ name }}</th>{% endfor %}</tr>
+{% for row in rows %}
+<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}
+</table><p>{{ t.PAPER_KILL }}</p></body></html>
 """
 
 
-def write_page(path: Path, lines: Sequence[Mapping[str, Any]], said: str) -> None:
+def write_page(path: Path, lines: Sequence[Mapping[str, Any]], account: Sequence[str]) -> None:
     """Write the page of a journal.
 
     Parameters
     ----------
     lines : of the journal: its head, then at least one bar
-    said : the account in one line, its parts two blanks apart: equity, exposure, costs, drift
+    account : its state in words, part by part: equity, exposure, costs, drift
     """
     head, bars = lines[0], lines[1:]
     times = pd.DatetimeIndex([line["open_time_utc"] for line in bars])
@@ -53,12 +55,13 @@ def write_page(path: Path, lines: Sequence[Mapping[str, Any]], said: str) -> Non
         for values in zip(*((b["bar"][-1], b["equity"], b["exposure"]) for b in bars), strict=True)
     )
     figure = episode_figure(times, close, equity, exposure, costs(bars))
-    page = _PAGE.format(
-        refresh=REFRESH_S,
-        title=escape(f"Paper account: {head['instrument']} since {times[0]:%Y-%m-%d %H:%M}"),
-        said=escape(said).replace("  ", " &middot; "),
-        picture=base64.b64encode(to_png(figure)).decode("ascii"),
-        rows="".join(map(_row, reversed(bars[-_ROWS:]))),
+    page = filled(
+        _PAGE,
+        refresh_s=round(REFRESH_S),
+        title=strings.PAPER_TITLE.format(instrument=head["instrument"], since=times[0]),
+        account=account,
+        png=base64.b64encode(to_png(figure)).decode("ascii"),
+        rows=[_row(line) for line in reversed(bars[-_ROWS:])],
     )
     files.write_text(path, page)
 
@@ -68,16 +71,21 @@ def costs(bars: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
     out, paid = np.zeros(len(bars)), 0.0
     for i, line in enumerate(bars):
         if "account" in line:
-            paid = sum(line["account"][slot] for slot in _COSTS)
+            account = account_from_plain(line["account"])
+            paid = sum(getattr(account, f"{kind}_paid") for kind in COSTS)
         out[i] = paid
     return out
 
 
-def _row(line: Mapping[str, Any]) -> str:
-    target, why = f"{line['target']:+.3f}" if "target" in line else "", line.get("why", {})
-    beyond = [f"never seen before: {name}" for name in why.get("out_of_range", ())]
-    reasons = "; ".join([*(["halted"] if line["halted"] else []), *why.get("limits", ()), *beyond])
+def _row(line: Mapping[str, Any]) -> tuple[str, ...]:
+    why = line.get("why", {})
+    beyond = [strings.NEVER_SEEN.format(name=name) for name in why.get("out_of_range", ())]
+    reasons = [*([strings.HALTED] if line["halted"] else []), *why.get("limits", ()), *beyond]
     return (
-        f"<tr><td>{line['open_time_utc'][:16].replace('T', ' ')}<td>{line['bar'][-1]:.5f}<td>{line['equity']:,.2f}"
-        f"<td>{line['exposure']:+.3f}<td>{target}<td>{escape(reasons)}\n"
+        line["open_time_utc"][:16].replace("T", " "),
+        f"{line['bar'][-1]:.5f}",
+        f"{line['equity']:,.2f}",
+        f"{line['exposure']:+.3f}",
+        f"{line['target']:+.3f}" if "target" in line else "",
+        "; ".join(reasons),
     )

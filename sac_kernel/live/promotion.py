@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from sac_kernel.agent.sac import SACAgent
-from sac_kernel.backtest import drift, evaluation
+from sac_kernel.backtest import drift, policies, runner
 from sac_kernel.core.errors import DataError
 from sac_kernel.features.pipeline import FeaturePipeline
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.report import sections
 from sac_kernel.stats import significance
 from sac_kernel.stats.metrics import TRADING_DAYS_PER_YEAR
@@ -121,21 +121,20 @@ def compare(candidate: Path, in_use: Path, data: ProcessedData, after: str) -> C
 
 def _traded(
     path: Path, data: ProcessedData, after: pd.Timestamp
-) -> tuple[evaluation.EpisodeResult | None, Market, Market | None]:
+) -> tuple[runner.EpisodeResult | None, Market, Market | None]:
     """Return one model's pass over the window, and its train and window markets; None where no bar is left."""
     agent, pipeline = SACAgent.from_checkpoint(path, device="cpu"), FeaturePipeline.from_checkpoint(path)
     frames = pipeline.run_full_pipeline(data.train, data.val, data.test)
     config = TradingEnvConfig(**agent.context["env"])
     name = pipeline.instrument
-    train = evaluation.market_of(data.train[name], frames[0], config, "base")
+    train = runner.market_of(data.train[name], frames[0], config, "base")
     bars, features = data.test[name], frames[2]
     new = bars.index > after
     if new.sum() < 2:
         return None, train, None
-    window = evaluation.market_of(bars[new], features[new], config, "base")
-    label = f"agent {agent.agent_id}"
-    policy = evaluation.greedy_policy(agent)
-    return evaluation.run_policy(window, policy, config.initial_equity, label, "base"), train, window
+    window = runner.market_of(bars[new], features[new], config, "base")
+    policy, act = policies.agent(agent.agent_id), runner.greedy_policy(agent)
+    return runner.run_policy(window, act, config.initial_equity, policy, "base"), train, window
 
 
 def _drift(train: Market, window: Market | None) -> str:

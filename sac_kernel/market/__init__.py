@@ -9,7 +9,8 @@ from sac_kernel.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
+        "account": "TradingEnvConfig",
         "envs": "TradingEnvironment TradingVectorEnv",
-        "market": "Market TradingEnvConfig prepare_market",
+        "market": "Market prepare_market",
     },
 )

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from sac_kernel.core.errors import DataError
-from sac_kernel.prices.bars import INDEX_NAME, PRICE_COLUMNS
+from sac_kernel.prices.bars import INDEX_NAME, PRICE_COLUMNS, Bars
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -323,8 +323,8 @@ def _edited(bars: pd.DataFrame, after: int) -> pd.DataFrame:
     """Multiply every bar after bar `after` by a random factor of its own."""
     factor = np.exp(np.random.default_rng(after + 1).normal(0.0, 0.02, len(bars)))
     factor[: after + 1] = 1.0
-    edited = bars.mul(factor, axis=0)
-    edited.attrs = dict(bars.attrs)
+    edited = bars.copy()
+    edited.loc[:, :] = bars.to_numpy() * factor[:, None]
     return edited
 
 
@@ -351,8 +351,7 @@ def _bars(times: Any, opened: FloatArray, close: FloatArray, margin: float = 5e-
         },
         index=pd.DatetimeIndex(times, name=INDEX_NAME),
     )
-    frame.attrs = {"price_side": "bid"}
-    return frame
+    return Bars(frame, side="bid")
 
 
 def _equity(info: dict[str, Any]) -> float:

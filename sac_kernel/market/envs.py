@@ -19,12 +19,23 @@ from sac_kernel.core.errors import CheckpointError, NonFiniteError
 from sac_kernel.core.renamed import renamed_arguments
 from sac_kernel.features.pipeline import CLIP
 from sac_kernel.market import engine
-from sac_kernel.market.engine import Acc, Bar, Info
-from sac_kernel.market.market import Market, TradingEnvConfig, check_horizon, prepare_market
+from sac_kernel.market.account import TradingEnvConfig
+from sac_kernel.market.market import Market, check_horizon, prepare_market
+from sac_kernel.market.records import (
+    REPORT_DTYPE,
+    Account,
+    AccountReport,
+    new_table,
+    one_row,
+    to_matrix,
+    to_table,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
+
+    from sac_kernel.market.records import Records
 
     FloatArray = NDArray[np.float64]
     FeatureArray = NDArray[np.float32]
@@ -100,7 +111,10 @@ class TradingEnvironment(gym.Env[Any, Any]):
             check_horizon(self.market, self.config)
         self.observation_space, self.action_space = spaces(self.market)
         self._width = len(self.observation_names)
-        self._state, self._report = np.zeros(len(Acc)), np.zeros(len(Info))
+        # Tables of one row: a call of compiled code takes them in faster than records.
+        self._accounts, self._reports = new_table(Account, 1), np.zeros(1, REPORT_DTYPE)
+        self._account: Account = self._accounts[0]
+        self._terms = one_row(self.market.terms)
         self._clock = _Clock(self.market.open_time)
         self._history: list[tuple[float, float, float, float]] = []
 
@@ -125,22 +139,23 @@ class TradingEnvironment(gym.Env[Any, Any]):
             left = c.horizon_bars
             t = int(self.np_random.integers(m.first_bar, last - left + 1))
             action = float(self.np_random.uniform(-1, 1)) if c.random_start_position else 0.0
-        engine.reset(self._state, m.bars, m.par, t, left, c.initial_equity, action)
-        engine.report(self._state, m.bars, m.par, self._report)
+        self._terms = one_row(m.terms)
+        engine.reset(self._account, m.bars, m.terms, t, left, c.initial_equity, action)
         self._history = []
-        return self._observe(), self._info(self._report.tolist())
+        return self._observe(), self._info(engine.report(self._account, m.bars, m.terms))
 
     def step(self, action: Any) -> tuple[FeatureArray, float, bool, bool, dict[str, Any]]:  # noqa: ANN401
         """Fill the target exposure at the next open and hold it to the next decision."""
         target = float(action.item() if isinstance(action, np.ndarray) else np.asarray(action).item())
         if not math.isfinite(target):
-            msg = f"trading_env.step: a finite action is required, got {target} at bar {int(self._state[Acc.T])}"
+            msg = f"trading_env.step: a finite action is required, got {target} at bar {int(self._account.t)}"
             raise NonFiniteError(msg)
         m, obs = self.market, np.empty(self._width, np.float32)
-        engine.step_one(self._state, m.bars, m.par, m.observed, target, obs, self._report)
-        values = self._report.tolist()
-        terminated, truncated, reward = values[_ENDING]
-        return obs, reward, terminated > 0.0, truncated > 0.0, self._info(values)
+        engine.step_one(
+            self._accounts, m.bars, m.minutes, self._terms, m.observed, target, obs, self._reports
+        )
+        report = AccountReport._make(self._reports.item())
+        return obs, report.reward, report.terminated > 0.0, report.truncated > 0.0, self._info(report)
 
     def render(self) -> Any:  # noqa: ANN401
         """Return the episode so far as an RGB picture: price with position, equity, costs."""
@@ -157,37 +172,37 @@ class TradingEnvironment(gym.Env[Any, Any]):
         index, equity, exposure, cost = np.asarray(self._history).T
         rows = index.astype(np.int64)
         return episode_figure(
-            self.market.open_time[rows], self.market.bars[rows, Bar.CLOSE], equity, exposure, cost
+            self.market.open_time[rows], self.market.bars["close"][rows], equity, exposure, cost
         )
 
     def _observe(self) -> FeatureArray:
         out = np.empty(self._width, np.float32)
-        engine.observe(self._state, self.market.bars, self.market.par, self.market.observed, out)
+        engine.observe(self._account, self.market.bars, self.market.terms, self.market.observed, out)
         return out
 
-    def _info(self, values: list[float]) -> dict[str, Any]:
-        self._history.append((values[0], values[1], values[2], values[3]))
-        return _info_of(values, self._clock.at(int(values[0])))
+    def _info(self, report: AccountReport) -> dict[str, Any]:
+        self._history.append((report.t, report.equity, report.position, report.costs))
+        return _info_of(report, self._clock.at(int(report.t)))
 
 
-_ENDING = slice(Info.TERMINATED, Info.REWARD + 1)
-
-
-def _info_of(values: list[float], open_time: pd.Timestamp) -> dict[str, Any]:
-    """Return the public info of one account from its report, in the order of `Info`."""
-    (_, equity, position, _, total_return, sharpe, drawdown, spread, commission, slippage, swap,
-     turnover, trades, close_outs, halted, _, _, _) = values  # fmt: skip
+def _info_of(report: AccountReport, open_time: pd.Timestamp) -> dict[str, Any]:
+    """Return the public info of one account."""
     return {
-        "equity": equity,
-        "total_return": total_return,
-        "sharpe_ratio": sharpe if sharpe == sharpe else _NOT_YET,  # NaN differs from itself
-        "max_drawdown": drawdown,
-        "costs": {"spread": spread, "commission": commission, "slippage": slippage, "swap": swap},
-        "turnover": turnover,
-        "trades": int(trades),
-        "close_outs": int(close_outs),
-        "position": position,
-        "halted": halted > 0.0,
+        "equity": report.equity,
+        "total_return": report.total_return,
+        "sharpe_ratio": _NOT_YET if math.isnan(report.sharpe_ann) else report.sharpe_ann,
+        "max_drawdown": report.max_drawdown,
+        "costs": {
+            "spread": report.spread_paid,
+            "commission": report.commission_paid,
+            "slippage": report.slippage_paid,
+            "swap": report.swap_paid,
+        },
+        "turnover": report.turnover,
+        "trades": int(report.trades),
+        "close_outs": int(report.close_outs),
+        "position": report.position,
+        "halted": report.halted > 0.0,
         "open_time_utc": open_time,
     }
 
@@ -229,8 +244,7 @@ class TradingVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self.single_observation_space, self.single_action_space = spaces(market)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._states = np.zeros((num_envs, len(Acc)))
-        self._rewards, self._report = np.zeros(num_envs), np.zeros(len(Info))
+        self._accounts, self._rewards = new_table(Account, num_envs), np.zeros(num_envs)
         self._clock = _Clock(market.open_time)
 
     def reset(
@@ -256,9 +270,9 @@ class TradingVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             msg = f"trading_env.step: finite actions are required, got {targets[i]} for env {i}"
             raise NonFiniteError(msg)
         m, obs = self.market, self._empty_obs()
-        engine.step_many(self._states, m.bars, m.par, m.observed, targets, self._rewards, obs)
-        terminated = self._states[:, Acc.TERMINATED] > 0
-        truncated = (self._states[:, Acc.TRUNCATED] > 0) & ~terminated
+        engine.step_many(self._accounts, m.bars, m.minutes, m.terms, m.observed, targets, self._rewards, obs)
+        terminated = self._accounts["terminated"] > 0
+        truncated = (self._accounts["truncated"] > 0) & ~terminated
         done, infos = terminated | truncated, {}
         if done.any():
             infos = {"final_obs": obs.copy(), "_final_obs": done} | self._final_info(np.flatnonzero(done))
@@ -270,15 +284,14 @@ class TradingVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         """Return the last info of each account that ended, laid out by Gymnasium's own rule."""
         infos: dict[str, Any] = {}
         for i in ended:
-            engine.report(self._states[i], self.market.bars, self.market.par, self._report)
-            values = self._report.tolist()
-            last = _info_of(values, self._clock.at(int(values[Info.T])))
+            report = engine.report(self._accounts[i], self.market.bars, self.market.terms)
+            last = _info_of(report, self._clock.at(int(report.t)))
             infos = self._add_info(infos, {"final_info": last}, int(i))
         return infos
 
     def state(self) -> dict[str, Any]:
-        """Return what continues this env bit for bit: accounts and generator."""
-        return {"accounts": self._states.copy(), "rng": self.np_random.bit_generator.state}
+        """Return what continues this env bit for bit: accounts, a matrix of `Account` fields, and generator."""
+        return {"accounts": to_matrix(self._accounts), "rng": self.np_random.bit_generator.state}
 
     def restore(self, state: dict[str, Any]) -> FeatureArray:
         """Continue from `state` and return the observations that belong to it.
@@ -288,28 +301,29 @@ class TradingVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         CheckpointError
             If the accounts are not those of this market: compiled code reads bars at the places they name.
         """
-        self._states[:] = self._checked_accounts(np.asarray(state["accounts"], np.float64))
+        self._accounts[:] = self._checked_accounts(np.asarray(state["accounts"], np.float64))
         self._np_random = np.random.default_rng()
         self._np_random.bit_generator.state = state["rng"]
         obs, m = self._empty_obs(), self.market
         for i in range(self.num_envs):
-            engine.observe(self._states[i], m.bars, m.par, m.observed, obs[i])
+            engine.observe(self._accounts[i], m.bars, m.terms, m.observed, obs[i])
         return obs
 
-    def _checked_accounts(self, accounts: FloatArray) -> FloatArray:
+    def _checked_accounts(self, matrix: FloatArray) -> Records:
         last = len(self.market.bars) - 1
-        fits = accounts.shape == self._states.shape
+        fits = matrix.shape == (self.num_envs, len(Account.__annotations__))
         if fits:
-            t, left, held = accounts[:, Acc.T], accounts[:, Acc.LEFT], accounts[:, Acc.HELD]
+            accounts = to_table(matrix, Account)
+            t, left, held = accounts["t"], accounts["bars_left"], accounts["bars_held"]
+            finite = accounts.copy()
+            finite["halted_until"] = 0.0  # a kill switch halts for ever
             fits = bool(
-                np.isfinite(
-                    np.delete(accounts, Acc.HALTED_UNTIL, axis=1)
-                ).all()  # a kill switch halts for ever
+                np.isfinite(to_matrix(finite)).all()
                 and (t >= self.market.first_bar).all()
                 and (left >= 1).all()
                 and (t + left <= last).all()
                 and ((held >= 0) & (held <= last)).all()
-                and (accounts[:, Acc.EQUITY] > 0).all()
+                and (accounts["equity"] > 0).all()
             )
         if not fits:
             msg = (
@@ -323,8 +337,8 @@ class TradingVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         m, c = self.market, self.config
         t = int(self.np_random.integers(m.first_bar, len(m.bars) - left))
         action = float(self.np_random.uniform(-1, 1)) if c.random_start_position else 0.0
-        engine.reset(self._states[i], m.bars, m.par, t, left, c.initial_equity, action)
-        engine.observe(self._states[i], m.bars, m.par, m.observed, obs)
+        engine.reset(self._accounts[i], m.bars, m.terms, t, left, c.initial_equity, action)
+        engine.observe(self._accounts[i], m.bars, m.terms, m.observed, obs)
 
     def _empty_obs(self) -> FeatureArray:
         return np.empty(self.observation_space.shape, np.float32)  # type: ignore[arg-type]  # a Box

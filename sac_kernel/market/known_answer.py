@@ -44,7 +44,7 @@ class Paths(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Market:
+class KnownAnswerMarket:
     """One market with a known answer.
 
     Attributes
@@ -72,9 +72,9 @@ class Market:
 
     def __post_init__(self) -> None:
         known = ("predictor", "square", "regime", "hour")
-        require(self.kind in known, "Market", f"kind must be one of {known}", self.kind)
-        require(0 <= self.gamma < 1, "Market", "gamma must be in [0, 1)", self.gamma)
-        require(self.cost >= 0 and self.noise >= 0, "Market", "cost and noise must be >= 0", self)
+        require(self.kind in known, "KnownAnswerMarket", f"kind must be one of {known}", self.kind)
+        require(0 <= self.gamma < 1, "KnownAnswerMarket", "gamma must be in [0, 1)", self.gamma)
+        require(self.cost >= 0 and self.noise >= 0, "KnownAnswerMarket", "cost and noise must be >= 0", self)
 
     @property
     def state_dim(self) -> int:
@@ -161,20 +161,20 @@ class Market:
 MARKETS = {
     market.name: market
     for market in (
-        Market("M0", 0.95),
-        Market("M1", 0.97),
-        Market("M2", 0.93, cost=2.0),
-        Market("M3", 0.90, ic=0.3, cost=0.6, noise=0.954),
-        Market("M4", 0.85, ic=0.05, cost=0.1, noise=0.9987),
-        Market("M5", 0.80, ic=0.05, cost=0.1, noise=0.9987, distractors=28),
-        Market("M6", 0.01, ic=0.0, cost=0.1, noise=1.0),
-        Market("M7", 0.0, ic=0.0, cost=0.1, noise=1.0),
-        Market("M8", 0.80, kind="regime", ic=0.5, cost=1.0, noise=1.0),
-        Market("M9", 0.95, cost=0.25, rho=0.0),
-        Market("M10", 0.90, kind="hour", ic=0.3, cost=0.6, noise=0.954),
-        Market("M11", 0.90, ic=0.05, cost=0.1, noise=0.9987, distractors=28),
-        Market("M11-02", 0.80, ic=0.02, cost=0.04, noise=0.9998, distractors=28),
-        Market("M12", 0.80, kind="square", ic=0.05, cost=0.1, noise=0.9987, distractors=28),
+        KnownAnswerMarket("M0", 0.95),
+        KnownAnswerMarket("M1", 0.97),
+        KnownAnswerMarket("M2", 0.93, cost=2.0),
+        KnownAnswerMarket("M3", 0.90, ic=0.3, cost=0.6, noise=0.954),
+        KnownAnswerMarket("M4", 0.85, ic=0.05, cost=0.1, noise=0.9987),
+        KnownAnswerMarket("M5", 0.80, ic=0.05, cost=0.1, noise=0.9987, distractors=28),
+        KnownAnswerMarket("M6", 0.01, ic=0.0, cost=0.1, noise=1.0),
+        KnownAnswerMarket("M7", 0.0, ic=0.0, cost=0.1, noise=1.0),
+        KnownAnswerMarket("M8", 0.80, kind="regime", ic=0.5, cost=1.0, noise=1.0),
+        KnownAnswerMarket("M9", 0.95, cost=0.25, rho=0.0),
+        KnownAnswerMarket("M10", 0.90, kind="hour", ic=0.3, cost=0.6, noise=0.954),
+        KnownAnswerMarket("M11", 0.90, ic=0.05, cost=0.1, noise=0.9987, distractors=28),
+        KnownAnswerMarket("M11-02", 0.80, ic=0.02, cost=0.04, noise=0.9998, distractors=28),
+        KnownAnswerMarket("M12", 0.80, kind="square", ic=0.05, cost=0.1, noise=0.9987, distractors=28),
     )
 }
 """M0 is the one-step bandit of `BanditVectorEnv`; M7, M11 and M12 are learnt from one finite path."""
@@ -189,7 +189,7 @@ class Optimum:
     action : (len(grid), 21) best next position for each state and present position of `POSITIONS`
     """
 
-    def __init__(self, market: Market, tolerance: float = 1e-10) -> None:
+    def __init__(self, market: KnownAnswerMarket, tolerance: float = 1e-10) -> None:
         self.grid = market.grid()
         chance, mean = market.transitions(), market.expected_return(self.grid)
         trade = market.cost * np.abs(POSITIONS[:, None] - POSITIONS[None, :])  # (from, to)
@@ -226,7 +226,7 @@ class Result(NamedTuple):
     turnover: float
 
 
-def play(market: Market, paths: Paths, act: Callable[[int, Array, Array], Array]) -> Result:
+def play(market: KnownAnswerMarket, paths: Paths, act: Callable[[int, Array, Array], Array]) -> Result:
     """Return the noise-free result of a policy on `paths`, each started flat.
 
     Parameters
@@ -248,7 +248,7 @@ def play(market: Market, paths: Paths, act: Callable[[int, Array, Array], Array]
 class Judge:
     """Judges policies of one market on fresh paths against the optimum on the same paths."""
 
-    def __init__(self, market: Market, bars: int = 400, n: int = 512, seed: int = 12_345) -> None:
+    def __init__(self, market: KnownAnswerMarket, bars: int = 400, n: int = 512, seed: int = 12_345) -> None:
         self.market = market
         self.paths = market.simulate(bars, n, np.random.default_rng(seed))
         optimum = Optimum(market)
@@ -292,7 +292,7 @@ class MarketVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
 
     def __init__(
         self,
-        market: Market,
+        market: KnownAnswerMarket,
         num_envs: int = 60,
         horizon: int = 250,
         path: Paths | None = None,

@@ -67,7 +67,7 @@ def halted_until(
     Parameters
     ----------
     previous : what this function returned last, 0 at the start
-    day : number of the trading day that the equity belongs to (`market_costs.trading_day`)
+    day : number of the trading day that the equity belongs to (`prices.costs.trading_day`)
     daily : the daily loss limit is hit: flat for the rest of this day
     drawdown : the drawdown stop is hit: flat for the rest of this day and `pause_days` calendar days more
     kill : the kill switch is hit, by a loss or by hand: flat until a person says otherwise

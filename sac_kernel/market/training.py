@@ -12,11 +12,12 @@ from sac_kernel.core.errors import DataError
 from sac_kernel.features import forecast_input
 from sac_kernel.features.forecast import fit_forecast, reward_spread
 from sac_kernel.features.pipeline import MEMORY_S
-from sac_kernel.market.engine import Bar, Par
-from sac_kernel.market.market import Market, TradingEnvConfig, prepare_market
+from sac_kernel.market.market import Market, prepare_market
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from sac_kernel.market.account import TradingEnvConfig
 
 logger = logging.getLogger(__name__)
 
@@ -54,22 +55,18 @@ def reward_scale(market: Market) -> float:
     size = market.reward_sd
     if market.return_forecast is not None:
         part = market.bars[market.first_bar : -1]
-        cost = (
-            float(np.mean(part[:, Bar.SPREAD_OPEN])) / 2
-            + market.par[Par.COMMISSION]
-            + market.par[Par.SLIPPAGE]
-        )
-        size = reward_spread(market.interval_bars * part[:, Bar.FORECAST], cost) * market.par[Par.CAP]
+        cost = float(np.mean(part["spread_open"])) / 2 + market.terms.commission + market.terms.slippage
+        size = reward_spread(market.interval_bars * part["return_forecast"], cost) * market.terms.exposure_cap
     return float(f"{1.0 / size:.6g}")
 
 
 def _check_moves(market: Market) -> None:
     """Raise DataError if every reward would be zero, naming the cause."""
-    closes = market.bars[market.first_bar :, 3]
+    closes = market.bars["close"][market.first_bar :]
     cause = ""
     if np.ptp(closes) == 0:
         cause = f"the price never moves: all {len(closes)} closes are {closes[0]:g}"
-    elif not market.bars[market.first_bar + 1 :, 8].any():
+    elif not market.bars["tradable"][market.first_bar + 1 :].any():
         cause = "no bar is tradable: every open lies between 16:45 and 19:00 New York; check the clock"
     if cause:
         msg = f"train_market: train bars on which a reward can differ from 0 are required, found that {cause}"

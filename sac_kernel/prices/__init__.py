@@ -9,7 +9,7 @@ from sac_kernel.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "bars": "BarTable aggregate check_bars inspect_bars",
+        "bars": "BarTable Bars check_bars inspect_bars",
         "pipeline": "DataConfig DataPipeline",
         "processed_file": "ProcessedData read_processed write_processed",
     },

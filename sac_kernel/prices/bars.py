@@ -1,13 +1,12 @@
-"""Bars in one form: the table, what makes it valid, and larger bars made of smaller ones or of ticks.
+"""Bars in one form: a table that says its side, length and instrument, and what makes it valid.
 
 A bar exists because a price was seen in it. Nothing here fills, sorts, smooths or drops a bar for being large.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -16,6 +15,7 @@ from sac_kernel.core.errors import DataError
 from sac_kernel.prices.clocks import unix_seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -30,35 +30,153 @@ MAX_ROWS = 20_000_000
 """Rows of one instrument: thirteen years of minutes are five million."""
 
 _EARLIEST, _LATEST = pd.Timestamp("1971-01-01", tz="UTC"), pd.Timestamp("2100-01-01", tz="UTC")
-_DAY_S = 86_400
+DAY_S = 86_400
 _SATURDAY_NOON_S = 216_000  # 1970-01-03 12:00 UTC
+
+
+class Bars(pd.DataFrame):
+    """Bars of one instrument: a DataFrame that says what its prices are.
+
+    Slices and copies keep the three attributes. What pandas makes anew (`pd.concat`, `resample`, arithmetic with
+    arrays) may have none of them and counts as bars that do not say it: join stretches with `concat_bars`.
+
+    Parameters
+    ----------
+    data, *args, **kwargs : as of `pandas.DataFrame`: index `open_time_utc` (UTC), columns open, high, low, close
+    side : 'bid', 'ask' or 'mid'; '' is not known. None takes what `data` says, as for the next two
+    seconds : length of a bar; 0 is not known
+    instrument : such as EURUSD; '' is not known
+
+    Raises
+    ------
+    DataError
+        For another side, or a length below 0.
+
+    Examples
+    --------
+    >>> bars = Bars({"close": [1.1, 1.2]}, side="bid", seconds=300, instrument="EURUSD")
+    >>> bars[bars["close"] > 1.1].side
+    'bid'
+    """
+
+    _metadata: ClassVar[list[str]] = ["side", "seconds", "instrument"]
+
+    side: str = ""
+    seconds: int = 0
+    instrument: str = ""
+
+    def __init__(
+        self,
+        data: Any = None,  # noqa: ANN401  # whatever pandas takes
+        *args: Any,  # noqa: ANN401
+        side: str | None = None,
+        seconds: int | None = None,
+        instrument: str | None = None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(data, *args, **kwargs)  # type: ignore[call-arg]  # the stubs know __new__ alone
+        own = data if isinstance(data, Bars) else Bars
+        self.side = own.side if side is None else side
+        self.seconds = own.seconds if seconds is None else int(seconds)
+        self.instrument = own.instrument if instrument is None else instrument
+        if self.side not in ("", *PRICE_SIDES):
+            msg = f"Bars: side must be bid, ask, mid or '', got {self.side!r}"
+            raise DataError(msg)
+        if self.seconds < 0:
+            msg = f"Bars: seconds must be >= 0, got {self.seconds}"
+            raise DataError(msg)
+
+    @property
+    def _constructor(self) -> type[Bars]:
+        return Bars
+
+
+BarsByInstrument = dict[str, pd.DataFrame]
+"""Instrument -> its bars: `Bars`, or a DataFrame of the same columns where side and length do not matter."""
+
+
+def side_of(bars: pd.DataFrame, where: str, stated: str | None = None) -> str:
+    """Return the price side of bars: what they say, or what is stated of bars that say nothing.
+
+    Raises
+    ------
+    DataError
+        If neither tells it, or both do and differ.
+    """
+    own = bars.side if isinstance(bars, Bars) else ""
+    if own and stated and own != stated:
+        msg = (
+            f"{where}: the bars say that their prices are {own}, but {stated} was stated; leave the statement out, "
+            f"or correct the bars with Bars(bars, side={stated!r})"
+        )
+        raise DataError(msg)
+    return known_side(own or stated, where)
+
+
+def known_side(side: str | None, where: str) -> str:
+    """Return a price side after checking that it is one; raise DataError if it is none."""
+    if side in PRICE_SIDES:
+        return str(side)
+    msg = (
+        f"{where}: the bars' price side (bid, ask or mid) is required, found {side or None!r}; set "
+        "TradingEnvConfig(price_side=...), or give Bars(bars, side=...) as DataPipeline does"
+    )
+    raise DataError(msg)
+
+
+def seconds_of(bars: pd.DataFrame, where: str) -> int:
+    """Return the length of a bar in seconds: what the bars say, else their most frequent distance."""
+    own = bars.seconds if isinstance(bars, Bars) else 0
+    return own or infer_bar_seconds(bars, where)
+
+
+def concat_bars(parts: Sequence[pd.DataFrame]) -> Bars:
+    """Return stretches of one instrument's bars as one table, in the order given.
+
+    Raises
+    ------
+    DataError
+        If they differ in side, bar length or instrument.
+    """
+    told = [Bars(part) for part in parts]
+    for name in ("side", "seconds", "instrument"):
+        values = {getattr(part, name) for part in told}
+        if len(values) > 1:
+            msg = f"concat_bars: bars of one {name} are required, found {', '.join(sorted(map(str, values)))}"
+            raise DataError(msg)
+    first = told[0]
+    return Bars(pd.concat(parts), side=first.side, seconds=first.seconds, instrument=first.instrument)
 
 
 @dataclass(frozen=True)
 class BarTable:
-    """Bars of one instrument.
+    """Bars of one instrument and where they came from.
 
     Attributes
     ----------
-    bars : DataFrame, index `open_time_utc` (UTC), columns open, high, low, close (float64)
-    bar_seconds : length of a bar
-    price_side : 'bid', 'ask' or 'mid'
+    bars : they say their side, bar length and, where it is known, instrument
     source, clock : where the bars came from and the clock of the file, in words
     notes : what a reader should know: what was recognised, left out or is missing
     """
 
-    bars: pd.DataFrame
-    bar_seconds: int
-    price_side: str
+    bars: Bars
     source: str
     clock: str
     notes: tuple[str, ...] = ()
 
 
-def make_bars(times: pd.DatetimeIndex, prices: FloatArray, where: str) -> pd.DataFrame:
+def make_bars(
+    times: pd.DatetimeIndex,
+    prices: FloatArray,
+    where: str,
+    side: str = "",
+    seconds: int = 0,
+    instrument: str = "",
+) -> Bars:
     """Return checked bars of UTC open times (n,) and prices (n, 4) in the order open, high, low, close."""
     index = pd.DatetimeIndex(times, name=INDEX_NAME).as_unit("ns")
-    bars = pd.DataFrame(prices, index=index, columns=list(PRICE_COLUMNS), dtype=np.float64)
+    frame = pd.DataFrame(prices, index=index, columns=list(PRICE_COLUMNS), dtype=np.float64)
+    bars = Bars(frame, side=side, seconds=seconds, instrument=instrument)
     check_bars(bars, where)
     return bars
 
@@ -113,7 +231,7 @@ def infer_bar_seconds(bars: pd.DataFrame, where: Path | str) -> int:
         raise DataError(msg)
     usual = int(steps[np.argmax(counts)])
     # A day of a local clock may have 23 hours.
-    if steps[0] < usual - (3600 if usual >= _DAY_S else 0):
+    if steps[0] < usual - (3600 if usual >= DAY_S else 0):
         msg = (
             f"{where}: bars of one length are required, found mostly {usual} s apart but also {steps[0]} s; "
             "resample the source to one bar size"
@@ -142,7 +260,7 @@ def inspect_bars(bars: pd.DataFrame, bar_seconds: int) -> dict[str, Any]:
     seconds = open_seconds(bars)
     gap = follows_gap(bars, bar_seconds)[1:]
     jump_h = np.diff(seconds) / 3600
-    weekend = gap & (np.diff((seconds - _SATURDAY_NOON_S) // (7 * _DAY_S)) > 0)
+    weekend = gap & (np.diff((seconds - _SATURDAY_NOON_S) // (7 * DAY_S)) > 0)
     move = np.abs(np.diff(np.log(bars["close"].to_numpy())))
     largest = int(np.argmax(move)) + 1
     return {
@@ -159,93 +277,7 @@ def inspect_bars(bars: pd.DataFrame, bar_seconds: int) -> dict[str, Any]:
     }
 
 
-def aggregate(table: BarTable, bar_seconds: int) -> BarTable:
-    """Return larger bars: first open, largest high, smallest low, last close of the bars that exist.
-
-    Bars start at multiples of `bar_seconds` since midnight UTC; one without any source bar is absent.
-
-    Raises
-    ------
-    DataError
-        If `bar_seconds` does not hold a whole number of source bars, does not divide a day, or a source bar
-        would lie in two of them.
-    """
-    if bar_seconds == table.bar_seconds:
-        return table
-    where = f"{table.source}: bars of {bar_seconds / 60:g} minutes"
-    if bar_seconds <= 0 or bar_seconds % table.bar_seconds or _DAY_S % bar_seconds:
-        msg = (
-            f"{where}: a divisor of one day and a multiple of the source's {table.bar_seconds / 60:g} minutes "
-            "is required; choose another --bar-minutes"
-        )
-        raise DataError(msg)
-    seconds = open_seconds(table.bars)
-    straddling = seconds % bar_seconds + table.bar_seconds > bar_seconds
-    if straddling.any():
-        when = table.bars.index[int(np.argmax(straddling))].isoformat()
-        msg = (
-            f"{where}: source bars inside one of them are required, found {int(straddling.sum())} across two, "
-            f"first {when}; choose another --bar-minutes"
-        )
-        raise DataError(msg)
-    starts, times = _groups(seconds, bar_seconds)
-    o, h, lo, c = table.bars.loc[:, list(PRICE_COLUMNS)].to_numpy().T
-    prices = _reduced(o, h, lo, c, starts)
-    bars = make_bars(times, prices, where)
-    note = f"{table.source}: {len(seconds):,} bars of {table.bar_seconds / 60:g} minutes made {len(bars):,}"
-    return replace(table, bars=bars, bar_seconds=bar_seconds, notes=(*table.notes, note))
-
-
-def bars_of_ticks(time_s: IntArray, price: FloatArray, bar_seconds: int, where: str) -> pd.DataFrame:
-    """Return bars of one side's ticks, in the order they were quoted: first, max, min, last of each bar.
-
-    Parameters
-    ----------
-    time_s : int array, shape (n,), Unix seconds UTC of the ticks, not decreasing
-    price : float array, shape (n,), finite and above 0
-    bar_seconds : length of a bar; empty bars are absent
-    """
-    bad = ~np.isfinite(price) | (price <= 0) | (np.diff(time_s, prepend=time_s[:1]) < 0)
-    if bad.any() or price.size == 0:
-        first = f", first at tick {int(np.argmax(bad))}" if bad.any() else ""
-        msg = (
-            f"{where}: ticks in time order with finite prices above 0 are required, "
-            f"found {int(bad.sum())} bad of {price.size}{first}"
-        )
-        raise DataError(msg)
-    starts, times = _groups(time_s, bar_seconds)
-    return make_bars(times, _reduced(price, price, price, price, starts), where)
-
-
-def join(tables: list[BarTable], where: str) -> BarTable:
-    """Return one table of several files of one instrument, in time order.
-
-    A bar that several files hold alike is kept once and counted in a note; two different bars of one open
-    time, or files of different bar length or price side, are an error.
-    """
-    tables = sorted(tables, key=lambda t: t.bars.index[0])
-    for name in ("bar_seconds", "price_side"):
-        values = sorted({getattr(t, name) for t in tables})
-        if len(values) > 1:
-            msg = (
-                f"{where}: files of one {name.replace('_', ' ')} are required, found "
-                f"{', '.join(map(str, values))}; keep one of them, or set --bar-minutes or --price-side"
-            )
-            raise DataError(msg)
-    first = tables[0]
-    if len(tables) == 1:
-        return first
-    bars = pd.concat([t.bars for t in tables])
-    bars = bars.iloc[np.argsort(open_seconds(bars), kind="stable")]
-    bars, notes = drop_repeats(bars, where)
-    check_bars(bars, where)
-    clocks = ", ".join(sorted({t.clock for t in tables}))
-    source = f"{first.source} and {len(tables) - 1} more"
-    own = _alike([note for t in tables for note in t.notes])
-    return replace(first, bars=bars, source=source, clock=clocks, notes=(*own, *notes))
-
-
-def drop_repeats(bars: pd.DataFrame, where: str) -> tuple[pd.DataFrame, list[str]]:
+def drop_repeats(bars: Bars, where: str) -> tuple[Bars, list[str]]:
     """Return bars with repeated open times kept once, and a note with their count.
 
     Raises
@@ -269,32 +301,6 @@ def drop_repeats(bars: pd.DataFrame, where: str) -> tuple[pd.DataFrame, list[str
     return bars[~repeated], [note]
 
 
-def _alike(notes: list[str]) -> list[str]:
-    """Return the first of each group of notes that differ only in file name and numbers, with their count."""
-    kinds: dict[str, list[str]] = {}
-    for note in notes:
-        kinds.setdefault(re.sub(r"^[^ ]+: |[\d,]+", "", note), []).append(note)
-    return [
-        group[0] + (f" (and {len(group) - 1} more alike)" if group[1:] else "") for group in kinds.values()
-    ]
-
-
-def _groups(seconds: IntArray, bar_seconds: int) -> tuple[NDArray[np.intp], pd.DatetimeIndex]:
-    """Return where each larger bar starts in the source, and its open time."""
-    opened = seconds // bar_seconds * bar_seconds
-    starts = np.flatnonzero(np.diff(opened, prepend=opened[0] - 1))
-    return starts, utc_index(opened[starts])
-
-
 def utc_index(seconds: IntArray) -> pd.DatetimeIndex:
     """Return Unix seconds as a UTC index of nanoseconds."""
     return pd.DatetimeIndex(seconds.astype("datetime64[s]"), tz="UTC", name=INDEX_NAME).as_unit("ns")
-
-
-def _reduced(
-    o: FloatArray, h: FloatArray, lo: FloatArray, c: FloatArray, starts: NDArray[np.intp]
-) -> FloatArray:
-    ends = np.append(starts[1:], o.size) - 1
-    return np.stack(
-        [o[starts], np.maximum.reduceat(h, starts), np.minimum.reduceat(lo, starts), c[ends]], axis=1
-    )

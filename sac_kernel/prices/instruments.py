@@ -1,8 +1,15 @@
-"""Names of instruments: how files spell them, and the digits of their points."""
+"""Instruments: what is known of each, how files spell their names, which one is traded, the digits of their points."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sac_kernel.core.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 INSTRUMENTS = (
     "EURUSD",
@@ -18,6 +25,9 @@ INSTRUMENTS = (
 )
 """The ten instruments that the thirty features are made of."""
 
+DEFAULT = "EURUSD"
+"""What is traded where several instruments are there and none was named; the one that the costs were measured on."""
+
 DUKASCOPY_NAMES = {"SPXUSD": "USA500IDXUSD"}
 """What Dukascopy calls an instrument where it differs."""
 
@@ -29,6 +39,38 @@ _PAIR = re.compile(rf"(?=((?:{_CODES.replace(' ', '|')})[_/-]?(?:{_CODES.replace
 _PLAUSIBLE = {"JPY": (20.0, 500.0), "XAU": (100.0, 20_000.0), "SPX": (200.0, 50_000.0), "SEK": (3.0, 30.0)}
 _FX_RANGE = (0.2, 5.0)
 _METATRADER_DIGITS = {"JPY": 3, "XAU": 2, "SPX": 1}
+
+
+@dataclass(frozen=True)
+class InstrumentSpec:
+    """What is known of an instrument; a row of the table in `processed_data.h5`.
+
+    Attributes
+    ----------
+    symbol : its name, such as EURUSD
+    costs : whose costs an account pays for it; `prices.costs` knows those of EURUSD alone
+    """
+
+    symbol: str
+    costs: str = DEFAULT
+
+
+def choose_traded(names: Iterable[str], wanted: str, where: str) -> str:
+    """Return the instrument to trade among `names`: the wanted one, or EURUSD if none was wanted.
+
+    Raises
+    ------
+    DataError
+        If it is not there; the names that are there are listed.
+    """
+    found = sorted(names)
+    if (wanted or DEFAULT) in found:
+        return wanted or DEFAULT
+    what = (
+        f"bars of {wanted}" if wanted else f"bars of {DEFAULT}, or the name of another instrument to trade,"
+    )
+    msg = f"{where}: {what} are required, found {', '.join(found)}; pass --instrument NAME with one of these"
+    raise DataError(msg)
 
 
 def guess_instrument(text: str) -> str:

@@ -1,7 +1,6 @@
 """From sources of bars to `processed_data.h5`: checked, described, split in time with an embargo.
 
-One instrument is read, split and written at a time, so that ten of them need the memory of one. Bars that
-cannot be used are refused, never repaired; instruments that cannot be used whole are left out with a note.
+Bars that cannot be used are refused, never repaired. `prices.ingest.panel` reads the sources, at home alone.
 """
 
 from __future__ import annotations
@@ -11,28 +10,30 @@ import importlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from sac_kernel.core import paths
 from sac_kernel.core.config import require
 from sac_kernel.core.errors import ConfigError, DataError
-from sac_kernel.prices.bars import INDEX_NAME, PRICE_COLUMNS, PRICE_SIDES, BarTable, aggregate, inspect_bars
-from sac_kernel.prices.instruments import INSTRUMENTS
+from sac_kernel.prices.bars import (
+    INDEX_NAME,
+    PRICE_COLUMNS,
+    PRICE_SIDES,
+    Bars,
+    BarsByInstrument,
+    BarTable,
+    inspect_bars,
+)
 from sac_kernel.prices.processed_file import (
     SCHEMA_VERSION,
     SPLITS,
-    Bars,
     ProcessedData,
     hash_splits,
     read_processed,
     write_processed,
-    writing,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = [
     "INDEX_NAME",
@@ -41,6 +42,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "SPLITS",
     "Bars",
+    "BarsByInstrument",
     "DataConfig",
     "DataPipeline",
     "ProcessedData",
@@ -49,14 +51,9 @@ __all__ = [
     "read_processed",
     "split_table",
     "write_processed",
-    "write_tables",
 ]
 
 SOURCES = ("sample", "files", "h5", "download")
-
-_EDGE = pd.Timedelta(days=7)
-_LEAST_SHARE = 0.5
-_SHOWN_GAP_H = 24.0
 
 
 @dataclass(frozen=True)
@@ -68,10 +65,15 @@ class DataConfig:
     source : 'sample' (embedded, needs gym-anytrading), 'files' (your bars, see docs/data.md), 'h5' (an
         existing processed file) or 'download' (needs tradedesk-marketdata)
     path : a file of bars or a folder of them, one instrument or more; the h5 file
-    instrument : the traded instrument; its bars set the splits' boundaries
+    instrument : the traded instrument; its bars set the splits' boundaries. '' takes what a single file, its name or an
+        h5 says; of several instruments, and of a download, EURUSD
     price_side : 'bid', 'ask' or 'mid'; needed unless the file tells it
     clock : 'UTC', an IANA zone, 'histdata' or 'mt-eet'; needed unless the file tells it
     bar_minutes : length of the bars to make; 0 leaves them as they are (a download makes 5)
+
+    What a source cannot honour is refused: another instrument than a file holds, another side or clock than it
+    states, another bar length than an h5 has.
+
     train_fraction, val_fraction : shares of the bars, in time order; the rest is the test split
     embargo_hours : bars of this many hours are left out after each boundary, so that no feature or held
         position reaches across; at least the longest feature horizon (1 day)
@@ -83,7 +85,7 @@ class DataConfig:
 
     source: str = "sample"
     path: str = ""
-    instrument: str = "EURUSD"
+    instrument: str = ""
     price_side: str | None = None
     clock: str | None = None
     bar_minutes: int = 0
@@ -101,7 +103,8 @@ class DataConfig:
         require(self.source in SOURCES, where, f"source must be one of {', '.join(SOURCES)}", self.source)
         needs_path = self.source in ("files", "h5")
         require(not needs_path or bool(self.path), where, f"{self.source} needs a path", self.path)
-        require(self.instrument.isalnum(), where, "instrument must be letters and digits", self.instrument)
+        named = not self.instrument or self.instrument.isalnum()
+        require(named, where, "instrument must be letters and digits", self.instrument)
         require(0 <= self.bar_minutes <= 1440, where, "bar_minutes must be in [0, 1440]", self.bar_minutes)
         require(0 < self.train_fraction < 1, where, "train_fraction must be in (0, 1)", self.train_fraction)
         require(0 < self.val_fraction < 1, where, "val_fraction must be in (0, 1)", self.val_fraction)
@@ -109,7 +112,7 @@ class DataConfig:
         require(share < 1, where, "train_fraction + val_fraction must be below 1", share)
         require(self.embargo_hours >= 24, where, "embargo_hours must be >= 24", self.embargo_hours)
         for name in ("download_start", "download_end"):
-            _day(getattr(self, name), name)
+            day_of(getattr(self, name), name)
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,20 @@ class SplitTimes:
         """Return the bars of each split."""
         at = {name: bars.index.searchsorted(span) for name, span in self.spans.items()}
         return {name: bars.iloc[start:end] for name, (start, end) in at.items()}
+
+
+def _panel() -> Any:  # noqa: ANN401  # a module
+    """Return what reads sources of bars, which the kernel notebook does not carry."""
+    try:
+        return importlib.import_module("sac_kernel.prices.ingest.panel")
+    except ModuleNotFoundError as err:
+        if not str(err.name).startswith("sac_kernel."):  # a package that is absent here says so itself
+            raise
+        msg = (
+            f"DataPipeline: this notebook has no readers of foreign files; it reads {paths.DATA_FILE} only. "
+            "Build that file at home with `python build_kernel.py --data PATH`"
+        )
+        raise ConfigError(msg) from err
 
 
 class DataPipeline:
@@ -137,7 +154,9 @@ class DataPipeline:
     def __init__(self, config: DataConfig | None = None) -> None:
         self.config = config or DataConfig()
 
-    def run_full_pipeline(self, force_download: bool = False) -> tuple[Bars, Bars, Bars]:
+    def run_full_pipeline(
+        self, force_download: bool = False
+    ) -> tuple[BarsByInstrument, BarsByInstrument, BarsByInstrument]:
         """Read the source, check and split it, write the processed file and return the splits.
 
         `force_download` fetches the ten instruments anew (what the cache has is not fetched again), unless the
@@ -158,6 +177,8 @@ class DataPipeline:
 
     def write(self, target: Path | None = None, *, download: bool = False) -> ProcessedData:
         """Write the processed file of the configured source, or of a download, and return its content."""
+        if self.config.source == "h5" and not download:
+            return self._write_h5(target or Path(self.config.output_path))
         return read_processed(self.write_file(target, download=download))
 
     def write_file(self, target: Path | None = None, *, download: bool = False) -> Path:
@@ -165,72 +186,34 @@ class DataPipeline:
         c = self.config
         target = target or Path(c.output_path)
         if c.source == "h5" and not download:
-            write_processed(read_processed(Path(c.path), c.price_side, c.clock), target)
+            self._write_h5(target)
         else:
-            tables = self._downloaded() if download or c.source == "download" else self._tables()
-            write_tables(tables, c, target)
+            _panel().write_source(c, target, fetch=download)
         return target
 
-    def get_processed_data(self) -> tuple[Bars, Bars, Bars]:
+    def get_processed_data(self) -> tuple[BarsByInstrument, BarsByInstrument, BarsByInstrument]:
         """Return (train, val, test) from the processed file, wherever it lies.
 
         The configured output path first, else the mounted or local `processed_data.h5`.
         """
         target = Path(self.config.output_path)
         path = target if target.is_file() else paths.find_input(paths.DATA_FILE)
-        data = read_processed(path, self.config.price_side)
+        data = read_processed(path, self.config.price_side, instrument=self.config.instrument)
         return data.train, data.val, data.test
 
-    def _tables(self) -> Iterator[tuple[str, BarTable]]:
-        """Give the bars of each instrument, the traded one first."""
-        c = self.config
-        seconds = 60 * c.bar_minutes
-        if c.source == "sample":
-            yield c.instrument, aggregate(_readers().read_sample(), seconds or 3600)
-            return
-        path, formats = Path(c.path), _readers()
-        files = formats.find_files(path) if path.is_dir() else {c.instrument: [path]}
-        if c.instrument not in files:
-            msg = f"{path}: bars of {c.instrument} are required, found {', '.join(files)}; pass --instrument"
+    def _write_h5(self, target: Path) -> ProcessedData:
+        """Return what an existing file holds, after writing it to `target` unless it lies there as it is."""
+        c, path = self.config, Path(self.config.path)
+        data = read_processed(path, c.price_side, c.clock, c.instrument)
+        if c.bar_minutes and c.bar_minutes * 60 != data.bar_seconds:
+            msg = (
+                f"{path}: bars of {c.bar_minutes} minutes were asked for, but this file holds bars of "
+                f"{data.bar_seconds / 60:g} minutes, already split; leave --bar-minutes out, or give the source"
+            )
             raise DataError(msg)
-        for name in (c.instrument, *(n for n in files if n != c.instrument)):
-            yield name, formats.read_instrument(files[name], c.price_side, c.clock, name, seconds)
-
-    def _downloaded(self) -> Iterator[tuple[str, BarTable]]:
-        """Fetch instrument after instrument, the traded one first; one that the provider lacks is absent."""
-        c = self.config
-        yesterday = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=2)
-        from sac_kernel.prices.ingest import download
-
-        what = download.Download(
-            c.download_from,
-            _day(c.download_start, "download_start") or yesterday,
-            _day(c.download_end, "download_end") or yesterday,
-            Path(c.download_cache),
-            c.price_side or "bid",
-            60 * (c.bar_minutes or 5),
-        )
-        for name in (c.instrument, *(n for n in INSTRUMENTS if n != c.instrument)):
-            table = download.fetch(what, name)
-            if table is not None:
-                yield name, table
-            elif name == c.instrument:
-                msg = f"data_download: bars of {name} are required, found none at {c.download_from}; other dates?"
-                raise DataError(msg)
-
-
-def _readers() -> Any:  # noqa: ANN401  # a module
-    """Return the readers of foreign files, which the kernel notebook does not carry."""
-    try:
-        return importlib.import_module("sac_kernel.prices.ingest.formats")
-    except ModuleNotFoundError as err:
-        if not str(err.name).startswith("sac_kernel."):  # a package that is absent here says so itself
-            raise
-        msg = (
-            f"DataPipeline: this notebook has no readers of foreign files; it reads {paths.DATA_FILE} only. "
-            "Build that file at home with `python build_kernel.py --data PATH`"
-        )
-        raise ConfigError(msg) from err
+        if path.resolve() != target.resolve() or c.instrument:
+            write_processed(data, target)
+        return data
 
 
 def split_table(table: BarTable, config: DataConfig) -> ProcessedData:
@@ -239,12 +222,15 @@ def split_table(table: BarTable, config: DataConfig) -> ProcessedData:
     Boundaries are at `train_fraction` and `train_fraction + val_fraction` of the bars; the first bars of
     validation and test within `embargo_hours` of the bar before the boundary are left out.
     """
-    parts = split_times(table.bars, config).parts(table.bars)
-    train, val, test = ({config.instrument: parts[name]} for name in SPLITS)
-    digest = hash_splits({"train": train, "val": val, "test": test}, table.bar_seconds, table.price_side)
-    return ProcessedData(
-        train, val, test, table.bar_seconds, table.price_side, table.source, table.clock, digest, table.notes
-    )
+    traded = config.instrument or table.bars.instrument
+    if not traded:
+        msg = f"{table.source}: the instrument of the bars is required; pass DataConfig(instrument=...)"
+        raise DataError(msg)
+    bars = Bars(table.bars, instrument=traded)
+    parts = split_times(bars, config).parts(bars)
+    train, val, test = ({traded: parts[name]} for name in SPLITS)
+    digest = hash_splits({"train": train, "val": val, "test": test}, traded)
+    return ProcessedData(train, val, test, traded, table.source, table.clock, digest, table.notes)
 
 
 def split_times(bars: pd.DataFrame, config: DataConfig) -> SplitTimes:
@@ -275,83 +261,8 @@ def split_times(bars: pd.DataFrame, config: DataConfig) -> SplitTimes:
     return times
 
 
-def write_tables(tables: Iterator[tuple[str, BarTable]], config: DataConfig, target: Path) -> None:
-    """Write the processed file of instruments as they come; the first is the traded one and sets the splits."""
-    _, traded = first = next(tables)
-    times = split_times(traded.bars, config)
-    lengths = {name: len(part) for name, part in times.parts(traded.bars).items()}
-    notes: list[str] = []
-    found: set[str] = set()
-    with writing(target, traded.bar_seconds, traded.price_side) as writer:
-        for name, table in _chain(first, tables):
-            found.add(name)
-            _require_alike(name, table, traded)
-            parts = times.parts(table.bars)
-            reason = _gap_in_splits(parts, lengths, times)
-            if reason:
-                notes.append(f"{name}: left out, {reason}")
-                continue
-            notes += [*table.notes, *_quality(name, table)]
-            writer.add(name, parts)
-        if len(found) > 1:
-            notes += [
-                f"{name}: absent, its features will be too" for name in INSTRUMENTS if name not in found
-            ]
-        more = f" and {len(found) - 1} instruments more" if len(found) > 1 else ""
-        writer.finish(traded.source + more, traded.clock, tuple(sorted(notes, key=_weight)))
-
-
-def _chain(
-    first: tuple[str, BarTable], rest: Iterator[tuple[str, BarTable]]
-) -> Iterator[tuple[str, BarTable]]:
-    yield first
-    yield from rest
-
-
-def _require_alike(name: str, table: BarTable, traded: BarTable) -> None:
-    for what, option in (("bar_seconds", "--bar-minutes"), ("price_side", "--price-side")):
-        required, found = getattr(traded, what), getattr(table, what)
-        if found != required:
-            msg = (
-                f"{table.source}: {what.replace('_', ' ')} {required} is required, as in {traded.source}, found "
-                f"{found} for {name}; pass {option}"
-            )
-            raise DataError(msg)
-
-
-def _gap_in_splits(parts: dict[str, pd.DataFrame], lengths: dict[str, int], times: SplitTimes) -> str:
-    """Return why an instrument cannot be used in all three splits, '' if it can.
-
-    Its features would be NaN or stale where it is missing, so it must reach to within a week of both ends
-    of every split and have half as many bars as the traded instrument.
-    """
-    for name, part in parts.items():
-        begin, end = times.spans[name]
-        if len(part) < 2 or part.index[0] > begin + _EDGE or part.index[-1] < end - _EDGE:
-            span = f"{part.index[0]:%Y-%m-%d} to {part.index[-1]:%Y-%m-%d}" if len(part) else "no bars"
-            return f"{name} runs from {begin:%Y-%m-%d} to {end:%Y-%m-%d} and it has {span} there"
-        if len(part) < _LEAST_SHARE * lengths[name]:
-            return f"it has {len(part):,} bars in {name} where {lengths[name]:,} are traded"
-    return ""
-
-
-def _quality(name: str, table: BarTable) -> list[str]:
-    """Return a note of holes beyond a day in the week; shorter ones are in `inspect_bars`."""
-    facts = inspect_bars(table.bars, table.bar_seconds)
-    if facts["longest_weekday_gap_h"] <= _SHOWN_GAP_H:
-        return []
-    gaps = facts["gaps"] - facts["weekend_gaps"]
-    return [
-        f"{name}: {gaps} gaps inside the week, the longest {facts['longest_weekday_gap_h']:.0f} h; nothing is filled"
-    ]
-
-
-def _weight(note: str) -> int:
-    """Return 0 for what is missing, which must be seen first, 1 for the rest."""
-    return 0 if ": absent" in note or ": left out" in note else 1
-
-
-def _day(text: str, name: str) -> dt.date | None:
+def day_of(text: str, name: str) -> dt.date | None:
+    """Return the day that an ISO text says, None for an empty one; raise ConfigError for another text."""
     if not text:
         return None
     try:

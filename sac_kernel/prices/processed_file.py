@@ -1,6 +1,7 @@
 """`processed_data.h5`: the contract between a user's machine and the kernel, written whole and read with distrust.
 
-/train|val|test/<INSTRUMENT>/{timestamp, open, high, low, close} and /metadata attributes. A file from
+/train|val|test/<INSTRUMENT>/{timestamp, open, high, low, close}, /metadata attributes, among them the traded
+instrument, and /metadata/instruments/, a column a fact (`InstrumentSpec`), a row an instrument. A file from
 elsewhere is data: links, foreign storage and unknown filters are refused, and what it claims of its size is
 checked before memory is taken for it.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -19,28 +20,35 @@ import pandas as pd
 from sac_kernel.core import files
 from sac_kernel.core.errors import DataError, InputNotFoundError
 from sac_kernel.prices import bars as bar_table
-from sac_kernel.prices import clocks
-from sac_kernel.prices.bars import MAX_ROWS, PRICE_COLUMNS, PRICE_SIDES, make_bars, open_seconds, utc_index
+from sac_kernel.prices import clocks, hdf5
+from sac_kernel.prices.bars import (
+    PRICE_COLUMNS,
+    PRICE_SIDES,
+    Bars,
+    BarsByInstrument,
+    make_bars,
+    open_seconds,
+    utc_index,
+)
+from sac_kernel.prices.instruments import DEFAULT, InstrumentSpec, choose_traded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-Bars = dict[str, pd.DataFrame]
-"""Instrument -> DataFrame with index open_time_utc and float64 open, high, low, close."""
-
 SPLITS = ("train", "val", "test")
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+_OLDER_VERSIONS = (2,)
 COLUMNS = ("timestamp", *PRICE_COLUMNS)
+
+_ATTRIBUTES = (
+    "schema_version", "traded", "price_side", "bar_seconds", "source", "clock", "notes", "content_hash",
+)  # fmt: skip
 
 _CHUNK_ROWS = 16_384
 _FIRST_PLAUSIBLE_S = 31_536_000  # 1971; seconds divided by 1000 once too often lie far below
 _LAST_PLAUSIBLE_S = 4_102_444_800  # 2100; milliseconds lie far above
-_FILTERS = (1, 2, 3, 32_000)  # deflate, shuffle, fletcher32, lzf: what h5py itself brings
 _MAX_INSTRUMENTS = 64
-_MAX_CHUNK_BYTES = 1 << 26
-_MAX_ATTRIBUTE_BYTES = 1 << 20
-_MAX_GROWTH = 1200  # deflate cannot do better than 1032
 _MAX_TOTAL_BYTES = (
     1 << 31
 )  # ten instruments of minute bars over fourteen years; a name may stand for another's data
@@ -49,28 +57,66 @@ _MAX_NOTES = 40
 
 @dataclass(frozen=True)
 class ProcessedData:
-    """What a processed file holds: three splits and how they came about."""
+    """What a processed file holds: three splits, which instrument is traded, and how they came about.
 
-    train: Bars
-    val: Bars
-    test: Bars
-    bar_seconds: int
-    price_side: str
+    Attributes
+    ----------
+    train, val, test : instrument -> `Bars`, all of one side and length
+    traded : the instrument that agents are trained on and judged by; the others give features
+    source, clock : where the bars came from, in words
+    content_hash : of the bars and the traded instrument (`hash_splits`)
+    notes : what a reader should know
+    specs : a row for each instrument; () fills in what is known without a file
+    """
+
+    train: BarsByInstrument
+    val: BarsByInstrument
+    test: BarsByInstrument
+    traded: str
     source: str
     clock: str
     content_hash: str
     notes: tuple[str, ...] = field(default=())
+    specs: tuple[InstrumentSpec, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        # The side travels with the bars, so that an env never has to be told it.
-        for split in self.splits.values():
-            for bars in split.values():
-                bars.attrs = {"price_side": self.price_side, "bar_seconds": self.bar_seconds}
+        where = f"ProcessedData {self.source}"
+        choose_traded(self.train, self.traded, where)
+        first = self.train[self.traded]
+        for split, instruments in self.splits.items():
+            for name, bars in instruments.items():
+                _check_alike(bars, first, f"{where}: {name} in {split}")
+        if not self.specs:
+            object.__setattr__(self, "specs", tuple(InstrumentSpec(name) for name in sorted(self.train)))
 
     @property
-    def splits(self) -> dict[str, Bars]:
+    def bar_seconds(self) -> int:
+        """Return the length of a bar."""
+        bars = self.train[self.traded]
+        assert isinstance(bars, Bars)
+        return bars.seconds
+
+    @property
+    def price_side(self) -> str:
+        """Return the price side of all bars."""
+        bars = self.train[self.traded]
+        assert isinstance(bars, Bars)
+        return bars.side
+
+    @property
+    def splits(self) -> dict[str, BarsByInstrument]:
         """Return the splits by name, in time order."""
         return {"train": self.train, "val": self.val, "test": self.test}
+
+    def whole(self, name: str) -> Bars:
+        """Return an instrument's bars of all splits in time order; the embargoes between them stay holes."""
+        return bar_table.concat_bars([split[name] for split in self.splits.values()])
+
+    @property
+    def cost_note(self) -> str:
+        """Return whose costs are paid where they are another instrument's, '' where they are its own."""
+        costs = next((spec.costs for spec in self.specs if spec.symbol == self.traded), DEFAULT)
+        return f"{self.traded}: costs are {costs}'s defaults" if costs != self.traded else ""
 
     def describe(self) -> dict[str, Any]:
         """Return plain facts for headers and reports."""
@@ -86,13 +132,14 @@ class ProcessedData:
             for name, split in self.splits.items()
         }
         return {
+            "traded": self.traded,
             "instruments": sorted(self.train),
             "bar_seconds": self.bar_seconds,
             "price_side": self.price_side,
             "source": self.source,
             "clock": self.clock,
             "content_hash": self.content_hash,
-            "notes": list(self.notes),
+            "notes": [*filter(None, [self.cost_note]), *self.notes],
             "splits": spans,
         }
 
@@ -103,19 +150,23 @@ class ProcessedWriter:
     Use it through `writing`; `finish` writes the metadata, without which the file never appears.
     """
 
-    def __init__(self, file: h5py.File, bar_seconds: int, price_side: str) -> None:
-        self._file = file
-        self._bar_seconds, self._price_side = bar_seconds, price_side
+    def __init__(self, file: h5py.File, traded: str) -> None:
+        self._file, self._traded = file, traded
+        self._first: Bars | None = None
         self._digests: dict[str, str] = {}
         self._spans: dict[str, list[pd.Timestamp]] = {split: [] for split in SPLITS}
-        self._instruments: set[str] = set()
+        self._specs: dict[str, InstrumentSpec] = {}
         self.finished = False
 
-    def add(self, instrument: str, splits: dict[str, pd.DataFrame]) -> None:
+    def add(
+        self, instrument: str, splits: dict[str, pd.DataFrame], spec: InstrumentSpec | None = None
+    ) -> None:
         """Write the three splits of one instrument: chunked, gzip with shuffle, checksummed, without times."""
-        self._instruments.add(instrument)
+        self._specs[instrument] = spec or InstrumentSpec(instrument)
+        self._first = Bars(splits["train"].iloc[:0]) if self._first is None else self._first
         for split in SPLITS:
             bars = splits[split]
+            _check_alike(bars, self._first, f"{self._file.filename}: {instrument} in {split}")
             group = self._file.create_group(f"{split}/{instrument}")
             columns = {"timestamp": open_seconds(bars)}
             columns |= {name: bars[name].to_numpy(np.float64) for name in PRICE_COLUMNS}
@@ -134,26 +185,34 @@ class ProcessedWriter:
 
     def finish(self, source: str, clock: str, notes: tuple[str, ...] = ()) -> None:
         """Write /metadata."""
-        attrs = self._file.create_group("metadata").attrs
-        attrs["pairs"] = sorted(self._instruments)
+        assert self._first is not None
+        group = self._file.create_group("metadata")
+        attrs = group.attrs
+        attrs["traded"] = choose_traded(self._specs, self._traded, self._file.filename)
+        attrs["pairs"] = sorted(self._specs)
         for split, span in self._spans.items():
             attrs[f"{split}_start"] = min(span).isoformat()
             attrs[f"{split}_end"] = max(span).isoformat()
-        attrs["bar_seconds"] = self._bar_seconds
-        attrs["price_side"] = self._price_side
+        attrs["bar_seconds"] = self._first.seconds
+        attrs["price_side"] = self._first.side
         attrs["source"] = source
         attrs["clock"] = clock
         attrs["notes"] = "\n".join(notes[:_MAX_NOTES])
-        attrs["content_hash"] = _joint_hash(self._digests, self._bar_seconds, self._price_side)
+        digest = _joint_hash(self._digests, self._first.seconds, self._first.side)
+        attrs["content_hash"] = _with_traded(digest, self._traded)
         attrs["schema_version"] = SCHEMA_VERSION
+        table = group.create_group("instruments")
+        for column in fields(InstrumentSpec):
+            texts = [getattr(self._specs[name], column.name).encode() for name in sorted(self._specs)]
+            table.create_dataset(column.name, data=np.array(texts, dtype="S"), track_times=False)
         self.finished = True
 
 
 @contextlib.contextmanager
-def writing(path: Path, bar_seconds: int, price_side: str) -> Iterator[ProcessedWriter]:
+def writing(path: Path, traded: str) -> Iterator[ProcessedWriter]:
     """Give a writer whose file takes the place of `path` when it is finished, or vanishes on any error."""
     with files.replacing(path) as temporary, h5py.File(temporary, "w", track_order=False) as file:
-        writer = ProcessedWriter(file, bar_seconds, price_side)
+        writer = ProcessedWriter(file, traded)
         yield writer
         assert writer.finished, f"{path} was not finished"
         file.flush()
@@ -161,23 +220,25 @@ def writing(path: Path, bar_seconds: int, price_side: str) -> Iterator[Processed
 
 def write_processed(data: ProcessedData, path: Path) -> None:
     """Write the processed file atomically; equal data are equal bytes."""
-    with writing(path, data.bar_seconds, data.price_side) as writer:
-        for instrument in sorted(data.train):
-            writer.add(instrument, {name: split[instrument] for name, split in data.splits.items()})
+    specs = {spec.symbol: spec for spec in data.specs}
+    with writing(path, data.traded) as writer:
+        for name in sorted(data.train):
+            writer.add(name, {split: bars[name] for split, bars in data.splits.items()}, specs.get(name))
         writer.finish(data.source, data.clock, data.notes)
 
 
-def hash_splits(splits: dict[str, Bars], bar_seconds: int, price_side: str) -> str:
-    """Return the SHA-256 of the bars themselves: names, times and prices, not the file's bytes."""
-    digests = {
-        f"{split} {instrument}": _hash_bars(bars)
-        for split in SPLITS
-        for instrument, bars in splits[split].items()
-    }
-    return _joint_hash(digests, bar_seconds, price_side)
+def hash_splits(splits: dict[str, BarsByInstrument], traded: str) -> str:
+    """Return the SHA-256 of the bars themselves and the traded instrument, not of the file's bytes.
+
+    It covers names, times, prices, price side and bar length.
+    """
+    first = Bars(splits["train"][traded])
+    return _with_traded(_joint_hash(_digests(splits), first.seconds, first.side), traded)
 
 
-def read_processed(path: Path, price_side: str | None = None, clock: str | None = None) -> ProcessedData:
+def read_processed(
+    path: Path, price_side: str | None = None, clock: str | None = None, instrument: str = ""
+) -> ProcessedData:
     """Read a processed file, its bars bit-identical to those written.
 
     Parameters
@@ -186,26 +247,37 @@ def read_processed(path: Path, price_side: str | None = None, clock: str | None 
     price_side : needed only for a file that does not state its own (one without schema version)
     clock : only for such a file: 'UTC' takes its times as they are, 'histdata' takes them for HistData's
         labels plus five hours, as the first attempt wrote them, and corrects them
+    instrument : the instrument to trade; '' is the one that the file says, or EURUSD in a file before schema 3
 
     Raises
     ------
     InputNotFoundError
         If there is no such file.
     DataError
-        If it is truncated, empty, of another layout, holds unusable bars, or differs from its hash.
+        If it is truncated, empty, of another layout, holds unusable bars, differs from its hash, lacks the instrument
+        to trade, or states another price side or clock.
     """
     if not path.is_file():
         msg = f"{path}: a processed_data.h5 is required, found no file; make it with DataPipeline or --data"
         raise InputNotFoundError(msg)
     try:
         with h5py.File(path, "r") as file:
-            return _read_file(file, path, price_side, clock)
+            return _read_file(file, path, price_side, clock, instrument)
     except DataError:
         raise
     # HDF5's own errors, and what NumPy and h5py say of types and texts that they cannot hold
     except (OSError, RuntimeError, LookupError, TypeError, ValueError, OverflowError, MemoryError) as err:
         msg = f"{path}: a readable HDF5 file is required, found: {err}; fetch or build it again"
         raise DataError(msg) from err
+
+
+def read_traded(path: Path) -> str:
+    """Return the instrument that a processed file says is traded; '' if it does not say it, or cannot be read."""
+    try:
+        with h5py.File(path, "r") as file:
+            return str(_attributes(file, path).get("traded", ""))
+    except (DataError, OSError, RuntimeError, LookupError, TypeError, ValueError):
+        return ""
 
 
 def _hash_bars(bars: pd.DataFrame) -> str:
@@ -216,21 +288,51 @@ def _hash_bars(bars: pd.DataFrame) -> str:
     return digest.hexdigest()
 
 
+def _digests(splits: dict[str, BarsByInstrument]) -> dict[str, str]:
+    return {f"{split} {name}": _hash_bars(bars) for split in SPLITS for name, bars in splits[split].items()}
+
+
 def _joint_hash(digests: dict[str, str], bar_seconds: int, price_side: str) -> str:
-    lines = [f"{SCHEMA_VERSION} {bar_seconds} {price_side}", *(f"{k} {digests[k]}" for k in sorted(digests))]
+    lines = [f"2 {bar_seconds} {price_side}", *(f"{k} {digests[k]}" for k in sorted(digests))]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _read_file(file: h5py.File, path: Path, price_side: str | None, clock: str | None) -> ProcessedData:
+def _with_traded(bars_hash: str, traded: str) -> str:
+    """Return the content hash of bars and what is traded of them.
+
+    Where EURUSD is traded it is that of the bars alone, as in schema 2: a run on such a file goes on.
+    """
+    if traded == DEFAULT:
+        return bars_hash
+    return hashlib.sha256(f"{bars_hash} traded {traded}".encode()).hexdigest()
+
+
+def _check_alike(bars: pd.DataFrame, first: pd.DataFrame, where: str) -> None:
+    """Raise DataError unless bars say a side and a length, the same as the first."""
+    told = [(b.side, b.seconds) if isinstance(b, Bars) else ("", 0) for b in (bars, first)]
+    if not all(told[0]) or told[0] != told[1]:
+        found = " and ".join(
+            f"side {side or None!r} and {seconds} s" for side, seconds in dict.fromkeys(told)
+        )
+        msg = (
+            f"{where}: Bars of one price side and bar length are required, found {found}; give "
+            "Bars(bars, side=..., seconds=...)"
+        )
+        raise DataError(msg)
+
+
+def _read_file(
+    file: h5py.File, path: Path, price_side: str | None, clock: str | None, instrument: str
+) -> ProcessedData:
     _refuse_normalised(file, path)
     attrs = _attributes(file, path)
     own = attrs.get("schema_version") is not None
-    if own and int(attrs["schema_version"]) != SCHEMA_VERSION:
-        msg = (
-            f"{path}: schema version {SCHEMA_VERSION} is required, found {attrs['schema_version']}; "
-            "build the file again"
-        )
+    version = int(attrs.get("schema_version", 0))
+    if own and version not in (SCHEMA_VERSION, *_OLDER_VERSIONS):
+        msg = f"{path}: schema version {SCHEMA_VERSION} is required, found {version}; build the file again"
         raise DataError(msg)
+    if own:
+        _refuse_other_statements(attrs, path, price_side, clock)
     room = [_MAX_TOTAL_BYTES]
     splits = {split: _read_split(file, split, path, room) for split in SPLITS}
     side = str(attrs.get("price_side", price_side))
@@ -250,40 +352,68 @@ def _read_file(file: h5py.File, path: Path, price_side: str | None, clock: str |
     first = next(iter(splits["train"].values()))
     seconds = int(attrs.get("bar_seconds", bar_table.infer_bar_seconds(first, path)))
     _check_bar_seconds(splits, seconds, path)
-    digest = hash_splits(splits, seconds, side)
-    if attrs.get("content_hash", digest) != digest:
+    for split in splits.values():
+        for name, bars in split.items():
+            split[name] = Bars(bars, side=side, seconds=seconds, instrument=name)
+    stored = str(attrs["traded"]) if version == SCHEMA_VERSION and "traded" in attrs else ""
+    traded = choose_traded(splits["train"], instrument or stored, str(path))
+    digest = _joint_hash(_digests(splits), seconds, side)
+    if attrs.get("content_hash", kept := _with_traded(digest, stored or DEFAULT)) != kept:
         msg = f"{path}: bars that match the stored content hash are required, found others; build it again"
         raise DataError(msg)
-    stored = tuple(filter(None, str(attrs.get("notes", "")).split("\n")))
+    said = tuple(filter(None, str(attrs.get("notes", "")).split("\n")))
     return ProcessedData(
         **splits,
-        bar_seconds=seconds,
-        price_side=side,
+        traded=traded,
         source=str(attrs.get("source", path.name)),
         clock=str(attrs.get("clock", clock or "UTC")),
-        content_hash=digest,
-        notes=(*stored, *notes),
+        content_hash=_with_traded(digest, traded),
+        notes=(*said, *notes),
+        specs=_read_specs(file, splits["train"], path),
     )
 
 
+def _refuse_other_statements(
+    attrs: dict[str, Any], path: Path, price_side: str | None, clock: str | None
+) -> None:
+    """Refuse a price side or clock other than those that the file states: it would be passed over."""
+    stored = str(attrs.get("price_side", price_side))
+    if price_side is not None and price_side != stored:
+        msg = f"{path}: the file states {stored} prices, got --price-side {price_side}; leave it out"
+        raise DataError(msg)
+    if clock not in (None, "UTC", str(attrs.get("clock", ""))):
+        msg = f"{path}: the times of this file are UTC already, got --clock {clock}; leave it out"
+        raise DataError(msg)
+
+
+def _read_specs(file: h5py.File, names: Iterable[str], path: Path) -> tuple[InstrumentSpec, ...]:
+    """Return what the file's table says of each instrument; columns that nobody here knows are passed over."""
+    where, table = f"{path}:/metadata/instruments", None
+    if (metadata := hdf5.child(file, "metadata", f"{path}:/metadata")) is not None:
+        table = hdf5.child(metadata, "instruments", where)
+    columns: dict[str, list[str]] = {}
+    for column in fields(InstrumentSpec) if isinstance(table, h5py.Group) else ():
+        texts = hdf5.texts(table, column.name, f"{where}/{column.name}", _MAX_INSTRUMENTS)
+        if texts is not None:
+            columns[column.name] = texts
+    if columns and (len(set(map(len, columns.values()))) > 1 or "symbol" not in columns):
+        msg = f"{where}: columns of one length are required, symbol among them; build the file again"
+        raise DataError(msg)
+    made = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+    rows = {row["symbol"]: row for row in made}
+    return tuple(InstrumentSpec(**rows.get(name, {"symbol": name})) for name in sorted(names))
+
+
 def _attributes(file: h5py.File, path: Path) -> dict[str, Any]:
-    """Return the metadata attributes that matter; their size is checked before they are read."""
-    group = _child(file, "metadata", f"{path}:/metadata")
+    """Return the metadata attributes that matter."""
+    where = f"{path}:/metadata"
+    group = hdf5.child(file, "metadata", where)
     if group is None:
         return {}
     if not isinstance(group, h5py.Group):
-        msg = f"{path}:/metadata: a group is required, found {type(group).__name__}"
+        msg = f"{where}: a group is required, found {type(group).__name__}"
         raise DataError(msg)
-    found = {}
-    for name in ("schema_version", "price_side", "bar_seconds", "source", "clock", "notes", "content_hash"):
-        if name not in group.attrs:
-            continue
-        stored = group.attrs.get_id(name)
-        if stored.shape != () or stored.get_storage_size() > _MAX_ATTRIBUTE_BYTES:
-            msg = f"{path}:/metadata: one value for {name} is required, found shape {stored.shape}"
-            raise DataError(msg)
-        found[name] = group.attrs[name]
-    return found
+    return hdf5.attributes(group, _ATTRIBUTES, where)
 
 
 def _refuse_normalised(file: h5py.File, path: Path) -> None:
@@ -296,8 +426,8 @@ def _refuse_normalised(file: h5py.File, path: Path) -> None:
         raise DataError(msg)
 
 
-def _read_split(file: h5py.File, split: str, path: Path, room: list[int]) -> Bars:
-    group = _child(file, split, f"{path}:/{split}")
+def _read_split(file: h5py.File, split: str, path: Path, room: list[int]) -> BarsByInstrument:
+    group = hdf5.child(file, split, f"{path}:/{split}")
     names = [] if not isinstance(group, h5py.Group) else sorted(group)
     # combined_data.h5 of the first attempt keeps its features beside the instruments
     names = [name for name in names if name != "features"]
@@ -311,26 +441,15 @@ def _read_split(file: h5py.File, split: str, path: Path, room: list[int]) -> Bar
         msg = f"{path}:/{split}: at most {_MAX_INSTRUMENTS} instruments are required, found {len(names)}"
         raise DataError(msg)
     return {
-        name: _read_bars(_child(group, name, f"{path}:/{split}/{name}"), f"{path}:/{split}/{name}", room)
+        name: _read_bars(hdf5.child(group, name, f"{path}:/{split}/{name}"), f"{path}:/{split}/{name}", room)
         for name in names
     }
 
 
-def _child(parent: h5py.Group, name: str, where: str) -> Any:  # noqa: ANN401  # group or dataset
-    """Return what lies under a name, None if nothing does; a link is refused before it is followed."""
-    if name not in list(parent):  # `in parent` itself would follow links
-        return None
-    link = parent.get(name, getlink=True)
-    if not isinstance(link, h5py.HardLink):
-        msg = f"{where}: data inside this file are required, found a {type(link).__name__}; build the file again"
-        raise DataError(msg)
-    return parent[name]
-
-
-def _read_bars(group: Any, where: str, room: list[int]) -> pd.DataFrame:  # noqa: ANN401  # group or dataset
+def _read_bars(group: Any, where: str, room: list[int]) -> Bars:  # noqa: ANN401  # group or dataset
     children = {}
     if isinstance(group, h5py.Group):
-        children = {c: _child(group, c, f"{where}/{c}") for c in COLUMNS}
+        children = {c: hdf5.child(group, c, f"{where}/{c}") for c in COLUMNS}
     if any(not isinstance(children.get(c), h5py.Dataset) for c in COLUMNS):
         found = ", ".join(group) if isinstance(group, h5py.Group) else type(group).__name__
         msg = f"{where}: datasets {', '.join(COLUMNS)} are required, found {found}"
@@ -344,7 +463,7 @@ def _read_bars(group: Any, where: str, room: list[int]) -> pd.DataFrame:  # noqa
         msg = f"{where}: timestamp int64 and float prices are required, found {kinds}"
         raise DataError(msg)
     for name, dataset in children.items():
-        _check_storage(dataset, f"{where}/{name}")
+        hdf5.check_storage(dataset, f"{where}/{name}")
         room[0] -= dataset.size * dataset.dtype.itemsize
     if room[0] < 0:
         msg = f"{where}: at most {_MAX_TOTAL_BYTES:,} bytes of bars in a file are required, found more; split it"
@@ -362,29 +481,7 @@ def _read_bars(group: Any, where: str, room: list[int]) -> pd.DataFrame:  # noqa
     return make_bars(utc_index(seconds), prices, where)
 
 
-def _check_storage(dataset: h5py.Dataset, where: str) -> None:
-    """Refuse data outside the file, filters that need a plugin, and sizes the file cannot hold."""
-    created = dataset.id.get_create_plist()
-    filters = [created.get_filter(i)[0] for i in range(created.get_nfilters())]
-    chunk = int(np.prod(dataset.chunks or (1,))) * dataset.dtype.itemsize
-    nbytes, stored = dataset.size * dataset.dtype.itemsize, dataset.id.get_storage_size()
-    faults = {
-        "data inside this file": dataset.is_virtual or bool(dataset.external),
-        "no filter but gzip, shuffle, fletcher32, lzf": any(f not in _FILTERS for f in filters),
-        f"at most {MAX_ROWS:,} rows": dataset.size > MAX_ROWS,
-        f"chunks of at most {_MAX_CHUNK_BYTES:,} bytes": chunk > _MAX_CHUNK_BYTES,
-        "as many bytes as the rows need": nbytes > _MAX_GROWTH * max(stored, 1) and dataset.size > 0,
-    }
-    for required, wrong in faults.items():
-        if wrong:
-            msg = (
-                f"{where}: {required} required, found {dataset.size:,} rows in {stored:,} bytes, filters {filters}; "
-                "build the file again"
-            )
-            raise DataError(msg)
-
-
-def _only_common(splits: dict[str, Bars], path: Path) -> list[str]:
+def _only_common(splits: dict[str, BarsByInstrument], path: Path) -> list[str]:
     """Leave out instruments that are not in every split; return what was left out, as notes."""
     common = set.intersection(*(set(split) for split in splits.values()))
     if not common:
@@ -398,7 +495,7 @@ def _only_common(splits: dict[str, Bars], path: Path) -> list[str]:
     return [f"{path.name}: {name} is not in every split and was left out" for name in left_out]
 
 
-def _refuse_fixed_est(splits: dict[str, Bars], path: Path) -> None:
+def _refuse_fixed_est(splits: dict[str, BarsByInstrument], path: Path) -> None:
     """Refuse times whose weeks open at 22:00 UTC all year round: a clock without daylight saving was assumed."""
     opens = pd.DatetimeIndex([t for bars in splits["train"].values() for t in _week_opens(bars)])
     if opens.empty:
@@ -423,20 +520,20 @@ def _week_opens(bars: pd.DataFrame) -> pd.DatetimeIndex:
     return first[first.day_of_week == 6]
 
 
-def _from_fixed_est(splits: dict[str, Bars], path: Path) -> dict[str, Bars]:
-    corrected: dict[str, Bars] = {}
+def _from_fixed_est(splits: dict[str, BarsByInstrument], path: Path) -> dict[str, BarsByInstrument]:
+    corrected: dict[str, BarsByInstrument] = {}
     for split, instruments in splits.items():
         corrected[split] = {}
         for name, bars in instruments.items():
             where = f"{path}:/{split}/{name}"
             labels = pd.DatetimeIndex(bars.index).tz_localize(None) - pd.Timedelta(hours=5)
             moved = bars.set_axis(clocks.to_utc(labels, clocks.HISTDATA, where), axis=0)
-            moved, _ = bar_table.drop_repeats(moved, where)
+            moved, _ = bar_table.drop_repeats(Bars(moved), where)
             corrected[split][name] = make_bars(pd.DatetimeIndex(moved.index), moved.to_numpy(), where)
     return corrected
 
 
-def _check_order(splits: dict[str, Bars], path: Path) -> None:
+def _check_order(splits: dict[str, BarsByInstrument], path: Path) -> None:
     for earlier, later in (("train", "val"), ("val", "test")):
         ends = {name: bars.index[-1] for name, bars in splits[earlier].items()}
         starts = {name: bars.index[0] for name, bars in splits[later].items()}
@@ -451,7 +548,7 @@ def _check_order(splits: dict[str, Bars], path: Path) -> None:
             raise DataError(msg)
 
 
-def _check_bar_seconds(splits: dict[str, Bars], bar_seconds: int, path: Path) -> None:
+def _check_bar_seconds(splits: dict[str, BarsByInstrument], bar_seconds: int, path: Path) -> None:
     for split, instruments in splits.items():
         for name, bars in instruments.items():
             step = int(np.diff(open_seconds(bars)).min(initial=bar_seconds))

@@ -8,6 +8,7 @@ from sac_kernel.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "page": "text_table",
+        "page": "write_report",
+        "tables": "results_table text_table",
     },
 )

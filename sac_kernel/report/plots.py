@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from sac_kernel.core import strings
 from sac_kernel.core.plot_style import (
     BLUE,
     EXPOSURE_MAP,
@@ -65,6 +66,7 @@ _HOLE: dict[str, Any] = {"facecolor": "#D5D9DD", "edgecolor": GREY, "hatch": "//
 _FEW_POINTS = 30  # below this, points are marked: a line through two of them hides where they are
 _NO_TRADE = 0.05
 """Change of position, of the cap, below which nothing is traded: half a step of the optimum's grid."""
+_EVALUATED = ("eval_rewards", "eval_sharpes")  # a value an evaluation, not an episode
 _LOG_PANELS = ("critic_losses", "alpha_values")
 _LOG_FROM = 30.0  # ratio of largest to smallest value
 _CUSUM_BOUND = 2.807  # |Brownian motion| on [0, 1] exceeds it once in 100
@@ -137,18 +139,6 @@ def features_figure(features: pd.DataFrame) -> Figure:
     return figure
 
 
-_PANELS = (
-    ("episode_rewards", "Episode reward", "log return", "healthy: rises slowly, with noise"),
-    ("eval_rewards", "Evaluation reward", "log return", "healthy: follows the training reward"),
-    ("critic_losses", "Critic loss", "squared error", "healthy: falls, then settles"),
-    ("actor_losses", "Actor loss", "scaled reward", "healthy: settles; its level means nothing"),
-    ("alpha_values", "Entropy weight alpha", "scaled reward", "healthy: comes to rest above 0"),
-    ("entropies", "Policy entropy", "nats", "healthy: comes down to its target and stays"),
-    ("eval_sharpes", "Evaluation Sharpe ratio", "per year", "healthy: above 0, at best above 1"),
-    ("episode_lengths", "Episode length", "steps", "healthy: full length; short ones are ruin"),
-)
-
-
 @styled
 def training_figure(stats: Mapping[str, Any]) -> Figure:
     """Return the curves of a training run, each with a line on what healthy looks like.
@@ -162,17 +152,18 @@ def training_figure(stats: Mapping[str, Any]) -> Figure:
     """
     evaluated = numbers(stats.get("eval_episodes"))
     figure = Figure(figsize=(WIDTH_IN, 9.6), layout="constrained")
-    axes = figure.subplots(len(_PANELS) // 2, 2)
-    for ax, (key, title, unit, healthy) in zip(axes.flat, _PANELS, strict=True):
+    axes, panels = figure.subplots(len(strings.PANELS) // 2, 2), strings.PANELS
+    for ax, (key, texts) in zip(axes.flat, panels.items(), strict=True):
+        title, axis, healthy = texts
         y = numbers(stats.get(key))
-        x = evaluated if key.startswith("eval_") else np.arange(1.0, y.size + 1)
+        x = evaluated if key in _EVALUATED else np.arange(1.0, y.size + 1)
         if x.size != y.size:
             refuse("plots.training_figure", f"{x.size} values (eval_episodes)", f"{y.size} {key}")
         ax.set_title(title, pad=16)
         ax.text(0, 1.03, healthy, transform=ax.transAxes, color=GREY, fontsize=8.5)
-        ax.set(xlabel="Episode", ylabel=f"{title.split()[-1].capitalize()} [{unit}]")
+        ax.set(xlabel="Episode", ylabel=axis)
         ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-        if key.startswith("eval_"):
+        if key in _EVALUATED:
             ax.axhline(0.0, color=GREY, linewidth=0.8)
         _history(ax, x, y, smooth=key == "episode_rewards")
         positive = y[np.isfinite(y)]
@@ -180,7 +171,7 @@ def training_figure(stats: Mapping[str, Any]) -> Figure:
             ax.set_yscale("log")
     target = stats.get("target_entropy")
     if target is not None:
-        ax = axes.flat[[panel[0] for panel in _PANELS].index("entropies")]
+        ax = axes.flat[list(panels).index("entropies")]
         ax.axhline(target, color=VERMILION, linestyle="--", label=f"target {target:g}")
         ax.legend()
     episodes = len(stats.get("episode_rewards") or ())

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sac_kernel.backtest import baselines, drift, evaluation, stress
+from sac_kernel.backtest import drift, runner, stress
 from sac_kernel.backtest.drift import Series
+from sac_kernel.backtest.policies import Kind
+from sac_kernel.core import strings
 from sac_kernel.core.errors import ConfigError
 from sac_kernel.features.pipeline import time_features
-from sac_kernel.market.engine import Bar
 from sac_kernel.market.market import CLOCK_FEATURES
 from sac_kernel.report import plots
 from sac_kernel.stats import metrics, significance
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from sac_kernel.backtest.evaluation import Agent, EpisodeResult, Judgement
+    from sac_kernel.backtest.judgement import Judgement
+    from sac_kernel.backtest.runner import Agent, EpisodeResult
     from sac_kernel.market.market import Market
     from sac_kernel.stats.trials import Trial
 
@@ -45,7 +47,7 @@ def sections(
 
     Parameters
     ----------
-    judgement : as `evaluation.judge` gives it; the first agent is the one looked at
+    judgement : as `judgement.judge` gives it; the first agent is the one looked at
     agent : that agent, for the importance of its inputs and a map of its actions
     ledger : the trials that were looked at
     """
@@ -55,7 +57,7 @@ def sections(
         "tables": [
             regimes_table(base, *_log_changes(market)),
             search_table(
-                {r.name: r.daily_returns for r in judgement.results["base"] if r.name.startswith("agent")},
+                {r.name: r.daily_returns for r in judgement.results["base"] if r.policy.is_agent},
                 benchmarks(judgement.results["base"]),
                 ledger,
             ),
@@ -65,7 +67,7 @@ def sections(
         "break_even_multiple": stress.break_even_multiple(market, base),
     }
     if agent is not None and base.turnover > 0.0:
-        seen, act = stress.observations(market, base), evaluation.greedy_batch(agent)
+        seen, act = stress.observations(market, base), runner.greedy_batch(agent)
         out["inputs"] = stress.permutation_importance(act, seen, market.observation_names)
         first = next(name for name in out["inputs"] if name in market.feature_names)
         out["policy"] = stress.policy_map(act, seen, market.observation_names, first)
@@ -118,23 +120,27 @@ def regimes_table(result: EpisodeResult, day: IntArray, change: FloatArray) -> d
     move = np.bincount(at, change[inside], days.size)
     low, high = np.quantile(size, [1 / 3, 2 / 3])
     regimes = {
-        "calm third (realised volatility)": size <= low,
-        "middle third": (size > low) & (size <= high),
-        "wild third": size > high,
-        "market rose": move > 0,
-        "market fell": move < 0,
+        strings.REGIMES["calm"]: size <= low,
+        strings.REGIMES["middle"]: (size > low) & (size <= high),
+        strings.REGIMES["wild"]: size > high,
+        strings.REGIMES["rose"]: move > 0,
+        strings.REGIMES["fell"]: move < 0,
     }
     daily, rows = result.daily_returns, []
     for name, chosen in regimes.items():
         part = daily[chosen]
         ends = significance.bootstrap_interval(part)
-        interval = f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f}" if np.isfinite(ends[0]) else None
+        interval = (
+            strings.SPAN.format(low=f"{100 * ends[0]:.1f}", high=f"{100 * ends[1]:.1f}")
+            if np.isfinite(ends[0])
+            else None
+        )
         annual = 100 * float(part.mean()) * metrics.TRADING_DAYS_PER_YEAR if part.size else None
         rows.append([name, int(chosen.sum()), annual, interval, metrics.sharpe_ann(part)])
     return {
-        "title": "Regimes",
-        "note": f"{result.name}: its days sorted by what the market did on them; known only afterwards.",
-        "columns": ["Days", "Number", "Net return [% a year]", "95 % interval [% a year]", "Sharpe (ann.)"],
+        "title": strings.REGIMES_TITLE,
+        "note": strings.REGIMES_NOTE.format(policy=result.name),
+        "columns": strings.REGIMES_COLUMNS,
         "rows": rows,
     }
 
@@ -155,35 +161,31 @@ def search_table(
     rows: list[list[Any]] = []
     names, returns = list(models), np.stack(list(models.values()), axis=1)
     for name, benchmark in against.items():
-        question = f"SPA (Hansen 2005): does any of {len(names)} agents beat {name}?"
+        question = strings.SPA.format(count=len(names), name=name)
         try:
-            rows.append(
-                [question, significance.spa_p_value(returns, benchmark), "p value; below 0.05 is a yes"]
-            )
+            rows.append([question, significance.spa_p_value(returns, benchmark), strings.SPA_READ])
         except ConfigError:
-            rows.append([question, None, "needs the package arch, which is not installed here"])
+            rows.append([question, None, strings.NEEDS_ARCH])
             continue
         better = significance.step_m(returns, benchmark)
-        told = ", ".join(names[i] for i in better) or "none"
-        rows.append(
-            [f"StepM (Romano & Wolf 2005): which of them beat {name}?", len(better), f"{told}, at 5 %"]
-        )
-    rows.append(["PBO (Bailey et al. 2017): is the best checkpoint chosen by luck?", *_pbo(ledger)])
+        winners = ", ".join(names[i] for i in better) or strings.NOBODY
+        read = strings.STEP_M_READ.format(names=winners)
+        rows.append([strings.STEP_M.format(name=name), len(better), read])
+    rows.append([strings.PBO, *_pbo(ledger)])
     return {
-        "title": "After the search",
-        "note": "What many looks do to the best of them. PBO on pure noise is one half or a little more.",
-        "columns": ["Question", "Value", "Read as"],
+        "title": strings.SEARCH_TITLE,
+        "note": strings.SEARCH_NOTE,
+        "columns": strings.SEARCH_COLUMNS,
         "rows": rows,
     }
 
 
 def benchmarks(results: Sequence[EpisodeResult]) -> dict[str, FloatArray]:
     """Return flat and the baseline with the highest Sharpe ratio, the bound aside: name -> daily returns."""
-    aside = (baselines.FLAT, baselines.FORESIGHT, evaluation.RANDOM)
-    real = [one for one in results if one.name not in aside and not one.name.startswith("agent")]
+    real = [one for one in results if one.policy.kind is Kind.BASELINE and one.name != strings.FLAT]
     best = sorted(real, key=lambda one: significance.moments(one.daily_returns).sharpe)[-1:]
     flat = np.zeros(results[0].daily_returns.size)
-    return {baselines.FLAT: flat, **{one.name: one.daily_returns for one in best}}
+    return {strings.FLAT: flat, **{one.name: one.daily_returns for one in best}}
 
 
 def _pbo(ledger: Sequence[Trial]) -> tuple[float | None, str]:
@@ -194,17 +196,18 @@ def _pbo(ledger: Sequence[Trial]) -> tuple[float | None, str]:
     same = max(groups.values(), key=len, default=[])
     moving = [trial.daily for trial in same if trial.daily.any()]
     days = same[0].day.size if same else 0
-    found = f"{len(moving)} checkpoints that trade, on {days} days"
+    found = strings.PBO_READ.format(count=len(moving), days=days)
     if len(moving) < LEAST_CONFIGURATIONS or days < 2 * PBO_BLOCKS:
-        return None, f"needs {LEAST_CONFIGURATIONS} on {2 * PBO_BLOCKS} days, found {found}"
+        needs = {"count": LEAST_CONFIGURATIONS, "days": 2 * PBO_BLOCKS}
+        return None, strings.PBO_NEEDS.format(**needs, found=found)
     return significance.pbo(np.stack(moving, axis=1), PBO_BLOCKS), found
 
 
 def _log_changes(market: Market) -> tuple[IntArray, FloatArray]:
     """Return trading day and log return of every bar with features."""
     rows = slice(market.first_bar, None)
-    change = np.diff(np.log(market.bars[:, Bar.CLOSE]), prepend=np.log(market.bars[0, Bar.OPEN]))[rows]
-    return market.bars[rows, Bar.DAY].astype(np.int64), change
+    change = np.diff(np.log(market.bars["close"]), prepend=np.log(market.bars["open"][0]))[rows]
+    return market.bars["trading_day"][rows].astype(np.int64), change
 
 
 def watched_series(train: Market, now: Market) -> dict[str, Series]:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from sac_kernel.core import strings
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -69,7 +71,7 @@ def examine(stats: Mapping[str, Sequence[Any]], target_entropy: Sequence[float])
 
 def in_words(findings: Sequence[Finding]) -> str:
     """Return one line a finding, or one that says there is none."""
-    return "\n".join(map(str, findings)) or "No sign of trouble in the training curves."
+    return "\n".join(map(str, findings)) or strings.HEALTHY
 
 
 _USED = ("episode_rewards", "alpha_values", "entropies", "q_values", "mean_abs_actions")
@@ -85,13 +87,7 @@ def _collapse(reward: FloatArray) -> Finding | None:
     fall = float(means[:-window].max() - means[-1])
     if fall <= ERRORS * error or fall <= 0.0:
         return None
-    return Finding(
-        f"Reward collapse: the mean training reward of the last {window} episodes is {means[-1]:+.4g}, down "
-        f"from {means[:-window].max():+.4g}.",
-        "The critic has begun to fit noise of the bars in its replay, or its values have run away.",
-        "Judge agent_*_best.pt beside the final one; train with env_reward = 'denoised', a lower "
-        "sac_learning_rate or more bars.",
-    )
+    return _finding(strings.COLLAPSE, window=window, last=means[-1], top=means[:-window].max())
 
 
 def _stuck(gap: FloatArray, alpha: FloatArray) -> Finding | None:
@@ -99,25 +95,12 @@ def _stuck(gap: FloatArray, alpha: FloatArray) -> Finding | None:
     mean = float(part.mean())
     if abs(mean) < ENTROPY_GAP or np.abs(part).min() < ENTROPY_GAP / 2.0:
         return None
-    side = "above" if mean > 0 else "below"
     moving = alpha[-1] < 0.9 * alpha[-part.size] if mean > 0 else alpha[-1] > 1.1 * alpha[-part.size]
-    sign = f"Entropy is stuck {abs(mean):.1f} nats {side} its target."
-    if moving:
-        falls = "falling" if mean > 0 else "rising"
-        return Finding(
-            sign, f"The temperature alpha is still {falls}: the run is too short.", "Train more episodes."
-        )
     if mean > 0:
-        return Finding(
-            sign,
-            "No action is worth more than another by as much as the temperature: rewards are small in its unit.",
-            "Leave reward_scale unset, so that it is taken from the bars; if it is, there may be nothing to learn.",
-        )
-    return Finding(
-        sign,
-        "Differences between actions outweigh the temperature: rewards are large in its unit.",
-        "Leave reward_scale unset, so that it is taken from the bars, or lower sac_learning_rate.",
-    )
+        why = strings.STILL_FALLING if moving else strings.SMALL_REWARDS
+        return _finding((strings.STUCK_ABOVE, *why), gap=mean)
+    why = strings.STILL_RISING if moving else strings.LARGE_REWARDS
+    return _finding((strings.STUCK_BELOW, *why), gap=-mean)
 
 
 def _drift(q: FloatArray) -> Finding | None:
@@ -127,28 +110,18 @@ def _drift(q: FloatArray) -> Finding | None:
     grows = late.min() > before.max()
     if not grows or now < DRIFT_RATIO * then or now < 1.0:
         return None
-    return Finding(
-        f"Q drift: the mean value went from {then:.3g} to {now:.3g} (scaled reward) in the last quarter of the run.",
-        "The critics feed on their own estimates faster than on rewards.",
-        "Lower sac_gamma or sac_learning_rate; do not trust the final agent.",
-    )
+    return _finding(strings.Q_DRIFT, then=then, now=now)
 
 
 def _action(size: FloatArray) -> Finding | None:
     mean = float(size[-max(5, size.size // 4) :].mean())
     if mean > SATURATED:
-        return Finding(
-            f"Actions are saturated: the mean |action| is {mean:.2f}.",
-            "The policy is at full exposure whatever it sees; exploration has all but ended.",
-            "Look at the exposure figure: a position that never changes was not learnt. Lower reward_scale.",
-        )
-    if mean < IDLE:
-        return Finding(
-            f"The agent hardly trades: the mean |action| is {mean:.3f}.",
-            "Nothing that it sees pays its costs.",
-            "That may be the right answer; a longer env_decision_interval_min or cheaper costs would change it.",
-        )
-    return None
+        return _finding(strings.ACTIONS_SATURATED, mean=mean)
+    return _finding(strings.HARDLY_TRADES, mean=mean) if mean < IDLE else None
+
+
+def _finding(texts: tuple[str, str, str], **numbers: float) -> Finding:
+    return Finding(*(text.format(**numbers) for text in texts))
 
 
 def _numbers(values: Sequence[Any]) -> FloatArray:

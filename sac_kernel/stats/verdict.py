@@ -6,12 +6,13 @@ many trials there were; nothing else can move it.
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
+from enum import StrEnum
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
+from sac_kernel.core import strings
 from sac_kernel.stats import significance
 from sac_kernel.stats.metrics import MIN_DAYS_FOR_SHARPE, TRADING_DAYS_PER_YEAR
 
@@ -23,7 +24,16 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
-EDGE, NOT_SHOWN, NONE = "edge", "not shown", "none"
+
+class Word(StrEnum):
+    """The verdict in a word."""
+
+    EDGE = "edge"
+    NOT_SHOWN = "not shown"
+    NONE = "none"
+
+
+EDGE, NOT_SHOWN, NONE = Word
 
 LEVEL = 0.95
 MIN_DAYS = 60
@@ -51,18 +61,35 @@ class TrialCount:
     known: bool = True
 
     def __str__(self) -> str:
-        if not self.known:
-            return f"trial count unknown: at least {self.listed}"
-        return f"{self.listed} trials, worth {self.effective:.1f} independent ones"
+        template = strings.TRIALS if self.known else strings.TRIALS_UNKNOWN
+        return template.format(**vars(self))
 
 
 @dataclass(frozen=True)
 class Mark:
-    """One condition for an edge: its name, whether it is passed (None: not looked at), and the figures."""
+    """One condition for an edge.
 
-    name: str
+    Attributes
+    ----------
+    key : 'days', 'interval', 'dsr', 'random', 'trials' or 'holm'
+    value, threshold : what is compared: days, lower end of the interval, deflated Sharpe ratio, share of random
+        policies, trials listed, corrected p value
+    passed : None: not looked at
+    name, found : the condition and the figures, in words
+    """
+
+    key: str
+    value: float
+    threshold: float | None
     passed: bool | None
+    name: str
     found: str
+
+
+def _mark(key: str, value: float, threshold: float | None, *, passed: bool, **more: object) -> Mark:
+    given = {"value": value, "threshold": threshold, **more}
+    texts = (texts[key].format(**given) for texts in (strings.MARKS, strings.MARKS_FOUND))
+    return Mark(key, value, threshold, passed, *texts)
 
 
 @dataclass(frozen=True)
@@ -94,8 +121,10 @@ CALIBRATION = (
 """Measured by `python -m benchmarks.calibrate`, seed 0; see docs/verdict.md."""
 
 PIPELINE = ErrorRate("driftless random walks of hourly bars", 0, 1, 120)
-LEARNER = "SAC of width 64 x 64 trained for 6,000 steps at 0.25 updates a step"
-"""Measured by `python -m benchmarks.null_markets --episodes 2`, seed 0: an agent trained on each market."""
+"""Measured by `python -m benchmarks.null_markets --episodes 2`, seed 0: an agent trained on each market.
+
+SAC of width 64 x 64, 6,000 steps at 0.25 updates a step.
+"""
 
 
 def decide(
@@ -119,7 +148,8 @@ def decide(
     Returns
     -------
     dict
-        word, sentence, marks, notes; days, low_frac, high_frac (95 % interval of the annual return),
+        word, sentence, finding (the sentence without the marks that were missed), marks (each a `Mark`), notes;
+        days, low_frac, high_frac (95 % interval of the annual return),
         sharpe_ann, psr, dsr, p_value (1 - dsr), min_days (minimum track record), detectable_sharpe_ann,
         trials, random_percentile, error_rates
     """
@@ -127,7 +157,7 @@ def decide(
     n = int(daily.size)
     low, high = significance.bootstrap_interval(daily)
     figures: dict[str, Any] = {"days": n, "low_frac": low, "high_frac": high, "random_percentile": percentile}
-    marks = [Mark(f"at least {MIN_DAYS} days", n >= MIN_DAYS, f"{n} days")]
+    marks = [_mark("days", n, MIN_DAYS, passed=n >= MIN_DAYS)]
     if n >= MIN_DAYS_FOR_SHARPE:
         m = significance.moments(daily)
         deflated = significance.dsr(m, trials.effective, trials.spread / n)
@@ -139,18 +169,20 @@ def decide(
             "min_days": significance.min_track_record(m),
         }
         marks += [
-            Mark("95 % interval of the annual return above 0", low > 0, f"{low:+.1%} to {high:+.1%}"),
-            Mark("deflated Sharpe ratio above 0.95", deflated > LEVEL, f"{deflated:.3f} ({trials})"),
+            _mark("interval", low, 0.0, passed=low > 0, high=high),
+            _mark("dsr", deflated, LEVEL, passed=deflated > LEVEL, trials=trials),
         ]
     if percentile is not None:
-        found = f"above {percentile:.1%} of them"
-        marks.append(Mark("beats 95 % of random policies of its turnover", percentile > LEVEL, found))
-    marks.append(Mark("number of trials known", trials.known, str(trials)))
-    word, sentence = _word(marks, low, high, n, flat=turnover == 0.0)
+        marks.append(_mark("random", percentile, LEVEL, passed=percentile > LEVEL))
+    marks.append(_mark("trials", trials.listed, None, passed=trials.known, trials=trials))
+    word, finding = _word(marks, low, high, n, flat=turnover == 0.0)
+    missed = "; ".join(mark.name for mark in marks if not mark.passed)
+    named = word is NOT_SHOWN and not math.isnan(low)
     shown = detectable_sharpe(n, trials)
     return {
-        "word": word,
-        "sentence": sentence,
+        "word": word.value,
+        "sentence": f"{finding} {strings.NOT_PASSED.format(marks=missed)}" if named else finding,
+        "finding": finding,
         "marks": [vars(mark) for mark in marks],
         "notes": _notes(n, shown, trials),
         **figures,
@@ -160,42 +192,27 @@ def decide(
     }
 
 
-def _word(marks: Sequence[Mark], low: float, high: float, days: int, *, flat: bool) -> tuple[str, str]:
-    interval = f"95 % interval {low:+.1%} to {high:+.1%} a year over {days} days"
+def _word(marks: Sequence[Mark], low: float, high: float, days: int, *, flat: bool) -> tuple[Word, str]:
+    interval = strings.INTERVAL.format(low=low, high=high, days=days)
     if flat:
-        return NONE, "The agent stays flat: it found nothing worth its costs."
+        return NONE, strings.STAYS_FLAT
     if math.isnan(low):
-        return NOT_SHOWN, f"Too few days ({days}) to say anything after costs."
+        return NOT_SHOWN, strings.TOO_FEW_DAYS.format(days=days)
     if all(mark.passed for mark in marks):
-        return EDGE, f"An edge after base costs is shown on these bars: {interval}."
+        return EDGE, strings.EDGE.format(interval=interval)
     if high < 0:
-        return NONE, f"No edge: the agent loses after base costs; {interval}."
-    failed = "; ".join(mark.name for mark in marks if not mark.passed)
-    return NOT_SHOWN, f"An edge after base costs is not shown: {interval}. Not passed: {failed}."
+        return NONE, strings.LOSES.format(interval=interval)
+    return NOT_SHOWN, strings.NOT_SHOWN.format(interval=interval)
 
 
 def _notes(days: int, shown: float, trials: TrialCount) -> list[str]:
-    notes = []
-    if math.isfinite(shown):
-        notes.append(
-            f"Power: this sample of {days} days could have shown a true Sharpe ratio of {shown:.1f} a year or "
-            f"more ({POWER:.0%} of the time); a smaller edge would most likely be missed."
-        )
+    notes = [strings.POWER.format(days=days, sharpe=shown, power=POWER)] if math.isfinite(shown) else []
     worst = max(CALIBRATION, key=lambda rate: rate.upper)
-    notes.append(
-        f"False alarms of this rule: {worst.false_edges} of {worst.sets:,} sets of {worst.days} days without "
-        f"any edge were called an edge on the worst kind of market ({worst.market}), "
-        f"at most {worst.upper:.1%} with 95 % confidence."
-    )
-    notes.append(
-        f"That rate is of the rule alone. With an agent trained on each market, {PIPELINE.false_edges} of "
-        f"{PIPELINE.sets} {PIPELINE.market} were called an edge, at most {PIPELINE.upper:.1%}: that one belongs to "
-        f"{LEARNER}, not to longer training."
-    )
+    for text, rate in ((strings.FALSE_ALARMS, worst), (strings.FALSE_ALARMS_TRAINED, PIPELINE)):
+        notes.append(text.format(**vars(rate), upper=rate.upper))
     if not trials.known:
-        notes.append(f"The ledger of trials is missing, {trials}: without it an edge cannot be shown.")
-    notes.append("One market and one period: an edge here may be none elsewhere, and can end.")
-    return notes
+        notes.append(strings.NO_LEDGER.format(trials=trials))
+    return [*notes, strings.ONE_MARKET]
 
 
 def over_agents(verdicts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -207,12 +224,11 @@ def over_agents(verdicts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     out = []
     for verdict, adjusted in zip(verdicts, significance.holm(p), strict=True):
         passed = adjusted < 1.0 - LEVEL
-        found = f"p = {adjusted:.3f} after Holm's correction for {len(p)} agents"
-        mark = vars(Mark(f"holds among {len(p)} agents", passed, found))
-        changed = {**verdict, "p_holm": adjusted, "marks": [*verdict["marks"], mark]}
+        mark = _mark("holm", adjusted, round(1.0 - LEVEL, 9), passed=passed, agents=len(p))
+        changed = {**verdict, "p_holm": adjusted, "marks": [*verdict["marks"], vars(mark)]}
         if verdict["word"] == EDGE and not passed:
-            sentence = f"An edge is not shown: with {len(p)} agents tried, {found}."
-            changed |= {"word": NOT_SHOWN, "sentence": sentence}
+            finding = strings.NOT_AMONG_AGENTS.format(agents=len(p), found=mark.found)
+            changed |= {"word": NOT_SHOWN.value, "sentence": finding, "finding": finding}
         out.append(changed)
     return out
 
@@ -231,26 +247,11 @@ def detectable_sharpe(days: int, trials: TrialCount) -> float:
     return z * math.sqrt(TRADING_DAYS_PER_YEAR / days)
 
 
-@functools.cache
 def upper_bound(count: int, total: int, level: float = 0.95) -> float:
-    """Return the upper end of the exact one-sided interval of a rate (Clopper & Pearson 1934)."""
-    if count >= total:
-        return 1.0
-    low, high = count / total, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2.0
-        low, high = (low, middle) if _binomial_cdf(count, total, middle) < 1.0 - level else (middle, high)
-    return (low + high) / 2.0
+    """Return the upper end of the exact one-sided interval of a rate (Clopper & Pearson 1934).
 
+    The quantile of a beta distribution; the special function spares the import of all of scipy.stats.
+    """
+    from scipy.special import betaincinv  # here: the import takes longer than all other calls
 
-def _binomial_cdf(k: int, n: int, p: float) -> float:
-    logs = [
-        math.lgamma(n + 1)
-        - math.lgamma(i + 1)
-        - math.lgamma(n - i + 1)
-        + i * math.log(p)
-        + (n - i) * math.log1p(-p)
-        for i in range(k + 1)
-    ]
-    top = max(logs)
-    return math.exp(top) * sum(math.exp(x - top) for x in logs)
+    return 1.0 if count >= total else float(betaincinv(count + 1, total - count, level))

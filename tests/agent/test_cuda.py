@@ -15,6 +15,7 @@ from sac_kernel.agent.networks import Networks
 from sac_kernel.agent.replay import Batch, ReplayBuffer
 from sac_kernel.agent.sac import SACAgent
 from sac_kernel.agent.update import Learner, Schedule
+from tests.support import told
 
 CPU = torch.device("cpu")
 
@@ -153,9 +154,7 @@ def impossible(_work):
     raise RuntimeError(msg)
 
 
-@pytest.mark.parametrize(
-    ("capture", "said"), [(wrong, "differs from the eager update by"), (impossible, "not permitted")]
-)
+@pytest.mark.parametrize(("capture", "said"), [(wrong, "differs"), (impossible, "not permitted")])
 def test_a_graph_that_is_not_the_update_is_dropped_and_said_so(capture, said, caplog):
     (ours, eager), (theirs, learner) = learner_on(CPU), learner_on(CPU)
     captured = CapturedUpdate(learner, capture)
@@ -199,7 +198,7 @@ def test_out_of_memory_halves_the_batch_goes_on_and_says_so(monkeypatch, caplog)
     assert (agent.updates, agent.batch_size) == (2, 16)
     assert ["32 transitions" in caplog.messages[0], "16 transitions" in caplog.messages[1]] == [True, True]
     assert len(caplog.records) == 2
-    assert "out of memory in update 1;" in caplog.messages[1]
+    assert told(caplog.messages[1], "memory", "update 1")
     again = small_agent("cpu")
     again.restore(agent.training_state())
     assert again.batch_size == 16

@@ -8,12 +8,14 @@ import pytest
 from sac_kernel.agent.config import SACConfig
 from sac_kernel.agent.ensemble import Ensemble
 from sac_kernel.agent.sac import SACAgent
-from sac_kernel.backtest import evaluation
+from sac_kernel.backtest import policies, runner
+from sac_kernel.backtest.policies import Form
 from sac_kernel.core.errors import CheckpointError, ConfigError
 from sac_kernel.features.pipeline import FeaturePipeline
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.account import TradingEnvConfig
 from tests.backtest.test_evaluation import random_agent
 from tests.conftest import make_data
+from tests.support import says
 
 CONFIG = SACConfig(state_dim=3, hidden_dims=(8,))
 
@@ -43,9 +45,9 @@ def test_the_action_is_the_mean_of_the_members(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"features": {"names": ["b", "a"], "mean": [0.0]}}, r"features\.names: saved \['a', 'b'\]"),
-        ({"features": {"names": ["a", "b"], "mean": [0.1]}}, r"features\.mean"),
-        ({"env": {"cost_tier": "raw"}}, r"env\.cost_tier: saved 'base', here 'raw'"),
+        ({"features": {"names": ["b", "a"], "mean": [0.0]}}, ("features.names", "['a', 'b']")),
+        ({"features": {"names": ["a", "b"], "mean": [0.1]}}, ("features.mean",)),
+        ({"env": {"cost_tier": "raw"}}, ("env.cost_tier", "'base'", "'raw'")),
     ],
 )
 def test_a_member_of_other_features_or_account_is_refused(tmp_path, change, words):
@@ -53,17 +55,15 @@ def test_a_member_of_other_features_or_account_is_refused(tmp_path, change, word
     other = SACAgent.from_checkpoint(paths[1], "cpu")
     other.context.update(change)
     other.save(paths[1])
-    with pytest.raises(
-        CheckpointError, match=rf"seed_1\.pt: an agent like .*seed_0\.pt is required; {words}"
-    ):
+    with pytest.raises(CheckpointError, match=says("seed_1.pt", "seed_0.pt", *words)):
         Ensemble.from_checkpoints(paths)
 
 
 def test_a_member_of_other_settings_and_an_empty_ensemble_are_refused(tmp_path):
     agents = [SACAgent(dataclasses.replace(CONFIG, gamma=gamma), device="cpu") for gamma in (0.99, 0.9)]
-    with pytest.raises(CheckpointError, match=r"agent 1: .*gamma: saved 0\.99, here 0\.9"):
+    with pytest.raises(CheckpointError, match=says("agent 1", "gamma", 0.99, 0.9)):
         Ensemble(agents)
-    with pytest.raises(ConfigError, match="must not be empty"):
+    with pytest.raises(ConfigError, match=says("agents")):
         Ensemble([])
 
 
@@ -72,10 +72,14 @@ def test_an_ensemble_of_one_agent_and_itself_passes_as_the_agent_does():
     features = FeaturePipeline().run_full_pipeline(data.train, data.val, data.test)[2]
     config = TradingEnvConfig(episode_lengths=(60,), horizon=100)
     split = data.test["EURUSD"], features
-    agent = random_agent(evaluation.market_of(*split, config, "base"))
-    found = evaluation.passes({"agent 1": agent, "both": Ensemble([agent, agent])}, *split, config)
+    agent = random_agent(runner.market_of(*split, config, "base"))
+    found = runner.at_every_tier(
+        {policies.agent(1): agent, policies.agent(1, Form.ENSEMBLE, seeds=2): Ensemble([agent, agent])},
+        *split,
+        config,
+    )
     assert [(r.tier, r.name) for r in found] == [
-        (t, n) for t in ("raw", "base", "retail") for n in ("agent 1", "both")
+        (t, n) for t in ("raw", "base", "retail") for n in ("agent 1", "agent 1 (mean of 2 seeds)")
     ]
     for alone, both in zip(found[::2], found[1::2], strict=True):
         np.testing.assert_array_equal(alone.equity, both.equity)

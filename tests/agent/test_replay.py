@@ -9,6 +9,7 @@ from sac_kernel.agent.config import SACConfig
 from sac_kernel.agent.replay import Batch, ReplayBuffer
 from sac_kernel.agent.sac import Interaction, SACAgent, as_vector_env
 from sac_kernel.core.errors import CheckpointError, NonFiniteError
+from tests.support import says
 
 CPU = torch.device("cpu")
 
@@ -66,14 +67,15 @@ def test_a_number_that_is_not_finite_never_gets_in(field, bad):
     buffer.add(rows(1))
     poisoned = rows(2, 3)
     getattr(poisoned, field)[1] = bad
-    with pytest.raises(NonFiniteError, match=rf"finite.*{field}"):
+    with pytest.raises(NonFiniteError) as caught:
         buffer.add(poisoned)
+    assert caught.value.tensor == field
     assert len(buffer) == 1
 
 
 def test_a_number_too_large_for_the_ring_never_gets_in():
     buffer = ring()
-    with pytest.raises(NonFiniteError, match=r"finite.*reward"):
+    with pytest.raises(NonFiniteError, match=says("reward")):
         buffer.add(rows(2)._replace(reward=torch.tensor([1e300], dtype=torch.float64)))
     assert len(buffer) == 0
 
@@ -99,24 +101,27 @@ def test_state_shares_nothing_with_the_ring():
 
 
 def test_state_of_another_capacity_is_refused_naming_both():
-    with pytest.raises(CheckpointError, match=r"6.*5"):
+    with pytest.raises(CheckpointError, match=says("6", "5")):
         ring(6).restore(ring(5).state())
 
 
 def test_state_of_another_width_is_refused_naming_the_field():
-    with pytest.raises(CheckpointError, match=r"obs.*3.*2"):
+    with pytest.raises(CheckpointError, match=says("obs", 3, 2)):
         ReplayBuffer(5, 3, 1, CPU).restore(ring(5).state())
 
 
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        (lambda state: state.update(next=2), "5 rows, 2"),
-        (lambda state: state.update(next=-1), "5 rows, -1"),
-        (lambda state: state["rows"].update(reward=torch.zeros(8)), "8 rows, 5"),
-        (lambda state: state["rows"].update(action=torch.zeros(4, 1)), "5 rows of action"),
-        (lambda state: state["rows"].update(reward=torch.zeros(5, dtype=torch.float64)), r"torch\.float64"),
-        (lambda state: state["rows"]["next_obs"].fill_(float("nan")), "NaN or infinity in next_obs"),
+        (lambda state: state.update(next=2), (5, 2)),
+        (lambda state: state.update(next=-1), (5, -1)),
+        (lambda state: state["rows"].update(reward=torch.zeros(8)), (8, 5)),
+        (lambda state: state["rows"].update(action=torch.zeros(4, 1)), ("action", 5)),
+        (
+            lambda state: state["rows"].update(reward=torch.zeros(5, dtype=torch.float64)),
+            ("reward", "torch.float64"),
+        ),
+        (lambda state: state["rows"]["next_obs"].fill_(float("nan")), ("NaN", "next_obs")),
     ],
 )
 def test_a_state_that_no_ring_can_have_is_refused(change, found):
@@ -124,7 +129,7 @@ def test_a_state_that_no_ring_can_have_is_refused(change, found):
     state.add(rows(1, 2, 3, 4, 5))
     state = state.state()
     change(state)
-    with pytest.raises(CheckpointError, match=found):
+    with pytest.raises(CheckpointError, match=says(*found)):
         ring(7).restore(state)
 
 

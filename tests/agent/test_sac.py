@@ -15,6 +15,7 @@ from sac_kernel.agent.config import SACConfig
 from sac_kernel.agent.sac import Interaction, SACAgent, as_vector_env
 from sac_kernel.core import files
 from sac_kernel.core.errors import CheckpointError, ConfigError, NonFiniteError
+from tests.support import says
 
 
 def make_agent(seed=0, **fields):
@@ -99,14 +100,14 @@ def test_actions_stay_within_one(evaluate):
 
 @pytest.mark.parametrize("shape", [(5,), (3, 5)])
 def test_state_of_the_wrong_width_is_refused_naming_both_widths(shape):
-    with pytest.raises(CheckpointError, match=r"width 4.*found 5"):
+    with pytest.raises(CheckpointError, match=says(4, 5)):
         make_agent().select_action(np.zeros(shape), evaluate=True)
 
 
 def test_the_message_about_the_width_lists_the_observation():
     agent = make_agent()
     agent.context["observation_names"] = ["return_1h", "volatility", "position", "age"]
-    with pytest.raises(CheckpointError, match=r"return_1h, volatility, position, age"):
+    with pytest.raises(CheckpointError, match=says("return_1h, volatility, position, age")):
         agent.select_action(np.zeros(3))
 
 
@@ -253,7 +254,7 @@ class Picture(gym.Env):
 
 @pytest.mark.parametrize(
     ("env", "found"),
-    [(Discrete, "Discrete"), (Unbounded, "bounded action space"), (Picture, "one-dimensional Box")],
+    [(Discrete, "Discrete"), (Unbounded, "bounded"), (Picture, "one-dimensional")],
 )
 def test_spaces_that_cannot_be_learnt_on_are_refused(env, found):
     with pytest.raises(ConfigError, match=found):
@@ -267,9 +268,9 @@ def test_other_autoreset_modes_are_refused(mode):
         make_agent().learn(gym.vector.SyncVectorEnv([Drift] * 2, autoreset_mode=mode), 10)
 
 
-@pytest.mark.parametrize("fields", [{"state_dim": 3}, {"action_dim": 1}])
-def test_an_env_of_another_width_is_refused_naming_both(fields):
-    with pytest.raises((ConfigError, CheckpointError), match=r"(4.*3|3.*4|2.*1|1.*2)"):
+@pytest.mark.parametrize(("fields", "widths"), [({"state_dim": 3}, (4, 3)), ({"action_dim": 1}, (2, 1))])
+def test_an_env_of_another_width_is_refused_naming_both(fields, widths):
+    with pytest.raises((ConfigError, CheckpointError), match=says(*widths)):
         make_agent(**fields).learn(Drift(), 10)
 
 
@@ -376,15 +377,15 @@ def test_save_then_more_training_is_bit_equal_to_training_on(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "difference"),
     [
-        ({"state_dim": 5}, r"state_dim: saved 4, here 5"),
-        ({"action_dim": 1}, r"action_dim: saved 2, here 1"),
-        ({"hidden_dims": (16, 8)}, r"hidden_dims: saved \[16, 16\], here \[16, 8\]"),
+        ({"state_dim": 5}, ("state_dim", 4, 5)),
+        ({"action_dim": 1}, ("action_dim", 2, 1)),
+        ({"hidden_dims": (16, 8)}, ("hidden_dims", "[16, 16]", "[16, 8]")),
     ],
 )
 def test_loading_into_another_shape_names_the_difference_and_changes_nothing(tmp_path, fields, difference):
     _, path = saved(tmp_path)
     other, untouched = make_agent(seed=9, **fields), make_agent(seed=9, **fields)
-    with pytest.raises(CheckpointError, match=difference):
+    with pytest.raises(CheckpointError, match=says(*difference)):
         other.load(path)
     assert same_weights(other, untouched)
 
@@ -393,7 +394,7 @@ def test_loading_another_order_of_features_names_both(tmp_path):
     _, path = saved(tmp_path)
     other = make_agent()
     other.context["observation_names"] = ["b", "a", "c", "d"]
-    with pytest.raises(CheckpointError, match=r"\['a', 'b', 'c', 'd'\].*\['b', 'a', 'c', 'd'\]"):
+    with pytest.raises(CheckpointError, match=says("['a', 'b', 'c', 'd']", "['b', 'a', 'c', 'd']")):
         other.load(path)
 
 
@@ -402,7 +403,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     content = agent.content()
     content["weights"]["actor.head.bias"][0] = float("nan")
     torch.save(content, path)
-    with pytest.raises(CheckpointError, match=r"weights\.actor\.head\.bias: finite numbers required"):
+    with pytest.raises(CheckpointError, match=says("weights.actor.head.bias")):
         SACAgent.from_checkpoint(path, device="cpu")
 
 
@@ -412,7 +413,7 @@ def test_a_config_that_claims_wide_networks_is_refused_before_they_are_made(tmp_
     for widths in ([60_000, 60_000], [8] * 100_000):
         content["config"]["hidden_dims"] = widths
         torch.save(content, path)
-        with pytest.raises(CheckpointError, match=r"weights.* required, found"):
+        with pytest.raises(CheckpointError, match=says("weights")):
             SACAgent.from_checkpoint(path, device="cpu")
 
 
@@ -434,7 +435,7 @@ def test_an_agent_that_is_not_finite_is_not_saved_and_the_old_file_stays(tmp_pat
         agent.nets.critic.q1.head.bias[0] = float("inf")
     for refused in (lambda: agent.save(path), agent.training_state):
         with pytest.raises(
-            NonFiniteError, match=r"in weights\.critic\.q1\.head\.bias at update 0: .*lower learning"
+            NonFiniteError, match=says("weights.critic.q1.head.bias", "update 0", "learning_rate")
         ):
             refused()
     assert path.read_bytes() == before
@@ -447,7 +448,7 @@ def test_every_number_that_an_update_changes_is_looked_at():
         number = tensor.view(-1)[-1:]
         before = number.clone()
         number.fill_(float("nan"))
-        with pytest.raises(NonFiniteError, match="found NaN or infinity in"):
+        with pytest.raises(NonFiniteError, match=says("NaN or infinity")):
             agent.check_finite()
         number.copy_(before)
 
@@ -479,17 +480,16 @@ class Poisoned(Drift):
 def test_a_number_of_the_env_that_is_not_finite_stops_before_the_buffer(what, name, step):
     agent = make_agent(warmup_steps=0 if what == "first obs" else 40)
     env = Poisoned(what, 60 if step else 0)
-    with pytest.raises(NonFiniteError, match=rf"in {name} at environment step {step}; the env made it"):
+    with pytest.raises(NonFiniteError, match=rf"step {step}; the env made it") as caught:
         agent.learn(env, 100)
+    assert caught.value.tensor == name
     assert len(agent.buffer) == step
     assert all(torch.isfinite(rows).all() for rows in agent.buffer.state()["rows"].values())
 
 
 def test_an_update_that_diverges_stops_before_the_buffer_naming_the_weights_and_the_cause():
     agent = make_agent(learning_rate=1e36)
-    with pytest.raises(
-        NonFiniteError, match=r"action at environment step 4\d; .*weights\..* at update \d.*learning_rate"
-    ):
+    with pytest.raises(NonFiniteError, match=r"(?s)step 4\d.*weights\..*update \d.*learning_rate"):
         agent.learn(Drift(), 100)
     assert all(torch.isfinite(rows).all() for rows in agent.buffer.state()["rows"].values())
     assert len(agent.buffer) < 60
@@ -505,9 +505,9 @@ def test_a_loss_or_gradient_that_is_not_finite_never_reaches_a_file(tmp_path, mo
     else:
         agent.buffer._ring.reward[:] = 3e38  # finite, but its squared error is not
     agent.update()
-    with pytest.raises(NonFiniteError, match="at update"):
+    with pytest.raises(NonFiniteError, match=says("update")):
         agent.save(path)
-    with pytest.raises(NonFiniteError, match="at update"):
+    with pytest.raises(NonFiniteError, match=says("update")):
         agent.training_state()
     assert path.read_bytes() == before
 
@@ -608,29 +608,29 @@ def test_code_in_a_file_is_refused_and_never_runs(tmp_path, pack):
 
 
 @pytest.mark.parametrize(
-    ("part", "change", "required"),
+    ("part", "change", "found"),
     [
         (
             "learner",
             lambda state: state["learner"].update(critic_mean=torch.zeros(3)),
-            r"critic_mean: .*torch\.float32 required",
+            ("critic_mean", "torch.float32"),
         ),
-        ("learner", lambda state: state["learner"].pop("step"), "without .'step'."),
+        ("learner", lambda state: state["learner"].pop("step"), ("'step'",)),
         (
             "weights",
             lambda state: state["weights"]["log_alpha"].fill_(float("nan")),
-            "finite numbers required",
+            ("log_alpha", "finite"),
         ),
-        ("generator", lambda state: state.update(generator=torch.zeros(3)), r"torch\.uint8 required"),
-        ("metrics_sum", lambda state: state.update(metrics_sum=[0.0] * 5), "found list"),
+        ("generator", lambda state: state.update(generator=torch.zeros(3)), ("torch.uint8",)),
+        ("metrics_sum", lambda state: state.update(metrics_sum=[0.0] * 5), ("list",)),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_state_of_another_shape_is_refused_before_any_of_it_is_used(part, change, required):
+def test_a_state_of_another_shape_is_refused_before_any_of_it_is_used(part, change, found):
     agent, other = make_agent(), make_agent(seed=1)
     state, before = other.training_state(), agent.training_state()
     change(state)
-    with pytest.raises(CheckpointError, match=rf"restore: {part}.*{required}"):
+    with pytest.raises(CheckpointError, match=says(part, *found)):
         agent.restore(state)
     after = agent.training_state()
     assert all(torch.equal(before["weights"][k], v) for k, v in after["weights"].items())

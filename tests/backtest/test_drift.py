@@ -9,6 +9,7 @@ from sac_kernel.backtest import drift
 from sac_kernel.backtest.drift import Series
 from sac_kernel.core.errors import DataError
 from tests.stats.test_significance import ar1
+from tests.support import says, told
 
 
 def test_daily_means_are_those_of_each_day():
@@ -67,7 +68,8 @@ def test_a_shift_is_found_and_named(change):
     moved = calm[1] + 1.0 if change == "mean" else 3.0 * calm[1]
     found = drift.check({"volatility": Series(calm[0], moved), "rsi": Series(calm[2], calm[3])})
     assert found["word"] == "retrain"
-    assert found["sentence"].startswith("Retrain: volatility differ")
+    assert told(found["sentence"], "volatility")
+    assert not told(found["sentence"], "rsi")
     assert found["rows"][0]["name"] == "volatility"
     assert not any(row["alarm"] for row in found["rows"] if row["name"] == "rsi")
 
@@ -76,11 +78,9 @@ def test_no_change_is_keep():
     same = np.random.default_rng(3).normal(0, 1, 700)
     found = drift.check({"a": Series(same[:600], same[600:])})
     assert found["word"] == "keep"
-    assert found["sentence"] == "Keep: none of 1 series differs from the train split beyond chance."
+    assert told(found["sentence"], 1)
 
 
 def test_too_few_days_are_refused():
-    with pytest.raises(
-        DataError, match=r"drift\.check: 20 days of a in training and now are required, found 30 and 19"
-    ):
+    with pytest.raises(DataError, match=says("20 days", 30, 19)):
         drift.check({"a": Series(np.zeros(30), np.zeros(19))})

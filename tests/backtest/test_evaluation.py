@@ -1,6 +1,7 @@
 """Passes over a split, baselines of equal turnover, and the verdict's rule, case by case."""
 
 import dataclasses
+import json
 import math
 
 import numpy as np
@@ -11,18 +12,22 @@ import torch
 from sac_kernel.agent import compiled_policy
 from sac_kernel.agent.config import SACConfig
 from sac_kernel.agent.sac import SACAgent
-from sac_kernel.backtest import baselines, evaluation
-from sac_kernel.backtest.evaluation import EpisodeResult, decide_verdict
+from sac_kernel.backtest import baselines, policies, runner
+from sac_kernel.backtest.judgement import RANDOM, decide_verdict, evaluate_checkpoint, judge
+from sac_kernel.backtest.policies import Form, Kind
+from sac_kernel.backtest.runner import EpisodeResult
+from sac_kernel.core import strings
 from sac_kernel.core.errors import CheckpointError
 from sac_kernel.features.pipeline import FeaturePipeline
-from sac_kernel.market.engine import Bar
+from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.market.envs import TradingEnvironment
-from sac_kernel.market.market import TradingEnvConfig
 from sac_kernel.stats import trials, verdict
 from sac_kernel.stats.trials import Trial
 from sac_kernel.stats.verdict import TrialCount
 from tests.conftest import make_data
+from tests.support import says
 
+FINAL = policies.agent(1, Form.FINAL)
 CONFIG = TradingEnvConfig(episode_lengths=(60,), horizon=100)
 START = 100_000.0
 
@@ -37,7 +42,7 @@ def split():
 
 @pytest.fixture(scope="module")
 def market(split):
-    return evaluation.market_of(*split, CONFIG, "base")
+    return runner.market_of(*split, CONFIG, "base")
 
 
 def random_agent(market, seed=0):
@@ -60,8 +65,8 @@ def blocks(n, length=25, seed=0):
 
 def test_a_pass_decides_at_every_bar_but_the_last_and_ends_flat(market):
     n = len(market.bars) - 1 - market.first_bar
-    assert evaluation.decisions(market) == n
-    result = evaluation.run_targets(market, np.ones(n), START, "hold", "base")
+    assert runner.decisions(market) == n
+    result = runner.run_targets(market, np.ones(n), START, "hold", "base")
     assert len(result.equity) == n
     assert result.exposure[-1] == 0.0
     assert result.exposure[n // 2] == pytest.approx(1.0, abs=0.1)
@@ -70,10 +75,10 @@ def test_a_pass_decides_at_every_bar_but_the_last_and_ends_flat(market):
 
 
 def test_a_policy_and_its_own_targets_give_the_same_pass(market):
-    targets = blocks(evaluation.decisions(market))
+    targets = blocks(runner.decisions(market))
     calls = iter(targets)
-    followed = evaluation.run_policy(market, lambda _obs: float(next(calls)), START, "a", "base")
-    fixed = evaluation.run_targets(market, targets, START, "b", "base")
+    followed = runner.run_policy(market, lambda _obs: float(next(calls)), START, "a", "base")
+    fixed = runner.run_targets(market, targets, START, "b", "base")
     np.testing.assert_array_equal(followed.equity, fixed.equity)
     np.testing.assert_array_equal(followed.action, fixed.action)
     assert followed.costs == fixed.costs
@@ -93,8 +98,8 @@ def equity_of_the_environment(split, act):
 def test_validation_is_the_pass_that_the_environment_gives(split, market):
     # The single env in eval mode, asked step by step, is an independent route to the same equity.
     agent = random_agent(market)
-    result = evaluation.validate(agent, market, CONFIG.initial_equity)
-    act = evaluation.greedy_policy(agent)
+    result = runner.validate(agent, market, CONFIG.initial_equity)
+    act = runner.greedy_policy(agent)
     equity = equity_of_the_environment(split, lambda obs: np.array([act(obs)]))
     np.testing.assert_array_equal(result.equity, equity)
     assert result.log_growth == math.log(equity[-1] / CONFIG.initial_equity)
@@ -105,43 +110,43 @@ def test_validation_is_the_pass_that_the_environment_gives(split, market):
 
 def test_targets_of_a_pass_are_its_orders_so_that_they_can_be_played_again_and_shifted(split, market):
     config = dataclasses.replace(CONFIG, no_trade_band=0.2)
-    market = evaluation.market_of(*split, config, "base")
+    market = runner.market_of(*split, config, "base")
     agent = random_agent(market)
-    once = evaluation.validate(agent, market, START)
-    plain = evaluation.validate(agent, evaluation.market_of(*split, CONFIG, "base"), START)
-    again = evaluation.run_targets(market, once.action, START, "", "base")
+    once = runner.validate(agent, market, START)
+    plain = runner.validate(agent, runner.market_of(*split, CONFIG, "base"), START)
+    again = runner.run_targets(market, once.action, START, "", "base")
     np.testing.assert_array_equal(again.equity, once.equity)
     assert 0 < once.trades < 0.7 * plain.trades
-    change = np.abs(np.diff(evaluation.filled_targets(market, once.action, START)))
+    change = np.abs(np.diff(runner.filled_targets(market, once.action, START)))
     assert ((change == 0.0) | (change >= 0.2)).all()
 
 
 def test_what_was_asked_for_in_vain_is_no_target_of_a_random_policy(market):
     # Asked for in the freeze alone, a position is never taken, and random policies that trade as much never trade.
     rows = baselines.decision_rows(market)
-    frozen = market.bars[rows + 1, Bar.TRADABLE] == 0.0
+    frozen = market.bars["tradable"][rows + 1] == 0.0
     assert 0.05 < frozen.mean() < 0.2
     asked = np.where(frozen, 1.0, 0.0)
-    filled = evaluation.filled_targets(market, asked, START)
+    filled = runner.filled_targets(market, asked, START)
     assert not filled.any()
-    assert not evaluation.random_same_turnover(market, filled, START, 20).any()
+    assert not runner.random_same_turnover(market, filled, START, 20).any()
     asked = np.where(frozen, 1.0, blocks(len(rows)))
-    filled = evaluation.filled_targets(market, asked, START)
+    filled = runner.filled_targets(market, asked, START)
     assert (filled != asked).any()
-    once, again = (evaluation.run_targets(market, t, START, "", "base") for t in (asked, filled))
+    once, again = (runner.run_targets(market, t, START, "", "base") for t in (asked, filled))
     np.testing.assert_array_equal(once.equity, again.equity)
 
 
 def test_a_greedy_policy_is_the_agent_as_it_was_and_checks_the_width(market):
     agent = random_agent(market)
-    act, obs = evaluation.greedy_policy(agent), np.ones(len(market.observation_names), np.float32)
+    act, obs = runner.greedy_policy(agent), np.ones(len(market.observation_names), np.float32)
     before = act(obs)
     assert before == pytest.approx(float(agent.select_action(obs, evaluate=True)[0]), abs=1e-6)
     with torch.no_grad():
         for parameter in agent.nets.average.parameters():
             parameter.zero_()
-    assert act(obs) == before != evaluation.greedy_policy(agent)(obs) == 0.0
-    with pytest.raises(CheckpointError, match=f"width {len(obs)} .*found {len(obs) - 1}"):
+    assert act(obs) == before != runner.greedy_policy(agent)(obs) == 0.0
+    with pytest.raises(CheckpointError, match=says(len(obs), len(obs) - 1)):
         act(obs[1:])
 
 
@@ -163,28 +168,28 @@ def test_the_compiled_net_is_the_frameworks_at_any_depth(hidden_dims):
     obs = np.random.default_rng(2).normal(0, 2, (100, 9)).astype(np.float32)
     expected = agent.select_action(obs, evaluate=True)[:, 0]
     assert np.std(expected) > 0.1
-    found = [evaluation.greedy_policy(agent)(one) for one in obs]
+    found = [runner.greedy_policy(agent)(one) for one in obs]
     np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
 def test_validation_repeats_and_leaves_the_agents_generator_alone(market):
     agent = random_agent(market)
     before = agent.generator.get_state()
-    first = evaluation.validate(agent, market, START)
-    second = evaluation.validate(agent, market, START)
+    first = runner.validate(agent, market, START)
+    second = runner.validate(agent, market, START)
     np.testing.assert_array_equal(first.equity, second.equity)
     assert torch.equal(agent.generator.get_state(), before)
 
 
 def test_cost_paid_ends_at_the_sum_of_its_kinds(market):
-    result = evaluation.run_targets(market, blocks(evaluation.decisions(market)), START, "x", "base")
+    result = runner.run_targets(market, blocks(runner.decisions(market)), START, "x", "base")
     assert result.cost_paid[-1] == pytest.approx(sum(result.costs.values()))
     assert np.all(np.diff(result.cost_paid) >= -1e-9)
     assert all(value > 0 for value in result.costs.values())
 
 
 def test_row_states_the_figures_of_the_curve(market):
-    result = evaluation.run_targets(market, blocks(evaluation.decisions(market)), START, "x", "base")
+    result = runner.run_targets(market, blocks(runner.decisions(market)), START, "x", "base")
     row = result.row()
     assert row["net_return_frac"] == pytest.approx(result.equity[-1] / START - 1)
     # Compounded daily returns are the whole return.
@@ -201,10 +206,10 @@ def test_row_states_the_figures_of_the_curve(market):
 def test_random_policies_keep_the_turnover_of_the_agent(market):
     # Shifting around the clock and mirroring keep every |change| but the one where the ends meet; the
     # hours without trading then fall elsewhere.
-    targets = blocks(evaluation.decisions(market), length=15)
-    agent = evaluation.run_targets(market, targets, START, "a", "base")
+    targets = blocks(runner.decisions(market), length=15)
+    agent = runner.run_targets(market, targets, START, "a", "base")
     turnovers = [
-        evaluation.run_targets(market, sign * np.roll(targets, shift), START, "r", "base").turnover
+        runner.run_targets(market, sign * np.roll(targets, shift), START, "r", "base").turnover
         for sign in (-1.0, 1.0)
         for shift in range(0, len(targets), 17)
     ]
@@ -213,11 +218,11 @@ def test_random_policies_keep_the_turnover_of_the_agent(market):
 
 
 def test_growth_of_random_policies_is_that_of_shifts_and_mirrors_and_of_nothing_else(market):
-    targets = blocks(evaluation.decisions(market))
-    growth = evaluation.random_same_turnover(market, targets, START, draws=12, seed=3)
+    targets = blocks(runner.decisions(market))
+    growth = runner.random_same_turnover(market, targets, START, draws=12, seed=3)
     every = np.array(
         [
-            evaluation.run_targets(market, sign * np.roll(targets, shift), START, "r", "b").log_growth
+            runner.run_targets(market, sign * np.roll(targets, shift), START, "r", "b").log_growth
             for sign in (-1.0, 1.0)
             for shift in range(len(targets))
         ]
@@ -228,25 +233,25 @@ def test_growth_of_random_policies_is_that_of_shifts_and_mirrors_and_of_nothing_
 
 
 def test_random_policies_repeat_for_a_seed(market):
-    targets = blocks(evaluation.decisions(market))
-    first = evaluation.random_same_turnover(market, targets, START, 20, seed=1)
-    np.testing.assert_array_equal(first, evaluation.random_same_turnover(market, targets, START, 20, seed=1))
-    other = evaluation.random_same_turnover(market, targets, START, 20, seed=2)
+    targets = blocks(runner.decisions(market))
+    first = runner.random_same_turnover(market, targets, START, 20, seed=1)
+    np.testing.assert_array_equal(first, runner.random_same_turnover(market, targets, START, 20, seed=1))
+    other = runner.random_same_turnover(market, targets, START, 20, seed=2)
     assert not np.array_equal(first, other)
 
 
 def test_greedy_targets_of_many_observations_are_those_of_each(market):
     agent = random_agent(market)
     seen = np.random.default_rng(0).normal(0, 1, (50, len(market.observation_names))).astype(np.float32)
-    one = evaluation.greedy_policy(agent)
-    np.testing.assert_allclose(evaluation.greedy_batch(agent)(seen), [one(obs) for obs in seen], atol=1e-6)
+    one = runner.greedy_policy(agent)
+    np.testing.assert_allclose(runner.greedy_batch(agent)(seen), [one(obs) for obs in seen], atol=1e-6)
 
 
 def test_judgement_has_every_policy_at_three_tiers_and_ranks_the_headline(split, market):
     agent = random_agent(market)
-    judged = evaluation.judge({"agent 1 (final)": agent}, *split, CONFIG, draws=200)
-    names = ["agent 1 (final)", *baselines.all_targets(market), evaluation.RANDOM]
-    assert {"flat", "buy and hold", baselines.FORESIGHT} < set(names)
+    judged = judge({FINAL: agent}, *split, CONFIG, draws=200)
+    names = ["agent 1 (final)", *baselines.all_targets(market), RANDOM.label]
+    assert {"flat", "buy and hold", strings.FORESIGHT} < set(names)
     assert {tier: [r.name for r in results] for tier, results in judged.results.items()} == {
         "raw": names,
         "base": names,
@@ -262,7 +267,7 @@ def test_judgement_has_every_policy_at_three_tiers_and_ranks_the_headline(split,
 
 
 def test_costs_rise_with_the_tier(split, market):
-    judged = evaluation.judge({"agent": random_agent(market)}, *split, CONFIG, draws=20)
+    judged = judge({FINAL: random_agent(market)}, *split, CONFIG, draws=20)
     paid = [judged.results[tier][0].cost_paid[-1] for tier in ("raw", "base", "retail")]
     assert 0 < paid[0] < paid[1] < paid[2]
 
@@ -270,10 +275,40 @@ def test_costs_rise_with_the_tier(split, market):
 def test_an_agent_that_never_trades_has_no_percentile_and_no_edge(split, market):
     width = len(market.observation_names)
     flat = SACAgent(SACConfig(state_dim=width, hidden_dims=(16,)), device="cpu")
-    judged = evaluation.judge({"agent 1 (final)": flat}, *split, CONFIG, draws=20)
+    judged = judge({FINAL: flat}, *split, CONFIG, draws=20)
     assert judged.percentile is None
     assert judged.verdict["word"] == "none"
     assert "flat" in judged.verdict["sentence"]
+
+
+# -- who is who -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("policy", "kind", "label"),
+    [
+        (policies.agent(2, Form.BEST), "agent", "agent 2 (best)"),
+        (policies.agent(1, Form.ENSEMBLE, seeds=3), "agent", "agent 1 (mean of 3 seeds)"),
+        (policies.agent(1, Form.FOLD_SEED, seed=0), "agent", "agent 1, seed 0"),
+        (policies.of_file(3, "agent_3_final.pt"), "agent", "agent 3 (final)"),
+        (policies.of_file(3, "agent_1_final.pt"), "agent", "agent 3 (agent_1_final.pt)"),
+        (policies.named("agents' rival"), "baseline", "agents' rival"),
+        (baselines.policy(strings.FORESIGHT), "bound", strings.FORESIGHT),
+        (baselines.policy(strings.RIDGE), "baseline", strings.RIDGE),
+        (RANDOM, "random", strings.RANDOM),
+    ],
+)
+def test_a_policy_is_known_by_its_kind_and_its_label_is_made_from_its_parts(policy, kind, label):
+    assert (policy.kind, policy.label) == (kind, label)
+    assert policy.is_agent == (kind == "agent")
+    assert policies.from_plain(json.loads(json.dumps(dataclasses.asdict(policy)))) == policy
+
+
+def test_rows_say_what_their_policy_is(split, market):
+    rows = judge({FINAL: random_agent(market)}, *split, CONFIG, draws=20).rows
+    base = [row for row in rows if row["tier"] == "base"]
+    assert (base[0]["kind"], base[0]["agent_id"], base[0]["form"]) == (Kind.AGENT, 1, "final")
+    assert [row["kind"] for row in base[1:]] == ["baseline"] * 6 + ["bound", "random"]
 
 
 # -- the verdict's rule --------------------------------------------------------------------------
@@ -285,7 +320,7 @@ def result_of(daily, turnover=10.0):
     n = len(equity)
     zero = np.zeros(n)
     return EpisodeResult(
-        name="agent 1 (final)",
+        policy=FINAL,
         tier="base",
         open_time_utc=pd.date_range("2020-01-01", periods=n, tz="UTC"),
         close=np.ones(n),
@@ -318,7 +353,7 @@ def test_verdict_of_a_pass_without_a_trade_is_none_whatever_its_curve():
 
 def test_a_pass_is_a_trial_by_its_days():
     result = dataclasses.replace(result_of([0.01, 0.02, -0.01]), day=np.array([3, 3, 7]))
-    found = evaluation.trial_of(
+    found = runner.trial_of(
         result, agent_id=1, seed=2, split="val", checkpoint=5, config_hash="c", data_hash="d"
     )
     assert found.day.tolist() == [3, 7]
@@ -336,7 +371,7 @@ def test_the_ledger_beside_a_saved_agent_is_counted(split, market, tmp_path):
     agent.context = {"env": dataclasses.asdict(CONFIG), "features": pipeline.state()}
     path = tmp_path / "agent_1_final.pt"
     agent.save(path)
-    _, judged = evaluation.evaluate_checkpoint(path, data, draws=20)
+    _, judged = evaluate_checkpoint(path, data, draws=20)
     assert not judged.verdict["trials"]["known"]
     days = np.arange(40)
     rows = [
@@ -344,7 +379,7 @@ def test_the_ledger_beside_a_saved_agent_is_counted(split, market, tmp_path):
         for seed in (0, 1)
     ]
     trials.append(tmp_path / trials.NAME, rows)
-    _, judged = evaluation.evaluate_checkpoint(path, data, draws=20)
+    _, judged = evaluate_checkpoint(path, data, draws=20)
     assert judged.verdict["trials"]["known"]
     assert judged.verdict["trials"]["listed"] == 2
     assert judged.train is not None

@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sac_kernel.backtest import evaluation, stress
-from sac_kernel.market.engine import Bar, Par
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.backtest import runner, stress
+from sac_kernel.market.account import TradingEnvConfig
 from tests.conftest import make_bars
 
 START = 100_000.0
@@ -18,40 +17,41 @@ START = 100_000.0
 def market():
     bars = make_bars(900)
     features = pd.DataFrame(np.random.default_rng(0).normal(0, 1, (900, 3)), bars.index, ["a", "b", "c"])
-    return evaluation.market_of(bars, features, TradingEnvConfig(), "base")
+    return runner.market_of(bars, features, TradingEnvConfig(), "base")
 
 
 def run(market, targets):
-    return evaluation.run_targets(market, targets, START, "agent", "base")
+    return runner.run_targets(market, targets, START, "agent", "base")
 
 
 @pytest.fixture(scope="module")
 def hold(market):
-    return run(market, np.ones(evaluation.decisions(market)))
+    return run(market, np.ones(runner.decisions(market)))
 
 
 @pytest.fixture(scope="module")
 def lucky(market):
     """Trades that know the next bar, so that costs decide what is left."""
-    close = market.bars[:, Bar.CLOSE]
-    return run(market, np.repeat(np.sign(close[12::12] - close[:-12:12]), 12)[: evaluation.decisions(market)])
+    close = market.bars["close"]
+    return run(market, np.repeat(np.sign(close[12::12] - close[:-12:12]), 12)[: runner.decisions(market)])
 
 
 def test_costs_scale_spread_fees_and_nothing_else(market):
     dear = stress.with_costs(market, 3.0)
-    for column in (Bar.SPREAD_OPEN, Bar.SPREAD_CLOSE):
-        np.testing.assert_allclose(dear.bars[:, column], 3 * market.bars[:, column])
-    assert dear.par[Par.COMMISSION] == pytest.approx(3 * 0.32e-4)
-    assert dear.par[Par.SLIPPAGE] == pytest.approx(3 * 0.155e-4)
-    np.testing.assert_array_equal(dear.bars[:, : Bar.CLOSE + 1], market.bars[:, : Bar.CLOSE + 1])
-    np.testing.assert_array_equal(dear.par[Par.SWAP_LONG :], market.par[Par.SWAP_LONG :])
+    for name in market.bars.dtype.names:
+        factor = 3 if name in ("spread_open", "spread_close") else 1
+        np.testing.assert_allclose(dear.bars[name], factor * market.bars[name], rtol=1e-15)
+    for name in market.terms.dtype.names:
+        factor = 3 if name in ("commission", "slippage") else 1
+        assert dear.terms[name] == pytest.approx(factor * market.terms[name], rel=1e-15)
+    assert (market.terms.commission, market.terms.slippage) == pytest.approx((0.32e-4, 0.155e-4))
 
 
 def test_volatility_doubles_every_log_change_and_keeps_the_bars_whole(market):
     wild = stress.more_volatile(market, 2.0)
-    before, after = (np.diff(np.log(m.bars[:, Bar.CLOSE])) for m in (market, wild))
+    before, after = (np.diff(np.log(m.bars["close"])) for m in (market, wild))
     np.testing.assert_allclose(after, 2 * before, atol=1e-12)
-    assert np.all(wild.bars[:, Bar.HIGH] >= wild.bars[:, [Bar.OPEN, Bar.CLOSE]].max(axis=1) - 1e-12)
+    assert np.all(wild.bars["high"] >= np.maximum(wild.bars["open"], wild.bars["close"]) - 1e-12)
 
 
 def test_gap_costs_a_held_long_five_percent(market, hold):
@@ -61,15 +61,15 @@ def test_gap_costs_a_held_long_five_percent(market, hold):
 
 
 def test_gap_hits_a_short_from_below(market):
-    short = run(market, -np.ones(evaluation.decisions(market)))
-    jumped = stress.gapped(market, short).bars[:, Bar.CLOSE] / market.bars[:, Bar.CLOSE]
+    short = run(market, -np.ones(runner.decisions(market)))
+    jumped = stress.gapped(market, short).bars["close"] / market.bars["close"]
     assert jumped[0] == 1.0
     assert jumped[-1] == pytest.approx(1.05)
 
 
 def test_trend_is_its_rate_a_year(market):
     up = stress.trending(market, 0.10)
-    ratio = up.bars[-1, Bar.CLOSE] / market.bars[-1, Bar.CLOSE]
+    ratio = up.bars["close"][-1] / market.bars["close"][-1]
     assert ratio == pytest.approx(1.10 ** ((len(market.bars) - 1) / (260 * 24)))  # hourly bars
 
 
@@ -115,14 +115,14 @@ def test_unlinked_features_are_moved_together_and_the_rest_stays(market):
 
 
 def test_observations_are_those_of_the_pass(market):
-    seen, targets = [], np.sign(np.sin(np.arange(evaluation.decisions(market)) / 9.0))
+    seen, targets = [], np.sign(np.sin(np.arange(runner.decisions(market)) / 9.0))
     calls = iter(targets)
 
     def policy(obs):
         seen.append(obs.copy())
         return float(next(calls))
 
-    base = evaluation.run_policy(market, policy, START, "agent", "base")
+    base = runner.run_policy(market, policy, START, "agent", "base")
     np.testing.assert_array_equal(stress.observations(market, base), np.array(seen))
 
 

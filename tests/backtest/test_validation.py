@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sac_kernel.backtest import evaluation, validation
+from sac_kernel.backtest import runner, validation
 from sac_kernel.backtest.validation import FinalWindow, Fold
 from sac_kernel.core import files
 from sac_kernel.core.errors import ConfigError, DataError
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.account import TradingEnvConfig
 from tests.conftest import make_bars
+from tests.support import says
 
 CONFIG = TradingEnvConfig()
 
@@ -42,9 +43,9 @@ def test_walk_forward_never_lets_a_day_see_its_future(days, folds, test_days, va
 
 
 def test_walk_forward_without_room_says_what_was_asked():
-    with pytest.raises(DataError, match="found 100 days for 4 folds of 25 and 10 for selection"):
+    with pytest.raises(DataError, match=says("100", "4", "25", "10")):
         validation.walk_forward(100, 4, 25, 10)
-    with pytest.raises(ConfigError, match="folds must be >= 1"):
+    with pytest.raises(ConfigError, match=says("folds", 1)):
         validation.walk_forward(100, 0)
 
 
@@ -146,12 +147,11 @@ def test_cpcv_folds_start_flat_in_every_test_block_and_hand_over_train_blocks(ba
 
 def test_a_day_judged_twice_is_refused(bars):
     market_bars = bars["EURUSD"].iloc[:200]
-    market_bars.attrs = dict(bars["EURUSD"].attrs)
-    market = evaluation.market_of(
+    market = runner.market_of(
         market_bars, pd.DataFrame({"x": np.ones(200)}, market_bars.index), CONFIG, "base"
     )
-    once = evaluation.run_targets(market, np.ones(evaluation.decisions(market)), 1e5, "x", "base")
-    with pytest.raises(DataError, match="every day judged once is required"):
+    once = runner.run_targets(market, np.ones(runner.decisions(market)), 1e5, "x", "base")
+    with pytest.raises(DataError, match=says("day")):
         validation.joined_daily_returns([once, once])
 
 
@@ -161,18 +161,18 @@ def test_final_window_opens_once_and_writes_it_down(bars, tmp_path):
     found = window.open_once(record, bars, "agent 1, seed 0")
     assert found["EURUSD"].index[0] >= pd.Timestamp("2017-03-01", tz="UTC")
     assert found["EURUSD"].index[-1] < pd.Timestamp("2017-04-01", tz="UTC")
-    assert found["EURUSD"].attrs["price_side"] == "bid"
+    assert found["EURUSD"].side == "bid"
     entry = files.read_json(record)
     assert entry["purpose"] == "agent 1, seed 0"
     assert entry["dates_hash"] == window.dates_hash
-    with pytest.raises(DataError, match="found it opened for 'agent 1, seed 0'; later looks are no test"):
+    with pytest.raises(DataError, match=says("agent 1, seed 0")):
         window.open_once(record, bars, "agent 2")
     assert files.read_json(record) == entry
 
 
 def test_an_empty_final_window_is_not_spent(bars, tmp_path):
     window = FinalWindow("2030-01-01T00:00:00Z", "2030-02-01T00:00:00Z", "da7a")
-    with pytest.raises(DataError, match="found none; fetch them first"):
+    with pytest.raises(DataError, match=says("none")):
         window.open_once(tmp_path / "x.json", bars, "agent 1")
     assert not (tmp_path / "x.json").exists()
 

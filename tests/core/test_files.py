@@ -15,6 +15,7 @@ import torch
 
 from sac_kernel.core import files
 from sac_kernel.core.errors import CheckpointError, StorageError
+from tests.support import says
 
 
 def saved(content):
@@ -72,7 +73,7 @@ def test_json_file_round_trip_and_damage(tmp_path):
     files.write_json(path, {"x": [1.5, None]})
     assert files.read_json(path) == {"x": [1.5, None]}
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(CheckpointError, match=r"a\.json: valid JSON required, found: .* fetch it again"):
+    with pytest.raises(CheckpointError, match=says("a.json", "JSON")):
         files.read_json(path)
 
 
@@ -101,7 +102,7 @@ def test_pt_bytes_are_equal_for_equal_content_and_load_without_code(tmp_path):
 
 
 def test_read_pt_names_a_missing_file(tmp_path):
-    with pytest.raises(CheckpointError, match=r"no\.pt: a saved agent or state is required, found no file"):
+    with pytest.raises(CheckpointError, match=says("no.pt")):
         files.read_pt(tmp_path / "no.pt")
 
 
@@ -110,16 +111,14 @@ def test_read_pt_names_a_missing_file(tmp_path):
 )
 def test_read_pt_refuses_damage_and_code(tmp_path, content):
     (tmp_path / "a.pt").write_bytes(content)
-    with pytest.raises(
-        CheckpointError, match=r"a\.pt: a file of tensors and plain values is required, found"
-    ):
+    with pytest.raises(CheckpointError, match=says("a.pt")):
         files.read_pt(tmp_path / "a.pt")
 
 
 def test_read_pt_refuses_a_truncated_file(tmp_path):
     whole = files.pt_bytes({"w": torch.zeros(100)})
     (tmp_path / "a.pt").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(CheckpointError, match="fetch it again"):
+    with pytest.raises(CheckpointError, match=says("a.pt")):
         files.read_pt(tmp_path / "a.pt")
 
 
@@ -128,20 +127,20 @@ def test_read_pt_refuses_one_flipped_bit_of_a_number(tmp_path):
     content = bytearray(files.pt_bytes({"w": numbers}))
     content[content.index(numbers.numpy().tobytes()) + 40] ^= 1
     (tmp_path / "a.pt").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"another checksum of .*data/0; fetch it again"):
+    with pytest.raises(CheckpointError, match=says("a.pt", "checksum", "data/0")):
         files.read_pt(tmp_path / "a.pt")
 
 
 def test_read_pt_refuses_a_name_with_an_unknown_escape(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
         archive.writestr("archive/data.pkl", b"c\\K\nx\n.")
-    with pytest.raises(CheckpointError, match="a file of tensors and plain values is required"):
+    with pytest.raises(CheckpointError, match=says("a.pt")):
         files.read_pt(tmp_path / "a.pt")
 
 
 def test_read_pt_refuses_another_thing_than_a_dictionary(tmp_path):
     (tmp_path / "a.pt").write_bytes(saved([1, 2]))
-    with pytest.raises(CheckpointError, match="a dictionary is required, found list"):
+    with pytest.raises(CheckpointError, match=says("a.pt", "list")):
         files.read_pt(tmp_path / "a.pt")
 
 
@@ -179,14 +178,12 @@ def test_manifest_lists_size_and_hash_of_each_file_and_ends_with_its_marker(fold
 def test_manifest_refuses_a_changed_and_a_missing_file(folder):
     (folder / "a.txt").write_bytes(b"abd")
     (folder / "logs" / "b.txt").unlink()
-    with pytest.raises(
-        CheckpointError, match=r"2 of 2 files are absent or differ .* first a\.txt, logs/b\.txt"
-    ):
+    with pytest.raises(CheckpointError, match=says("2 of 2", "a.txt", "logs/b.txt")):
         files.verify_manifest(folder)
 
 
 def test_manifest_refuses_a_folder_without_one(tmp_path):
-    with pytest.raises(CheckpointError, match="a manifest is required, found none"):
+    with pytest.raises(CheckpointError, match=says("manifest")):
         files.verify_manifest(tmp_path)
 
 
@@ -194,7 +191,7 @@ def test_manifest_refuses_one_without_its_end(folder):
     content = files.read_json(folder / "manifest.json")
     del content["end"]
     files.write_json(folder / "manifest.json", content)
-    with pytest.raises(CheckpointError, match="the end marker 'complete' is required, found None"):
+    with pytest.raises(CheckpointError, match=says("manifest.json", "'complete'", "None")):
         files.verify_manifest(folder)
 
 
@@ -215,7 +212,7 @@ def test_a_disk_that_refuses_is_one_error_and_leaves_the_old_file(tmp_path, monk
         monkeypatch.setattr(os, "fsync", refuse)
     else:
         monkeypatch.setattr(type(path), targets[place], refuse)
-    with pytest.raises(StorageError, match=rf"a\.json: .*found: {os.strerror(number)}; .*is intact"):
+    with pytest.raises(StorageError, match=says("a.json", os.strerror(number))):
         files.write_json(path, {"x": 2})
     monkeypatch.undo()
     assert files.read_json(path) == {"x": 1}
@@ -267,7 +264,7 @@ ELSEWHERE = [
 
 @pytest.mark.parametrize("name", ELSEWHERE)
 def test_a_name_that_leads_elsewhere_is_refused(tmp_path, name):
-    with pytest.raises(CheckpointError, match=r"list: a file name inside .* is required"):
+    with pytest.raises(CheckpointError, match=says("list", repr(name))):
         files.inside(tmp_path, name, "list")
 
 
@@ -287,30 +284,30 @@ def test_a_manifest_cannot_point_out_of_its_folder(tmp_path, name):
         pytest.skip("this system gives no symbolic links to everyone")
     entry = {"bytes": 3, "sha256": files.sha256(b"abc")}
     files.write_json(inner / "manifest.json", {"files": {name: entry}, "end": "complete"})
-    with pytest.raises(CheckpointError, match="a file name inside"):
+    with pytest.raises(CheckpointError, match=says("manifest")):
         files.verify_manifest(inner)
 
 
 @pytest.mark.parametrize("listed", [None, [], "x", {"a.txt": None}, {"a.txt": 3}])
 def test_a_manifest_of_another_form_is_refused(folder, listed):
     files.write_json(folder / "manifest.json", {"files": listed, "end": "complete"})
-    with pytest.raises(CheckpointError, match=r"size and hash of each file are required|absent or differ"):
+    with pytest.raises(CheckpointError, match=says("manifest.json")):
         files.verify_manifest(folder)
 
 
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        (b'{"x": NaN}', "NaN, which strict JSON does not have"),
+        (b'{"x": NaN}', "NaN"),
         (b'{"x": -Infinity}', "-Infinity"),
-        (b"[" * 200_000, "RecursionError|recursion"),
+        (b"[" * 200_000, "recursion"),
         (b'{"x": ' + b"9" * 5000 + b"}", "4300"),
         (b'"\xff"', "utf-8"),
     ],
 )
 def test_json_that_is_not_strict_or_wants_too_much_is_refused(tmp_path, text, found):
     (tmp_path / "a.json").write_bytes(text)
-    with pytest.raises(CheckpointError, match=rf"a\.json: valid JSON required, found: .*({found})"):
+    with pytest.raises(CheckpointError, match=says("a.json", found)):
         files.read_json(tmp_path / "a.json")
 
 
@@ -318,7 +315,7 @@ def test_json_is_measured_before_it_is_read(tmp_path):
     path = tmp_path / "a.json"
     with path.open("wb") as stream:
         stream.truncate(files.MAX_JSON_BYTES + 1)  # a hole: no such bytes on the disk
-    with pytest.raises(CheckpointError, match="at most 67,108,864 bytes"):
+    with pytest.raises(CheckpointError, match=says("a.json", "67,108,864")):
         files.read_json(path)
 
 
@@ -346,16 +343,16 @@ def repacked(content, method):
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        (saved({"x": torch.zeros(1).expand(10**12)}), "bytes of tensors"),
-        (saved({"x": [torch.zeros(1000).expand(1000, 1000)] * 1000}), "bytes of tensors"),
-        (saved({"x": laughs()}), "values or"),
+        (saved({"x": torch.zeros(1).expand(10**12)}), "tensors"),
+        (saved({"x": [torch.zeros(1000).expand(1000, 1000)] * 1000}), "tensors"),
+        (saved({"x": laughs()}), "values"),
         (saved({"x": bytearray(10)}), "code"),
         (saved({"x": {1, 2}}), "code"),
         (saved({"x": Counter("ab")}), "code"),
         (saved({"x": torch.eye(2).to_sparse()}), "code"),
         (saved({"x": torch.nn.Parameter(torch.zeros(2))}), "code"),
         (saved({"x": 1 + 2j}), "code"),
-        (repacked(saved({"x": torch.zeros(1 << 20)}), zipfile.ZIP_DEFLATED), "packed contents"),
+        (repacked(saved({"x": torch.zeros(1 << 20)}), zipfile.ZIP_DEFLATED), "packed"),
     ],
     ids=[
         "tensor",
@@ -372,7 +369,7 @@ def repacked(content, method):
 )
 def test_read_pt_takes_no_more_than_the_file_holds_and_nothing_but_values(tmp_path, content, found):
     (tmp_path / "a.pt").write_bytes(content)
-    with pytest.raises(CheckpointError, match=rf"a\.pt: .*{found}"):
+    with pytest.raises(CheckpointError, match=says("a.pt", found)):
         files.read_pt(tmp_path / "a.pt")
 
 
@@ -381,7 +378,7 @@ def test_an_archive_with_two_structures_is_refused(tmp_path):
     with zipfile.ZipFile(buffer, "a") as archive:
         archive.writestr("other/data.pkl", b"")
     (tmp_path / "a.pt").write_bytes(buffer.getvalue())
-    with pytest.raises(CheckpointError, match="found: 2 structures"):
+    with pytest.raises(CheckpointError, match=says("a.pt", 2)):
         files.read_pt(tmp_path / "a.pt")
 
 
@@ -406,5 +403,5 @@ def test_a_shape_is_refused_before_memory_is_taken_for_it(tmp_path, monkeypatch)
         return load(*args, **kwargs)
 
     monkeypatch.setattr(torch, "load", only_shapes)
-    with pytest.raises(CheckpointError, match="bytes of tensors"):
+    with pytest.raises(CheckpointError, match=says("a.pt", "bytes")):
         files.read_pt(tmp_path / "a.pt")

@@ -7,15 +7,16 @@ import sys
 import pytest
 
 from tests.kaggle_standin import KaggleStandin, kaggle_env, run_kaggle
+from tests.support import says
 
 CONNECT = "import socket; socket.create_connection(('192.0.2.1', 443), timeout=2)"
 LOOK_UP = "import socket; socket.getaddrinfo('www.kaggle.com', 443)"
 
 
 def test_this_process_reaches_nobody():
-    with pytest.raises(OSError, match=r"no test may reach '192\.0\.2\.1'"):
+    with pytest.raises(OSError, match=says("192.0.2.1")):
         socket.create_connection(("192.0.2.1", 443), timeout=2)
-    with pytest.raises(OSError, match=r"no test may reach 'www\.kaggle\.com'"):
+    with pytest.raises(OSError, match=says("www.kaggle.com")):
         socket.getaddrinfo("www.kaggle.com", 443)
 
 

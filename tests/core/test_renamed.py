@@ -4,11 +4,12 @@ import dataclasses
 
 import pytest
 
+from sac_kernel.cli.settings import parse_settings
 from sac_kernel.core.config import from_flat
 from sac_kernel.core.renamed import current, renamed_arguments
 from sac_kernel.experiment.run_config import RunConfig
-from sac_kernel.kaggle.kernel_notebook import parse_settings
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.account import TradingEnvConfig
+from tests.support import says
 
 
 @renamed_arguments(colour="color")
@@ -23,7 +24,7 @@ class Paint:
 
 
 def test_an_old_argument_arrives_under_its_new_name():
-    with pytest.warns(FutureWarning, match=r"paint: 'colour' is now 'color'"):
+    with pytest.warns(FutureWarning, match=says("paint", "'colour'", "'color'")):
         assert paint(colour="blue", layers=2) == ("blue", 2)
     assert paint(color="green") == ("green", 1)  # and no warning, which would fail the test
 
@@ -53,4 +54,4 @@ def test_a_run_takes_its_old_words():
         values = parse_settings(["env_min_order=0.3"])
     assert values == {"env_no_trade_band": 0.3}
     with pytest.warns(FutureWarning, match="denoised"):
-        assert RunConfig(env_reward="expected").env_config(1).reward == "denoised"
+        assert RunConfig.from_flat({"env_reward": "expected"}).env_config(1).reward == "denoised"

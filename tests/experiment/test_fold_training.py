@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 
 from sac_kernel.agent.config import SACConfig
-from sac_kernel.backtest import evaluation, validation
+from sac_kernel.backtest import runner, validation
 from sac_kernel.core.errors import ConfigError, DataError
 from sac_kernel.experiment import fold_training
 from sac_kernel.experiment.fold_training import Recipe
-from sac_kernel.market.engine import Bar
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.account import TradingEnvConfig
 from tests.conftest import make_bars
+from tests.support import says
 
 SAC = SACConfig(hidden_dims=(16,), batch_size=32, warmup_steps=120, utd_ratio=0.2, schedule_updates=100)
 ENV = TradingEnvConfig(episode_lengths=(600,), horizon=150)
@@ -31,7 +31,6 @@ def days_of(bars, first, last):
     day = validation.trading_days(frame)
     listed = np.unique(day)
     part = frame[np.isin(day, listed[first : last + 1])]
-    part.attrs = dict(frame.attrs)
     return {"EURUSD": part}
 
 
@@ -62,7 +61,7 @@ def test_features_of_a_test_block_do_not_depend_on_where_its_warm_up_begins(bars
 def test_no_account_ever_lives_across_a_hole(bars):
     train = [days_of(bars, 0, 30), days_of(bars, 45, 75)]
     fitted = fold_training.fit_features(train, days_of(bars, 77, 77), "EURUSD")
-    market = evaluation.market_of(*fitted.train, ENV, "base")
+    market = runner.market_of(*fitted.train, ENV, "base")
     env = fold_training.block_env(market, ENV, 10)
     assert [e.num_envs for e in env.envs] == [5, 5]
     ends = [(e.market.open_time[0], e.market.open_time[-1]) for e in env.envs]
@@ -83,10 +82,10 @@ def test_no_account_ever_lives_across_a_hole(bars):
 def test_observations_of_the_parts_are_those_of_the_whole(bars):
     train = [days_of(bars, 0, 30), days_of(bars, 45, 75)]
     fitted = fold_training.fit_features(train, days_of(bars, 77, 77), "EURUSD")
-    market = evaluation.market_of(*fitted.train, ENV, "base")
+    market = runner.market_of(*fitted.train, ENV, "base")
     second = fold_training.block_env(market, ENV, 10).envs[1].market
     at = market.open_time.get_loc(second.open_time[0])
-    np.testing.assert_array_equal(second.bars[:, Bar.CLOSE], market.bars[at:, Bar.CLOSE])
+    np.testing.assert_array_equal(second.bars["close"], market.bars["close"][at:])
     np.testing.assert_array_equal(second.observed, market.observed[at:])
 
 
@@ -97,12 +96,12 @@ def test_accounts_are_shared_out_by_largest_remainder():
 
 def test_train_days_shorter_than_an_episode_are_refused_with_what_was_found(bars):
     fitted = fold_training.fit_features([days_of(bars, 0, 6)], days_of(bars, 62, 75), "EURUSD")
-    market = evaluation.market_of(*fitted.train, ENV, "base")
-    with pytest.raises(DataError, match=r"a stretch of 150 train bars .* found "):
+    market = runner.market_of(*fitted.train, ENV, "base")
+    with pytest.raises(DataError, match=says("150 train bars")):
         fold_training.block_env(market, ENV, 10)
-    with pytest.raises(DataError, match="train bars of EURUSD are required"):
+    with pytest.raises(DataError, match=says("EURUSD")):
         fold_training.fit_features([], days_of(bars, 62, 75), "EURUSD")
-    with pytest.raises(ConfigError, match="evaluations must divide 20"):
+    with pytest.raises(ConfigError, match=says("evaluations", 20)):
         Recipe(evaluations=3)
 
 
@@ -112,8 +111,8 @@ def test_every_evaluation_is_a_trial_and_the_best_mean_of_three_is_kept(refit, b
     growth = [result.log_growth / len(result.equity) for _, result in refit.trials]
     means = [np.mean(growth[max(0, i - 2) : i + 1]) for i in range(len(growth))]
     chosen = refit.trials[int(np.argmax(means))][1]
-    market = evaluation.market_of(*refit.val, ENV, "base")
-    again = evaluation.run_policy(market, refit.act, ENV.initial_equity, "", "base")
+    market = runner.market_of(*refit.val, ENV, "base")
+    again = runner.run_policy(market, refit.act, ENV.initial_equity, "", "base")
     np.testing.assert_array_equal(again.equity, chosen.equity)
     assert chosen.turnover > 0
 
@@ -128,8 +127,8 @@ def test_a_training_at_other_costs_is_judged_at_them(bars):
     assert recipe.env_config.cost_tier == "retail"
     refit = fold_training.fit_agent([days_of(bars, 0, 40)], days_of(bars, 42, 60), recipe, "EURUSD")
     dear = refit.trials[-1][1]
-    market = evaluation.market_of(*refit.val, ENV, "base")
-    cheap = evaluation.run_targets(market, dear.action, ENV.initial_equity, "", "base")
+    market = runner.market_of(*refit.val, ENV, "base")
+    cheap = runner.run_targets(market, dear.action, ENV.initial_equity, "", "base")
     assert dear.tier == "retail"
     assert dear.costs["commission"] == pytest.approx(cheap.costs["commission"] * 14 / 3, rel=0.01)
 

@@ -9,6 +9,7 @@ import pytest
 
 from sac_kernel.experiment import job_pool
 from tests import pool_jobs
+from tests.support import told
 
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # loopback only: no test may use another address
 os.environ["RAY_raylet_start_wait_time_s"] = "300"  # noqa: SIM112  # a busy machine takes its time
@@ -78,4 +79,4 @@ def test_a_killed_process_and_an_error_on_ray(cluster, tmp_path):
     assert [o.result["square"] for o in outcomes] == [0, 1, 4]
     assert collections.Counter(diary.read_text().splitlines())["begun 1"] == 2
     failed = job_pool.run([{"x": 1}], pool_jobs.fails, tmp_path / "out", address=cluster.address)
-    assert failed[0].failure == "DataError: bars are required, found none"
+    assert told(failed[0].failure, "DataError")

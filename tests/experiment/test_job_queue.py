@@ -19,37 +19,19 @@ from sac_kernel.experiment import checkpoint, job_outputs, job_queue
 from sac_kernel.experiment import trainer as train_sac_kaggle
 from sac_kernel.experiment.job_queue import describe_queue, run_jobs
 from sac_kernel.experiment.run_config import RunConfig
-from sac_kernel.prices.processed_file import write_processed
-from tests.conftest import make_data
+from tests.small_runs import TINY
+from tests.support import says, told
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("blank_figures")
 
-TINY = {
-    "num_episodes": 2,
-    "eval_frequency": 1,
-    "checkpoint_frequency": 1,
-    "num_envs": 6,
-    "device": "cpu",
-    "sac_hidden_dims": (16, 16),
-    "sac_batch_size": 32,
-    "sac_warmup_steps": 60,
-    "sac_buffer_capacity": 2000,
-    "env_episode_length": 60,
-    "env_horizon": 50,
-}
 TWO_DEVICES = ("cpu", "cpu")  # two places on one processor: two processes
 
 
-@pytest.fixture(scope="module")
-def h5(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "processed_data.h5"
-    write_processed(make_data(1600), path)
-    return path
-
-
 def config_of(h5, folder, **changes):
-    return RunConfig(**{**TINY, "h5_path": str(h5), "output_dir": str(folder), "seeds": (0, 1), **changes})
+    return RunConfig.from_flat(
+        {**TINY, "h5_path": str(h5), "output_dir": str(folder), "seeds": (0, 1), **changes}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +87,8 @@ def test_each_job_is_judged_in_the_queues_order(spread):
 
 def test_lines_of_a_process_carry_its_name(spread):
     lines = spread[3]
-    assert lines[0] == "2 jobs on cpu, cpu, one process each"
-    assert [line for line in lines if line.startswith("agent_2_seed_0 | episode 2/2: reward ")]
+    assert told(lines[0], 2, "cpu, cpu")
+    assert [line for line in lines if line.startswith("agent_2_seed_0 | ") and "2/2" in line]
 
 
 def test_the_manifest_counts_the_steps_of_all_jobs(in_turn):
@@ -149,19 +131,19 @@ def test_a_job_that_fails_costs_the_others_nothing(h5, tmp_path, devices):
     trainer.train()
     run = run_jobs(config_of(h5, tmp_path), devices=devices)
     assert list(run.failures) == ["agent_1_seed_0"]
-    assert "batch_size: saved 64, here 32" in run.failures["agent_1_seed_0"]
+    assert told(run.failures["agent_1_seed_0"], "batch_size", 64, 32)
     assert [job["seed"] for job in run.summary["jobs"]] == [1]
     manifest = job_outputs.read_manifest(tmp_path)
     assert (manifest["status"], manifest["episodes"]) == ("cut", 2)
     summary = files.read_json(tmp_path / "summary.json")
-    assert any("agent_1_seed_0 failed" in note for note in summary["verdict"]["notes"])
+    assert any("agent_1_seed_0" in note for note in summary["verdict"]["notes"])
     assert (tmp_path / "report.html").is_file()
 
 
 @pytest.mark.parametrize(("devices", "error"), [(("cpu",), DataError), (TWO_DEVICES, SacKernelError)])
 def test_if_every_job_fails_the_run_fails_with_the_reason(h5, tmp_path, devices, error):
     config = config_of(h5, tmp_path, expect_data_hash="f" * 64)
-    with pytest.raises(error, match=r"\(hash ffffffffffff\) are required"):
+    with pytest.raises(error, match=says("hash ffffffffffff")):
         run_jobs(config, devices=devices)
     assert not (tmp_path / "report.html").exists()
 
@@ -174,7 +156,7 @@ def test_a_process_ends_when_the_one_that_started_it_is_gone(h5, tmp_path):
         "w = subprocess.Popen([sys.executable, '-u', '-m', 'sac_kernel.experiment.job_queue'], stdin=subprocess.PIPE)\n"
         "w.stdin.write(sys.argv[1].encode() + b'\\n'); w.stdin.flush(); time.sleep(600)"
     )
-    request = json.dumps({"config": dataclasses.asdict(config), "job": (1, 0), "budget_s": 1e6})
+    request = json.dumps({"config": config.flat(), "job": (1, 0), "budget_s": 1e6})
     command = [sys.executable, "-c", program, request]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as parent:
         started_s = time.monotonic()
@@ -187,16 +169,16 @@ def test_a_process_ends_when_the_one_that_started_it_is_gone(h5, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("jobs", "devices", "line"),
+    ("jobs", "devices", "named"),
     [
-        (1, ("cpu",), "1 job on cpu"),
-        (3, ("cuda:0",), "3 jobs on cuda:0, in turn"),
-        (3, ("cuda:0", "cuda:1"), "3 jobs on cuda:0, cuda:1, one process each"),
-        (1, ("cuda:0", "cuda:1"), "1 job on cuda:0; cuda:1 idle: add seeds or agents to use it"),
+        (1, ("cpu",), ("1 job", "cpu")),
+        (3, ("cuda:0",), ("3 jobs", "cuda:0")),
+        (3, ("cuda:0", "cuda:1"), ("3 jobs", "cuda:0, cuda:1")),
+        (1, ("cuda:0", "cuda:1"), ("1 job", "cuda:1 idle")),
     ],
 )
-def test_the_queue_says_where_it_runs(jobs, devices, line):
-    assert describe_queue(RunConfig(seeds=tuple(range(jobs))), devices) == line
+def test_the_queue_says_where_it_runs(jobs, devices, named):
+    assert told(describe_queue(RunConfig(seeds=tuple(range(jobs))), devices), *named)
 
 
 def test_every_cuda_device_takes_jobs_unless_one_is_named(monkeypatch):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sac_kernel.agent.sac import SACAgent
+from sac_kernel.experiment import proof
 from sac_kernel.experiment.proof import (
     SHORT,
     Row,
@@ -63,7 +64,7 @@ def test_where_nothing_is_predicted_an_account_earns_nothing_and_pays_its_costs(
     assert np.isnan(bound)
 
 
-def test_an_agent_that_decides_every_five_bars_discounts_five_at_once():
+def test_an_agent_that_decides_every_five_bars_discounts_five_at_once(monkeypatch):
     made = []
 
     class Seen(SACAgent):
@@ -71,8 +72,9 @@ def test_an_agent_that_decides_every_five_bars_discounts_five_at_once():
             super().__init__(*args, **kwargs)
             made.append(self)
 
+    monkeypatch.setattr(proof, "SACAgent", Seen)
     market, small = MARKETS["M4"], {"warmup_steps": 60, "batch_size": 16}
-    setting = Setting(10, "denoised", small, lambda _line: None, agent=Seen, bars=2_000, every=5)
+    setting = Setting(10, "denoised", small, lambda _line: None, bars=2_000, every=5)
     trained(market, 0, setting, Judge(market, bars=10, n=4))
     assert made[0].config.gamma == pytest.approx(0.95**5)
     batch = made[0].buffer.sample(200, made[0].generator)

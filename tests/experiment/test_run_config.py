@@ -1,54 +1,68 @@
 """The flat parameters: what the notebook's cell, --set and the dataclass agree on, and what is refused."""
 
 import ast
-import dataclasses
 import types
-import typing
 from pathlib import Path
 
-import nbformat
 import pytest
 
-from sac_kernel.agent.config import SACConfig
+from sac_kernel.cli.settings import parse_settings
 from sac_kernel.core.errors import ConfigError
-from sac_kernel.experiment.run_config import RunConfig, check_divides, from_parameters, horizons
-from sac_kernel.kaggle.kernel_notebook import parse_settings
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.experiment import run_config
+from sac_kernel.experiment.run_config import PARAMETERS, RunConfig, check_divides, from_parameters, horizons
+from sac_kernel.kaggle.kernel_notebook import parameters_cell
+from tests.support import says
 
-TEMPLATE = Path(__file__).resolve().parents[2] / "notebooks" / "train.ipynb"
-
-
-def parameters_cell():
-    notebook = nbformat.read(TEMPLATE, as_version=4)
-    (cell,) = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
-    return cell.source
+OPEN = {"sac_gamma": 0.0, "env_horizon": 0, "env_decision_interval_min": -1, "env_reward": "auto"}
+"""Values that stand for 'not set'."""
 
 
-def written(annotation):
-    """How a field's type is written in the cell: a tuple of ints is a list there."""
-    args = typing.get_args(annotation)
-    return f"list[{args[0].__name__}]" if args else annotation.__name__
+def test_the_names_and_defaults_that_are_promised():
+    # Users have them in notebooks and scripts: none may change silently.
+    assert RunConfig().flat() == {
+        "h5_path": "", "output_dir": "", "agent_ids": [1], "seeds": [0], "num_episodes": 100, "eval_frequency": 10,
+        "checkpoint_frequency": 5, "num_envs": 60, "device": "auto", "time_budget_h": 11.0, "resume": "auto",
+        "allow_cpu": False, "warm_start": "", "self_test": False, "expect_data_hash": "", "expect_env_steps": [],
+        "sac_hidden_dims": [64, 64], "sac_batch_size": 256, "sac_buffer_capacity": 300_000,
+        "sac_warmup_steps": 5_000, "sac_utd_ratio": 0.25, "sac_learning_rate": 3e-4, "env_episode_length": 3_000,
+        "env_cost_tier": "base", "env_exposure_cap": 1.0, "env_no_trade_band": 0.1, "env_swap_long_bps": 0.6,
+        "env_swap_short_bps": 0.3, "env_stop_loss_bps": 0.0, "env_take_profit_bps": 0.0,
+        "env_volatility_target": 0.0, "env_daily_loss_limit": 0.0, "env_drawdown_stop": 0.0, "env_kill_loss": 0.0,
+        "env_impact": 0.0, **OPEN,
+    }  # fmt: skip
 
 
-def listed(value):
-    return list(value) if isinstance(value, tuple) else value
-
-
-def test_parameters_cell_equals_run_config_in_names_types_defaults_and_order():
-    hints = typing.get_type_hints(RunConfig)
-    expected = [(f.name, written(hints[f.name]), listed(f.default)) for f in dataclasses.fields(RunConfig)]
+def test_the_parameters_cell_has_every_parameter_with_its_type_and_default_in_order():
     found = [
         (node.target.id, ast.unparse(node.annotation), ast.literal_eval(node.value))
         for node in ast.parse(parameters_cell()).body
     ]
-    assert found == expected
-    assert [type(f[2]) for f in found] == [type(e[2]) for e in expected]
+    assert [(name, value) for name, _, value in found] == list(RunConfig().flat().items())
+    types = {name: annotation for name, annotation, _ in found}
+    assert types["agent_ids"] == types["sac_hidden_dims"] == "list[int]"
+    assert (types["sac_gamma"], types["env_horizon"], types["env_reward"]) == ("float", "int", "str")
+    assert (types["allow_cpu"], types["env_episode_length"]) == ("bool", "int")
+
+
+def test_flat_values_come_back_as_they_were_given():
+    given = {"sac_gamma": 0.9, "env_horizon": 7, "env_reward": "log_return", "env_episode_length": 120}
+    config = RunConfig.from_flat(given)
+    assert config.flat() == {**RunConfig().flat(), **given}
+    assert RunConfig.from_flat(config.flat()) == config
+    assert config.left_to_preset == ("env_decision_interval_min",)
+
+
+def test_one_entry_makes_a_field_a_parameter(monkeypatch):
+    monkeypatch.setitem(run_config._SHOWN, "sac", "hidden_dims tau")
+    found = run_config._parameters()["sac_tau"]
+    assert (found.type, found.default) == (float, 0.005)
+    assert found.help.startswith("Polyak weight")
 
 
 def test_parameters_are_scalars_or_flat_lists_each_with_a_word_of_help():
     lines = parameters_cell().split("\n")
     assert all("  # " in line and len(line.split("  # ", 1)[1]) > 10 for line in lines)
-    assert len(lines) == len(dataclasses.fields(RunConfig))
+    assert len(lines) == len(PARAMETERS)
 
 
 def test_the_cell_as_it_stands_is_the_default_run():
@@ -60,27 +74,21 @@ def test_the_cell_as_it_stands_is_the_default_run():
 def test_a_wrong_type_in_the_edited_cell_is_refused_by_name():
     namespace = {}
     exec(parameters_cell(), namespace)
-    with pytest.raises(ConfigError, match=r"parameters cell: num_episodes must be int, got '50'"):
+    with pytest.raises(ConfigError, match=says("parameters cell", "num_episodes", "int", "'50'")):
         from_parameters({**namespace, "num_episodes": "50"})
 
 
-def test_prefixed_names_are_the_fields_of_agent_and_account():
-    names = [f.name for f in dataclasses.fields(RunConfig)]
-    sac = {n.removeprefix("sac_") for n in names if n.startswith("sac_")}
-    env = {n.removeprefix("env_") for n in names if n.startswith("env_")}
-    assert sac <= {f.name for f in dataclasses.fields(SACConfig)}
-    assert env - {"episode_length"} <= {f.name for f in dataclasses.fields(TradingEnvConfig)}
-
-
 def test_parameters_reach_agent_and_account():
-    config = RunConfig(
-        sac_batch_size=64,
-        sac_hidden_dims=(32, 8),
-        sac_gamma=0.9,
-        env_episode_length=120,
-        env_horizon=50,
-        env_cost_tier="raw",
-        env_decision_interval_min=120,
+    config = RunConfig.from_flat(
+        {
+            "sac_batch_size": 64,
+            "sac_hidden_dims": (32, 8),
+            "sac_gamma": 0.9,
+            "env_episode_length": 120,
+            "env_horizon": 50,
+            "env_cost_tier": "raw",
+            "env_decision_interval_min": 120,
+        }
     )
     sac, env = config.sac_config(1), config.env_config(1)
     assert (sac.batch_size, sac.hidden_dims, sac.gamma, sac.utd_ratio) == (64, (32, 8), 0.9, 0.25)
@@ -110,7 +118,7 @@ def test_presets_fill_what_is_left_open():
     ],
 )
 def test_rewards_are_denoised_unless_the_path_decides_what_a_bar_pays(changes, reward):
-    assert RunConfig(**changes).env_config(1).reward == reward
+    assert RunConfig.from_flat(changes).env_config(1).reward == reward
 
 
 def test_jobs_are_every_agent_with_every_seed_in_order():
@@ -156,66 +164,66 @@ def test_a_setting_is_read_as_its_type(text, name, value):
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest(text, nearest):
-    with pytest.raises(ConfigError, match=rf"unknown parameter .*did you mean '{nearest}'"):
+    with pytest.raises(ConfigError, match=says(f"'{nearest}'")):
         parse_settings([text])
 
 
 def test_a_name_like_no_other_is_refused_with_the_list():
-    with pytest.raises(ConfigError, match=r"'zzz'; known: h5_path, output_dir"):
+    with pytest.raises(ConfigError, match=says("'zzz'", "h5_path, output_dir")):
         parse_settings(["zzz=1"])
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "found"),
     [
-        ("num_episodes", "name=value is required"),
-        ("num_episodes=True", r"num_episodes must be int, got True \(bool\)"),
-        ("num_episodes=5.0", r"num_episodes must be int, got 5\.0 \(float\)"),
-        ("num_episodes=five", "num_episodes must be int, got 'five'"),
-        ("num_episodes=None", "num_episodes must be int, got None"),
-        ("num_episodes=", "num_episodes must be int, got ''"),
-        ("num_episodes=[5]", "num_episodes must be int"),
-        ("sac_learning_rate=True", "sac_learning_rate must be float, got True"),
-        ("sac_learning_rate='1e-3'", "sac_learning_rate must be float, got '1e-3'"),
-        ("agent_ids=1", "agent_ids must be a flat list of int, got 1"),
-        ("agent_ids=[[1]]", r"agent_ids\[0\] must be int, got \[1\] \(list\)"),
-        ("agent_ids=[1, True]", r"agent_ids\[1\] must be int, got True"),
-        ("agent_ids=['1']", r"agent_ids\[0\] must be int, got '1'"),
-        ("agent_ids={1: 2}", "agent_ids must be a flat list of int"),
-        ("sac_hidden_dims=[[256], [256]]", r"sac_hidden_dims\[0\] must be int"),
+        ("num_episodes", ("name=value",)),
+        ("num_episodes=True", ("num_episodes", "int", True)),
+        ("num_episodes=5.0", ("num_episodes", "int", 5.0)),
+        ("num_episodes=five", ("num_episodes", "int", "'five'")),
+        ("num_episodes=None", ("num_episodes", "int", None)),
+        ("num_episodes=", ("num_episodes", "int", "''")),
+        ("num_episodes=[5]", ("num_episodes", "int", "[5]")),
+        ("sac_learning_rate=True", ("sac_learning_rate", "float", True)),
+        ("sac_learning_rate='1e-3'", ("sac_learning_rate", "float", "'1e-3'")),
+        ("agent_ids=1", ("agent_ids", "list", "int", 1)),
+        ("agent_ids=[[1]]", ("agent_ids[0]", "int", "[1]")),
+        ("agent_ids=[1, True]", ("agent_ids[1]", "int", True)),
+        ("agent_ids=['1']", ("agent_ids[0]", "int", "'1'")),
+        ("agent_ids={1: 2}", ("agent_ids", "list", "int")),
+        ("sac_hidden_dims=[[256], [256]]", ("sac_hidden_dims[0]", "int")),
     ],
 )
-def test_a_value_of_the_wrong_type_is_refused_saying_what_was_found(text, message):
-    with pytest.raises(ConfigError, match=message):
+def test_a_value_of_the_wrong_type_is_refused_saying_what_was_found(text, found):
+    with pytest.raises(ConfigError, match=says(*found)):
         parse_settings([text])
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "found"),
     [
-        ("num_episodes=0", "num_episodes must be > 0, got 0"),
-        ("time_budget_h=-1", "time_budget_h must be > 0"),
-        ("time_budget_h=1e999", "time_budget_h"),
-        ("env_swap_long_bps=1e999", "env_swap_long_bps"),
-        ("agent_ids=[7]", "1 short-term, 2 medium, 3 swing; got 7"),
-        ("agent_ids=[]", "must not be empty"),
-        ("seeds=[1, 1]", "must be distinct"),
-        ("num_envs=7", "divide the episode length 3000, got 7; the nearest divisors are 6 and 8"),
-        ("sac_gamma=1.0", r"gamma must be in \[0, 1\)"),
-        ("sac_hidden_dims=[]", "hidden_dims"),
-        ("env_cost_tier=cheap", "cost_tier must be one of raw, base, retail, got 'cheap'"),
-        ("env_exposure_cap=31", "exposure_cap"),
-        ("env_episode_length=0", "episode_length"),
+        ("num_episodes=0", ("num_episodes", 0)),
+        ("time_budget_h=-1", ("time_budget_h", -1.0)),
+        ("time_budget_h=1e999", ("time_budget_h",)),
+        ("env_swap_long_bps=1e999", ("env_swap_long_bps",)),
+        ("agent_ids=[7]", ("1 short-term", "2 medium", "3 swing", 7)),
+        ("agent_ids=[]", ("agent_ids",)),
+        ("seeds=[1, 1]", ("seeds",)),
+        ("num_envs=7", ("num_envs", 3000, 7, 6, 8)),
+        ("sac_gamma=1.0", ("gamma", "1.0")),
+        ("sac_hidden_dims=[]", ("hidden_dims",)),
+        ("env_cost_tier=cheap", ("cost_tier", "raw, base, retail", "'cheap'")),
+        ("env_exposure_cap=31", ("exposure_cap", 31.0)),
+        ("env_episode_length=0", ("episode_length",)),
     ],
 )
-def test_a_value_out_of_range_is_refused(text, message):
-    with pytest.raises(ConfigError, match=message):
+def test_a_value_out_of_range_is_refused(text, found):
+    with pytest.raises(ConfigError, match=says(*found)):
         parse_settings([text])
 
 
 def test_too_many_checkpoints_are_refused_with_the_frequency_that_fits():
     # Three jobs: (300 - 20) // 3 - 12 = 81 places each, 2 x 500 files: 1000 / 81 is 12.3, so 13.
-    with pytest.raises(ConfigError, match=r"3 job\(s\); set checkpoint_frequency to 13 or more"):
+    with pytest.raises(ConfigError, match=says("3 job", "checkpoint_frequency", 13)):
         RunConfig(seeds=(0, 1, 2), num_episodes=500, checkpoint_frequency=5)
     RunConfig(seeds=(0, 1, 2), num_episodes=500, checkpoint_frequency=13)
 
@@ -235,7 +243,7 @@ def test_too_many_checkpoints_are_refused_with_the_frequency_that_fits():
     ],
 )
 def test_nearest_divisors(num_envs, length, below, above):
-    with pytest.raises(ConfigError, match=rf"nearest divisors are {below} and {above}$"):
+    with pytest.raises(ConfigError, match=says(below, above)):
         check_divides(num_envs, length)
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-from sac_kernel.agent.config import SACConfig
 from sac_kernel.agent.sac import SACAgent
 from sac_kernel.core import files
 from sac_kernel.core.clock import Deadline
@@ -21,51 +20,30 @@ from sac_kernel.core.errors import ConfigError, DataError, DeviceError, InputNot
 from sac_kernel.experiment import job_outputs
 from sac_kernel.experiment.job_queue import run_jobs
 from sac_kernel.experiment.run_config import RUN_PRESETS, RunConfig
-from sac_kernel.experiment.trainer import KaggleTrainer, main
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.experiment.trainer import KaggleTrainer
+from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.prices.bars import BarTable
 from sac_kernel.prices.pipeline import DataConfig, split_table
 from sac_kernel.prices.processed_file import write_processed
+from sac_kernel.train_sac_kaggle import main
 from tests.conftest import figures_left_blank, make_bars, make_data
+from tests.small_runs import BASELINES, SAC, TINY, small_trainer
+from tests.support import says, told
 
 ROOT = Path(__file__).resolve().parents[2]
 TIERS = ("raw", "base", "retail")
-POLICIES = [
-    "agent 1 (final)",
-    "agent 1 (best)",
-    "flat",
-    "buy and hold",
-    "sell and hold",
-    "momentum, 5 days",
-    "moving averages, 1 and 5 days",
-    "reversal, 1 day",
-    "session means",
-    "ridge + band",
-    "logistic + band",
-    "perfect foresight (bound)",
-    "random, same turnover",
-]
-
-
-@pytest.fixture(scope="module")
-def h5(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "processed_data.h5"
-    write_processed(make_data(1600), path)
-    return path
+POLICIES = ["agent 1 (final)", "agent 1 (best)", *BASELINES, "random, same turnover"]
 
 
 def make_trainer(h5, folder, **changes):
-    sac = {"hidden_dims": (16, 16), "batch_size": 32, "warmup_steps": 60, "buffer_capacity": 2000}
-    settings = {
+    ours = {
         "num_episodes": 5,
         "eval_frequency": 2,
         "checkpoint_frequency": 2,
-        "device": "cpu",
-        "num_envs": 6,
-        "sac_config": SACConfig(**sac, utd_ratio=0.25),
+        "sac_config": dataclasses.replace(SAC, buffer_capacity=2000),
         "env_config": TradingEnvConfig(episode_lengths=(60,), horizon=100),
     }
-    return KaggleTrainer(h5, folder, **{**settings, **changes})
+    return small_trainer(h5, folder, **{**ours, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -244,10 +222,10 @@ def test_dearer_tiers_cost_more_and_flat_costs_nothing(run):
 EVALUATE = """
 import json, sys
 from pathlib import Path
-from sac_kernel.backtest import evaluation
+from sac_kernel.backtest.judgement import evaluate_file
 from sac_kernel.core import files
 for name in ("agent_1_final.pt", "agent_1_best.pt"):
-    _, judged = evaluation.evaluate_file(Path(sys.argv[1]) / name, Path(sys.argv[2]))
+    _, judged = evaluate_file(Path(sys.argv[1]) / name, Path(sys.argv[2]))
     own = [row for row in judged.rows if row["policy"] in (f"agent 1 ({name[8:-3]})", "flat", "buy and hold")]
     print(files.strict_json([own, judged.percentile, judged.verdict]).replace(chr(10), ""))
 """
@@ -269,25 +247,13 @@ def test_a_fresh_process_gives_the_same_figures_to_the_last_digit(h5, run):
 
 # -- several jobs --------------------------------------------------------------------------------
 
-TINY = {
-    "num_episodes": 2,
-    "eval_frequency": 1,
-    "checkpoint_frequency": 1,
-    "num_envs": 6,
-    "device": "cpu",
-    "sac_hidden_dims": (16, 16),
-    "sac_batch_size": 32,
-    "sac_warmup_steps": 60,
-    "sac_buffer_capacity": 2000,
-    "env_episode_length": 60,
-    "env_horizon": 100,
-}
+HUNDRED = {**TINY, "env_horizon": 100}
 
 
 @pytest.fixture(scope="module")
 def two_seeds(h5, tmp_path_factory):
     top = tmp_path_factory.mktemp("two")
-    config = RunConfig(h5_path=str(h5), output_dir=str(top), seeds=(7, 3), **TINY)
+    config = RunConfig.from_flat({"h5_path": str(h5), "output_dir": str(top), "seeds": (7, 3), **HUNDRED})
     with figures_left_blank():
         return top, config, run_jobs(config)
 
@@ -320,7 +286,9 @@ def test_several_jobs_share_one_report_summary_manifest_and_archive(two_seeds):
 def test_a_job_among_several_is_bit_equal_to_the_same_job_alone(two_seeds, h5, tmp_path):
     top, _, _ = two_seeds
     with figures_left_blank():
-        run_jobs(RunConfig(h5_path=str(h5), output_dir=str(tmp_path), seeds=(3,), **TINY))
+        run_jobs(
+            RunConfig.from_flat({"h5_path": str(h5), "output_dir": str(tmp_path), "seeds": (3,), **HUNDRED})
+        )
     alone = tmp_path / "agent_1_final.pt"
     assert alone.read_bytes() == (top / "runs" / "agent_1_seed_3" / alone.name).read_bytes()
 
@@ -351,21 +319,22 @@ def test_presets_differ_in_their_decision_interval_only(h5, tmp_path, agent_id, 
     first = KaggleTrainer(h5, tmp_path, device="cpu")
     assert trainer.env_config.decision_interval_min == interval
     assert first.env_config.decision_interval_min == 0
-    assert trainer._sac_config == first._sac_config
+    assert trainer.config.sac == first.config.sac
 
 
 def test_trainer_without_a_config_has_the_stated_recipe(h5, tmp_path):
     trainer = KaggleTrainer(h5, tmp_path, device="cpu")
-    assert (trainer.num_episodes, trainer.eval_frequency, trainer.checkpoint_frequency) == (100, 10, 5)
-    assert (trainer._sac_config.utd_ratio, trainer._sac_config.batch_size) == (0.25, 256)
-    assert (trainer.env_config.episode_length, trainer.num_envs) == (3000, 60)
+    config = trainer.config
+    assert (config.num_episodes, config.eval_frequency, config.checkpoint_frequency) == (100, 10, 5)
+    assert (config.sac.utd_ratio, config.sac.batch_size) == (0.25, 256)
+    assert (trainer.env_config.episode_length, config.num_envs) == (3000, 60)
     assert trainer.env_config == RunConfig().env_config(1)
     assert RUN_PRESETS == {"quick": (50, 5, 10), "full": (500, 10, 20), "long": (1000, 20, 50)}
 
 
 def test_rewards_are_scaled_to_one_a_bar_for_learning_and_left_alone_in_the_statistics(run):
     trainer, _, stats = run
-    closes = trainer.train_market.bars[trainer.train_market.first_bar :, 3]
+    closes = trainer.train_market.bars["close"][trainer.train_market.first_bar :]
     expected = 1.0 / np.std(np.diff(np.log(closes)))
     assert trainer.sac_config.reward_scale == pytest.approx(expected, rel=1e-4)
     # 60 random positions of |a| about 1/2 on bars of 1e-3: log equity moves by about 1e-3 x sqrt(60) / 2.
@@ -376,7 +345,7 @@ def test_rewards_are_scaled_to_one_a_bar_for_learning_and_left_alone_in_the_stat
 
 
 def test_agent_seven_is_refused_naming_the_presets(h5, tmp_path):
-    with pytest.raises(ConfigError, match=r"1 short-term, 2 medium, 3 swing; got 7"):
+    with pytest.raises(ConfigError, match=says("1 short-term", "2 medium", "3 swing", 7)):
         make_trainer(h5, tmp_path, agent_id=7)
 
 
@@ -384,13 +353,13 @@ def test_agent_seven_is_refused_naming_the_presets(h5, tmp_path):
     ("num_envs", "nearest"), [(7, "6 and 10"), (11, "10 and 12"), (61, "60 and 60"), (31, "30 and 60")]
 )
 def test_num_envs_must_divide_the_episode_and_the_nearest_divisors_are_named(h5, tmp_path, num_envs, nearest):
-    with pytest.raises(ConfigError, match=rf"60, got {num_envs}; the nearest divisors are {nearest}"):
+    with pytest.raises(ConfigError, match=says("60", num_envs, nearest)):
         make_trainer(h5, tmp_path, num_envs=num_envs)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_a_cuda_device_that_is_absent_is_refused_with_a_way_out(h5, tmp_path):
-    with pytest.raises(DeviceError, match=r"cuda needs a CUDA device.*device='auto'"):
+    with pytest.raises(DeviceError, match=says("CUDA", "device='auto'")):
         make_trainer(h5, tmp_path, device="cuda")
     assert not list(tmp_path.iterdir())
 
@@ -406,7 +375,7 @@ def test_a_count_that_is_not_positive_is_refused_by_name(h5, tmp_path, name, val
 
 def test_more_than_three_hundred_files_are_refused_with_the_frequency_that_fits(h5, tmp_path):
     # 300 - 20 fixed - 12 of the job = 268 places, two files a checkpoint: 1000 episodes fit from 8 on.
-    with pytest.raises(ConfigError, match=r"300 output files.*checkpoint_frequency to 8 or more"):
+    with pytest.raises(ConfigError, match=says(300, "checkpoint_frequency", 8)):
         make_trainer(h5, tmp_path, num_episodes=1000, checkpoint_frequency=1)
     make_trainer(h5, tmp_path, num_episodes=1000, checkpoint_frequency=8)
 
@@ -418,7 +387,7 @@ def test_a_missing_file_is_refused_naming_it(tmp_path):
 
 
 def processed(bars, path):
-    table = BarTable(bars, 3600, "bid", "synthetic", "UTC")
+    table = BarTable(bars, "synthetic", "UTC")
     write_processed(split_table(table, DataConfig()), path)
     return path
 
@@ -427,14 +396,14 @@ def test_a_price_that_never_moves_names_itself_as_the_cause_of_zero_rewards(tmp_
     bars = make_bars(1600)
     bars[["open", "high", "low", "close"]] = 1.1
     h5 = processed(bars, tmp_path / "flat.h5")
-    with pytest.raises(DataError, match=r"reward can differ from 0.*price never moves"):
+    with pytest.raises(DataError, match=says("price", "never move")):
         make_trainer(h5, tmp_path / "out").run_training()
     assert not (tmp_path / "out").exists()
 
 
 def test_too_few_bars_for_the_horizon_says_how_many_there_are(h5, tmp_path):
     config = TradingEnvConfig(episode_lengths=(60,), horizon=5000)
-    with pytest.raises(DataError, match=r"5000 bars \(horizon\).*found \d+.*env_horizon"):
+    with pytest.raises(DataError, match=says(5000, "env_horizon")):
         make_trainer(h5, tmp_path / "out", env_config=config).run_training()
     assert not (tmp_path / "out").exists()
 
@@ -445,7 +414,7 @@ def test_an_error_leaves_earlier_outputs_untouched(h5, run, tmp_path):
     before = {name: (tmp_path / name).read_bytes() for name in names_in(tmp_path)}
     broken = tmp_path.parent / "broken.h5"
     broken.write_bytes(h5.read_bytes()[:2000])
-    with pytest.raises(DataError, match="readable HDF5"):
+    with pytest.raises(DataError, match=says("HDF5")):
         make_trainer(broken, tmp_path).run_training()
     assert {name: (tmp_path / name).read_bytes() for name in names_in(tmp_path)} == before
 
@@ -471,36 +440,21 @@ def test_command_line_with_every_flag_of_the_guide(short_h5, tmp_path):
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "episode 1/1" in done.stdout
-    assert "report:" in done.stdout
+    assert told(done.stdout, "1/1", "report.html")
     assert job_outputs.read_manifest(tmp_path / "out put")["env_steps"] == 3000
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("flags", "named"),
     [
-        (["--agent-id", "7"], "agent_id must be one of"),
-        (["--num-episodes", "0"], "num_episodes must be > 0"),
-        (["--h5-path", "nowhere.h5"], "nowhere.h5"),
-        (["--device", "tpu"], "device must be auto, cpu, cuda"),
+        (["--agent-id", "7"], ("agent_id", 7)),
+        (["--num-episodes", "0"], ("num_episodes", 0)),
+        (["--h5-path", "nowhere.h5"], ("nowhere.h5",)),
+        (["--device", "tpu"], ("device", "auto, cpu, cuda", "'tpu'")),
     ],
 )
-def test_command_line_says_what_is_wrong_and_exits_2(tmp_path, caplog, flags, message, monkeypatch):
+def test_command_line_says_what_is_wrong_and_exits_2(tmp_path, caplog, flags, named, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["--output-dir", str(tmp_path / "out"), *flags]) == 2
-    assert message in caplog.text
+    assert told(caplog.text, *named)
     assert not (tmp_path / "out").exists()
-
-
-def test_preset_sets_episodes_and_both_frequencies(monkeypatch, tmp_path):
-    seen = {}
-
-    class Recorder(KaggleTrainer):
-        def __init__(self, **settings):
-            seen.update(settings)
-            raise ConfigError
-
-    monkeypatch.setattr("sac_kernel.train_sac_kaggle.KaggleTrainer", Recorder)
-    assert main(["--preset", "full", "--output-dir", str(tmp_path)]) == 2
-    names = ("num_episodes", "eval_frequency", "checkpoint_frequency")
-    assert tuple(seen[name] for name in names) == (500, 10, 20)

@@ -7,6 +7,7 @@ from sklearn.linear_model import Ridge
 from sac_kernel.core.errors import ConfigError, DataError
 from sac_kernel.features.forecast import PENALTIES, fit_forecast, reward_spread
 from sac_kernel.market.known_answer import MARKETS
+from tests.support import says
 
 
 def planted(ic=0.1, rows=8_000, columns=10, seed=0):
@@ -218,11 +219,11 @@ def test_rewards_are_measured_in_their_own_spread_or_in_costs_where_those_are_la
 
 def test_what_cannot_be_fitted_is_refused():
     x, y, _ = planted(rows=400)
-    with pytest.raises(DataError, match=r"shape \(400,\).*\(399,\)"):
+    with pytest.raises(DataError, match=says("(400,)", "(399,)")):
         fit_forecast(x, y[:-1])
-    with pytest.raises(DataError, match="50 usable rows"):
+    with pytest.raises(DataError, match=says("50")):
         fit_forecast(x[:200], y[:200])
-    with pytest.raises(DataError, match="rows, columns"):
+    with pytest.raises(DataError, match=says("rows, columns")):
         fit_forecast(x[:, 0], y)
     with pytest.raises(ConfigError, match="folds"):
         fit_forecast(x, y, folds=1)

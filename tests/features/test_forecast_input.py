@@ -11,16 +11,15 @@ from sac_kernel.features.causality import assert_causal
 from sac_kernel.features.forecast_input import FEATURE, ForecastInput, next_returns
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market import training
-from sac_kernel.market.engine import Bar
-from sac_kernel.market.market import TradingEnvConfig
-from sac_kernel.prices.bars import BarTable
+from sac_kernel.market.account import TradingEnvConfig
+from sac_kernel.prices.bars import Bars, BarTable
 from sac_kernel.prices.pipeline import DataConfig, split_table
 from tests.conftest import make_bars, make_data
 from tests.market.test_training_market import reverting_bars
 
 
 def reverting_data(n=6000):
-    return split_table(BarTable(reverting_bars(n), 3600, "bid", "synthetic", "UTC"), DataConfig())
+    return split_table(BarTable(reverting_bars(n), "synthetic", "UTC"), DataConfig())
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +72,8 @@ def test_where_nothing_is_predicted_the_column_is_zero():
 
 def test_next_returns_are_of_mid():
     bars = make_bars(40)
-    plain = next_returns(bars.assign(), 3600)
-    bars.attrs["price_side"] = "mid"
-    mid = next_returns(bars, 3600)
+    plain = next_returns(bars, 3600)
+    mid = next_returns(Bars(bars, side="mid"), 3600)
     np.testing.assert_allclose(mid[:-1], np.diff(np.log(bars["close"])), rtol=1e-12)
     assert np.isnan(mid[-1])
     # 2017-01-02 21:00 UTC is 16:00 New York: the bar that closes at 17:00 still has the normal spread, .55 bps;
@@ -141,7 +139,7 @@ def test_denoised_rewards_are_fitted_without_the_column(made):
     config = TradingEnvConfig(reward="denoised", episode_lengths=(60,), horizon=50)
     bars, features = data.train["EURUSD"], parts[0]
     one, other = (
-        training.build_training_market(bars, f, config)[0].bars[:, Bar.FORECAST]
+        training.build_training_market(bars, f, config)[0].bars["return_forecast"]
         for f in (features, features.drop(columns=FEATURE))
     )
     np.testing.assert_array_equal(one, other)

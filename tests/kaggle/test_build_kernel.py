@@ -18,6 +18,7 @@ from sac_kernel.kaggle.client import KaggleClient
 from sac_kernel.prices.processed_file import read_processed, write_processed
 from tests.conftest import make_bars, make_data
 from tests.kaggle_standin import client_python
+from tests.support import told
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("build_kernel.py", "kernel-metadata.json", "dataset-metadata.json")
@@ -86,9 +87,7 @@ def built(tmp_path_factory, csv):
 def test_a_build_without_credentials_says_what_it_did_not_do_and_exits_0(built):
     _, done = built
     assert done.returncode == 0, done.stderr
-    assert "Nothing was published" in done.stdout
-    assert "no Kaggle credentials" in done.stdout
-    assert "num_episodes = 50" in done.stdout
+    assert told(done.stdout, "published", "credentials", "num_episodes = 50")
     assert "Traceback" not in done.stderr
 
 
@@ -119,7 +118,8 @@ def test_code_dataset_is_a_readable_copy_with_its_hashes(built):
     for name, digest in manifest["files"].items():
         content = (code / name).read_bytes()
         assert files.sha256(content) == digest
-        assert content == (folder / "sac_kernel" / name).read_bytes()
+        path = name.removesuffix(".py").replace(".", "/") + ".py"  # the dataset is flat
+        assert content == (folder / "sac_kernel" / path).read_bytes()
 
 
 def test_a_build_leaves_the_tracked_files_alone(built):
@@ -141,20 +141,25 @@ def test_a_build_in_another_folder_at_another_time_is_byte_identical(built, csv,
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("flags", "named"),
     [
-        (["--set", "num_episode=50"], "did you mean 'num_episodes'"),
-        (["--set", "num_episodes=True"], "must be int, got True"),
-        (["--set", "agent_ids=[7]"], "got 7"),
-        (["--data", "nowhere.csv", "--price-side", "bid"], "nowhere.csv"),
-        (["--data", "broken.csv", "--price-side", "bid"], "broken.csv"),
-        (["--data", "broken.h5"], "broken.h5"),
-        (["--data", "dear.csv"], "price side"),
-        (["--name", "My_Trading"], "--name"),
+        (["--set", "num_episode=50"], ("'num_episodes'",)),
+        (["--set", "num_episodes=True"], ("num_episodes", "int", True)),
+        (["--set", "agent_ids=[7]"], ("agent_id", 7)),
+        (["--data", "nowhere.csv", "--price-side", "bid"], ("nowhere.csv",)),
+        (["--data", "broken.csv", "--price-side", "bid"], ("broken.csv",)),
+        (["--data", "broken.h5"], ("broken.h5",)),
+        (["--data", "dear.csv"], ("price side",)),
+        (["--name", "My_Trading"], ("--name",)),
+        # the local file holds hourly EURUSD bids and states all of it
+        (["--instrument", "GBPUSD"], ("EURUSD", "--instrument")),
+        (["--price-side", "ask"], ("--price-side ask",)),
+        (["--clock", "mt-eet"], ("--clock mt-eet",)),
+        (["--bar-minutes", "240"], ("--bar-minutes",)),
     ],
 )
 def test_bad_input_exits_2_and_leaves_the_last_build_and_data_untouched(
-    built, csv, flags, message, monkeypatch, capsys
+    built, csv, flags, named, monkeypatch, capsys
 ):
     folder, _ = built
     (folder / "broken.csv").write_text("time,open,high,low,close\n2017-01-02,1,2\n")
@@ -162,7 +167,7 @@ def test_bad_input_exits_2_and_leaves_the_last_build_and_data_untouched(
     shutil.copy(csv, folder / "dear.csv")
     before = contents(folder / "build"), contents(folder / "data")
     assert build_here(folder, monkeypatch, *flags) == 2
-    assert message in capsys.readouterr().err
+    assert told(capsys.readouterr().err, *named)
     assert (contents(folder / "build"), contents(folder / "data")) == before
 
 
@@ -173,6 +178,21 @@ def test_a_clone_of_its_own_takes_the_local_file_without_flags(tmp_path, monkeyp
     assert build_here(folder, monkeypatch) == 0
     staged = read_processed(folder / "build" / "datasets" / "data" / "processed_data.h5")
     assert staged.content_hash == data.content_hash
+
+
+def test_the_traded_instrument_of_the_local_file_can_be_changed_and_stays(tmp_path, monkeypatch, capsys):
+    folder = copy_of_the_repository(tmp_path / "repo")
+    bars = tmp_path / "bars"
+    bars.mkdir()
+    for seed, name in enumerate(("EURUSD", "GBPUSD")):
+        make_bars(1600, seed).rename_axis("time").to_csv(bars / f"{name}.csv")
+    assert build_here(folder, monkeypatch, "--data", bars, "--price-side", "bid") == 0
+    assert "EURUSD is traded beside GBPUSD" in capsys.readouterr().out
+    for flags in (["--instrument", "GBPUSD"], []):
+        assert build_here(folder, monkeypatch, *flags) == 0
+        assert "GBPUSD is traded beside EURUSD" in capsys.readouterr().out
+        for place in ("data/processed", "build/datasets/data"):
+            assert read_processed(folder / place / "processed_data.h5").traded == "GBPUSD"
 
 
 def test_another_name_changes_every_dataset_slug(built, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 from sac_kernel.experiment.job_queue import run_jobs
 from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.prices.processed_file import write_processed
-from sac_kernel.report import page
+from sac_kernel.report.tables import results_table
 from tests.conftest import make_data
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,17 +24,19 @@ def test_evaluation_notebook_gives_the_training_run_s_figures(tmp_path, blank_fi
     """For both agents of a run, one after the other in one fresh process."""
     h5 = tmp_path / "processed_data.h5"
     write_processed(make_data(1600), h5)
-    config = RunConfig(
-        h5_path=str(h5),
-        output_dir=str(tmp_path / "outputs"),
-        num_episodes=4,
-        eval_frequency=1,
-        num_envs=6,
-        sac_hidden_dims=(16, 16),
-        sac_batch_size=32,
-        sac_warmup_steps=60,
-        env_episode_length=240,
-        env_horizon=200,
+    config = RunConfig.from_flat(
+        {
+            "h5_path": str(h5),
+            "output_dir": str(tmp_path / "outputs"),
+            "num_episodes": 4,
+            "eval_frequency": 1,
+            "num_envs": 6,
+            "sac_hidden_dims": (16, 16),
+            "sac_batch_size": 32,
+            "sac_warmup_steps": 60,
+            "env_episode_length": 240,
+            "env_horizon": 200,
+        }
     )
     run = run_jobs(config)
     kinds = ("best", "final")
@@ -64,4 +66,4 @@ def test_evaluation_notebook_gives_the_training_run_s_figures(tmp_path, blank_fi
         assert len(rows) == 3
         printed = "".join(out.get("text", "") for out in cell.outputs)
         assert [row for row in rows if str(sorted(row.items())) not in printed] == []
-    assert page.results_table(run.judgements[0].rows).shape[0] == len(run.judgements[0].rows)
+    assert results_table(run.judgements[0].rows).shape[0] == len(run.judgements[0].rows)

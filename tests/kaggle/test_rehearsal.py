@@ -1,4 +1,4 @@
-"""The rehearsal: a built notebook in a real kernel, whole, killed half-way, and run again."""
+"""The rehearsal: a built notebook in a real kernel, killed half-way and run again."""
 
 import json
 import os
@@ -12,14 +12,18 @@ import nbformat
 import psutil
 import pytest
 
+from sac_kernel.cli.settings import parse_settings
 from sac_kernel.core import files
 from sac_kernel.core.errors import SacKernelError
 from sac_kernel.core.packages import code_hash
 from sac_kernel.experiment import job_outputs
-from sac_kernel.kaggle.kernel_notebook import build_notebook, parse_settings
+from sac_kernel.experiment.job_queue import run_jobs
+from sac_kernel.experiment.run_config import RunConfig
+from sac_kernel.kaggle.kernel_notebook import build_notebook
 from sac_kernel.kaggle.rehearsal import rehearse
 from sac_kernel.prices.processed_file import write_processed
-from tests.conftest import make_data
+from tests.conftest import figures_left_blank, make_data
+from tests.support import says, told
 
 pytestmark = [pytest.mark.notebook, pytest.mark.slow]
 
@@ -136,17 +140,20 @@ def resumed(killed, notebook, datasets):
 
 
 @pytest.fixture(scope="module")
-def uncut(resumed, notebook, datasets):
-    """And once more: the run is finished, so it starts anew and is not cut this time."""
-    folder = resumed[0]
-    return folder, run(notebook, folder, datasets)
+def uncut(datasets, tmp_path_factory):
+    """The same run in this process, never cut: its folder."""
+    folder = tmp_path_factory.mktemp("uncut")
+    data = str(datasets / "sac-trading-data" / "processed_data.h5")
+    with figures_left_blank():
+        run_jobs(RunConfig(h5_path=data, output_dir=str(folder), **parse_settings(SETTINGS)))
+    return folder
 
 
 # -- a whole rehearsal ---------------------------------------------------------------------------
 
 
-def test_a_rehearsal_ends_with_every_output_and_says_how_it_went(uncut):
-    folder, said = uncut
+def test_a_rehearsal_ends_with_every_output_and_says_how_it_went(resumed):
+    folder, said, _ = resumed
     working = folder / "working"
     manifest = job_outputs.read_manifest(working)
     assert (manifest["status"], manifest["episodes"], manifest["env_steps"]) == ("complete", 6, 360)
@@ -157,8 +164,8 @@ def test_a_rehearsal_ends_with_every_output_and_says_how_it_went(uncut):
     assert "Writing" not in said
 
 
-def test_the_executed_notebook_and_its_page_are_kept(uncut):
-    folder, _ = uncut
+def test_the_executed_notebook_and_its_page_are_kept(resumed):
+    folder = resumed[0]
     executed = nbformat.read(folder / "train.ipynb", as_version=4)
     code = [c for c in executed.cells if c.cell_type == "code"]
     assert all(c.execution_count is not None for c in code)
@@ -169,8 +176,8 @@ def test_the_executed_notebook_and_its_page_are_kept(uncut):
     assert page.count("<img") >= 5
 
 
-def test_the_run_header_says_as_built(uncut):
-    executed = nbformat.read(uncut[0] / "train.ipynb", as_version=4)
+def test_the_run_header_says_as_built(resumed):
+    executed = nbformat.read(resumed[0] / "train.ipynb", as_version=4)
     (header,) = [
         o["data"]["text/html"]
         for c in executed.cells
@@ -181,8 +188,8 @@ def test_the_run_header_says_as_built(uncut):
     assert "(as built)" in header
 
 
-def test_inputs_lie_under_both_schemes_and_stay_as_they_were(uncut, datasets):
-    folder, _ = uncut
+def test_inputs_lie_under_both_schemes_and_stay_as_they_were(resumed, datasets):
+    folder = resumed[0]
     data = (datasets / "sac-trading-data" / "processed_data.h5").read_bytes()
     found = {p.relative_to(folder / "input").as_posix() for p in (folder / "input").rglob("*.*")}
     assert found == {
@@ -195,8 +202,8 @@ def test_inputs_lie_under_both_schemes_and_stay_as_they_were(uncut, datasets):
         assert (folder / "input" / scheme / "processed_data.h5").read_bytes() == data
 
 
-def test_the_kernel_has_kaggles_environment_and_no_network(uncut):
-    folder, _ = uncut
+def test_the_kernel_has_kaggles_environment_and_no_network(resumed):
+    folder = resumed[0]
     seen = json.loads((folder / "working" / "probe.json").read_text())
     environment = seen["environment"]
     assert environment["KAGGLE_KERNEL_RUN_TYPE"] == "Batch"
@@ -206,8 +213,8 @@ def test_the_kernel_has_kaggles_environment_and_no_network(uncut):
     assert "network blocked" in seen["www.kaggle.com"]
 
 
-def test_credentials_are_not_visible_to_the_kernel_nor_written_anywhere(uncut):
-    folder, _ = uncut
+def test_credentials_are_not_visible_to_the_kernel_nor_written_anywhere(resumed):
+    folder = resumed[0]
     environment = json.loads((folder / "working" / "probe.json").read_text())["environment"]
     assert not [n for n in environment if n in ("KAGGLE_USERNAME", "KAGGLE_KEY", "PYTHONPATH")]
     leaked = [p for p in folder.rglob("*") if p.is_file() and SECRET.encode() in p.read_bytes()]
@@ -221,26 +228,15 @@ def test_a_killed_rehearsal_goes_on_from_its_state(killed, resumed):
     _, facts, finished = killed
     assert 1 <= facts["episodes"] < 6
     assert not finished
-    assert f"at episode {facts['episodes']}, step {facts['env_steps']}" in resumed[1]
-
-
-def test_a_finished_rehearsal_starts_anew_and_keeps_the_old_outputs(resumed, uncut):
-    folder, _, before = resumed
-    assert "starting anew" in uncut[1]
-    assert "resumed from" not in uncut[1]
-    previous = folder / "working" / "previous"
-    kept = {n: (previous / n).read_bytes() for n in names_in(previous)}
-    assert kept == {n: content for n, content in before.items() if n != "trials.csv"}  # the ledger goes on
+    assert told(resumed[1], f"episode {facts['episodes']}", f"step {facts['env_steps']}")
 
 
 def test_the_killed_and_resumed_run_ends_as_the_uncut_one(resumed, uncut):
     _, _, before = resumed
-    working = uncut[0] / "working"
-    assert names_in(working) == sorted(before)
     same = [n for n in before if n.endswith((".pt", "training_stats.json", "metrics_ep6.json"))]
     assert len(same) == 10
-    assert [n for n in [*same, "models.zip"] if (working / n).read_bytes() != before[n]] == []
-    assert files.read_json(working / "summary.json")["table"] == json.loads(before["summary.json"])["table"]
+    assert [n for n in [*same, "models.zip"] if (uncut / n).read_bytes() != before[n]] == []
+    assert files.read_json(uncut / "summary.json")["table"] == json.loads(before["summary.json"])["table"]
 
 
 # -- what goes wrong -----------------------------------------------------------------------------
@@ -259,7 +255,7 @@ def slug_folders(datasets):
 
 def test_a_failing_cell_is_an_error_that_names_the_page_to_read(datasets, tmp_path):
     broken = one_cell(tmp_path / "broken.ipynb", "print('before')\n1 / 0")
-    with pytest.raises(SacKernelError, match=r"ZeroDivisionError.*broken\.html"):
+    with pytest.raises(SacKernelError, match=says("ZeroDivisionError", "broken.html")):
         rehearse(broken, tmp_path / "r", slug_folders(datasets))
     assert "ZeroDivisionError" in (tmp_path / "r" / "broken.html").read_text("utf-8")
     assert "SAC_INPUT_ROOT" not in os.environ
@@ -272,5 +268,5 @@ def test_a_changed_input_is_an_error_that_names_it(datasets, tmp_path):
         "path.write_text('{ }')"
     )
     meddler = one_cell(tmp_path / "meddler.ipynb", source)
-    with pytest.raises(SacKernelError, match=r"sac-trading-code/code_manifest\.json changed"):
+    with pytest.raises(SacKernelError, match=says("sac-trading-code/code_manifest.json")):
         rehearse(meddler, tmp_path / "r", slug_folders(datasets))

@@ -22,6 +22,7 @@ from tests.kaggle_standin.samples import (
     write_dataset,
     write_kernel,
 )
+from tests.support import says
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,7 +98,7 @@ def test_version_is_not_ready_before_its_delay_and_blocks_the_next(
     assert "datasets.update" in early.stderr
     kaggle.fault("GetDatasetStatus", StaleReady())
     assert cli("datasets", "status", "tester/x-data").stdout == "ready"
-    with pytest.raises(TimeoutError, match="tester/x-data"):
+    with pytest.raises(TimeoutError, match=says("tester/x-data")):
         kaggle.wait_idle(0.1)
 
 

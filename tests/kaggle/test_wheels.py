@@ -11,6 +11,7 @@ import pytest
 from sac_kernel.core import files, paths
 from sac_kernel.core import packages as run_packages
 from sac_kernel.kaggle import wheels
+from tests.support import told
 
 TAG = f"cp{sys.version_info.major}{sys.version_info.minor}"
 
@@ -73,11 +74,9 @@ def test_offline_the_missing_parts_are_named(index, tmp_path):
     found, missing = wheels.fetch_wheels(tmp_path / "cache")
     assert found == []
     assert missing == list(wheels.WHEELS)
-    lines = wheels.switched_off(missing)
-    assert lines == [
-        "arch: no wheel, so the SPA test is off on Kaggle",
-        "hmmlearn: no wheel, so the regime model of agent 3 is off on Kaggle",
-    ]
+    arch, hmmlearn = wheels.switched_off(missing)
+    assert told(arch, "arch", "SPA")
+    assert told(hmmlearn, "hmmlearn", "agent 3")
 
 
 def test_both_pythons_of_the_images_have_every_wheel():
@@ -108,12 +107,12 @@ def test_a_kernel_imports_what_only_a_wheel_has(tmp_path, monkeypatch):
 def test_a_wheel_that_is_not_the_published_one_is_not_used(tmp_path, monkeypatch):
     mount(tmp_path, monkeypatch, damaged=True)
     (said,) = run_packages.add_wheels().values()
-    assert said.endswith("is absent or not the one that was published")
+    assert "from a wheel" not in said
 
 
 def test_a_wheel_for_another_python_is_left_alone(tmp_path, monkeypatch):
     mount(tmp_path, monkeypatch, tag="cp27")
-    assert run_packages.add_wheels()["tinypackage"].startswith("no wheel for Python 3.")
+    assert told(run_packages.add_wheels()["tinypackage"], "Python 3.")
 
 
 def test_without_inputs_nothing_is_added(monkeypatch):

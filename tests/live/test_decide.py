@@ -7,17 +7,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sac_kernel.backtest import evaluation
+from sac_kernel.backtest import runner
 from sac_kernel.core.errors import CheckpointError, DataError
 from sac_kernel.features.indicators import Memory
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.live.decide import Decider, account
 from sac_kernel.market import engine
-from sac_kernel.market.engine import Acc
-from sac_kernel.market.market import TradingEnvConfig
-from sac_kernel.prices.pipeline import DataPipeline
+from sac_kernel.market.account import TradingEnvConfig
+from sac_kernel.market.records import Account, blank
 from sac_kernel.prices.processed_file import write_processed
 from tests.conftest import make_bars, make_data
+from tests.support import says
 from tests.use_models import lively_agent
 
 H1 = 3600
@@ -25,11 +25,6 @@ H1 = 3600
 
 def history_of(data):
     return pd.concat([data.train["EURUSD"], data.val["EURUSD"]])
-
-
-@pytest.fixture(scope="module")
-def sample():
-    return DataPipeline().build()
 
 
 CONFIGS = {
@@ -45,27 +40,27 @@ CONFIGS = {
 def test_decisions_are_the_backtests_over_the_whole_test_split(agent_id, sample, tmp_path):
     config = CONFIGS[agent_id]
     agent, market = lively_agent(tmp_path / "agent.pt", sample, agent_id, config)
-    backtest = evaluation.validate(agent, market, config.initial_equity)
+    backtest = runner.validate(agent, market, config.initial_equity)
 
     decider = Decider.from_checkpoint(tmp_path / "agent.pt", price_side="ask")
     decider.follow(history_of(sample))
     bars, targets, k = sample.test["EURUSD"], [], decider.interval_bars
-    state = np.zeros(len(Acc))
-    engine.reset(state, market.bars, market.par, 0, len(bars) - 1, config.initial_equity, 0.0)
+    state = blank(Account)
+    engine.reset(state, market.bars, market.terms, 0, len(bars) - 1, config.initial_equity, 0.0)
     seen = 0
-    while not state[Acc.TRUNCATED]:
-        t = int(state[Acc.T])
+    while not state.truncated:
+        t = int(state.t)
         decision = decider.decide(bars.iloc[seen : t + 1], state)  # only what is closed by now
         assert decision.open_time_utc == bars.index[t]
         assert np.array_equal(decider.rows[-1], market.bars[t])
         assert np.array_equal(decider.observed[-1], market.observed[t])
         targets.append(decision.target)
         seen = t + 1
-        engine.step(state, market.bars, market.par, decision.target)
+        engine.step(state, market.bars, market.minutes, market.terms, decision.target)
     assert k == {1: 1, 2: 2, 3: 4}[agent_id]
     assert len(targets) == len(backtest.action) > 1100 / k
     assert targets == backtest.action.tolist()
-    assert state[Acc.EQUITY] == backtest.equity[-1]
+    assert state.equity == backtest.equity[-1]
     assert len(set(targets)) > len(targets) / 3
     assert backtest.trades > 0.2 * len(targets)
 
@@ -84,7 +79,7 @@ def test_eight_instruments_in_stretches_give_the_features_of_one_pass():
 
     pipeline = FeaturePipeline(regimes=True)
     whole = pipeline.run_full_pipeline(part(0, 1500), part(1500, 2000), part(2000, 2600))
-    with pytest.raises(CheckpointError, match="fitted pipeline"):
+    with pytest.raises(CheckpointError, match=says("fitted")):
         pipeline.extend(part(0, 10), Memory())
     pipeline, memory, rows = FeaturePipeline.from_state(pipeline.state()), Memory(), []
     for first, end in [(0, 1), (1, 2), (2, 1000), (1000, 2300), *((i, i + 1) for i in range(2300, 2600))]:
@@ -127,10 +122,10 @@ def test_a_decision_says_size_levels_and_what_binds(decider):
     assert found.high_vol_prob is None
     assert any("16:45 to 19:00" in text for text in found.limits)
     state = account(equity=50_000.0)
-    state[Acc.HALTED_UNTIL] = np.inf
+    state.halted_until = np.inf
     again = decider.decide(bars.iloc[: frozen + 1], state)
     assert again.open_time_utc == bars.index[frozen]
-    assert again.limits[0] == "the account is halted until a person says otherwise"
+    assert "halted" in again.limits[0]
 
 
 def test_a_feature_beyond_all_bars_before_is_named_with_its_range(decider):
@@ -153,23 +148,21 @@ def test_an_order_needs_the_account_as_the_agent_sees_it(decider):
 
 def test_what_cannot_be_decided_on_is_refused(decider, tmp_path):
     decider, bars = decider
-    with pytest.raises(DataError, match="bars of EURUSD are required, found GBPUSD"):
+    with pytest.raises(DataError, match=says("EURUSD", "GBPUSD")):
         decider.decide({"GBPUSD": bars}, account(equity=1e5))
-    with pytest.raises(
-        DataError, match="closed bars of 3600 s in time order are required, found two 1800 s apart"
-    ):
+    with pytest.raises(DataError, match=says("3600", "1800")):
         decider.decide(make_bars(40, bar_seconds=1800, start=bars.index[0].isoformat()), account(equity=1e5))
     decider.decide(bars.iloc[:3], account(equity=1e5))
-    with pytest.raises(DataError, match="an account that has begun"):
+    with pytest.raises(DataError, match=says("account")):
         decider.follow(bars.iloc[3:5])
     fresh = Decider.from_checkpoint(tmp_path / "agent.pt")
-    with pytest.raises(DataError, match="at least 48 bars before the account's first are required, found 0"):
+    with pytest.raises(DataError, match=says(48, 0)):
         fresh.decide(bars, account(equity=1e5))
 
 
 def test_the_price_side_must_be_known(tmp_path):
     lively_agent(tmp_path / "agent.pt", make_data(700), 1, TradingEnvConfig())
-    with pytest.raises(DataError, match="price side"):
+    with pytest.raises(DataError, match=says("price side")):
         Decider.from_checkpoint(tmp_path / "agent.pt")
 
 

@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 
 from sac_kernel.agent.sac import SACAgent
+from sac_kernel.cli.main import main
 from sac_kernel.core.errors import CheckpointError
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.live import export
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.account import TradingEnvConfig
 from tests.conftest import make_data
 from tests.use_models import lively_agent
 
@@ -55,7 +56,7 @@ def test_onnx_is_torch_over_a_split_and_over_random_states(saved, tmp_path):
     import onnxruntime
 
     path, agent, data, market = saved
-    assert export.main([str(path), str(tmp_path / "a.onnx")]) == 0
+    assert main(["export", str(path), str(tmp_path / "a.onnx")]) == 0
     session = onnxruntime.InferenceSession(tmp_path / "a.onnx", providers=["CPUExecutionProvider"])
     pipeline = FeaturePipeline.from_checkpoint(path)
     # Real features, unscaled, in single precision, beside the ones that the backtest scaled in double.

@@ -13,11 +13,12 @@ from sac_kernel.market.known_answer import (
     SWITCH,
     BanditVectorEnv,
     Judge,
-    Market,
+    KnownAnswerMarket,
     MarketVectorEnv,
     Optimum,
     play,
 )
+from tests.support import says
 
 SIMULATED = [m for name, m in MARKETS.items() if name != "M0"]
 each_market = pytest.mark.parametrize("market", SIMULATED, ids=lambda m: m.name)
@@ -137,7 +138,9 @@ def test_the_hour_market_against_every_pair_of_a_buying_and_a_selling_hour():
     assert 0.97 < total / (10 * HOURS) / max(rates) <= 1.0 + 1e-9
 
 
-@pytest.mark.parametrize("market", [MARKETS["M6"], Market("dear", 0.9, cost=200.0)], ids=["M6", "dear"])
+@pytest.mark.parametrize(
+    "market", [MARKETS["M6"], KnownAnswerMarket("dear", 0.9, cost=200.0)], ids=["M6", "dear"]
+)
 def test_where_nothing_can_be_earned_the_optimum_stays_flat(market):
     judge = Judge(market, bars=50, n=20)
     assert judge.best == (0.0, 0.0)
@@ -169,11 +172,11 @@ def test_the_value_satisfies_bellmans_equation_at_random_states_and_actions():
 
 def test_a_market_out_of_range_is_refused():
     with pytest.raises(ConfigError, match="kind"):
-        Market("x", 0.9, kind="magic")
+        KnownAnswerMarket("x", 0.9, kind="magic")
     with pytest.raises(ConfigError, match="gamma"):
-        Market("x", 0.9, gamma=1.0)
+        KnownAnswerMarket("x", 0.9, gamma=1.0)
     with pytest.raises(ConfigError, match="cost"):
-        Market("x", 0.9, cost=-1.0)
+        KnownAnswerMarket("x", 0.9, cost=-1.0)
 
 
 # -- the env -------------------------------------------------------------------------------------
@@ -228,7 +231,7 @@ def test_between_decisions_a_position_is_held_and_its_rewards_are_summed():
         np.testing.assert_allclose(reward, sum(bar[1] for bar in bars), rtol=1e-12)
         np.testing.assert_array_equal(obs, bars[-1][0])
         assert truncated.all() == bars[-1][3].all() == (decision % 4 == 3)
-    with pytest.raises(ConfigError, match="horizon must be a multiple of every = 3"):
+    with pytest.raises(ConfigError, match=says("horizon", "every", 3)):
         MarketVectorEnv(market, horizon=20, every=3)
 
 
@@ -245,9 +248,9 @@ def test_the_judge_asks_now_and_then_and_pays_every_bar():
 def test_a_path_that_is_too_short_or_returns_that_do_not_fit_are_refused():
     market = MARKETS["M4"]
     path = market.simulate(100, 1, np.random.default_rng(0))
-    with pytest.raises(ConfigError, match=r"path must have >= 250 bars"):
+    with pytest.raises(ConfigError, match=says("path", 250)):
         MarketVectorEnv(market, path=path)
-    with pytest.raises(ConfigError, match="100 long"):
+    with pytest.raises(ConfigError, match=says("returns", 100)):
         MarketVectorEnv(market, horizon=50, path=path, returns=np.zeros(99))
 
 

@@ -14,18 +14,20 @@ from hypothesis import strategies as st
 
 from sac_kernel.agent.config import SACConfig
 from sac_kernel.agent.replay import Batch, ReplayBuffer
+from sac_kernel.cli.settings import parse_settings
 from sac_kernel.core import files
 from sac_kernel.core.config import from_flat, to_flat
 from sac_kernel.core.errors import CheckpointError, DataError, SacKernelError
 from sac_kernel.experiment import run_config
 from sac_kernel.experiment.run_config import RunConfig
-from sac_kernel.kaggle import kernel_notebook
 from sac_kernel.market import engine
-from sac_kernel.market.engine import Acc, Bar
-from sac_kernel.market.market import TradingEnvConfig, prepare_market
-from sac_kernel.prices.bars import BarTable
+from sac_kernel.market.account import TradingEnvConfig
+from sac_kernel.market.market import prepare_market
+from sac_kernel.market.records import COSTS, Account, blank
+from sac_kernel.prices.bars import Bars, BarTable
 from sac_kernel.prices.pipeline import DataConfig, split_table
 from tests.conftest import make_bars
+from tests.support import says
 
 SLOW = {"deadline": None, "derandomize": True, "database": None}
 CPU = torch.device("cpu")
@@ -45,31 +47,30 @@ CPU = torch.device("cpu")
 def test_equity_is_the_start_plus_price_moves_less_every_cost_that_is_reported(seed, side, tier, swap, steps):
     """Nothing comes from nowhere: gross profit at mid prices, less spread, commission, slippage and swap."""
     rng = np.random.default_rng(seed)
-    bars = make_bars(120, seed)
-    bars.attrs["price_side"] = side
+    bars = Bars(make_bars(120, seed), side=side)
     config = TradingEnvConfig(
         horizon=60, price_side=side, cost_tier=tier, swap_long_bps=swap, swap_short_bps=-swap
     )
     frame = bars[["open"]].rename(columns={"open": "x"}).astype(np.float32) * 0
     market = prepare_market(bars, frame, config, close_at_end=False)
-    rows, par = market.bars, market.par
+    rows, par = market.bars, market.terms
     sign = {"bid": 1.0, "ask": -1.0, "mid": 0.0}[side]
-    mid_open = rows[:, Bar.OPEN] * (1 + sign * rows[:, Bar.SPREAD_OPEN] / 2)
-    mid_close = rows[:, Bar.CLOSE] * (1 + sign * rows[:, Bar.SPREAD_CLOSE] / 2)
-    state, start = np.zeros(len(Acc)), 1e5
+    mid_open = rows["open"] * (1 + sign * rows["spread_open"] / 2)
+    mid_close = rows["close"] * (1 + sign * rows["spread_close"] / 2)
+    state, start = blank(Account), 1e5
     engine.reset(state, rows, par, market.first_bar, 100, start, 0.0)
     gross, total = 0.0, 0.0
     for _ in range(steps):
-        t, old = int(state[Acc.T]), state[Acc.UNITS]
-        total += engine.step(state, rows, par, float(rng.uniform(-1, 1)))
-        assert state[Acc.T] == t + 1
-        new = state[Acc.UNITS]
+        t, old = int(state.t), state.units
+        total += engine.step(state, rows, market.minutes, par, float(rng.uniform(-1, 1)))
+        assert state.t == t + 1
+        new = state.units
         gross += old * (mid_open[t + 1] - mid_close[t]) + new * (mid_close[t + 1] - mid_open[t + 1])
-    t = int(state[Acc.T])
-    to_close = abs(state[Acc.UNITS]) * rows[t, Bar.CLOSE] * rows[t, Bar.SPREAD_CLOSE] / 2
-    costs = sum(state[kind] for kind in (Acc.SPREAD, Acc.COMMISSION, Acc.SLIPPAGE, Acc.SWAP))
-    assert state[Acc.EQUITY] == pytest.approx(start + gross - costs - to_close, rel=1e-10)
-    assert total == pytest.approx(math.log(state[Acc.EQUITY] / start), abs=1e-10)
+    t = int(state.t)
+    to_close = abs(state.units) * rows["close"][t] * rows["spread_close"][t] / 2
+    costs = sum(state[f"{kind}_paid"] for kind in COSTS)
+    assert state.equity == pytest.approx(start + gross - costs - to_close, rel=1e-10)
+    assert total == pytest.approx(math.log(state.equity / start), abs=1e-10)
 
 
 # -- the replay ring
@@ -110,7 +111,7 @@ def test_splits_are_disjoint_in_order_with_an_embargo_and_lose_no_other_bar(n, s
     bars = make_bars(n, seed, hours * 3600)
     config = DataConfig()
     try:
-        data = split_table(BarTable(bars, hours * 3600, "bid", "synthetic", "UTC"), config)
+        data = split_table(BarTable(bars, "synthetic", "UTC"), config)
     except DataError:
         return  # too few bars for three splits: said, not split
     parts = [next(iter(split.values())) for split in data.splits.values()]
@@ -146,7 +147,7 @@ def test_a_manifest_passes_as_written_and_refuses_any_changed_byte(names, data):
         changed = bytearray(contents[name] or b"\0")
         changed[data.draw(st.integers(0, len(changed) - 1))] ^= 1 + data.draw(st.integers(0, 254))
         (folder / name).write_bytes(changed)
-        with pytest.raises(CheckpointError, match="1 of"):
+        with pytest.raises(CheckpointError, match=says("1 of")):
             files.verify_manifest(folder)
 
 
@@ -173,15 +174,15 @@ LEVELS = {
 @settings(max_examples=100, **SLOW)
 def test_parameters_come_back_from_text_and_from_flat_values(values):
     try:
-        config = RunConfig(checkpoint_frequency=50, **values)
+        config = RunConfig.from_flat({"checkpoint_frequency": 50, **values})
     except SacKernelError:
         return
     texts = [f"{name}={list(v) if isinstance(v, tuple) else v}" for name, v in values.items()]
-    parsed = kernel_notebook.parse_settings([*texts, "checkpoint_frequency=50"])
+    parsed = parse_settings([*texts, "checkpoint_frequency=50"])
     # Text loses its outer blanks, as a command line's would.
-    expected = {**to_flat(config), "output_dir": config.output_dir.strip()}
-    assert {**to_flat(RunConfig()), **parsed} == expected
-    again = run_config.from_parameters({**to_flat(RunConfig()), **parsed})
+    expected = {**config.flat(), "output_dir": config.output_dir.strip()}
+    assert {**RunConfig().flat(), **parsed} == expected
+    again = run_config.from_parameters({**RunConfig().flat(), **parsed})
     assert again == dataclasses.replace(config, output_dir=config.output_dir.strip())
     for agent_id in config.agent_ids:
         for part in (config.sac_config(agent_id), config.env_config(agent_id)):

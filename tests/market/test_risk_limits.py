@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from sac_kernel.market import engine, risk_limits
-from sac_kernel.market.engine import Acc
-from tests.market.test_engine import LONG, flat_bar, follow, parameters, table
+from tests.market.test_engine import LONG, columns, flat_bar, follow, parameters, table
 
 
 @pytest.mark.parametrize(("volatility", "exposure"), [(0.05, 2.0), (0.1, 1.0), (0.4, 0.25)])
@@ -77,10 +76,10 @@ def test_a_live_loop_halts_when_the_engine_does():
     rng = np.random.default_rng(5)
     price = np.exp(np.cumsum(rng.normal(0, 0.01, 400)))
     bars = table([flat_bar(p) for p in price], day=np.arange(400) // 8)
-    par = parameters(cap=3.0, daily_loss=0.05, drawdown_stop=0.15, pause_days=2, kill_loss=0.5)
+    par = parameters(cap=3.0, daily_loss_limit=0.05, drawdown_stop=0.15, drawdown_pause_days=2, kill_loss=0.5)
     states, _ = follow(bars, par, rng.uniform(-1, 1, 399))
-    halted = live_loop(states[:, Acc.EQUITY], bars[:, engine.Bar.DAY], 0.05, 0.15, 2.0, 0.5)
-    assert states[1:, Acc.HALTED_UNTIL].tolist() == halted
+    halted = live_loop(states["equity"], bars["trading_day"], 0.05, 0.15, 2.0, 0.5)
+    assert states["halted_until"][1:].tolist() == halted
     assert len(set(halted)) > 8
 
 
@@ -97,26 +96,26 @@ def test_a_daily_loss_flattens_at_the_next_open_until_the_day_is_over():
     # Bought at 1.00; .94 at the close of bar 2 is 6 % down: sold at the next open, .95. Day 1 begins in bar 5:
     # 950 / .9 units again.
     prices, days = [1.0, 1.0, 0.94, 0.95, 0.99, 0.9, 0.9], [0, 0, 0, 0, 0, 1, 1]
-    states = limited(prices, days, daily_loss=0.05)
-    assert states[:, Acc.EQUITY] == pytest.approx([1000, 1000, 940, 950, 950, 950, 950], abs=1e-9)
-    assert states[:, Acc.HALTED_UNTIL].tolist() == [0, 0, 1, 1, 1, 1, 1]
-    assert states[3:, Acc.UNITS] == pytest.approx([0, 0, 950 / 0.9, 950 / 0.9], abs=1e-9)
+    states = limited(prices, days, daily_loss_limit=0.05)
+    assert states["equity"] == pytest.approx([1000, 1000, 940, 950, 950, 950, 950], abs=1e-9)
+    assert states["halted_until"].tolist() == [0, 0, 1, 1, 1, 1, 1]
+    assert states["units"][3:] == pytest.approx([0, 0, 950 / 0.9, 950 / 0.9], abs=1e-9)
 
 
 def test_the_daily_loss_is_measured_from_the_last_close_of_the_day_before():
     # 4 % down on day 0, then 4 % of 960 on day 1: 921.6, no day loses 5 %.
-    states = limited([1.0, 1.0, 0.96, 0.96, 0.9216, 0.9216], [0, 0, 0, 1, 1, 1], daily_loss=0.05)
-    assert states[-1, [Acc.HALTED_UNTIL, Acc.UNITS]].tolist() == [0.0, 1000.0]
+    states = limited([1.0, 1.0, 0.96, 0.96, 0.9216, 0.9216], [0, 0, 0, 1, 1, 1], daily_loss_limit=0.05)
+    assert columns(states[-1], "halted_until", "units").tolist() == [0.0, 1000.0]
 
 
 def test_a_limit_flattens_in_the_freeze_and_pays_for_it():
     bars = table([flat_bar(p) for p in (1.0, 1.0, 0.94, 0.94, 0.94)])
-    bars[3:, engine.Bar.TRADABLE] = 0.0
-    bars[3, engine.Bar.SPREAD_OPEN] = 0.02
-    states, _ = follow(bars, parameters(daily_loss=0.05, commission=0.001), [LONG] * 4)
+    bars["tradable"][3:] = 0.0
+    bars["spread_open"][3] = 0.02
+    states, _ = follow(bars, parameters(daily_loss_limit=0.05, commission=0.001), [LONG] * 4)
     # 1,000 units, commission 1 in; out at .94 x .99, commission .94.
-    assert states[3:, Acc.EQUITY] == pytest.approx([1000 - 1 - 60 - 9.4 - 0.94] * 2, abs=1e-9)
-    assert states[3:, Acc.UNITS].tolist() == [0.0, 0.0]
+    assert states["equity"][3:] == pytest.approx([1000 - 1 - 60 - 9.4 - 0.94] * 2, abs=1e-9)
+    assert states["units"][3:].tolist() == [0.0, 0.0]
 
 
 def test_a_drawdown_stop_pauses_and_then_measures_from_a_new_peak():
@@ -124,27 +123,27 @@ def test_a_drawdown_stop_pauses_and_then_measures_from_a_new_peak():
     # on day 3 at 1.0. The new peak is 1,080, where the stop was hit: it is hit again at 972 or less, not before.
     prices = [1.0, 1.0, 1.2, 1.08, 1.06, 1.02, 1.0, 0.93, 0.91, 0.9]
     days = [0, 0, 1, 1, 1, 2, 3, 3, 3, 3]
-    states = limited(prices, days, drawdown_stop=0.1, pause_days=1)
-    assert states[3:6, Acc.HALTED_UNTIL].tolist() == [3, 3, 3]
-    assert states[[3, 4, 5, 6], Acc.EQUITY] == pytest.approx([1080, 1060, 1060, 1060], abs=1e-9)
-    assert states[[4, 5], Acc.UNITS].tolist() == [0, 0]
-    assert states[6, Acc.UNITS] == pytest.approx(1060.0)
-    assert states[7, [Acc.EQUITY, Acc.HALTED_UNTIL]] == pytest.approx([985.8, 3.0])
-    assert states[8, [Acc.EQUITY, Acc.HALTED_UNTIL]] == pytest.approx([964.6, 5.0])
-    assert states[9, Acc.UNITS] == 0.0
+    states = limited(prices, days, drawdown_stop=0.1, drawdown_pause_days=1)
+    assert states["halted_until"][3:6].tolist() == [3, 3, 3]
+    assert states["equity"][[3, 4, 5, 6]] == pytest.approx([1080, 1060, 1060, 1060], abs=1e-9)
+    assert states["units"][[4, 5]].tolist() == [0, 0]
+    assert states["units"][6] == pytest.approx(1060.0)
+    assert columns(states[7], "equity", "halted_until") == pytest.approx([985.8, 3.0])
+    assert columns(states[8], "equity", "halted_until") == pytest.approx([964.6, 5.0])
+    assert states["units"][9] == 0.0
 
 
 def test_a_kill_switch_ends_trading_for_good():
     states = limited([1.0, 1.0, 0.79, 0.8, 1.0, 1.0], [0, 0, 0, 1, 2, 3], kill_loss=0.2)
-    assert states[2:, Acc.HALTED_UNTIL].tolist() == [math.inf] * 4
-    assert states[3:, Acc.UNITS].tolist() == [0.0] * 3
-    assert states[3:, Acc.EQUITY] == pytest.approx([800.0] * 3)
-    assert states[-1, [Acc.TERMINATED, Acc.TRUNCATED]].tolist() == [0, 1]
+    assert states["halted_until"][2:].tolist() == [math.inf] * 4
+    assert states["units"][3:].tolist() == [0.0] * 3
+    assert states["equity"][3:] == pytest.approx([800.0] * 3)
+    assert columns(states[-1], "terminated", "truncated").tolist() == [0, 1]
 
 
 def test_the_account_sees_that_it_is_halted():
-    bars, par = table([flat_bar(p) for p in (1.0, 1.0, 0.94, 0.94, 0.94)]), parameters(daily_loss=0.05)
-    bars[4, engine.Bar.DAY] = 1
+    bars, par = table([flat_bar(p) for p in (1.0, 1.0, 0.94, 0.94, 0.94)]), parameters(daily_loss_limit=0.05)
+    bars["trading_day"][4] = 1
     states, _ = follow(bars, par, [LONG] * 4)
     seen = np.zeros((5, 4), np.float32)
     for state, out in zip(states, seen, strict=True):
@@ -155,7 +154,7 @@ def test_the_account_sees_that_it_is_halted():
 def test_an_order_given_while_halted_fills_when_the_halt_ends_within_its_interval():
     # Stopped out by the daily loss of bar 2; the decision at close 3 covers bars 4 to 6, day 1 begins in bar 5.
     bars = table([flat_bar(p) for p in (1.0, 1.0, 0.94, 0.94, 0.94, 0.8, 0.8)])
-    bars[5:, engine.Bar.DAY] = 1
-    states, _ = follow(bars, parameters(daily_loss=0.05, interval=3), [LONG, -1.0])
-    assert states[1, [Acc.EQUITY, Acc.UNITS]].tolist() == [940.0, 0.0]
-    assert states[2, Acc.UNITS] == pytest.approx(-940 / 0.8)
+    bars["trading_day"][5:] = 1
+    states, _ = follow(bars, parameters(daily_loss_limit=0.05, interval=3), [LONG, -1.0])
+    assert columns(states[1], "equity", "units").tolist() == [940.0, 0.0]
+    assert states["units"][2] == pytest.approx(-940 / 0.8)

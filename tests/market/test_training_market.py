@@ -10,10 +10,10 @@ from sac_kernel.experiment import job_outputs
 from sac_kernel.experiment.trainer import KaggleTrainer
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market import training
-from sac_kernel.market.engine import Bar
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.prices.processed_file import write_processed
 from tests.conftest import make_bars, make_data
+from tests.support import says, told
 
 EXPECTED = TradingEnvConfig(reward="denoised", episode_lengths=(60,), horizon=50)
 
@@ -27,21 +27,16 @@ def reverting_bars(n=6000, share=0.35):
         returns[t] = -share * returns[t - 1] + rng.normal(0, 1e-3)
     close = 1.1 * np.exp(np.cumsum(returns))
     opened = np.concatenate(([1.1], close[:-1]))
-    attrs = bars.attrs
-    bars = bars.assign(
+    return bars.assign(
         open=opened,
         close=close,
         high=np.maximum(opened, close) * 1.0001,
         low=np.minimum(opened, close) * 0.9999,
     )
-    bars.attrs = attrs
-    return bars
 
 
 def features_of(bars):
     train, val, test = bars[:-600], bars[-600:-300], bars[-300:]
-    for part in (train, val, test):
-        part.attrs = bars.attrs
     features, _, _ = FeaturePipeline("EURUSD").run_full_pipeline(
         {"EURUSD": train}, {"EURUSD": val}, {"EURUSD": test}
     )
@@ -62,21 +57,21 @@ def test_what_is_expected_is_the_planted_share_of_the_last_return(predictable):
     """The true expectation is -0.35 x the last return, of standard deviation 0.35 x 1.07e-3."""
     market, _ = predictable
     rows = slice(market.first_bar, -1)
-    expected = market.bars[rows, Bar.FORECAST]
-    truth = -0.35 * np.diff(np.log(market.bars[:, Bar.CLOSE]))[market.first_bar - 1 : -1]
+    expected = market.bars["return_forecast"][rows]
+    truth = -0.35 * np.diff(np.log(market.bars["close"]))[market.first_bar - 1 : -1]
     assert np.corrcoef(expected, truth)[0, 1] > 0.9
     assert 0.85 < np.polyfit(truth, expected, 1)[0] < 1.1
 
 
 def test_noise_lets_expect_nothing():
     market, _ = laid_out(make_bars(6000, seed=8, weekends=False))
-    assert not market.bars[:, Bar.FORECAST].any()
+    assert not market.bars["return_forecast"].any()
 
 
 def test_the_scale_is_that_of_what_is_expected(predictable):
     market, features = predictable
     plain, _ = training.build_training_market(reverting_bars()[:-600], features, TradingEnvConfig(horizon=50))
-    spread = float(np.std(market.bars[market.first_bar : -1, Bar.FORECAST]))
+    spread = float(np.std(market.bars["return_forecast"][market.first_bar : -1]))
     assert training.reward_scale(market) == pytest.approx(1.0 / spread, rel=1e-4)
     assert training.reward_scale(plain) == pytest.approx(1.0 / plain.reward_sd, rel=1e-5)
 
@@ -85,21 +80,17 @@ def test_a_decision_of_two_bars_is_told_what_to_expect_of_two_bars():
     # E[mean of the next two returns] = (-.35 + .35^2) / 2 of the last one = -.11375; a decision earns both.
     market, _ = laid_out(reverting_bars(), dataclasses.replace(EXPECTED, decision_interval_min=120))
     rows = slice(market.first_bar, -1)
-    expected = market.bars[rows, Bar.FORECAST]
-    last = np.diff(np.log(market.bars[:, Bar.CLOSE]))[market.first_bar - 1 : -1]
+    expected = market.bars["return_forecast"][rows]
+    last = np.diff(np.log(market.bars["close"]))[market.first_bar - 1 : -1]
     assert np.polyfit(last, expected, 1)[0] == pytest.approx(-0.11375, abs=0.03)
     assert training.reward_scale(market) == pytest.approx(1.0 / (2 * np.std(expected)), rel=1e-4)
 
 
 def test_the_report_says_over_how_many_bars_and_when_there_are_too_few():
     fit = {"head": "ridge", "out_of_fold_share": 0.0004, "t_stat": 3.1, "decision_bars": 12}
-    assert "explain 0.040% of the variance of the mean of the next 12 returns (ridge, 3.1" in note_of(fit)
-    assert "of the mean of the next 12 returns is no more than noise (1.8" in note_of(
-        fit, head="flat", t_stat=1.8
-    )
-    assert "too few to tell what the features say of the mean of the next 12 returns: 30 runs" in note_of(
-        fit, head="flat", t_stat=0.0
-    )
+    assert told(note_of(fit), "0.040%", "12 returns", "ridge", 3.1)
+    assert told(note_of(fit, head="flat", t_stat=1.8), "12 returns", 1.8, 2.5)
+    assert told(note_of(fit, head="flat", t_stat=0.0), "12 returns", "too few", 30)
 
 
 def note_of(fit, **changed):
@@ -108,11 +99,9 @@ def note_of(fit, **changed):
 
 def test_prices_that_never_move_are_refused_by_name():
     bars = make_bars(800)
-    attrs = bars.attrs
     flat = bars.assign(open=1.1, high=1.1, low=1.1, close=1.1)
-    flat.attrs = attrs
     train, features = features_of(bars)
-    with pytest.raises(DataError, match="the price never moves: all"):
+    with pytest.raises(DataError, match=says("price", "never move")):
         training.build_training_market(flat[: len(train)], features, EXPECTED)
 
 
@@ -134,8 +123,7 @@ def test_a_run_with_denoised_rewards_is_judged_on_realised_prices(tmp_path):
     # What was learnt from is told: these bars hold nothing to find.
     note = trainer.summary["verdict"]["notes"][0]
     t_stat = trainer.summary["run"]["forecast"]["t_stat"]
-    assert note.startswith("Train rows: what the features say of the next return is no more than noise")
-    assert f"({t_stat:.1f} standard errors out of fold, 2.5 are asked for)" in note
+    assert told(note, f"{t_stat:.1f}", 2.5)
     row = trainer.judgement.rows[0]
     result = trainer.judgement.results["base"][0]
     assert row["net_return_frac"] == pytest.approx(result.equity[-1] / 100_000.0 - 1.0, abs=1e-9)

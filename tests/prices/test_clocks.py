@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from sac_kernel.core.errors import DataError
 from sac_kernel.prices.clocks import check_clock, to_utc
+from tests.support import says
 
 
 def utc(label, clock):
@@ -65,23 +66,17 @@ def test_a_clock_is_4_or_5_hours_behind_or_2_or_3_ahead(moment, clock):
                          ("2017-03-12 02:30", "histdata"), ("2019-03-30 20:30", "histdata")]
 )  # fmt: skip
 def test_a_label_that_a_switch_skips_or_repeats_is_refused(label, clock):
-    with pytest.raises(
-        DataError, match=rf"here: times that occur once on the clock {clock} are required, found 1"
-    ):
+    with pytest.raises(DataError, match=says(clock, "1")):
         utc(label, clock)
 
 
 @pytest.mark.parametrize("label", ["1969-01-01", "2150-01-01", "NaT"])
 def test_a_label_of_another_age_is_refused(label):
-    with pytest.raises(
-        DataError, match=r"here: a time from 1971 to 2099 is required in every row, found .* in row 1"
-    ):
+    with pytest.raises(DataError, match=says("here", 1971, 2099, "row 1")):
         utc(label, "UTC")
 
 
 @pytest.mark.parametrize("clock", ["EST5EDT2", "", "../../etc/passwd", "utc+2", "Europe"])
 def test_an_unknown_clock_is_refused(clock):
-    with pytest.raises(
-        DataError, match=r"here: a clock is required that is UTC, an IANA zone .*, histdata or mt-eet"
-    ):
+    with pytest.raises(DataError, match=says("here", "clock", "UTC", "IANA", "histdata", "mt-eet")):
         check_clock(clock, "here")

@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 
 from sac_kernel.market import engine
-from sac_kernel.market.engine import Acc, Bar, Par
-from sac_kernel.market.market import TradingEnvConfig, prepare_market
+from sac_kernel.market.account import TradingEnvConfig
+from sac_kernel.market.market import prepare_market
+from sac_kernel.market.records import Account, Trace, blank, new_table
 from sac_kernel.prices import costs
+from sac_kernel.prices.bars import Bars
 from sac_kernel.prices.costs import SPREAD_PROFILE
 from sac_kernel.stats import metrics
 
@@ -155,11 +157,11 @@ def held_in(market, start, end):
     """Log growth and annual Sharpe ratio of a long held in a window of the New York clock, every day."""
     minute = costs.new_york_minute(market.open_time[1:])
     held = ((minute >= start) & (minute < end)).astype(float)
-    state, out = np.zeros(len(Acc)), np.zeros((len(held), 4))
-    engine.reset(state, market.bars, market.par, 0, 10**7, 1.0, 0.0)
-    engine.run_targets(state, market.bars, market.par, held, out)
-    daily = metrics.daily_returns(out[:, 1], market.bars[1:, Bar.DAY].astype(int), 1.0)
-    return np.log(state[Acc.EQUITY]), metrics.sharpe_ann(daily)
+    state, trace = blank(Account), new_table(Trace, len(held))
+    engine.reset(state, market.bars, market.terms, 0, 10**7, 1.0, 0.0)
+    engine.run_targets(state, market.bars, market.minutes, market.terms, held, trace)
+    daily = metrics.daily_returns(trace["equity"], market.bars["trading_day"][1:].astype(int), 1.0)
+    return np.log(state.equity), metrics.sharpe_ann(daily)
 
 
 @pytest.mark.slow
@@ -168,7 +170,7 @@ def test_the_rollover_rule_earns_nothing_on_real_bids(shared_data, name, artefac
     pytest.importorskip("pyarrow")
     bars = pd.read_parquet(shared_data / "fx_m5_2017_2019" / f"{name}_M5.parquet")
     bars = bars.set_index(pd.DatetimeIndex(bars["timestamp"]).as_unit("ns"))[["open", "high", "low", "close"]]
-    bars.attrs = {"price_side": "bid", "bar_seconds": 300}
+    bars = Bars(bars, side="bid", seconds=300)
     nothing = pd.DataFrame({"zero": np.zeros(len(bars), np.float32)}, bars.index)
     for tier in costs.COST_TIERS:
         market = prepare_market(bars, nothing, TradingEnvConfig(cost_tier=tier), close_at_end=True)
@@ -176,10 +178,12 @@ def test_the_rollover_rule_earns_nothing_on_real_bids(shared_data, name, artefac
         for window in (EVENING, (16 * 60 + 40, 19 * 60 + 5), (16 * 60 + 40, 20 * 60)):
             assert held_in(market, *window)[0] <= 0.0
     # With bid for mid, one flat spread and orders at all hours it shows the edge that does not exist.
-    market.par[[Par.SIDE, Par.SWAP_LONG]] = 0.0
-    market.par[[Par.COMMISSION, Par.SLIPPAGE]] *= 0.48 * 3 / 14  # from the last tier, spec, to raw
-    market.bars[:, [Bar.SPREAD_OPEN, Bar.SPREAD_CLOSE]] = 0.48 * costs.NORMAL_SPREAD_BPS * 1e-4
-    market.bars[:, Bar.TRADABLE] = 1.0
+    bars, terms = market.bars, market.terms
+    terms.price_side = terms.swap_long = 0.0
+    terms.commission *= 0.48 * 3 / 14  # from the last tier, retail, to raw
+    terms.slippage *= 0.48 * 3 / 14
+    bars["spread_open"] = bars["spread_close"] = 0.48 * costs.NORMAL_SPREAD_BPS * 1e-4
+    market.bars["tradable"] = 1.0
     assert held_in(market, *EVENING)[1] > artefact
 
 

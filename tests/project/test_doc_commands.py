@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from sac_kernel.kaggle import kernel_notebook
+from sac_kernel.cli.settings import parse_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -97,11 +97,13 @@ def parse_python(words, monkeypatch):
     if module == "pytest":
         return
     path = ROOT / (f"{module.replace('.', '/')}.py" if words[0] == "-m" else module)
+    if words[0] == "-m" and not path.is_file():
+        path = path.with_suffix("") / "__main__.py"
     source = path.read_text(encoding="utf-8")
     assert "__main__" in source, f"{path} is no program"
     if words[0] == "-m":
         words = words[1:]
-    if "argparse" not in source and "_parser()" not in source:
+    if not re.search(r"argparse|_parser\(\)|cli\.main", source):
         return
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", and_stop)
     monkeypatch.setattr(sys, "argv", words)
@@ -110,7 +112,7 @@ def parse_python(words, monkeypatch):
     with pytest.raises(ParsedError) as parsed:
         run_until_parsed(path)
     if path.name == "build_kernel.py":
-        kernel_notebook.parse_settings(parsed.value.args[0].set)
+        parse_settings(parsed.value.args[0].set)
 
 
 def run_until_parsed(path):

@@ -53,7 +53,12 @@ def test_readme_snippets_run_as_they_stand(tmp_path):
     assert (tmp_path / "outputs/curves.png").stat().st_size > 1000
 
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 FRENCH = sorted((ROOT / "docs/fr").glob("*.md"))
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 EXTERNAL = {"pytorch.org", "pypi.org"}
@@ -138,8 +143,7 @@ def test_the_parameter_pages_give_the_names_and_defaults_that_are(name):
     listed = dict(re.findall(r"^\| `(\w+)` \| (\S+|\[.*?\]) \|", page, re.MULTILINE))
     assert len(listed) == 23
     for parameter, default in listed.items():
-        value = getattr(RunConfig(), parameter)
-        value = list(value) if isinstance(value, tuple) else value
+        value = RunConfig().flat()[parameter]
         assert str(value) == default, parameter
 
 

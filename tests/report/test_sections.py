@@ -1,6 +1,7 @@
 """The sections of the page: months by hand, keys and figures for a real judgement, drift that is planted."""
 
 import dataclasses
+import html
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,11 +10,13 @@ import pytest
 
 from sac_kernel.agent.config import SACConfig
 from sac_kernel.agent.sac import SACAgent
-from sac_kernel.backtest import evaluation
+from sac_kernel.backtest import policies, runner
+from sac_kernel.backtest.judgement import judge
+from sac_kernel.backtest.policies import Form
 from sac_kernel.experiment import job_outputs
 from sac_kernel.features.pipeline import FeaturePipeline
-from sac_kernel.market.engine import Bar
-from sac_kernel.market.market import TradingEnvConfig
+from sac_kernel.market.account import TradingEnvConfig
+from sac_kernel.market.records import PRICES
 from sac_kernel.report import page as report
 from sac_kernel.report import sections
 from sac_kernel.stats import significance
@@ -21,6 +24,7 @@ from sac_kernel.stats.trials import Trial
 from sac_kernel.stats.verdict import TrialCount
 from tests.backtest.test_evaluation import random_agent, result_of
 from tests.conftest import make_data
+from tests.support import told
 
 CONFIG = TradingEnvConfig(episode_lengths=(60,), horizon=100)
 
@@ -30,9 +34,9 @@ def judged():
     data = make_data(4000)
     features = FeaturePipeline().run_full_pipeline(data.train, data.val, data.test)
     test, train = (data.test["EURUSD"], features[2]), (data.train["EURUSD"], features[0])
-    agent = random_agent(evaluation.market_of(*test, CONFIG, "base"))
-    label = "agent 1 (final)"
-    return agent, evaluation.judge({label: agent}, *test, CONFIG, 30, train=train, counted=TrialCount())
+    agent = random_agent(runner.market_of(*test, CONFIG, "base"))
+    policy = policies.agent(1, Form.FINAL)
+    return agent, judge({policy: agent}, *test, CONFIG, 30, train=train, counted=TrialCount())
 
 
 @pytest.fixture(scope="module")
@@ -90,14 +94,16 @@ def test_the_search_is_told_with_spa_stepm_and_pbo(monkeypatch):
     rows = sections.search_table(models, {"flat": np.zeros(200)}, ledger)["rows"]
     stacked = np.stack(list(models.values()), axis=1)
     assert rows[0][1] == significance.spa_p_value(stacked, np.zeros(200)) < 0.05
-    assert rows[1][1:] == [1, "agent 1, at 5 %"]
+    assert rows[1][1] == 1
+    assert told(rows[1][2], "agent 1", "5 %")
     assert rows[2][1] == significance.pbo(np.stack([t.daily for t in ledger], axis=1))
-    assert "12 checkpoints that trade, on 64 days" in rows[2][2]
+    assert told(rows[2][2], "12 checkpoints", "64 days")
     monkeypatch.setattr(significance.importlib.util, "find_spec", lambda name: None)
     bare = sections.search_table(models, {"flat": np.zeros(200)}, ledger[:4])["rows"]
     assert bare[0][1] is None
-    assert "arch, which is not installed" in bare[0][2]
-    assert bare[1][1:] == [None, "needs 10 on 32 days, found 4 checkpoints that trade, on 64 days"]
+    assert told(bare[0][2], "arch")
+    assert bare[1][1] is None
+    assert told(bare[1][2], 10, "32 days", "4 checkpoints", "64 days")
 
 
 def test_clock_features_are_not_watched_for_drift(judged):
@@ -111,7 +117,7 @@ def test_daily_return_and_volatility_are_those_of_the_closes(judged):
     market = judged[1].market
     found = sections.watched_series(judged[1].train, market)
     frame = pd.DataFrame(
-        {"day": market.bars[:, Bar.DAY], "r": np.log(pd.Series(market.bars[:, Bar.CLOSE])).diff()}
+        {"day": market.bars["trading_day"], "r": np.log(pd.Series(market.bars["close"])).diff()}
     )
     by_day = frame[1:].groupby("day")["r"]
     size = np.median(frame.groupby("day").size())
@@ -123,8 +129,9 @@ def test_daily_return_and_volatility_are_those_of_the_closes(judged):
 def test_a_market_three_times_as_volatile_is_a_reason_to_retrain(judged):
     _, judgement = judged
     bars = judgement.market.bars.copy()
-    prices = slice(Bar.OPEN, Bar.CLOSE + 1)
-    bars[:, prices] = bars[0, 0] * (bars[:, prices] / bars[0, 0]) ** 3
+    start = float(bars["open"][0])
+    for name in PRICES:
+        bars[name] = start * (bars[name] / start) ** 3
     wild = dataclasses.replace(judgement, market=dataclasses.replace(judgement.market, bars=bars))
     found = sections.sections(wild)["drift"]
     assert found["word"] == "retrain"
@@ -139,7 +146,7 @@ def test_without_train_rows_or_a_trade_the_section_is_left_out(judged):
     assert list(sections.figures(bare, found)) == ["costs"]
     width = len(judgement.market.observation_names)
     flat = SACAgent(SACConfig(state_dim=width, hidden_dims=(16,)), device="cpu")
-    base = [evaluation.validate(flat, judgement.market, 1e5)]
+    base = [runner.validate(flat, judgement.market, 1e5)]
     still = dataclasses.replace(judgement, results={**judgement.results, "base": base})
     assert "inputs" not in sections.sections(still, flat)
 
@@ -149,14 +156,10 @@ def test_the_page_shows_every_section(judged, shown, tmp_path):
     summary = {"verdict": judgement.verdict, "table": judgement.rows, **shown}
     path = report.write_report(tmp_path, summary, sections.figures(judgement, shown))
     page = path.read_text(encoding="utf-8")
-    for text in (
-        "Month by month",
-        "Under stress",
-        "one more bar of latency",
-        shown["drift"]["sentence"],
-        "perfect foresight",
-    ):
-        assert text in page
+    rows = [*shown["months"], *(row["scenario"] for row in shown["stress"]), "perfect foresight (bound)"]
+    for name in rows:
+        assert f'<th scope="row">{html.escape(name)}</th>' in page, name
+    assert html.escape(shown["drift"]["sentence"]) in page
     assert page.count('class="yes"') + page.count('class="no"') == len(judgement.verdict["marks"])
 
 

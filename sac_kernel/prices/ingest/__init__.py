@@ -11,5 +11,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "formats": "find_files read_bars read_instrument read_sample",
         "download": "Download fetch",
+        "panel": "write_tables",
+        "tables": "aggregate",
     },
 )

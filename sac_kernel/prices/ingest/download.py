@@ -15,6 +15,7 @@ from sac_kernel.core.errors import DataError, InputNotFoundError
 from sac_kernel.prices import bars as bar_table
 from sac_kernel.prices.ingest import text
 from sac_kernel.prices.ingest.binary import MAX_BYTES
+from sac_kernel.prices.ingest.tables import aggregate, join
 from sac_kernel.prices.instruments import DUKASCOPY_NAMES, INSTRUMENTS, point_digits
 
 if TYPE_CHECKING:
@@ -141,29 +142,21 @@ def read_cache(cache: Path, symbol: str, instrument: str, download: Download) ->
         if path.is_file():
             bars = _read_day(path)
             if bars is not None:
-                table = bar_table.BarTable(
-                    bars, 60, download.price_side, f"{download.provider} {instrument}", "UTC"
-                )
-                tables.append(bar_table.aggregate(table, min(download.bar_seconds, 3600)))
+                bars = bar_table.Bars(bars, side=download.price_side, seconds=60, instrument=instrument)
+                table = bar_table.BarTable(bars, f"{download.provider} {instrument}", "UTC")
+                tables.append(aggregate(table, min(download.bar_seconds, 3600)))
         elif day.weekday() < 5:
             absent += 1
         day += _DAY
     if not tables:
         return None
-    table = bar_table.join(tables, instrument)
-    table = bar_table.aggregate(table, download.bar_seconds)
+    table = join(tables, instrument)
+    table = aggregate(table, download.bar_seconds)
     notes = [f"{instrument}: {download.provider} has nothing for {absent} weekdays"] if absent else []
     notes.append(
         f"{instrument}: {len(tables):,} days of {download.provider} ticks, {download.price_side}, UTC"
     )
-    return bar_table.BarTable(
-        table.bars,
-        table.bar_seconds,
-        table.price_side,
-        f"{download.provider} {instrument}",
-        "UTC",
-        tuple(notes),
-    )
+    return bar_table.BarTable(table.bars, f"{download.provider} {instrument}", "UTC", tuple(notes))
 
 
 def _read_day(path: Path) -> Any:  # noqa: ANN401  # bars or None

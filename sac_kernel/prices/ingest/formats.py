@@ -21,17 +21,16 @@ from sac_kernel.prices.bars import (
     INDEX_NAME,
     PRICE_COLUMNS,
     PRICE_SIDES,
+    Bars,
     BarTable,
-    aggregate,
-    bars_of_ticks,
     check_bars,
     drop_repeats,
     infer_bar_seconds,
-    join,
     make_bars,
     open_seconds,
 )
 from sac_kernel.prices.ingest import binary, text
+from sac_kernel.prices.ingest.tables import aggregate, bars_of_ticks, join
 from sac_kernel.prices.instruments import guess_instrument, points_scale
 
 if TYPE_CHECKING:
@@ -58,13 +57,28 @@ _TICK_BAR_SECONDS = 60
 _SIDE_IN_NAME = re.compile(r"(?<![A-Z])(BID|ASK|MID)(?![A-Z])")
 
 
-def read_sample() -> BarTable:
+def read_sample(price_side: str | None = None, clock: str | None = None, instrument: str = "") -> BarTable:
     """Read the real sample that the installed package gym-anytrading ships.
 
     6,225 EURUSD bars of one hour in 2017: ask prices (the file's name), UTC, dates dd.mm.yyyy.
+
+    Raises
+    ------
+    InputNotFoundError
+        If the package is absent.
+    DataError
+        If another instrument, price side or clock is asked for.
     """
+    asked = {"--instrument": instrument, "--price-side": price_side, "--clock": clock}
+    for (option, value), own in zip(asked.items(), ("EURUSD", "ask", "UTC"), strict=True):
+        if value and value != own:
+            msg = (
+                f"bar_formats.read_sample: the embedded sample holds EURUSD, ask prices, on UTC; {option} {value} does "
+                "not fit it; leave the option out, or give your own bars with --data PATH"
+            )
+            raise DataError(msg)
     table = read_bars(_sample_path(), clock="UTC")
-    return BarTable(table.bars, table.bar_seconds, "ask", f"sample of {_SAMPLE_PACKAGE}", "UTC")
+    return BarTable(Bars(table.bars, instrument="EURUSD"), f"sample of {_SAMPLE_PACKAGE}", "UTC")
 
 
 def read_bars(
@@ -82,7 +96,7 @@ def read_bars(
     price_side : 'bid', 'ask' or 'mid'; needed unless the format or the file's name tells it. Of a file with
         bid and ask the one that is asked for is read, else the bid
     clock : 'UTC', an IANA zone, 'histdata' or 'mt-eet' (New York + 7 h); needed unless the file proves it
-    instrument : what the file must be of; '' takes what the file or its name says
+    instrument : what the file must be of; '' takes what the file or its name says ('' if neither does)
     content : whole lines of the file, its first among them, to read in place of all of it
 
     Raises
@@ -113,15 +127,17 @@ def read_bars(
         notes += repeats
         seconds = _bar_seconds(raw, bars, where)
     notes = [f"{where}: {raw.layout}, clock {clock_name}, {side}", *raw.notes, *side_notes, *notes]
-    return BarTable(
-        bars, seconds, side, path.name, clock_name, tuple(n.replace(where, path.name) for n in notes)
-    )
+    bars = Bars(bars, side=side, seconds=seconds, instrument=instrument or told)
+    return BarTable(bars, path.name, clock_name, tuple(n.replace(where, path.name) for n in notes))
 
 
 def read_instrument(
     paths: list[Path], price_side: str | None, clock: str | None, instrument: str, bar_seconds: int = 0
 ) -> BarTable:
-    """Read files of one instrument, each made into bars of `bar_seconds` (0: as they are), and join them."""
+    """Read files of one instrument, each made into bars of `bar_seconds` (0: as they are), and join them.
+
+    With `instrument` '' the file or its name must tell it.
+    """
     tables = []
     for path in paths:
         if path.suffix == ".bi5" and path.stat().st_size == 0:
@@ -131,7 +147,13 @@ def read_instrument(
     if not tables:
         msg = f"{paths[0].parent if paths else instrument}: files with bars of {instrument} are required, found none"
         raise DataError(msg)
-    table = join(tables, instrument)
+    table = join(tables, instrument or str(paths[0]))
+    if not table.bars.instrument:
+        msg = (
+            f"{paths[0]}: the instrument of the bars is required, and neither the file nor its name tells it; pass "
+            "--instrument NAME"
+        )
+        raise DataError(msg)
     return aggregate(table, bar_seconds) if bar_seconds else table
 
 
@@ -245,13 +267,11 @@ def _utc(raw: Raw, clock: str | None, where: str) -> tuple[pd.DatetimeIndex, str
     return (raw.times if raw.times.tz is not None else clocks.to_utc(raw.times, named, where)), named
 
 
-def _bars(
-    times: pd.DatetimeIndex, prices: text.FloatArray, clock: str, where: str
-) -> tuple[pd.DataFrame, list[str]]:
+def _bars(times: pd.DatetimeIndex, prices: text.FloatArray, clock: str, where: str) -> tuple[Bars, list[str]]:
     """Return checked bars; HistData repeats an hour when its source's clock changes."""
     if clock != clocks.HISTDATA:
         return make_bars(times, prices, where), []
-    frame = pd.DataFrame(prices, index=pd.DatetimeIndex(times, name=INDEX_NAME), columns=list(PRICE_COLUMNS))
+    frame = Bars(prices, index=pd.DatetimeIndex(times, name=INDEX_NAME), columns=list(PRICE_COLUMNS))
     frame, notes = drop_repeats(frame, where)
     return make_bars(pd.DatetimeIndex(frame.index), frame.to_numpy(), where), notes
 

@@ -1,0 +1,285 @@
+"""Policies over a whole split, in the training engine: one pass at one cost tier, and what it did.
+
+Every pass is deterministic: flat at the start, closed at cost at the end.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sac_kernel.agent import compiled_policy
+from sac_kernel.agent.ensemble import Ensemble
+from sac_kernel.agent.sac import SACAgent
+from sac_kernel.backtest import baselines, policies
+from sac_kernel.market import engine
+from sac_kernel.market.market import Market, prepare_market
+from sac_kernel.market.records import COSTS, Account, Trace, new_table, one_row
+from sac_kernel.prices.costs import COST_TIERS
+from sac_kernel.stats import metrics, significance
+from sac_kernel.stats.trials import Trial
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from sac_kernel.backtest.policies import PolicyId
+    from sac_kernel.market.account import TradingEnvConfig
+    from sac_kernel.market.records import Records
+
+    FloatArray = NDArray[np.float64]
+    FeatureArray = NDArray[np.float32]
+    Agent = SACAgent | Ensemble
+    Policy = Callable[[FeatureArray], float]
+    """Observation (width,) -> action in [-1, 1]."""
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """One policy over one split at one tier; arrays have one entry per decision, shape (n,).
+
+    Attributes
+    ----------
+    policy, name : what identifies it, and its label
+    equity, cost_paid : account currency at the close, costs cumulative
+    exposure : held notional over equity, long positive
+    action : target asked for, in [-1, 1]; the last one filled where the change was no order
+    day : trading-day number
+    turnover, trades, start_equity, costs : of the whole pass; costs by kind
+    """
+
+    policy: PolicyId
+    tier: str
+    open_time_utc: pd.DatetimeIndex
+    close: FloatArray
+    equity: FloatArray
+    exposure: FloatArray
+    cost_paid: FloatArray
+    action: FloatArray
+    day: NDArray[np.int64]
+    turnover: float
+    trades: int
+    start_equity: float
+    costs: dict[str, float]
+
+    @property
+    def name(self) -> str:
+        """Return the policy's label."""
+        return self.policy.label
+
+    @property
+    def daily_returns(self) -> FloatArray:
+        """Return simple returns per trading day, shape (n_days,)."""
+        return metrics.daily_returns(self.equity, self.day, self.start_equity)
+
+    @property
+    def log_growth(self) -> float:
+        """Return the log of end equity over start equity."""
+        return math.log(self.equity[-1] / self.start_equity)
+
+    def row(self) -> dict[str, Any]:
+        """Return the pass as a row of the results table: label, tier, figures, what identifies the policy."""
+        return {"policy": self.name, "tier": self.tier, **self.figures(), **self.policy.facts()}
+
+    def figures(self) -> dict[str, Any]:
+        """Return the figures of the results table, fractions unless named otherwise."""
+        daily = self.daily_returns
+        low, high = significance.bootstrap_interval(daily)
+        curve = np.concatenate(([self.start_equity], self.equity))
+        return {
+            "net_return_frac": self.equity[-1] / self.start_equity - 1.0,
+            "annual_return_frac": float(np.mean(daily)) * metrics.TRADING_DAYS_PER_YEAR,
+            "low_frac": low,
+            "high_frac": high,
+            "sharpe_ann": metrics.sharpe_ann(daily),
+            "max_drawdown_frac": metrics.max_drawdown(curve),
+            "turnover_per_day": self.turnover / daily.size,
+            "cost_frac": self.cost_paid[-1] / self.start_equity,
+            "trades": self.trades,
+            "days": int(daily.size),
+        }
+
+
+def run_policy(
+    market: Market, act: Policy, start_equity: float, policy: PolicyId | str, tier: str
+) -> EpisodeResult:
+    """Run a policy that sees observations over the whole market; a plain name is that of a rule."""
+    accounts, obs = _start(market, start_equity)
+    bars, minutes, terms = market.bars, market.minutes, one_row(market.terms)
+    trace, n, more = new_table(Trace, len(bars)), 0, True
+    engine.observe(accounts[0], bars, market.terms, market.observed, obs)
+    while more:
+        more = engine.decide(accounts, bars, minutes, terms, market.observed, act(obs), trace, n, obs)
+        n += 1
+    return _result(market, accounts[0], trace[:n], policies.named(policy), tier)
+
+
+def run_targets(
+    market: Market, targets: FloatArray, start_equity: float, policy: PolicyId | str, tier: str
+) -> EpisodeResult:
+    """Run a fixed sequence of targets, one per decision, over the whole market; a plain name is that of a rule."""
+    accounts, _ = _start(market, start_equity)
+    trace, wanted = new_table(Trace, len(targets)), np.ascontiguousarray(targets, np.float64)
+    n = engine.run_targets(accounts[0], market.bars, market.minutes, market.terms, wanted, trace)
+    return _result(market, accounts[0], trace[:n], policies.named(policy), tier)
+
+
+def decisions(market: Market) -> int:
+    """Return the number of decisions of a whole pass."""
+    return int(baselines.decision_rows(market).size)
+
+
+def filled_targets(market: Market, targets: FloatArray, start_equity: float) -> FloatArray:
+    """Return after each decision the target filled last: the same account, ignoring orders that were never filled.
+
+    An order of the evening freeze lapses; shifted in time, it would be filled. Where the position was closed by a
+    stop or a limit, the target asked for stands.
+    """
+    accounts, _ = _start(market, start_equity)
+    account: Account = accounts[0]
+    filled = np.array(targets, np.float64)
+    for i, target in enumerate(targets):
+        engine.step(account, market.bars, market.minutes, market.terms, target)
+        if abs(account.target) <= 1.0:
+            filled[i] = account.target
+    return filled
+
+
+def random_same_turnover(
+    market: Market, targets: FloatArray, start_equity: float, draws: int, seed: int = 0
+) -> FloatArray:
+    """Return the log growth of `draws` policies that trade just as the agent does, at random times.
+
+    The agent's own sequence of targets (`filled_targets`), shifted around the clock by a random amount and mirrored
+    with probability one half: turnover, holding times and sizes are its own, only the timing is not.
+    """
+    growth, trace = np.empty(draws), new_table(Trace, len(targets))
+    for i, (sign, shift) in enumerate(mirrors_and_shifts(len(targets), draws, seed)):
+        accounts, _ = _start(market, start_equity)
+        drawn = sign * np.roll(targets, shift)
+        engine.run_targets(accounts[0], market.bars, market.minutes, market.terms, drawn, trace)
+        growth[i] = math.log(accounts[0].equity / start_equity)
+    return growth
+
+
+def greedy_policy(agent: Agent) -> Policy:
+    """Return the deterministic policy as it is now, one observation at a time, compiled, on the CPU.
+
+    Results must not depend on the device. A state of another width raises CheckpointError.
+    """
+    if isinstance(agent, Ensemble):
+        members = [greedy_policy(member) for member in agent.agents]
+        return lambda obs: sum(act(obs) for act in members) / len(members)
+    layers = [m for m in agent.nets.average.modules() if isinstance(m, torch.nn.Linear)]
+    # The head's first output is the mean, the other the log deviation.
+    net = compiled_policy.compiled(
+        [(m.weight.detach().cpu().numpy(), m.bias.detach().cpu().numpy()) for m in layers]
+    )
+
+    def act(obs: FeatureArray) -> float:
+        agent.check_width(len(obs))
+        return net(obs)
+
+    return act
+
+
+def greedy_batch(agent: Agent) -> Callable[[FeatureArray], FloatArray]:
+    """Return the same policy for many observations at once: (n, width) -> (n,)."""
+    acting = _on_cpu(agent)
+    return lambda obs: np.asarray(acting.select_action(obs, evaluate=True), np.float64)[:, 0]
+
+
+def validate(
+    agent: SACAgent, market: Market, start_equity: float, check_time: Callable[[], None] = lambda: None
+) -> EpisodeResult:
+    """Return one greedy pass over a split: what model selection looks at.
+
+    `check_time` is called before every decision; what it raises ends the pass.
+    """
+    act = greedy_policy(agent)
+
+    def policy(obs: FeatureArray) -> float:
+        check_time()
+        return act(obs)
+
+    return run_policy(market, policy, start_equity, policies.agent(agent.agent_id), "base")
+
+
+def trial_of(result: EpisodeResult, **identity: Any) -> Trial:  # noqa: ANN401  # the fields of Trial
+    """Return a pass as a line of the ledger.
+
+    Parameters
+    ----------
+    identity : agent_id, seed, split, checkpoint, config_hash, data_hash
+    """
+    return Trial(**identity, day=np.unique(result.day), daily=result.daily_returns)
+
+
+def at_every_tier(
+    agents: Mapping[PolicyId, Agent], data: pd.DataFrame, features: pd.DataFrame, config: TradingEnvConfig
+) -> list[EpisodeResult]:
+    """Return one greedy pass of each agent over a split at every cost tier."""
+    return [
+        run_policy(
+            market_of(data, features, config, tier), greedy_policy(agent), config.initial_equity, policy, tier
+        )
+        for tier in COST_TIERS
+        for policy, agent in agents.items()
+    ]
+
+
+def market_of(data: pd.DataFrame, features: pd.DataFrame, config: TradingEnvConfig, tier: str) -> Market:
+    """Return the market of one split at one cost tier, closed at the end."""
+    return prepare_market(data, features, dataclasses.replace(config, cost_tier=tier), close_at_end=True)
+
+
+def _on_cpu(agent: Agent) -> Agent:
+    if isinstance(agent, Ensemble) or agent.device.type == "cpu":
+        return agent
+    acting = SACAgent(agent.config, agent.agent_id, "cpu")
+    acting.nets.load_state_dict(agent.nets.state_dict())
+    acting.context = copy.copy(agent.context)
+    return acting
+
+
+def _start(market: Market, start_equity: float) -> tuple[Records, FeatureArray]:
+    """Return a table of one flat account at the first bar, and room for what it observes."""
+    accounts = new_table(Account, 1)
+    left = len(market.bars) - 1 - market.first_bar
+    engine.reset(accounts[0], market.bars, market.terms, market.first_bar, left, start_equity, 0.0)
+    return accounts, np.empty(len(market.observation_names), np.float32)
+
+
+def _result(market: Market, account: Account, trace: Records, policy: PolicyId, tier: str) -> EpisodeResult:
+    rows = trace["t"].astype(np.int64)
+    return EpisodeResult(
+        policy=policy,
+        tier=tier,
+        open_time_utc=market.open_time[rows],
+        close=market.bars["close"][rows],
+        equity=trace["equity"].copy(),
+        exposure=trace["exposure"].copy(),
+        cost_paid=trace["costs"].copy(),
+        action=trace["target"].copy(),
+        day=market.bars["trading_day"][rows].astype(np.int64),
+        turnover=float(account.turnover),
+        trades=int(account.trades),
+        start_equity=float(account.start_equity),
+        costs={kind: float(getattr(account, f"{kind}_paid")) for kind in COSTS},
+    )
+
+
+def mirrors_and_shifts(n: int, draws: int, seed: int) -> list[tuple[float, int]]:
+    """Return the sign and the shift in time of each draw of `random_same_turnover`."""
+    rng = np.random.default_rng(seed)
+    return list(
+        zip(rng.choice([-1.0, 1.0], draws).tolist(), rng.integers(n, size=draws).tolist(), strict=True)
+    )

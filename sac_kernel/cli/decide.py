@@ -1,0 +1,59 @@
+"""What a saved agent would hold from the next open on, as JSON.
+
+The account begins with the first bar of --bars, or, without them, with the test split of --data; all bars before are
+its history. Say with --equity, --units, --entry-price, --bars-held and --last-target how your account stands.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from sac_kernel.cli import options
+from sac_kernel.core import paths
+from sac_kernel.live import model_store
+from sac_kernel.live.decide import Decider, account
+from sac_kernel.live.feed import BarFiles
+from sac_kernel.live.paper import history_before
+from sac_kernel.prices.processed_file import read_processed
+
+if TYPE_CHECKING:
+    import argparse
+
+logger = logging.getLogger(__name__)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Give the command its options."""
+    options.describe(parser, __doc__)
+    options.add(parser, "model", required=True)
+    options.add(parser, "bars", help="bars since the account began, closed ones only: a file, or a folder")
+    options.add(parser, "data", help="the bars before; found by itself if left out")
+    options.add(parser, "price-side", help="of the bars (default: that of --data)")
+    options.add(parser, "clock")
+    options.add(parser, "cost-tier")
+    parser.add_argument("--equity", type=float, default=100_000.0, help="account currency")
+    parser.add_argument("--units", type=float, default=0.0, help="base currency held, long positive")
+    parser.add_argument("--entry-price", type=float, default=0.0, help="mean fill price of the position")
+    parser.add_argument("--bars-held", type=int, default=0, help="bars since it was opened or turned")
+    parser.add_argument("--last-target", type=float, default=0.0, help="the target filled last")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the decision."""
+    data = read_processed(args.data or paths.find_input(paths.DATA_FILE), args.price_side)
+    side = args.price_side or data.price_side
+    decider = Decider.from_checkpoint(model_store.resolve(args.model), side, args.cost_tier)
+    name = decider.instrument
+    if args.bars:
+        bars = BarFiles(args.bars, name, decider.others, side, args.clock).read()
+        decider.follow(history_before(data, bars, bars[name].index[0]))
+    else:
+        bars = data.test
+        decider.follow({part: pd.concat([data.train[part], data.val[part]]) for part in data.train})
+    state = account(args.equity, args.units, args.entry_price, args.bars_held, args.last_target)
+    logger.info("%s", json.dumps(decider.decide(bars, state).plain(), indent=2))
+    return 0

@@ -1,0 +1,90 @@
+"""`python -m sac_kernel COMMAND` and `sac-kernel COMMAND`: find the command, run it, turn its end into a status."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+from typing import TYPE_CHECKING, NamedTuple
+
+from sac_kernel import __version__
+from sac_kernel.core.errors import SacKernelError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+logger = logging.getLogger(__name__)
+
+
+class Command(NamedTuple):
+    """Where a command lives, and one line of what it does; `add_options` and `run` are functions of its module."""
+
+    module: str
+    summary: str
+    takes_more: bool = False
+
+
+COMMANDS = {
+    "build": Command(
+        "build", "bundle the notebook and its datasets; publish, follow and fetch a run on Kaggle"
+    ),
+    "rehearse": Command("rehearse", "build, then run the notebook here as Kaggle would"),
+    "train": Command("train", "train and judge agents on processed bars"),
+    "evaluate": Command("evaluate", "judge a saved agent: table and verdict"),
+    "walk-forward": Command("walk_forward", "refit agents fold by fold and judge them on one page"),
+    "sweep": Command("sweep", "train a grid of agents, seeds, folds and settings"),
+    "decide": Command("decide", "what a saved agent would hold from the next open on"),
+    "paper": Command("paper", "trade on paper with a saved agent"),
+    "export": Command("export", "write a saved agent as ONNX"),
+    "retrain": Command("retrain", "append new bars, train a candidate, promote it if it is better", True),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns
+    -------
+    status
+        0: done; 2: refused, with the reason in the last line. `sweep`, `build` and `retrain` say more in their help.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    # argparse ends all positionals with the first run of them, so what follows -- is taken off before.
+    own, more = cut_at_dashes(list(sys.argv[1:] if arguments is None else arguments))
+    parser = make_parser(own)
+    args = parser.parse_args(own)
+    if more and not COMMANDS[args.command].takes_more:
+        parser.error(f"{args.command} takes nothing after --")
+    args.words, args.more = own[1:], more
+    try:
+        status: int = args.run(args)
+    except SacKernelError as err:
+        logger.error("%s: %s", type(err).__name__, err)  # the message says it all
+        return 2
+    return status
+
+
+def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the parser; only the command that the arguments name has its options."""
+    parser = argparse.ArgumentParser(
+        prog="sac-kernel",
+        description="Soft Actor-Critic trading agents: bars in, a verdict after costs out.",
+        epilog="`sac-kernel COMMAND --help` shows the options of a command.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"sac-kernel {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
+    for name, command in COMMANDS.items():
+        sub = commands.add_parser(name, help=command.summary, allow_abbrev=False)
+        if name in arguments[:1]:
+            module = importlib.import_module(f"sac_kernel.cli.{command.module}")
+            module.add_options(sub)
+            sub.set_defaults(run=module.run)
+    return parser
+
+
+def cut_at_dashes(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Return what stands before and after the first `--`."""
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:at], arguments[at + 1 :]

@@ -1,0 +1,51 @@
+"""Trade on paper: a saved agent on a feed of bars, filled by the backtest's engine, with a journal that survives.
+
+Without --speed the file is watched as it grows; with it, its bars are replayed, so many a second, 0 as fast as
+possible. `paper.html` in the journal's folder shows the account and reloads itself. A file called KILL there flattens
+the account at the next open, for good. Ctrl-C stops, and the same command goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from sac_kernel.cli import options
+from sac_kernel.core.paths import LOCAL_DATA
+from sac_kernel.live import paper
+
+if TYPE_CHECKING:
+    import argparse
+
+logger = logging.getLogger(__name__)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Give the command its options."""
+    options.describe(parser, __doc__)
+    options.add(parser, "model", required=True)
+    options.add(parser, "bars", required=True)
+    options.add(parser, "journal", required=True)
+    options.add(parser, "data", default=LOCAL_DATA, help="the bars before")
+    parser.add_argument(
+        "--speed", type=float, metavar="N", help="replay so many bars a second; 0: as fast as possible"
+    )
+    options.add(parser, "price-side", help="of the bars (default: that of --data)")
+    options.add(parser, "clock")
+    options.add(parser, "cost-tier")
+    parser.add_argument("--equity", type=float, default=100_000.0, help="at the start, account currency")
+    for name in paper.LIMITS:
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=float, metavar="FRAC", help="of equity (default: the agent's own)")
+    options.older(parser, "data", "--history")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Follow the feed until it ends or is interrupted."""
+    try:
+        opened = paper.open_session(args)
+        with opened.session.journal:
+            paper.follow(opened, args.speed)
+    except KeyboardInterrupt:
+        logger.info("stopped; the same command goes on from here")
+    return 0

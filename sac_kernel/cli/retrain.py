@@ -1,0 +1,77 @@
+"""Append new bars, train a candidate, compare it with the model in use, and promote it if it is better.
+
+What follows `--` goes to build_kernel.py. The status is 3 for a candidate that was not promoted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from sac_kernel.cli import options, settings
+from sac_kernel.core import paths
+from sac_kernel.core.config import require
+from sac_kernel.core.errors import ConfigError
+from sac_kernel.live import retrain
+from sac_kernel.live.model_store import ModelStore
+from sac_kernel.prices.processed_file import read_processed
+
+logger = logging.getLogger(__name__)
+
+REJECTED = 3
+"""Exit status where the candidate was not promoted."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Give the command its options."""
+    options.describe(parser, __doc__, parameters=True)
+    options.add(parser, "bars", help="new bars: a file, or a folder of instruments")
+    parser.add_argument("older", nargs="?", type=Path, help=argparse.SUPPRESS)  # BARS
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--kaggle", action="store_true", help="train on Kaggle, and fetch")
+    where.add_argument("--rehearse", action="store_true", help="train here (the default)")
+    parser.add_argument(
+        "--warm-start", action="store_true", help="start from the weights of the model in use"
+    )
+    options.add(parser, "agents", default=(1,), help="the one to train: 1 short-term, 2 medium, 3 swing")
+    options.add(parser, "preset")
+    options.add(parser, "config")
+    options.add(parser, "set")
+    parser.add_argument(
+        "--judge", type=Path, metavar="FILE", help="only compare this model with the one in use"
+    )
+    parser.add_argument("--rollback", metavar="WHY", help="return to the model before the one in use")
+    options.add(parser, "clock", help="of the new bars, if they do not prove it")
+    options.add(parser, "data", default=paths.LOCAL_DATA, help="the bars so far; grows")
+    parser.add_argument("--models", type=Path, default=retrain.MODELS, metavar="DIR", help="models in use")
+    options.older(parser, "agents", "--agent-id")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Retrain, judge or roll back."""
+    store = ModelStore(args.models)
+    if args.rollback is not None:
+        logger.info("rolled back to %s", store.roll_back(args.rollback).path)
+        return 0
+    if args.judge:
+        return 0 if retrain.judge(args.judge, read_processed(args.data), store) else REJECTED
+    path = args.bars or args.older
+    if path is None:
+        msg = "retrain: give new bars with --bars, or --judge, or --rollback"
+        raise ConfigError(msg)
+    require(len(args.agents) == 1, "retrain", "--agents must name one agent", args.agents)
+    more = [
+        part for item in settings.parameters(args).items() for part in ("--set", "=".join(map(_text, item)))
+    ]
+    paths.find_checkout()  # before the bars are changed
+    data = retrain.append_bars(read_processed(args.data), path, args.clock, args.data)
+    traded = data.traded
+    logger.info("data      %s, through %s", args.data, data.test[traded].index[-1])
+    start = store.current() if args.warm_start else None
+    candidate = retrain.train(start, args.agents[0], args.data, kaggle=args.kaggle, more=[*more, *args.more])
+    return 0 if retrain.judge(candidate, data, store) else REJECTED
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else repr(value)

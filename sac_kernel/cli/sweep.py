@@ -1,0 +1,61 @@
+"""Train a grid of agents, seeds, folds and settings; write one table.
+
+`--set NAME=VALUE,VALUE` varies a parameter. A finished job is not run again. The status is 1 if a job has no result.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sac_kernel.cli import options, settings
+from sac_kernel.core import paths
+from sac_kernel.core.device import device_names
+from sac_kernel.experiment import sweep
+from sac_kernel.prices.processed_file import read_processed
+
+if TYPE_CHECKING:
+    import argparse
+
+logger = logging.getLogger(__name__)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Give the command its options."""
+    options.describe(parser, __doc__, parameters=True)
+    options.add(parser, "data")
+    options.add(parser, "output", default=Path("sweep"), help="results.csv, trials.csv, jobs/")
+    options.add(parser, "agents", default=(1,))
+    options.add(parser, "seeds", default=(0,))
+    options.add(parser, "preset")
+    options.add(parser, "config")
+    options.add(
+        parser, "set", metavar="NAME=V,V", help="a parameter (listed below) and its values; repeatable"
+    )
+    options.add(parser, "folds", default=0, help="walk-forward folds; 0: the file's own splits")
+    options.add(parser, "test-days")
+    options.add(parser, "val-days")
+    options.add(parser, "device", default="auto", help="auto: every GPU there is, one process each")
+    options.add(parser, "workers")
+    options.add(parser, "address")
+    options.older(parser, "data", "--h5-path")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run what is missing; write the table."""
+    grid, args.set = args.set, []
+    runs = sweep.grid(args.agents, args.seeds, grid, settings.parameters(args))
+    path = args.data or paths.find_input(paths.DATA_FILE)
+    data = {"all": path}
+    if args.folds:
+        folder = args.output / sweep.FOLDS
+        files = sweep.write_folds(read_processed(path), folder, args.folds, args.test_days, args.val_days)
+        data = {file.stem: file for file in files}
+    devices = device_names(args.device)
+    outcomes = sweep.run_sweep(
+        runs, data, args.output, devices=devices, workers=args.workers, address=args.address
+    )
+    missing = sum(o.result is None for o in outcomes)
+    logger.info("%d jobs, %d without a result; table: %s", len(outcomes), missing, args.output / sweep.TABLE)
+    return 1 if missing else 0

@@ -1,0 +1,56 @@
+"""Train agents on processed bars, judge them on the test split, write agents, report and logs.
+
+One job for each agent and seed. There is no time limit unless time_budget_h is set. A run that was stopped goes on
+where it was; a finished one starts anew and keeps its earlier outputs in previous/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+
+from sac_kernel.cli import options, settings
+from sac_kernel.core.clock import Deadline
+from sac_kernel.experiment.job_queue import run_jobs
+from sac_kernel.experiment.run_config import RunConfig
+from sac_kernel.experiment.trainer import KaggleTrainer
+
+logger = logging.getLogger(__name__)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Give the command its options."""
+    options.describe(parser, __doc__, parameters=True)
+    options.add(parser, "data")
+    options.add(parser, "output", help="output folder (default: ./outputs; /kaggle/working on Kaggle)")
+    options.add_run_options(parser)
+    options.add(parser, "device", help=f"{options.SHARED['device']['help']} (default: auto)")
+    options.older(parser, "data", "--h5-path")
+    options.older(parser, "output", "--output-dir")
+    options.older(parser, "agents", "--agent-id")
+    options.older(parser, "seeds", "--seed")
+    options.older_settings(
+        parser,
+        num_episodes="num_episodes",
+        eval_frequency="eval_frequency",
+        checkpoint_frequency="checkpoint_frequency",
+        resume="resume",
+    )
+    parser.add_argument("--time-budget-s", type=float, default=float("inf"), help=argparse.SUPPRESS)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, and say the verdict."""
+    values = settings.parameters(
+        args, h5_path="data", output_dir="output", agent_ids="agents", seeds="seeds", device="device"
+    )
+    config = RunConfig.from_flat(values, "train")
+    budget_s = config.time_budget_h * 3600.0 if "time_budget_h" in values else args.time_budget_s
+    if len(config.jobs) > 1:
+        summary = run_jobs(config, Deadline(budget_s)).summary
+    else:
+        trainer = KaggleTrainer.of_run(config, *config.jobs[0], Deadline(budget_s))
+        trainer.run_training()
+        summary = trainer.summary
+    logger.info("%s\nreport: %s", summary["verdict"]["sentence"], config.top_folder / "report.html")
+    return 0

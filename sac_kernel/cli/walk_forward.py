@@ -1,0 +1,83 @@
+"""Refit every agent, seed, fold and cost tier, judge them on the joined test days, write one page.
+
+A finished job is not run again, so the command may be stopped at any time and called again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+from pathlib import Path
+
+from sac_kernel.cli import options, settings
+from sac_kernel.core import paths
+from sac_kernel.core.errors import ConfigError
+from sac_kernel.experiment import walk_forward
+from sac_kernel.experiment.fold_jobs import Settings
+from sac_kernel.experiment.run_config import RunConfig
+from sac_kernel.prices.costs import COST_TIERS
+from sac_kernel.report import tables
+
+logger = logging.getLogger(__name__)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Give the command its options."""
+    options.describe(parser, __doc__, parameters=True)
+    options.add(parser, "data")
+    options.add(parser, "output", default=Path("outputs/walk_forward"))
+    options.add(parser, "agents", default=(1, 2, 3))
+    options.add(parser, "seeds", default=(0, 1, 2))
+    options.add(parser, "folds", default=4)
+    options.add(parser, "tiers", default=tuple(COST_TIERS))
+    parser.add_argument("--updates", type=int, default=5_000, help="gradient updates of a training")
+    parser.add_argument("--evaluations", type=int, default=5, help="validations of a training, each a trial")
+    options.add(parser, "test-days")
+    options.add(parser, "val-days")
+    parser.add_argument("--purge-days", type=int, default=5, help="left out between the parts of a fold")
+    options.add(parser, "workers", help="processes, of one thread each")
+    options.add(parser, "address")
+    options.add(parser, "config", help="file of parameters: those that begin with sac_ and env_")
+    options.add(parser, "set", help="a parameter that begins with sac_ or env_ (listed below); repeatable")
+    options.older(parser, "data", "--h5-path")
+    options.older_settings(parser, reward="env_reward")
+    parser.add_argument(
+        "--seed-count", type=_first, dest="seeds", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+    )
+    parser.set_defaults(preset=None)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run what is missing; print the table and the verdicts."""
+    logging.getLogger("sac_kernel.features.pipeline").setLevel(logging.WARNING)  # once a job is too often
+    values = settings.parameters(args)
+    own = [name for name in values if not name.startswith(("sac_", "env_"))]
+    if own:
+        msg = f"walk-forward: {', '.join(own)}: a fold's training has options of its own; see --help"
+        raise ConfigError(msg)
+    found = Settings(
+        h5_path=str(args.data or paths.find_input(paths.DATA_FILE)),
+        agents=args.agents,
+        seeds=args.seeds,
+        folds=args.folds,
+        tiers=args.tiers,
+        updates=args.updates,
+        evaluations=args.evaluations,
+        test_days=args.test_days,
+        val_days=args.val_days,
+        purge_days=args.purge_days,
+        config=RunConfig.from_flat(values, "walk-forward"),
+    )
+    command = shlex.join(("python", "-m", "sac_kernel", "walk-forward", *args.words))
+    summary = walk_forward.run(found, args.output, args.workers, command, args.address)
+    logger.info("%s", tables.text_table(summary["table"]))
+    for agent_id, verdict in summary["verdicts"].items():
+        logger.info("agent %s: %s", agent_id, verdict["sentence"])
+    logger.info("report: %s", args.output / "report.html")
+    return 0
+
+
+def _first(text: str) -> tuple[int, ...]:
+    """Return the first so many seeds."""
+    return tuple(range(int(text)))

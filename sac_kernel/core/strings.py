@@ -1,0 +1,309 @@
+"""All text that a reader of the report, the notebook and the live page sees, grouped by page; English.
+
+Constants and `str.format` templates only: code fills in numbers that it has formatted. Log lines and errors stay
+beside their code.
+"""
+
+LANGUAGE = "en"
+
+# -- policies
+
+AGENT_LABELS = {
+    "final": "agent {agent_id} (final)",
+    "best": "agent {agent_id} (best)",
+    "ensemble": "agent {agent_id} (mean of {seeds} seeds)",
+    "file": "agent {agent_id} ({name})",
+    "current": "agent {agent_id}",
+    "fold_seed": "agent {agent_id}, seed {seed}",
+    "fold_mean": "agent {agent_id}, mean of {seeds} seeds",
+    "fold_ensemble": "agent {agent_id}, seeds' mean target",
+}
+"""By `backtest.policies.Form`."""
+IN_JOB = "{job}: {label}"
+FLAT, HOLD, SHORT = "flat", "buy and hold", "sell and hold"
+MOMENTUM, REVERSAL = "momentum, 5 days", "reversal, 1 day"
+MOVING_AVERAGES, SESSIONS = "moving averages, 1 and 5 days", "session means"
+RIDGE, LOGISTIC = "ridge + band", "logistic + band"
+FORESIGHT, RANDOM = "perfect foresight (bound)", "random, same turnover"
+
+# -- verdict
+
+VERDICTS = {
+    "edge": (
+        "On bars that the agent never saw, after costs, its result passed every mark fixed before the test.",
+        "That the agent will earn money: this is one market, one period and a model of costs, and an edge can end.",
+    ),
+    "not shown": (
+        "On these bars the result cannot be told from chance: not all marks fixed before the test were passed.",
+        "That no edge exists, or that one does: more bars could decide.",
+    ),
+    "none": (
+        "After costs this agent has no edge on these bars.",
+        "That no agent or market has one. Still, nothing here is a reason to trade this one.",
+    ),
+}
+"""Word of the verdict -> what it means, what it does not mean."""
+MARKS = {
+    "days": "at least {threshold} days",
+    "interval": "95 % interval of the annual return above 0",
+    "dsr": "deflated Sharpe ratio above {threshold}",
+    "random": "beats {threshold:.0%} of random policies of its turnover",
+    "trials": "number of trials known",
+    "holm": "holds among {agents} agents",
+}
+"""By `stats.verdict.Mark.key`."""
+MARKS_FOUND = {
+    "days": "{value} days",
+    "interval": "{value:+.1%} to {high:+.1%}",
+    "dsr": "{value:.3f} ({trials})",
+    "random": "above {value:.1%} of them",
+    "trials": "{trials}",
+    "holm": "p = {value:.3f} after Holm's correction for {agents} agents",
+}
+TRIALS = "{listed} trials, about {effective:.1f} effectively independent"
+TRIALS_UNKNOWN = "trial count unknown: at least {listed}"
+INTERVAL = "95 % interval {low:+.1%} to {high:+.1%} a year over {days} days"
+STAYS_FLAT = "The agent stays flat: it found nothing worth its costs."
+TOO_FEW_DAYS = "Too few days ({days}) to say anything after costs."
+EDGE = "An edge after base costs is shown on these bars: {interval}."
+LOSES = "No edge: the agent loses after base costs; {interval}."
+NOT_SHOWN = "An edge after base costs is not shown: {interval}."
+NOT_PASSED = "Not passed: {marks}."
+NOT_AMONG_AGENTS = "An edge is not shown: with {agents} agents tried, {found}."
+POWER = (
+    "Power: this sample of {days} days could have shown a true Sharpe ratio of {sharpe:.1f} a year or more "
+    "({power:.0%} of the time); a smaller edge would most likely be missed."
+)
+FALSE_ALARMS = (
+    "False alarms of this rule: {false_edges} of {sets:,} sets of {days} days without any edge were called an edge "
+    "on the worst kind of market ({market}), at most {upper:.1%} with 95 % confidence."
+)
+FALSE_ALARMS_TRAINED = (
+    "That rate is of the rule alone. With an agent trained on each market, {false_edges} of {sets} {market} were "
+    "called an edge, at most {upper:.1%}. This rate was measured for short trainings (6,000 steps) only."
+)
+NO_LEDGER = "The ledger of trials is missing, {trials}: without it an edge cannot be shown."
+ONE_MARKET = "One market and one period: an edge here may be none elsewhere, and can end."
+NEXT_RETURN, NEXT_RETURNS = "the next return", "the mean of the next {bars} returns"
+FORECAST_TOO_FEW = (
+    "There are too few train rows to tell whether the features predict {what}: {runs} runs of four decisions are "
+    "required. The agent learnt from its costs alone."
+)
+FORECAST_NOISE = (
+    "The features do not predict {what} (t = {t:.1f} out of fold; {required:g} is required). The agent learnt from "
+    "its costs alone; to trade would be a mistake."
+)
+FORECAST = (
+    "Train rows: the features explain {share:.3%} of the variance of {what} ({head}, t = {t:.1f} out of fold). The "
+    "agent learnt from that forecast less its costs; it is judged on realised prices."
+)
+JOB_FAILED = "{job} failed: {why}"
+
+# -- report
+
+TITLE = "Does this agent have an edge after costs?"
+VERDICT, MEANS, MEANS_NOT = "Verdict: {word}", "What it means.", "What it does not mean."
+MARK_WORDS = {True: "passed", False: "not passed", None: "not looked at"}
+HEADLINE = "After base costs: <strong>{annual}</strong>, 95\u00a0% {interval}."
+HEADLINE_ANNUAL, NO_ANNUAL = "{annual}\u00a0% a year", "no annual return"
+HEADLINE_INTERVAL, NO_INTERVAL = "interval {interval}\u00a0%", "interval unknown: few days"
+FOOTER = "Simulated on past bars with modelled costs. No advice."
+NO_VALUE, NOT_RUN = "no value", "not run"
+RESULTS, AGENTS, DATA, RUN, FILES, AGAIN = "Results", "Agents", "Data", "Run", "Files", "How to run it again"
+RESULTS_NOTE = "Every result is after the costs of its tier; the test split only."
+TIERS = {
+    "raw": "raw costs: the lowest realistic costs",
+    "base": "base costs: the headline",
+    "retail": "retail costs: an expensive retail account",
+}
+OTHER_TIER = "{tier} costs"
+POLICY, TIER = "Policy", "Tier"
+COLUMNS = {
+    "net_return_frac": ("Net return [%]", "net %"),
+    "annual_return_frac": ("Annual return [%]", "annual %"),
+    "interval": ("95 % interval of annual return [%]", "95 % interval"),
+    "sharpe_ann": ("Sharpe (ann.)", "Sharpe"),
+    "max_drawdown_frac": ("Max. drawdown [%]", "max DD %"),
+    "turnover_per_day": ("Turnover [x equity / day]", "turn/day"),
+    "cost_frac": ("Costs [% of start]", "costs %"),
+    "trades": ("Trades", "trades"),
+}
+"""Key of a result -> column of the page and the notebook, column of the terminal."""
+SPAN = "{low} to {high}"
+FIGURES = {
+    "equity": "Equity over the test period",
+    "exposure": "What the agent held",
+    "seeds": "Over the seeds",
+    **{f"seeds-agent-{i}": f"Over the seeds: agent {i}" for i in (1, 2, 3)},
+    "folds": "Folds",
+    "random": "Against random policies",
+    "costs": "Costs",
+    "inputs": "What moves the agent",
+    "policy": "What it does",
+    "drift": "Drift since training",
+    "training": "Training",
+    "bars": "The bars",
+    "features": "What the agent sees",
+}
+CHANCE = (
+    "The agent's net return is above that of <strong>{share} %</strong> of {draws} random policies with the same "
+    "turnover. Luck alone gives 50 % on average."
+)
+MONTH_BY_MONTH, YEAR = "Month by month", "Year"
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+UNDER_STRESS, CHANGED_TO = "Under stress", "Market changed to"
+STRESS_NOTE = "The trades as judged, replayed: the agent does not react."
+AS_JUDGED, LATENCY = "as judged", "one more bar of latency"
+SPREAD_TIMES, VOLATILITY_TIMES, COSTS_TIMES = "spread x{k:g}", "volatility x{k:g}", "costs x{k:g}"
+GAP, TREND = "gap of {gap:.0%} against it", "trend of {trend:+.0%} a year"
+DRIFT_COLUMNS, ALARM, NO_ALARM = ("Series", "Test", "Statistic", "p (Holm)", "Alarm"), "alarm", "no"
+RETRAIN = "Retrain: {series} differ(s) from the train split beyond chance (p < {level:g} after Holm)."
+AND_MORE = "{series} and {more} more"
+KEEP = "Keep: none of {count} series differs from the train split beyond chance."
+SPLITS, JOBS = "Splits, in time order", "Jobs"
+SPLIT_COLUMNS = ("Split", "Instrument", "First bar opens [UTC]", "Last bar opens [UTC]", "Bars")
+FILE_COLUMNS = ("File", "Size [kB]")
+FACTS = {
+    "bar_seconds": "Bar [s]",
+    "env_steps": "Environment steps",
+    "updates_per_s": "Updates [1 / s]",
+    "env_steps_per_s": "Environment steps [1 / s]",
+    "utd_ratio": "Updates per environment step",
+    "train_s": "Training time [s]",
+    "sac_config": "Agent settings",
+    "env_config": "Environment settings",
+    **{key: title for key, (title, _) in COLUMNS.items()},
+}
+
+# -- tables of the report
+
+REGIMES = {
+    "calm": "calm third (realised volatility)",
+    "middle": "middle third",
+    "wild": "wild third",
+    "rose": "market rose",
+    "fell": "market fell",
+}
+REGIMES_TITLE = "Regimes"
+REGIMES_NOTE = "{policy}: its days sorted by what the market did on them; known only afterwards."
+REGIMES_COLUMNS = ["Days", "Number", "Net return [% a year]", "95 % interval [% a year]", "Sharpe (ann.)"]
+SEARCH_TITLE = "After the search"
+SEARCH_NOTE = "What many looks do to the best of them. PBO on pure noise is one half or a little more."
+SEARCH_COLUMNS = ["Question", "Value", "Read as"]
+SPA = "SPA (Hansen 2005): does any of {count} agents beat {name}?"
+SPA_READ, NEEDS_ARCH = "p value; below 0.05 is a yes", "needs the package arch, which is not installed here"
+STEP_M, STEP_M_READ = "StepM (Romano & Wolf 2005): which of them beat {name}?", "{names}, at 5 %"
+NOBODY = "none"
+PBO = "PBO (Bailey et al. 2017): is the best checkpoint chosen by luck?"
+PBO_READ = "{count} checkpoints that trade, on {days} days"
+PBO_NEEDS = "needs {count} on {days} days, found {found}"
+
+# -- training
+
+PANELS = {
+    "episode_rewards": ("Episode reward", "Reward [log return]", "healthy: rises slowly, with noise"),
+    "eval_rewards": ("Evaluation reward", "Reward [log return]", "healthy: follows the training reward"),
+    "critic_losses": ("Critic loss", "Loss [squared error]", "healthy: falls, then settles"),
+    "actor_losses": ("Actor loss", "Loss [scaled reward]", "healthy: settles; its level means nothing"),
+    "alpha_values": ("Entropy weight alpha", "Alpha [scaled reward]", "healthy: comes to rest above 0"),
+    "entropies": ("Policy entropy", "Entropy [nats]", "healthy: comes down to its target and stays"),
+    "eval_sharpes": ("Evaluation Sharpe ratio", "Ratio [per year]", "healthy: above 0, at best above 1"),
+    "episode_lengths": ("Episode length", "Length [steps]", "healthy: full length; short ones are ruin"),
+}
+"""Curve -> title, axis with unit, what healthy looks like."""
+HEALTHY = "No sign of trouble in the training curves."
+COLLAPSE = (
+    "Reward collapse: the mean training reward of the last {window} episodes is {last:+.4g}, down from {top:+.4g}.",
+    "The critic has begun to fit noise of the bars in its replay, or its values have run away.",
+    "Judge agent_*_best.pt too; train with env_reward = 'denoised', a lower sac_learning_rate or more bars.",
+)
+"""Of a finding: the sign, its usual cause, what to do."""
+STUCK_ABOVE = "Entropy is stuck {gap:.1f} nats above its target."
+STUCK_BELOW = "Entropy is stuck {gap:.1f} nats below its target."
+STILL_FALLING = ("The temperature alpha is still falling: the run is too short.", "Train more episodes.")
+STILL_RISING = ("The temperature alpha is still rising: the run is too short.", "Train more episodes.")
+SMALL_REWARDS = (
+    "No action is worth more than another by as much as the temperature: rewards are small in its unit.",
+    "Leave reward_scale unset, so that it is taken from the bars; if it is, there may be nothing to learn.",
+)
+LARGE_REWARDS = (
+    "Differences between actions outweigh the temperature: rewards are large in its unit.",
+    "Leave reward_scale unset, so that it is taken from the bars, or lower sac_learning_rate.",
+)
+Q_DRIFT = (
+    "Q drift: the mean value went from {then:.3g} to {now:.3g} (scaled reward) in the last quarter of the run.",
+    "The critics feed on their own estimates faster than on rewards.",
+    "Lower sac_gamma or sac_learning_rate; do not trust the final agent.",
+)
+ACTIONS_SATURATED = (
+    "Actions are saturated: the mean |action| is {mean:.2f}.",
+    "The policy is at full exposure whatever it sees; exploration has all but ended.",
+    "Look at the exposure figure: a position that never changes was not learnt. Lower reward_scale.",
+)
+HARDLY_TRADES = (
+    "The agent hardly trades: the mean |action| is {mean:.3f}.",
+    "Nothing that it sees pays its costs.",
+    "That may be the right answer; a longer env_decision_interval_min or cheaper costs would change it.",
+)
+
+# -- walk-forward
+
+WALK_FORWARD_TITLE = "Does any of these agents have an edge after costs? A walk-forward"
+AGENT_NAME, AGENT_SAYS = "Agent {agent_id} ({preset})", "{agent}: {sentence}"
+STANDS_FOR_ALL = (
+    "It stands for all {agents} agents: its p value is the smallest, and Holm's correction pays for that."
+)
+BUDGET = (
+    "The verdict belongs to this learner at this budget: SAC {widths}, batch {batch}, {updates:,} updates a training "
+    "at {ratio:g} a step, reward '{reward}', {seeds} seeds, {folds} folds of {days} days. Longer training may say "
+    "something else."
+)
+WALK_FORWARD_CAPTIONS = {
+    "training": "Seed 0 in the last fold: a value for every twentieth of the updates.",
+    "inputs": "Mean over seeds and folds.",
+    "drift": "From the last fold's train days to its test days.",
+    "exposure": "Mean over the seeds.",
+    "costs": "The targets of the base tier at other costs, mean over seeds, folds chained.",
+}
+AGENTS_NOTE = "One verdict each at base cost, on the joined test days; the IQM is over seeds and folds."
+AGENTS_COLUMNS = [
+    "Agent", "Verdict", "Deflated Sharpe [0 to 1]", "p (Holm)", "Trials", "Independent trials", "Beats random [%]",
+    "IQM of Sharpe (ann.)", "95 % interval", f"P(better than {RIDGE})",
+]  # fmt: skip
+FOLDS_NOTE = (
+    "Scaler, regime model and agent are refitted in each; base cost, net return of the fold's test days."
+)
+FOLDS_COLUMNS = [
+    "Fold", "Test days", "Train days", "Policy", "Net return [%]", "Worst seed [%]", "Best seed [%]",
+]  # fmt: skip
+
+# -- notebook
+
+UTC, DEVICES, THREADS, VERSION, SOURCE = "UTC", "devices", "threads", "version {name}", "code"
+EXTRA, DATA_HASH, INPUTS, OUTPUT = "extra {name}", "data hash", "inputs", "output folder"
+INSTRUMENT, TRADED = "instrument", "Traded:"
+BUDGET_H, JOB_NAMES = "time budget", "jobs"
+CODE = {True: "as built", False: "edited here"}
+NO_HASH, NO_INPUTS = "none expected", "not mounted"
+NO_DEVICE = "a device does not work. {err}"
+NO_GPU = (
+    "no GPU was given. Turn on GPU T4 x2 (Settings, Accelerator); it needs an account verified by phone and hours left "
+    "in the week's quota. To train on the CPU set allow_cpu = True."
+)
+NO_HMMLEARN = (
+    "agent 3 needs the package hmmlearn, which this image lacks, and the code dataset has no wheel of it for Python "
+    "{python}. Build again online, or train agents 1 and 2."
+)
+NO_DATA = "the data is not mounted. A copy of this notebook needs its own data dataset. {err}"
+NO_DISK = "{required} GB of free disk are required, found {free:.2f} GB."
+TRADE_COLUMNS = [
+    "bar opened [UTC]", "open", "close", "spread [bps]", "target", "exposure", "equity", "paid", "reward [bps]",
+]  # fmt: skip
+
+# -- paper account
+
+PAPER_TITLE = "Paper account: {instrument} since {since:%Y-%m-%d %H:%M}"
+PAPER_FIGURE = "Price with the exposure held, equity, costs"
+PAPER_COLUMNS = ("Bar opens [UTC]", "Close", "Equity", "Exposure [x equity]", "Target", "Why")
+PAPER_KILL = "A file KILL beside this page flattens the account at the next open, for good."
+HALTED, NEVER_SEEN = "halted", "never seen before: {name}"

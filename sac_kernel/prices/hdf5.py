@@ -1,0 +1,83 @@
+"""HDF5 from elsewhere is data: nothing leads out of the file, and nothing is larger than the file can hold.
+
+Links, foreign storage and filters that need a plugin are refused; sizes are checked before memory is taken.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from sac_kernel.core.errors import DataError
+from sac_kernel.prices.bars import MAX_ROWS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_FILTERS = (1, 2, 3, 32_000)  # deflate, shuffle, fletcher32, lzf: what h5py itself brings
+_MAX_CHUNK_BYTES = 1 << 26
+_MAX_ATTRIBUTE_BYTES = 1 << 20
+_MAX_TEXT_BYTES = 256
+_MAX_GROWTH = 1200  # deflate cannot do better than 1032
+
+
+def child(parent: h5py.Group, name: str, where: str) -> Any:  # noqa: ANN401  # group or dataset
+    """Return what lies under a name, None if nothing does; a link is refused before it is followed."""
+    if name not in list(parent):  # `in parent` itself would follow links
+        return None
+    link = parent.get(name, getlink=True)
+    if not isinstance(link, h5py.HardLink):
+        msg = f"{where}: data inside this file are required, found a {type(link).__name__}; build the file again"
+        raise DataError(msg)
+    return parent[name]
+
+
+def attributes(group: h5py.Group, names: Iterable[str], where: str) -> dict[str, Any]:
+    """Return those of the named attributes that are there, one value each."""
+    found = {}
+    for name in names:
+        if name not in group.attrs:
+            continue
+        stored = group.attrs.get_id(name)
+        if stored.shape != () or stored.get_storage_size() > _MAX_ATTRIBUTE_BYTES:
+            msg = f"{where}: one value for {name} is required, found shape {stored.shape}"
+            raise DataError(msg)
+        found[name] = group.attrs[name]
+    return found
+
+
+def texts(group: h5py.Group, name: str, where: str, most: int) -> list[str] | None:
+    """Return a column of at most `most` short texts, None if there is none of this name."""
+    dataset = child(group, name, where)
+    if dataset is None:
+        return None
+    fits = isinstance(dataset, h5py.Dataset) and dataset.dtype.kind == "S" and len(dataset.shape) == 1
+    if not fits or dataset.size > most or dataset.dtype.itemsize > _MAX_TEXT_BYTES:
+        msg = f"{where}: a column of at most {most} short texts is required, found {dataset}; build the file again"
+        raise DataError(msg)
+    check_storage(dataset, where)
+    return [text.decode("utf-8") for text in dataset[:].tolist()]
+
+
+def check_storage(dataset: h5py.Dataset, where: str) -> None:
+    """Refuse data outside the file, filters that need a plugin, and sizes the file cannot hold."""
+    created = dataset.id.get_create_plist()
+    filters = [created.get_filter(i)[0] for i in range(created.get_nfilters())]
+    chunk = int(np.prod(dataset.chunks or (1,))) * dataset.dtype.itemsize
+    nbytes, stored = dataset.size * dataset.dtype.itemsize, dataset.id.get_storage_size()
+    faults = {
+        "data inside this file": dataset.is_virtual or bool(dataset.external),
+        "no filter but gzip, shuffle, fletcher32, lzf": any(f not in _FILTERS for f in filters),
+        f"at most {MAX_ROWS:,} rows": dataset.size > MAX_ROWS,
+        f"chunks of at most {_MAX_CHUNK_BYTES:,} bytes": chunk > _MAX_CHUNK_BYTES,
+        "as many bytes as the rows need": nbytes > _MAX_GROWTH * max(stored, 1) and dataset.size > 0,
+    }
+    for required, wrong in faults.items():
+        if wrong:
+            msg = (
+                f"{where}: {required} required, found {dataset.size:,} rows in {stored:,} bytes, filters {filters}; "
+                "build the file again"
+            )
+            raise DataError(msg)

@@ -1,0 +1,154 @@
+"""From sources of bars to a processed file, one instrument at a time, so that ten need the memory of one.
+
+The traded instrument comes first: its bars set the splits' boundaries. Instruments that cannot be used whole are left
+out with a note.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from sac_kernel.core.errors import DataError
+from sac_kernel.prices.bars import Bars, BarTable, inspect_bars
+from sac_kernel.prices.ingest import download, formats
+from sac_kernel.prices.ingest.tables import aggregate
+from sac_kernel.prices.instruments import DEFAULT, INSTRUMENTS, choose_traded
+from sac_kernel.prices.pipeline import DataConfig, SplitTimes, day_of, split_times
+from sac_kernel.prices.processed_file import writing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_EDGE = pd.Timedelta(days=7)
+_LEAST_SHARE = 0.5
+_SHOWN_GAP_H = 24.0
+
+
+def write_source(config: DataConfig, target: Path, *, fetch: bool = False) -> None:
+    """Write the processed file of the configured sample, files or download; `fetch` downloads whatever the source."""
+    tables = _downloaded(config) if fetch or config.source == "download" else _tables(config)
+    write_tables(tables, config, target)
+
+
+def write_tables(tables: Iterator[tuple[str, BarTable]], config: DataConfig, target: Path) -> None:
+    """Write the processed file of instruments as they come; the first is the traded one and sets the splits."""
+    traded_name, traded = first = next(tables)
+    times = split_times(traded.bars, config)
+    lengths = {name: len(part) for name, part in times.parts(traded.bars).items()}
+    notes: list[str] = []
+    found: set[str] = set()
+    with writing(target, traded_name) as writer:
+        for name, table in _chain(first, tables):
+            found.add(name)
+            _require_alike(name, table, traded)
+            parts = times.parts(table.bars)
+            reason = _gap_in_splits(parts, lengths, times)
+            if reason:
+                notes.append(f"{name}: left out, {reason}")
+                continue
+            notes += [*table.notes, *_quality(name, table)]
+            writer.add(name, {split: Bars(part, instrument=name) for split, part in parts.items()})
+        if len(found) > 1:
+            notes += [
+                f"{name}: absent, its features will be too" for name in INSTRUMENTS if name not in found
+            ]
+        more = f" and {len(found) - 1} instruments more" if len(found) > 1 else ""
+        writer.finish(traded.source + more, traded.clock, tuple(sorted(notes, key=_weight)))
+
+
+def _chain(
+    first: tuple[str, BarTable], rest: Iterator[tuple[str, BarTable]]
+) -> Iterator[tuple[str, BarTable]]:
+    yield first
+    yield from rest
+
+
+def _require_alike(name: str, table: BarTable, traded: BarTable) -> None:
+    options = {"seconds": ("bar seconds", "--bar-minutes"), "side": ("price side", "--price-side")}
+    for attribute, (what, option) in options.items():
+        required, found = getattr(traded.bars, attribute), getattr(table.bars, attribute)
+        if found != required:
+            msg = (
+                f"{table.source}: {what} {required} is required, as in {traded.source}, found "
+                f"{found} for {name}; pass {option}"
+            )
+            raise DataError(msg)
+
+
+def _gap_in_splits(parts: dict[str, pd.DataFrame], lengths: dict[str, int], times: SplitTimes) -> str:
+    """Return why an instrument cannot be used in all three splits, '' if it can.
+
+    Its features would be NaN or stale where it is missing, so it must reach to within a week of both ends
+    of every split and have half as many bars as the traded instrument.
+    """
+    for name, part in parts.items():
+        begin, end = times.spans[name]
+        if len(part) < 2 or part.index[0] > begin + _EDGE or part.index[-1] < end - _EDGE:
+            span = f"{part.index[0]:%Y-%m-%d} to {part.index[-1]:%Y-%m-%d}" if len(part) else "no bars"
+            return f"{name} runs from {begin:%Y-%m-%d} to {end:%Y-%m-%d} and it has {span} there"
+        if len(part) < _LEAST_SHARE * lengths[name]:
+            return f"it has {len(part):,} bars in {name} where {lengths[name]:,} are traded"
+    return ""
+
+
+def _quality(name: str, table: BarTable) -> list[str]:
+    """Return a note of holes beyond a day in the week; shorter ones are in `inspect_bars`."""
+    facts = inspect_bars(table.bars, table.bars.seconds)
+    if facts["longest_weekday_gap_h"] <= _SHOWN_GAP_H:
+        return []
+    gaps = facts["gaps"] - facts["weekend_gaps"]
+    return [
+        f"{name}: {gaps} gaps inside the week, the longest {facts['longest_weekday_gap_h']:.0f} h; nothing is filled"
+    ]
+
+
+def _weight(note: str) -> int:
+    """Return 0 for what is missing, which must be seen first, 1 for the rest."""
+    return 0 if ": absent" in note or ": left out" in note else 1
+
+
+def _tables(c: DataConfig) -> Iterator[tuple[str, BarTable]]:
+    """Give the bars of each instrument, the traded one first."""
+    seconds = 60 * c.bar_minutes
+    if c.source == "sample":
+        sample = formats.read_sample(c.price_side, c.clock, c.instrument)
+        yield sample.bars.instrument, aggregate(sample, seconds or 3600)
+        return
+    path = Path(c.path)
+    if not path.is_dir():
+        table = formats.read_instrument([path], c.price_side, c.clock, c.instrument, seconds)
+        yield table.bars.instrument, table
+        return
+    files = formats.find_files(path)
+    wanted = c.instrument or (next(iter(files)) if len(files) == 1 else "")
+    traded = choose_traded(files, wanted, str(path))
+    for name in (traded, *(n for n in files if n != traded)):
+        yield name, formats.read_instrument(files[name], c.price_side, c.clock, name, seconds)
+
+
+def _downloaded(c: DataConfig) -> Iterator[tuple[str, BarTable]]:
+    """Fetch instrument after instrument, the traded one first; one that the provider lacks is absent."""
+    if c.clock not in (None, "UTC"):
+        msg = f"DataConfig: a download is on UTC, got clock {c.clock}; leave the clock out"
+        raise DataError(msg)
+    traded = c.instrument or DEFAULT
+    yesterday = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=2)
+    what = download.Download(
+        c.download_from,
+        day_of(c.download_start, "download_start") or yesterday,
+        day_of(c.download_end, "download_end") or yesterday,
+        Path(c.download_cache),
+        c.price_side or "bid",
+        60 * (c.bar_minutes or 5),
+    )
+    for name in (traded, *(n for n in INSTRUMENTS if n != traded)):
+        table = download.fetch(what, name)
+        if table is not None:
+            yield name, table
+        elif name == traded:
+            msg = f"data_download: bars of {name} are required, found none at {c.download_from}; other dates?"
+            raise DataError(msg)

@@ -1,0 +1,145 @@
+"""Tables of bars made of others: larger bars of smaller ones or of ticks, one table of several files."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sac_kernel.core.errors import DataError
+from sac_kernel.prices.bars import (
+    DAY_S,
+    PRICE_COLUMNS,
+    Bars,
+    BarTable,
+    check_bars,
+    concat_bars,
+    drop_repeats,
+    make_bars,
+    open_seconds,
+    utc_index,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    FloatArray = NDArray[np.float64]
+    IntArray = NDArray[np.int64]
+
+
+def aggregate(table: BarTable, bar_seconds: int) -> BarTable:
+    """Return larger bars: first open, largest high, smallest low, last close of the bars that exist.
+
+    Bars start at multiples of `bar_seconds` since midnight UTC; one without any source bar is absent.
+
+    Raises
+    ------
+    DataError
+        If `bar_seconds` does not hold a whole number of source bars, does not divide a day, or a source bar
+        would lie in two of them.
+    """
+    own = table.bars.seconds
+    if bar_seconds == own:
+        return table
+    where = f"{table.source}: bars of {bar_seconds / 60:g} minutes"
+    if bar_seconds <= 0 or bar_seconds % own or DAY_S % bar_seconds:
+        msg = (
+            f"{where}: a divisor of one day and a multiple of the source's {own / 60:g} minutes "
+            "is required; choose another --bar-minutes"
+        )
+        raise DataError(msg)
+    seconds = open_seconds(table.bars)
+    straddling = seconds % bar_seconds + own > bar_seconds
+    if straddling.any():
+        when = table.bars.index[int(np.argmax(straddling))].isoformat()
+        msg = (
+            f"{where}: source bars inside one of them are required, found {int(straddling.sum())} across two, "
+            f"first {when}; choose another --bar-minutes"
+        )
+        raise DataError(msg)
+    starts, times = _groups(seconds, bar_seconds)
+    o, h, lo, c = table.bars.loc[:, list(PRICE_COLUMNS)].to_numpy().T
+    prices = _reduced(o, h, lo, c, starts)
+    bars = make_bars(times, prices, where, table.bars.side, bar_seconds, table.bars.instrument)
+    note = f"{table.source}: {len(seconds):,} bars of {own / 60:g} minutes made {len(bars):,}"
+    return replace(table, bars=bars, notes=(*table.notes, note))
+
+
+def bars_of_ticks(time_s: IntArray, price: FloatArray, bar_seconds: int, where: str) -> Bars:
+    """Return bars of one side's ticks, in the order they were quoted: first, max, min, last of each bar.
+
+    Parameters
+    ----------
+    time_s : int array, shape (n,), Unix seconds UTC of the ticks, not decreasing
+    price : float array, shape (n,), finite and above 0
+    bar_seconds : length of a bar; empty bars are absent
+    """
+    bad = ~np.isfinite(price) | (price <= 0) | (np.diff(time_s, prepend=time_s[:1]) < 0)
+    if bad.any() or price.size == 0:
+        first = f", first at tick {int(np.argmax(bad))}" if bad.any() else ""
+        msg = (
+            f"{where}: ticks in time order with finite prices above 0 are required, "
+            f"found {int(bad.sum())} bad of {price.size}{first}"
+        )
+        raise DataError(msg)
+    starts, times = _groups(time_s, bar_seconds)
+    return make_bars(times, _reduced(price, price, price, price, starts), where)
+
+
+def join(tables: list[BarTable], where: str) -> BarTable:
+    """Return one table of several files of one instrument, in time order.
+
+    A bar that several files hold alike is kept once and counted in a note; two different bars of one open
+    time, or files of different bar length, price side or instrument, are an error.
+    """
+    tables = sorted(tables, key=lambda t: t.bars.index[0])
+    remedies = {
+        "seconds": ("bar seconds", "set --bar-minutes"),
+        "side": ("price side", "set --price-side"),
+        "instrument": ("instrument", "give the others apart"),
+    }
+    for name, (what, remedy) in remedies.items():
+        values = sorted({getattr(t.bars, name) for t in tables})
+        if len(values) > 1:
+            found = ", ".join(map(str, values))
+            msg = f"{where}: files of one {what} are required, found {found}; keep one of them, or {remedy}"
+            raise DataError(msg)
+    first = tables[0]
+    if len(tables) == 1:
+        return first
+    bars = concat_bars([t.bars for t in tables])
+    bars, notes = drop_repeats(bars.iloc[np.argsort(open_seconds(bars), kind="stable")], where)
+    check_bars(bars, where)
+    clocks = ", ".join(sorted({t.clock for t in tables}))
+    source = f"{first.source} and {len(tables) - 1} more"
+    own = _alike([note for t in tables for note in t.notes])
+    return replace(first, bars=bars, source=source, clock=clocks, notes=(*own, *notes))
+
+
+def _alike(notes: list[str]) -> list[str]:
+    """Return the first of each group of notes that differ only in file name and numbers, with their count."""
+    kinds: dict[str, list[str]] = {}
+    for note in notes:
+        kinds.setdefault(re.sub(r"^[^ ]+: |[\d,]+", "", note), []).append(note)
+    return [
+        group[0] + (f" (and {len(group) - 1} more alike)" if group[1:] else "") for group in kinds.values()
+    ]
+
+
+def _groups(seconds: IntArray, bar_seconds: int) -> tuple[NDArray[np.intp], pd.DatetimeIndex]:
+    """Return where each larger bar starts in the source, and its open time."""
+    opened = seconds // bar_seconds * bar_seconds
+    starts = np.flatnonzero(np.diff(opened, prepend=opened[0] - 1))
+    return starts, utc_index(opened[starts])
+
+
+def _reduced(
+    o: FloatArray, h: FloatArray, lo: FloatArray, c: FloatArray, starts: NDArray[np.intp]
+) -> FloatArray:
+    ends = np.append(starts[1:], o.size) - 1
+    return np.stack(
+        [o[starts], np.maximum.reduceat(h, starts), np.minimum.reduceat(lo, starts), c[ends]], axis=1
+    )
