@@ -40,6 +40,7 @@ test-python:
 		-c $(if $(GIVEN_IMAGE),requirements/$(GIVEN_IMAGE).txt,"$(OTHER)/bounds.txt")
 	"$(OTHER)/bin/python" -m pip freeze
 	OMP_NUM_THREADS=1 "$(OTHER)/bin/python" $(PYTEST) $(TESTS)
+	"$(OTHER)/bin/python" -m tests.training_digest
 
 build: $(READY)
 	$(BIN)/python build_kernel.py
