@@ -58,7 +58,7 @@ class _Stack:
 
     def __init__(self, nets: Sequence[nn.Module], *extra: nn.Parameter) -> None:
         linear = [[m for m in net.modules() if isinstance(m, nn.Linear)] for net in nets]
-        by_layer = list(zip(*linear, strict=True))  # that layer of every network
+        by_layer = list(zip(*linear, strict=True))  # per layer, that layer of every network
         self._shapes = [(len(nets), *layer[0].weight.shape) for layer in by_layer]
         self.size = sum(p.numel() for layer in by_layer for m in layer for p in m.parameters())
         like = by_layer[0][0].weight.detach()

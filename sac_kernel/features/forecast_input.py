@@ -102,9 +102,7 @@ def next_returns(bars: pd.DataFrame, bar_seconds: int) -> FloatArray:
     import pandas as pd
 
     close = bars["close"].to_numpy(np.float64)
-    moment = pd.DatetimeIndex(bars.index) + pd.Timedelta(
-        seconds=bar_seconds - 1
-    )  # the last second of the bar
+    moment = pd.DatetimeIndex(bars.index) + pd.Timedelta(seconds=bar_seconds - 1)  # the bar's last second
     spread = costs.spread_bps(moment, "base") * 1e-4
     mid = close * (1.0 + _SIDE[side_of(bars, "bar table")] * spread / 2.0)
     return np.append(np.diff(np.log(mid)), np.nan)

@@ -302,7 +302,7 @@ class FeaturePipeline:
         """Return the fitted pipeline stored in an agent's `.pt`; it never refits."""
         content = files.read_pt(path)
         if "features" not in content:
-            msg = f"{path} is no saved agent: it has no 'features', only {', '.join(map(str, content))}."
+            msg = f"{path} is not a saved agent: it has no 'features', only {', '.join(map(str, content))}."
             raise CheckpointError(msg)
         return cls.from_state(content["features"])
 

@@ -308,12 +308,8 @@ class MarketVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             bars = len(path.mean)
             require(bars >= horizon, "MarketVectorEnv", f"path must have >= {horizon} bars", bars)
             self._returns = path.returns[:, 0] if returns is None else np.asarray(returns, np.float64)
-            require(
-                len(self._returns) == bars,
-                "MarketVectorEnv",
-                f"returns must be {bars} long",
-                len(self._returns),
-            )
+            length = len(self._returns)
+            require(length == bars, "MarketVectorEnv", f"returns must be {bars} long", length)
         width = market.state_dim
         self.single_observation_space = gym.spaces.Box(-np.inf, np.inf, (width,), np.float32)
         self.single_action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
