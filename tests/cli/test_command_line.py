@@ -292,7 +292,7 @@ def test_a_rehearsal_is_a_build_with_its_flag(monkeypatch):
 
 def test_settings_reach_the_build_of_a_retraining(tmp_path, monkeypatch):
     seen = {}
-    bars = types.SimpleNamespace(train={"EURUSD": None}, test={"EURUSD": make_bars(3)})
+    bars = types.SimpleNamespace(traded="EURUSD", train={"EURUSD": None}, test={"EURUSD": make_bars(3)})
 
     def train(start, agent_id, data, *, kaggle, more):
         seen.update(start=start, agent_id=agent_id, data=data, kaggle=kaggle, more=more)
