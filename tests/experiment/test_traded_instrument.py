@@ -92,9 +92,12 @@ def test_a_run_on_the_same_bars_with_another_instrument_does_not_go_on_with_its_
 
 def test_the_walk_forward_trades_it_in_every_fold(h5, place):
     settings = fold_jobs.Settings(
-        str(h5), agents=(1,), seeds=1, folds=1, tiers=("base",), updates=10, evaluations=1, test_days=20,
-        val_days=15, purge_days=2, sac=SACConfig(hidden_dims=(8,), batch_size=16, warmup_steps=60, utd_ratio=0.1),
-        env=TradingEnvConfig(episode_lengths=(100,), horizon=100),
+        str(h5), agents=(1,), seeds=(0,), folds=1, tiers=("base",), updates=10, evaluations=1, test_days=20,
+        val_days=15, purge_days=2,
+        config=RunConfig(
+            sac=SACConfig(hidden_dims=(8,), batch_size=16, warmup_steps=60, utd_ratio=0.1),
+            env=TradingEnvConfig(episode_lengths=(100,), horizon=100),
+        ),
     )  # fmt: skip
     job = settings.jobs[1]
     fold_jobs.run_job(settings, job, place / "job.npz")

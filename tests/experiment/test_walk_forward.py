@@ -162,7 +162,7 @@ def test_a_job_with_another_setting_bars_or_code_is_another_job(settings, tmp_pa
     job = settings.jobs[1]
     first = folder_of(settings, tmp_path, job)
     assert folder_of(dataclasses.replace(settings, updates=40), tmp_path, job) != first
-    assert folder_of(dataclasses.replace(settings, sac=None), tmp_path, job) != first
+    assert folder_of(dataclasses.replace(settings, config=RunConfig()), tmp_path, job) != first
     assert folder_of(dataclasses.replace(settings, tiers=("base",), seeds=(0,)), tmp_path, job) == first
     write_processed(make_data(3600, seed=1), tmp_path / "others.h5")
     assert (
