@@ -1,0 +1,488 @@
+"""Exact SAC: discrete SAC on a grid of positions with the policy step solved exactly.
+
+The trader is a price taker: of the state (x, p) the market part x moves by itself, and what a decision pays is
+known for every position p held before and every target a. Let t be a decision at a close and f the first open of its
+interval at which an order can fill:
+
+    b(p)     what the old position earns and pays from close t to f
+    y        return of a unit from f to the close that ends the interval
+    k(a)     swap and other costs of holding a after f
+    c        one-way cost at f, as it is known at close t
+
+    W(x, a)    = a y - lambda / 2 sigma^2 a^2 - k(a) + gamma E[ V(x', a) | x ]     post-decision value
+    Q(x, p, a) = b(p) + W(x, a) - c |a - p|
+    pi(a|x, p) = softmax_a( (W(x, a) - c |a - p|) / alpha )
+    V(x, p)    = b(p) + alpha log mean_a exp( (W(x, a) - c |a - p|) / alpha )
+    V(x, p)    = b(p) + W(x, p)                                                     where nothing can fill
+
+W does not depend on p (post-decision value: Powell 2011, "Approximate Dynamic Programming", ch. 4), pi is the exact
+minimiser of SAC's policy step (Haarnoja et al. 2018, arXiv:1812.05905, eq. 10) on the grid, and V is the soft value
+relative to the uniform policy, a constant off SAC's. It is discrete SAC (Christodoulou 2019, arXiv:1910.07207)
+without an actor to fit; equally, soft value iteration fitted to bars. One network maps x to W at every position, one
+drawn decision trains all its outputs, every valid row is a start: no replay, no exploration, no environment steps.
+
+It holds only where the next market state does not depend on position or target: no stops inside bars, no margin
+close-out, no loss limits, no impact in the path.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sac_kernel.agent.exact_config import ExactConfig
+from sac_kernel.agent.exact_policy import ExactPolicy, greedy_target, position_grid
+from sac_kernel.agent.exact_update import Batch, Layout, Terms, Weights, update
+from sac_kernel.config import require
+from sac_kernel.errors import ConfigError, DataError, NonFiniteError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    FloatArray = NDArray[np.float64]
+    IntArray = NDArray[np.int64]
+
+__all__ = [
+    "ExactConfig",
+    "ExactPolicy",
+    "ExactProblem",
+    "ExactTraining",
+    "greedy_target",
+    "position_grid",
+    "reward_scale",
+    "reward_table",
+    "train_exact",
+    "train_exact_population",
+]
+
+LEAST_ROWS = 32
+"""Starts that a problem must have."""
+
+_DRAWN_AT_ONCE = 64  # updates; the draws of a block are a function of (seed, number of the block)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class ExactProblem:
+    """What one decision at each row pays, for any position held before and any target. Returns come unscaled.
+
+    The successor of row t is row t + stride. Every valid row is a start. Of a successor beyond the T rows
+    only the features are known: it has the last row's cost, can be traded, and its `before_fill` is 0.
+
+    Attributes
+    ----------
+    features : (T + stride, D), known at the close of each row
+    returns : (T,), of a unit position, from the fill to the end of the decision: realised, or a forecast
+    cost : of trading a unit, a fraction, >= 0, as known at the close; (T,) or one for all
+    tradable : (T,), whether an order given at this row can fill before the next decision; None is always
+    holding_cost : (T, G), paid for holding each position after the fill; None is 0
+    before_fill : (T, G), earned by each position held before the fill; where nothing can fill, over the whole
+        decision, with `returns` and `holding_cost` 0 there (or the other way round: the position is the same). None is 0
+    variance : (T,), of `returns` given the row's features, for `risk_aversion`
+    valid : (T,), rows that are starts; None is all
+    stride : rows from one decision to the next
+
+    Raises
+    ------
+    DataError
+        If a shape does not fit, a valid row or its successor is not finite, a cost or variance is negative, or fewer
+        than `LEAST_ROWS` rows are valid.
+    """
+
+    features: Any
+    returns: Any
+    cost: Any
+    tradable: Any = None
+    holding_cost: Any = None
+    before_fill: Any = None
+    variance: Any = None
+    valid: Any = None
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        require(self.stride >= 1, "ExactProblem", "stride must be >= 1", self.stride)
+        self._set("features", np.asarray(self.features, np.float32))
+        self._set("returns", np.asarray(self.returns, np.float64))
+        if self.returns.ndim != 1 or self.features.ndim != 2 or self.features.shape[1] == 0:
+            msg = (
+                f"ExactProblem: features (T + stride, D) and returns (T,) are required, found "
+                f"{self.features.shape} and {self.returns.shape}"
+            )
+            raise DataError(msg)
+        if len(self.features) != self.rows + self.stride:
+            msg = (
+                f"ExactProblem: features must have {self.rows} + {self.stride} rows (those of returns, and one for "
+                f"each last successor), found {len(self.features)}"
+            )
+            raise DataError(msg)
+        self._set("cost", np.asarray(self.cost, np.float64))
+        if self.cost.ndim == 0:
+            self._set("cost", np.full(self.rows, float(self.cost)))
+        for name, dtype in (("tradable", bool), ("valid", bool), ("variance", np.float64)):
+            if getattr(self, name) is not None:
+                self._set(name, np.asarray(getattr(self, name), dtype))
+        for name in ("cost", "tradable", "valid", "variance"):
+            value = getattr(self, name)
+            if value is not None and value.shape != (self.rows,):
+                msg = f"ExactProblem: {name} of shape ({self.rows},) is required, found {value.shape}"
+                raise DataError(msg)
+        for name in ("holding_cost", "before_fill"):
+            if getattr(self, name) is not None:
+                value = np.asarray(getattr(self, name), np.float64)
+                self._set(name, value)
+                if value.ndim != 2 or len(value) != self.rows:
+                    msg = f"ExactProblem: {name} of shape ({self.rows}, positions) is required, found {value.shape}"
+                    raise DataError(msg)
+        self._check_values()
+
+    @property
+    def rows(self) -> int:
+        """Return T."""
+        return len(self.returns)
+
+    @property
+    def starts(self) -> IntArray:
+        """Return the rows that decisions are drawn from."""
+        return np.arange(self.rows) if self.valid is None else np.flatnonzero(self.valid)
+
+    def reward(self, rows: IntArray, positions: IntArray, targets: IntArray, grid: FloatArray) -> FloatArray:
+        """Return what decisions pay, b(p) + a y - k(a) - c |a - p|, (n,), by places of the grid (n,) each.
+
+        Where nothing can fill, the position is kept whatever the target is.
+        """
+        fills = np.ones(len(rows), bool) if self.tradable is None else self.tradable[rows]
+        held = np.where(fills, targets, positions)
+        paid = grid[held] * self.returns[rows]
+        paid -= self.cost[rows] * np.abs(grid[held] - grid[positions])
+        if self.holding_cost is not None:
+            paid -= self.holding_cost[rows, held]
+        if self.before_fill is not None:
+            paid += self.before_fill[rows, positions]
+        return np.asarray(paid)
+
+    def _check_values(self) -> None:
+        starts = self.starts
+        if len(starts) < LEAST_ROWS:
+            msg = (
+                f"ExactProblem: {len(starts)} of {self.rows} rows are valid, at least {LEAST_ROWS} are required; give "
+                "more bars, or look at why rows are left out"
+            )
+            raise DataError(msg)
+        after = starts + self.stride
+        known = after[after < self.rows]
+        used = np.zeros(len(self.features), bool)
+        used[starts] = used[after] = True
+        self._check_finite("features", used)
+        for name in ("returns", "holding_cost", "variance"):
+            self._check_finite(name, used[: self.rows] & np.isin(np.arange(self.rows), starts))
+        for name in ("cost", "before_fill"):
+            rows = np.zeros(self.rows, bool)
+            rows[known] = True
+            if name == "cost":
+                rows[starts], rows[-1] = True, True
+            self._check_finite(name, rows)
+        for name in ("cost", "variance"):
+            value = getattr(self, name)
+            if value is not None and (value[starts] < 0.0).any():
+                row = int(starts[np.argmax(value[starts] < 0.0)])
+                msg = f"ExactProblem: {name}[{row}] = {value[row]} is negative; {name} must be >= 0"
+                raise DataError(msg)
+
+    def _check_finite(self, name: str, rows: NDArray[np.bool_]) -> None:
+        value = getattr(self, name)
+        if value is None:
+            return
+        bad = ~np.isfinite(value)
+        bad = (bad.any(axis=1) if bad.ndim == 2 else bad) & rows
+        if bad.any():
+            row = int(np.argmax(bad))
+            found = np.ravel(value[row])
+            msg = (
+                f"ExactProblem: {name}[{row}] = {found[~np.isfinite(found)][0]} in a row that is learnt from; leave the "
+                "row and the one `stride` before it out of `valid`"
+            )
+            raise DataError(msg)
+
+    def _set(self, name: str, value: Any) -> None:  # noqa: ANN401  # an array of any kind
+        object.__setattr__(self, name, value)
+
+
+def reward_scale(problem: ExactProblem) -> float:
+    """Return 1 / (size of a decision's reward), to six digits: what a unit earns, or half its one-way cost if more.
+
+    Rewards that are nearly all cost would be huge in units of a small forecast, and huge values are learnt slowly.
+
+    Raises
+    ------
+    DataError
+        If nothing is ever earned or paid.
+    """
+    starts = problem.starts
+    size = max(
+        float(np.sqrt(np.mean(np.square(problem.returns[starts])))), 0.5 * float(problem.cost[starts].mean())
+    )
+    if not 0.0 < size < np.inf:
+        msg = (
+            f"reward_scale: the returns and costs of {len(starts)} rows have size {size}, so no decision matters; give "
+            "returns that move, or a cost"
+        )
+        raise DataError(msg)
+    return float(f"{1.0 / size:.6g}")
+
+
+def reward_table(problem: ExactProblem, config: ExactConfig, scale: float) -> NDArray[np.float32]:
+    """Return all of a row's target that the network does not say, in scaled units, (T, G + 1).
+
+    Columns of positions: a y_t - lambda / 2 sigma_t^2 a^2 - k_t(a) + gamma (b_{t'}(a) - alpha log G), where t' is the
+    successor and the last term, which makes the soft sum a soft mean, is left out where nothing can fill at t'.
+    Last column: c_{t'} dx / alpha, infinite where nothing can fill, with dx the distance of two positions.
+    """
+    grid, rows = position_grid(config.positions), problem.rows
+    after = np.minimum(np.arange(rows) + problem.stride, rows - 1)
+    known = np.arange(rows) + problem.stride < rows
+    fills = np.ones(rows, bool) if problem.tradable is None else problem.tradable[after] | ~known
+    reward = problem.returns[:, None] * grid
+    if config.risk_aversion > 0.0:
+        reward -= 0.5 * config.risk_aversion * problem.variance[:, None] * grid**2
+    if problem.holding_cost is not None:
+        reward -= problem.holding_cost
+    if problem.before_fill is not None:
+        reward += config.gamma * np.where(known[:, None], problem.before_fill[after], 0.0)
+    table = np.empty((rows, config.positions + 1), np.float32)
+    entropy = config.alpha * np.log(config.positions)
+    table[:, :-1] = scale * reward - config.gamma * entropy * fills[:, None]
+    step = scale * (grid[1] - grid[0]) / config.alpha
+    table[:, -1] = np.where(fills, problem.cost[after] * step, np.inf)
+    return table
+
+
+class ExactTraining:
+    """P agents of equal shape in training. Each has its own problem, settings and seed.
+
+    All of it is a function of the number of updates done: a training that is cut, saved (`state`), restored and
+    gone on with is bit for bit the one that was not cut.
+
+    Parameters
+    ----------
+    problems, configs, seeds : one of each for each agent; positions, hidden_dims, batch_size and the number of
+        features must agree
+    device : where to train
+    dtype : of weights and products
+
+    Raises
+    ------
+    ConfigError
+        If their lengths or shapes differ, or a setting needs what its problem lacks.
+    DataError
+        If a problem has no scale.
+    """
+
+    def __init__(
+        self,
+        problems: Sequence[ExactProblem],
+        configs: Sequence[ExactConfig],
+        seeds: Sequence[int],
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        _check_alike(problems, configs, seeds)
+        self.problems, self.configs, self.seeds = tuple(problems), tuple(configs), tuple(seeds)
+        self._device, self._dtype = torch.device(device), dtype
+        self.scales = [reward_scale(problem) for problem in problems]
+        first = configs[0]
+        self._inputs = problems[0].features.shape[1]
+        self._layout = Layout((self._inputs, *first.hidden_dims, first.positions))
+        start = torch.stack([self._layout.initial(seed, dtype) for seed in seeds])
+        self.weights = Weights(self._layout, start.to(self._device))
+        self._terms = self._make_terms()
+        self._lay_out()
+        self.updates = 0
+        self._rows: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def run(self, updates: int) -> FloatArray:
+        """Do so many updates and return each agent's last loss, (P,), in scaled units squared."""
+        error: torch.Tensor | None = None
+        for _ in range(updates):
+            error = update(self.weights, self._batch(), self._terms)
+            self.updates += 1
+        if error is None:
+            return np.full(len(self.seeds), np.nan)
+        return np.asarray(error.square().mean((1, 2)).cpu().numpy(), np.float64)
+
+    def policy(self, agent: int) -> ExactPolicy:
+        """Return what one agent acts with now."""
+        weights = self.weights.average[agent].detach().clone().to("cpu", torch.float32)
+        return ExactPolicy(self.configs[agent], weights, self._inputs, self.scales[agent], self.updates)
+
+    def state(self) -> dict[str, Any]:
+        """Return what `restore` needs, as tensors on the CPU and a number."""
+        vectors = {name: value.cpu().clone() for name, value in self.weights.vectors().items()}
+        return {"updates": self.updates, **vectors}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state of the same problems, configs and seeds."""
+        for name, value in self.weights.vectors().items():
+            value.copy_(state[name])
+        self.updates, self._rows = int(state["updates"]), None
+
+    def _batch(self) -> Batch:
+        place = self.updates % _DRAWN_AT_ONCE
+        if place == 0 or self._rows is None:
+            self._rows = self._draw(self.updates // _DRAWN_AT_ONCE)
+        features, rewards = self._rows[0][place], self._rows[1][place]
+        p, size = len(self.seeds), self.configs[0].batch_size
+        taken = self._table.index_select(0, rewards).view(p, size, -1).mT  # (P, G + 1, B)
+        return Batch(
+            self._features.index_select(0, features).view(2 * p, size, -1),
+            taken[:, :-1],
+            taken[:, -1].double().neg_().exp_(),
+        )
+
+    def _draw(self, block: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the rows of a block of updates: of features, (n, 2 P B), and of rewards, (n, P B)."""
+        size = self.configs[0].batch_size
+        drawn = np.stack([
+            starts[np.random.default_rng((seed, block)).integers(len(starts), size=(_DRAWN_AT_ONCE, size))]
+            for seed, starts in zip(self.seeds, self._starts, strict=True)
+        ], axis=1)  # fmt: skip
+        own = drawn + self._feature_offset
+        features = np.stack((own, own + self._stride), axis=1).reshape(_DRAWN_AT_ONCE, -1)
+        rewards = (drawn + self._reward_offset).reshape(_DRAWN_AT_ONCE, -1)
+        return torch.from_numpy(features).to(self._device), torch.from_numpy(rewards).to(self._device)
+
+    def _lay_out(self) -> None:
+        """Put features and rewards on the device, each once, however many agents share them."""
+        features: dict[int, tuple[int, Any]] = {}
+        rewards: dict[tuple[Any, ...], tuple[int, Any]] = {}
+        feature_at = reward_at = 0
+        offsets = []
+        for problem, config, scale in zip(self.problems, self.configs, self.scales, strict=True):
+            if id(problem.features) not in features:
+                features[id(problem.features)] = (feature_at, problem.features)
+                feature_at += len(problem.features)
+            key = (id(problem), config.gamma, config.alpha, config.risk_aversion)
+            if key not in rewards:
+                rewards[key] = (reward_at, reward_table(problem, config, scale))
+                reward_at += problem.rows
+            offsets.append((features[id(problem.features)][0], rewards[key][0], problem.stride))
+        column = np.asarray(offsets, np.int64).T[:, :, None]
+        self._feature_offset, self._reward_offset, self._stride = column
+        self._starts = [problem.starts for problem in self.problems]
+        self._features = self._joined([table for _, table in features.values()])
+        self._table = self._joined([table for _, table in rewards.values()])
+
+    def _joined(self, tables: list[Any]) -> torch.Tensor:
+        whole = tables[0] if len(tables) == 1 else np.concatenate(tables)
+        return torch.from_numpy(np.ascontiguousarray(whole)).to(self._device, self._dtype)
+
+    def _make_terms(self) -> Terms:
+        def column(name: str, *shape: int, dtype: torch.dtype = self._dtype) -> torch.Tensor:
+            values = [getattr(config, name) for config in self.configs]
+            return torch.tensor(values, dtype=dtype, device=self._device).view(-1, *shape)
+
+        groups: dict[tuple[float, float], list[int]] = {}
+        for agent, config in enumerate(self.configs):
+            groups.setdefault((config.learning_rate, config.weight_decay), []).append(agent)
+        descents = tuple(
+            (None if len(groups) == 1 else tuple(members), *setting) for setting, members in groups.items()
+        )
+        return Terms(
+            column("gamma", 1, 1), column("alpha", 1, 1, dtype=torch.float64), column("tau", 1),
+            column("averaging", 1), descents,
+        )  # fmt: skip
+
+
+def train_exact(
+    problem: ExactProblem, config: ExactConfig, updates: int, seed: int = 0, device: str = "cpu"
+) -> ExactPolicy:
+    """Train one agent and return what it acts with. Equal arguments give equal bits on the CPU.
+
+    Raises
+    ------
+    ConfigError, DataError
+        If problem and settings do not fit each other, or the problem has no scale.
+    NonFiniteError
+        If the training diverges.
+    """
+    require(updates >= 0, "train_exact", "updates must be >= 0", updates)
+    training = ExactTraining([problem], [config], [seed], device)
+    training.run(updates)
+    policy = training.policy(0)
+    if not torch.isfinite(policy.weights).all():
+        msg = f"train_exact: the weights are not finite after {updates} updates of seed {seed}; lower learning_rate"
+        raise NonFiniteError(msg)
+    return policy
+
+
+def train_exact_population(
+    problems: Sequence[ExactProblem],
+    configs: Sequence[ExactConfig],
+    updates: int | Sequence[int],
+    seeds: Sequence[int],
+    device: str = "cpu",
+) -> list[ExactPolicy]:
+    """Train agents of equal shape side by side, and return what each acts with.
+
+    Each agent equals the same one trained alone (`train_exact`). One that diverges is named in the log, and its policy
+    raises NonFiniteError when it is used; the others go on.
+
+    Parameters
+    ----------
+    problems, configs, seeds : as of `ExactTraining`
+    updates : of all, or of each
+
+    Raises
+    ------
+    ConfigError, DataError
+        As of `ExactTraining`.
+    """
+    training = ExactTraining(problems, configs, seeds, device)
+    ends = [updates] * len(seeds) if isinstance(updates, int) else list(updates)
+    require(len(ends) == len(seeds), "train_exact_population", f"updates must be one or {len(seeds)}", len(ends))
+    require(min(ends) >= 0, "train_exact_population", "updates must be >= 0", min(ends))
+    policies: dict[int, ExactPolicy] = {}
+    for end in sorted(set(ends)):
+        training.run(end - training.updates)
+        policies |= {agent: training.policy(agent) for agent, own in enumerate(ends) if own == end}
+    for agent, policy in policies.items():
+        if not torch.isfinite(policy.weights).all():
+            logger.warning("agent %d (seed %d) diverged within %d updates", agent, seeds[agent], ends[agent])
+    return [policies[agent] for agent in range(len(seeds))]
+
+
+def _check_alike(
+    problems: Sequence[ExactProblem], configs: Sequence[ExactConfig], seeds: Sequence[int]
+) -> None:
+    where = "ExactTraining"
+    counts = (len(problems), len(configs), len(seeds))
+    require(
+        len(set(counts)) == 1 and counts[0] > 0, where, "as many problems as configs as seeds are required", counts
+    )
+    require(min(seeds) >= 0, where, "seeds must be >= 0", min(seeds))
+    for name in ("positions", "hidden_dims", "batch_size"):
+        values = {getattr(config, name) for config in configs}
+        require(len(values) == 1, where, f"{name} must be the same for all agents of a population", values)
+    widths = {problem.features.shape[1] for problem in problems}
+    require(len(widths) == 1, where, "all problems must have the same number of features", widths)
+    for agent, (problem, config) in enumerate(zip(problems, configs, strict=True)):
+        for name in ("holding_cost", "before_fill"):
+            value = getattr(problem, name)
+            if value is not None and value.shape[1] != config.positions:
+                msg = (
+                    f"{where}: {name} of agent {agent} has {value.shape[1]} columns, its config {config.positions} "
+                    "positions; make both for the same grid"
+                )
+                raise ConfigError(msg)
+        if config.risk_aversion > 0.0 and problem.variance is None:
+            msg = (
+                f"{where}: risk_aversion = {config.risk_aversion} of agent {agent} needs the problem's variance, found "
+                "None; give ExactProblem(variance=...)"
+            )
+            raise ConfigError(msg)

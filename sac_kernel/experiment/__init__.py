@@ -1,0 +1,1 @@
+"""Plans, trainings and what they are made of."""
