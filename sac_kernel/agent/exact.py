@@ -36,7 +36,7 @@ import torch
 
 from sac_kernel.agent.exact_config import ExactConfig
 from sac_kernel.agent.exact_policy import ExactPolicy, greedy_target, position_grid
-from sac_kernel.agent.exact_update import Batch, Layout, Terms, Weights, update
+from sac_kernel.agent.exact_update import Batch, Layout, Terms, Weights, Workspace, update
 from sac_kernel.config import require
 from sac_kernel.errors import ConfigError, DataError, NonFiniteError
 
@@ -64,6 +64,7 @@ __all__ = [
 LEAST_ROWS = 32
 """Starts that a problem must have."""
 
+_AVERAGE_START = 10.0  # early networks are bad: the newest counts 10 / (9 + number of the update) at least
 _DRAWN_AT_ONCE = 64  # updates; the draws of a block are a function of (seed, number of the block)
 
 logger = logging.getLogger(__name__)
@@ -301,16 +302,18 @@ class ExactTraining:
         self._layout = Layout((self._inputs, *first.hidden_dims, first.positions))
         start = torch.stack([self._layout.initial(seed, dtype) for seed in seeds])
         self.weights = Weights(self._layout, start.to(self._device))
+        like = self.weights.online
+        self._space = Workspace(self._layout.widths, len(seeds), first.batch_size, like)
         self._terms = self._make_terms()
         self._lay_out()
         self.updates = 0
-        self._rows: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._rows: tuple[torch.Tensor, ...] | None = None
 
     def run(self, updates: int) -> FloatArray:
         """Do so many updates and return each agent's last loss, (P,), in scaled units squared."""
         error: torch.Tensor | None = None
         for _ in range(updates):
-            error = update(self.weights, self._batch(), self._terms)
+            error = update(self.weights, self._batch(), self._terms, self._space)
             self.updates += 1
         if error is None:
             return np.full(len(self.seeds), np.nan)
@@ -336,17 +339,18 @@ class ExactTraining:
         place = self.updates % _DRAWN_AT_ONCE
         if place == 0 or self._rows is None:
             self._rows = self._draw(self.updates // _DRAWN_AT_ONCE)
-        features, rewards = self._rows[0][place], self._rows[1][place]
+        features, rewards, share = (rows[place] for rows in self._rows)
         p, size = len(self.seeds), self.configs[0].batch_size
         taken = self._table.index_select(0, rewards).view(p, size, -1).mT  # (P, G + 1, B)
         return Batch(
             self._features.index_select(0, features).view(2 * p, size, -1),
             taken[:, :-1],
             taken[:, -1].double().neg_().exp_(),
+            share,
         )
 
-    def _draw(self, block: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the rows of a block of updates: of features, (n, 2 P B), and of rewards, (n, P B)."""
+    def _draw(self, block: int) -> tuple[torch.Tensor, ...]:
+        """Return for a block of n updates the rows of features, (n, 2 P B), of rewards, (n, P B), and shares (n, P, 1)."""
         size = self.configs[0].batch_size
         drawn = np.stack([
             starts[np.random.default_rng((seed, block)).integers(len(starts), size=(_DRAWN_AT_ONCE, size))]
@@ -355,7 +359,14 @@ class ExactTraining:
         own = drawn + self._feature_offset
         features = np.stack((own, own + self._stride), axis=1).reshape(_DRAWN_AT_ONCE, -1)
         rewards = (drawn + self._reward_offset).reshape(_DRAWN_AT_ONCE, -1)
-        return torch.from_numpy(features).to(self._device), torch.from_numpy(rewards).to(self._device)
+        number = 1.0 + block * _DRAWN_AT_ONCE + np.arange(_DRAWN_AT_ONCE)
+        least = np.array([config.averaging for config in self.configs])
+        share = np.maximum(least, _AVERAGE_START / (_AVERAGE_START - 1.0 + number[:, None]))[:, :, None]
+        return (
+            torch.from_numpy(features).to(self._device),
+            torch.from_numpy(rewards).to(self._device),
+            torch.from_numpy(share).to(self._device, self._dtype),
+        )
 
     def _lay_out(self) -> None:
         """Put features and rewards on the device, each once, however many agents share them."""
@@ -375,7 +386,8 @@ class ExactTraining:
         column = np.asarray(offsets, np.int64).T[:, :, None]
         self._feature_offset, self._reward_offset, self._stride = column
         self._starts = [problem.starts for problem in self.problems]
-        self._features = self._joined([table for _, table in features.values()])
+        whole = self._joined([table for _, table in features.values()])
+        self._features = torch.cat((whole, whole.new_ones(len(whole), 1)), dim=1)
         self._table = self._joined([table for _, table in rewards.values()])
 
     def _joined(self, tables: list[Any]) -> torch.Tensor:
@@ -383,9 +395,9 @@ class ExactTraining:
         return torch.from_numpy(np.ascontiguousarray(whole)).to(self._device, self._dtype)
 
     def _make_terms(self) -> Terms:
-        def column(name: str, *shape: int, dtype: torch.dtype = self._dtype) -> torch.Tensor:
+        def column(name: str, *shape: int) -> torch.Tensor:
             values = [getattr(config, name) for config in self.configs]
-            return torch.tensor(values, dtype=dtype, device=self._device).view(-1, *shape)
+            return torch.tensor(values, dtype=self._dtype, device=self._device).view(-1, *shape)
 
         groups: dict[tuple[float, float], list[int]] = {}
         for agent, config in enumerate(self.configs):
@@ -393,10 +405,7 @@ class ExactTraining:
         descents = tuple(
             (None if len(groups) == 1 else tuple(members), *setting) for setting, members in groups.items()
         )
-        return Terms(
-            column("gamma", 1, 1), column("alpha", 1, 1, dtype=torch.float64), column("tau", 1),
-            column("averaging", 1), descents,
-        )  # fmt: skip
+        return Terms(column("gamma", 1, 1), column("alpha", 1, 1), column("tau", 1), descents)
 
 
 def train_exact(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sac_kernel.agent.exact_config import ExactConfig
-from sac_kernel.agent.exact_update import Layout, forward
+from sac_kernel.agent.exact_update import Layout, values_of
 from sac_kernel.errors import DataError, NonFiniteError
 
 if TYPE_CHECKING:
@@ -122,12 +122,11 @@ class ExactPolicy:
             row, column = np.argwhere(~np.isfinite(x))[0]
             msg = f"ExactPolicy: features[{row}, {column}] = {x[row, column]}; leave rows of the warm-up out"
             raise DataError(msg)
-        layers = self._layout.layers(self.weights.unsqueeze(0))
         w = np.empty((len(x), self.config.positions))
         with torch.inference_mode():
             for at in range(0, len(x), _ROWS_AT_ONCE):
-                part = torch.from_numpy(x[at : at + _ROWS_AT_ONCE]).unsqueeze(0)
-                w[at : at + _ROWS_AT_ONCE] = forward(layers, part)[-1][0].mT.numpy()
+                part = torch.from_numpy(x[at : at + _ROWS_AT_ONCE])
+                w[at : at + _ROWS_AT_ONCE] = values_of(self._layout, self.weights, part).numpy()
         if not np.isfinite(w).all():
             msg = f"ExactPolicy: W is not finite after {self.updates} updates; lower learning_rate"
             raise NonFiniteError(msg)

@@ -18,6 +18,7 @@ contiguous axis, so no product and no pointwise operation runs over the odd numb
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -29,20 +30,14 @@ if TYPE_CHECKING:
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 """Of Adam; Kingma and Ba 2015, arXiv:1412.6980, with decoupled decay, Loshchilov and Hutter 2019."""
 
-_AVERAGE_START = 10.0
 _BLOCK = 64
-_relu_backward = torch.ops.aten.threshold_backward
-
-
-class Layer(NamedTuple):
-    """Views of one layer of n networks."""
-
-    weight: Tensor  # (n, out, in)
-    bias: Tensor  # (n, out, 1)
+_relu_backward = torch.ops.aten.threshold_backward.grad_input
 
 
 class Layout:
     """Where each layer's weights lie in a network's vector.
+
+    A layer is one matrix, (out, in + 1), whose last column is the bias: its input ends with a row of ones.
 
     Attributes
     ----------
@@ -53,18 +48,15 @@ class Layout:
 
     def __init__(self, widths: Sequence[int]) -> None:
         self.widths = tuple(widths)
-        shapes = list(zip(self.widths[1:], self.widths[:-1], strict=True))
-        self.size = -(-sum(out * (fan_in + 1) for out, fan_in in shapes) // _BLOCK) * _BLOCK
-        self._shapes = shapes
+        self._shapes = [(out, fan_in + 1) for out, fan_in in pairwise(reversed(self.widths))][::-1]
+        self.size = -(-sum(math.prod(shape) for shape in self._shapes) // _BLOCK) * _BLOCK
 
-    def layers(self, flat: Tensor) -> list[Layer]:
-        """Return the layers as views of n vectors, (n, size)."""
-        layers, at, n = [], 0, len(flat)
-        bias_at = sum(out * fan_in for out, fan_in in self._shapes)
-        for out, fan_in in self._shapes:
-            weight = flat[:, at : at + out * fan_in].view(n, out, fan_in)
-            layers.append(Layer(weight, flat[:, bias_at : bias_at + out].unsqueeze(-1)))
-            at, bias_at = at + out * fan_in, bias_at + out
+    def layers(self, flat: Tensor) -> list[Tensor]:
+        """Return the layers, (n, out, in + 1) each, as views of n vectors, (n, size)."""
+        layers, at = [], 0
+        for shape in self._shapes:
+            layers.append(flat[:, at : at + math.prod(shape)].view(len(flat), *shape))
+            at += math.prod(shape)
         return layers
 
     def initial(self, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -75,9 +67,8 @@ class Layout:
         generator = torch.Generator().manual_seed(seed)
         flat = torch.zeros(1, self.size)
         for layer in self.layers(flat)[:-1]:
-            bound = 1.0 / math.sqrt(layer.weight.shape[-1])
-            layer.weight.uniform_(-bound, bound, generator=generator)
-            layer.bias.uniform_(-bound, bound, generator=generator)
+            bound = 1.0 / math.sqrt(layer.shape[-1] - 1)
+            layer.uniform_(-bound, bound, generator=generator)
         return flat[0].to(dtype)
 
 
@@ -86,15 +77,17 @@ class Batch(NamedTuple):
 
     Attributes
     ----------
-    features : (2 P, B, D), of the decisions of all agents, then of their successors
+    features : (2 P, B, D + 1), of the decisions of all agents, then of their successors; the last column is ones
     reward : (P, G, B), all of the target that the network does not say: see `exact.reward_table`
     decay : (P, B), exp(-c dx / alpha) of the successor, float64: what is left of a weight one position further;
         0 where nothing can fill
+    share : (P, 1), of the newest network in the average that acts
     """
 
     features: Tensor
     reward: Tensor
     decay: Tensor
+    share: Tensor
 
 
 class Terms(NamedTuple):
@@ -102,15 +95,14 @@ class Terms(NamedTuple):
 
     Attributes
     ----------
-    gamma, alpha : (P, 1, 1); alpha in float64
-    tau, averaging : (P, 1)
+    gamma, alpha : (P, 1, 1)
+    tau : (P, 1)
     descents : (members or None for all, learning rate, weight decay) of each group of equal settings
     """
 
     gamma: Tensor
     alpha: Tensor
     tau: Tensor
-    averaging: Tensor
     descents: tuple[tuple[tuple[int, ...] | None, float, float], ...]
 
 
@@ -125,15 +117,15 @@ class Weights:
     """
 
     def __init__(self, layout: Layout, initial: Tensor) -> None:
-        p, device, dtype = len(initial), initial.device, initial.dtype
-        self.layout = layout
+        p = len(initial)
         # One tensor, so that one product a layer serves both networks of all agents.
-        self._both = torch.cat((initial, initial))
-        self.online, self.target = self._both[:p], self._both[p:]
-        self.average = initial.clone()
+        both = torch.cat((initial, initial))
+        self.online, self.target, self.average = both[:p], both[p:], initial.clone()
         self.mean, self.square, self.gradient = (torch.zeros_like(initial) for _ in range(3))
-        self.step = torch.zeros((), device=device, dtype=torch.float32 if dtype != torch.float64 else dtype)
-        self.both_layers, self.gradients = layout.layers(self._both), layout.layers(self.gradient)
+        self.step = torch.zeros((), device=initial.device)
+        self.layers, self.gradients = layout.layers(both), layout.layers(self.gradient)
+        # What the gradient goes back through: the online weights without their biases, transposed.
+        self.backwards = [layer[:p, :, :-1].mT for layer in self.layers]
 
     def vectors(self) -> dict[str, Tensor]:
         """Return what a saved training needs to go on, by name; copying into these tensors restores it."""
@@ -141,18 +133,34 @@ class Weights:
         return {name: getattr(self, name) for name in names}
 
 
-def forward(layers: Sequence[Layer], features: Tensor) -> list[Tensor]:
-    """Return the inputs of all layers and the output: (n, B, D) -> [(n, width, B), ...]."""
-    seen = [features.mT]
-    for i, (weight, bias) in enumerate(layers):
-        seen.append(torch.baddbmm(bias, weight, seen[-1]))
-        if i + 1 < len(layers):
-            seen[-1].relu_()
-    return seen
+class Workspace:
+    """Memory that every update writes anew, and the views of it that are used: making them costs more than filling.
+
+    Attributes
+    ----------
+    seen : inputs of all layers but the first, (2 P, width + 1, B) each, the last row ones
+    weight : (P, G, B), float64
+    both : (2, P, G, B), float64: sums from below, sums from above
+    pairs : views (2, P, B) of `both`, each a row of the first part beside its mirror image in the second
+    """
+
+    def __init__(self, widths: Sequence[int], agents: int, batch: int, like: Tensor) -> None:
+        self.seen = [like.new_ones((2 * agents, width + 1, batch)) for width in widths[1:-1]]
+        self.hidden = [seen[:, :-1] for seen in self.seen]
+        positions = widths[-1]
+        self.weight = torch.zeros((agents, positions, batch), device=like.device, dtype=torch.float64)
+        self.both = torch.stack((self.weight, self.weight))
+        size, row = positions * batch, batch
+        self.pairs = [
+            self.both.as_strided(
+                (2, agents, batch), (agents * size + (positions - 1 - 2 * p) * row, size, 1), p * row
+            )
+            for p in range(positions)
+        ]
 
 
-def soft_value(values: Tensor, decay: Tensor, alpha: Tensor) -> Tensor:
-    """Return alpha log sum_a exp((W(a) - c |a - p|) / alpha) for each position p, (P, G, B), float64.
+def soft_value(values: Tensor, decay: Tensor, alpha: Tensor, space: Workspace) -> Tensor:
+    """Return alpha log sum_a exp((W(a) - c |a - p|) / alpha) for each position p, (P, G, B).
 
     The policy step of SAC solved exactly on the grid (Haarnoja et al. 2018, arXiv:1812.05905, eq. 10; the
     discrete form is Christodoulou 2019, arXiv:1910.07207). Weights below the row's maximum reach e^-200, so the sum
@@ -162,51 +170,58 @@ def soft_value(values: Tensor, decay: Tensor, alpha: Tensor) -> Tensor:
     ----------
     values : (P, G, B), W at each position
     decay : (P, B), exp(-c dx / alpha) with dx the distance of two positions, float64
-    alpha : (P, 1, 1), float64
+    alpha : (P, 1, 1)
     """
     highest = values.amax(1, keepdim=True)
-    weight = (values.double() - highest).div_(alpha).exp_()
-    both = torch.stack((weight, weight.flip(1)))  # (2, P, G, B): from below, from above
-    rows = both.unbind(2)
-    for before, row in zip(rows[:-1], rows[1:], strict=True):
-        row.addcmul_(before, decay)
-    total = both[1].flip(1).add_(both[0]).sub_(weight)  # the position itself is in both passes
-    soft = total.log_().mul_(alpha).add_(highest)
+    weight = space.weight.copy_((values - highest).div_(alpha)).exp_()
+    space.both.copy_(weight)
+    for before, pair in pairwise(space.pairs):
+        pair.addcmul_(before, decay)
+    # The position itself is in both sums.
+    total = weight.neg_().add_(space.both[0]).add_(space.both[1])
+    soft = total.log_().to(values.dtype).mul_(alpha).add_(highest)
     # The sum is at least its own term. Said again here, because that term may underflow to 0.
-    return torch.maximum(soft, values)
+    return torch.maximum(soft, values, out=soft)
 
 
 @torch.inference_mode()
-def update(weights: Weights, batch: Batch, terms: Terms) -> Tensor:
+def update(weights: Weights, batch: Batch, terms: Terms, space: Workspace) -> Tensor:
     """Do one update of P agents in place and return the errors W - target, (P, G, B).
 
     target_t(a) = reward_t(a) + gamma soft_value(W_target(x_{t + stride}))(a), and the loss of each agent is
     mean over batch and positions of (W(x_t, a) - target_t(a))^2.
     """
     p = len(weights.online)
-    *seen, both_values = forward(weights.both_layers, batch.features)
-    soft = soft_value(both_values[p:], batch.decay, terms.alpha)
-    target = torch.addcmul(batch.reward, terms.gamma, soft.to(both_values.dtype))
-    error = both_values[:p] - target
-    _backward(weights, [layer[:p] for layer in seen], error * (2.0 / error[0].numel()))
+    seen = batch.features.mT
+    for layer, hidden, following in zip(weights.layers, space.hidden, space.seen, strict=False):
+        torch.bmm(layer, seen, out=hidden).relu_()
+        seen = following
+    values = torch.bmm(weights.layers[-1], seen)
+    target = soft_value(values[p:], batch.decay, terms.alpha, space).mul_(terms.gamma).add_(batch.reward)
+    error = values[:p] - target
+    _backward(weights, batch.features[:p], space, error * (2.0 / error[0].numel()))
     _descend(weights, terms)
     weights.target.lerp_(weights.online, terms.tau)
-    # Early networks are bad, so the average forgets them: the newest counts 10 / (10 + updates) at least.
-    share = _AVERAGE_START / (_AVERAGE_START - 1.0 + weights.step)
-    weights.average.lerp_(weights.online, torch.maximum(terms.averaging, share))
+    weights.average.lerp_(weights.online, batch.share)
     return error
 
 
-def _backward(weights: Weights, seen: list[Tensor], gradient: Tensor) -> None:
+def values_of(layout: Layout, flat: Tensor, features: Tensor) -> Tensor:
+    """Return W of one network, (n, G), for features (n, D)."""
+    x = features.mT
+    for i, layer in enumerate(layout.layers(flat.unsqueeze(0))):
+        x = torch.addmm(layer[0, :, -1:], layer[0, :, :-1], x.relu() if i else x)
+    return x.mT
+
+
+def _backward(weights: Weights, features: Tensor, space: Workspace, gradient: Tensor) -> None:
     """Write the loss's gradient for every weight, given that for the output, (P, G, B)."""
     p = len(gradient)
-    for i in range(len(seen) - 1, -1, -1):
-        own = weights.gradients[i]
-        torch.sum(gradient, -1, keepdim=True, out=own.bias)
-        torch.bmm(gradient, seen[i].mT, out=own.weight)
-        if i:
-            gradient = torch.bmm(weights.both_layers[i].weight[:p].mT, gradient)
-            gradient = _relu_backward(gradient, seen[i], 0)
+    for i in range(len(space.seen), 0, -1):
+        torch.bmm(gradient, space.seen[i - 1][:p].mT, out=weights.gradients[i])
+        gradient = torch.bmm(weights.backwards[i], gradient)
+        gradient = _relu_backward(gradient, space.hidden[i - 1][:p], 0, grad_input=gradient)
+    torch.bmm(gradient, features, out=weights.gradients[0])
 
 
 def _descend(weights: Weights, terms: Terms) -> None:
