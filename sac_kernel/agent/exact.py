@@ -238,7 +238,7 @@ def reward_scale(problem: ExactProblem) -> float:
     return float(f"{1.0 / size:.6g}")
 
 
-def reward_table(problem: ExactProblem, config: ExactConfig, scale: float) -> NDArray[np.float32]:
+def reward_table(problem: ExactProblem, config: ExactConfig, scale: float) -> FloatArray:
     """Return all of a row's target that the network does not say, in scaled units, (T, G + 1).
 
     Columns of positions: a y_t - lambda / 2 sigma_t^2 a^2 - k_t(a) + gamma (b_{t'}(a) - alpha log G), where t' is the
@@ -256,7 +256,7 @@ def reward_table(problem: ExactProblem, config: ExactConfig, scale: float) -> ND
         reward -= problem.holding_cost
     if problem.before_fill is not None:
         reward += config.gamma * np.where(known[:, None], problem.before_fill[after], 0.0)
-    table = np.empty((rows, config.positions + 1), np.float32)
+    table = np.empty((rows, config.positions + 1))
     entropy = config.alpha * np.log(config.positions)
     table[:, :-1] = scale * reward - config.gamma * entropy * fills[:, None]
     step = scale * (grid[1] - grid[0]) / config.alpha
@@ -370,29 +370,27 @@ class ExactTraining:
 
     def _lay_out(self) -> None:
         """Put features and rewards on the device, each once, however many agents share them."""
-        features: dict[int, tuple[int, Any]] = {}
-        rewards: dict[tuple[Any, ...], tuple[int, Any]] = {}
+        features: dict[int, tuple[int, torch.Tensor]] = {}
+        rewards: dict[tuple[Any, ...], tuple[int, torch.Tensor]] = {}
         feature_at = reward_at = 0
         offsets = []
         for problem, config, scale in zip(self.problems, self.configs, self.scales, strict=True):
             if id(problem.features) not in features:
-                features[id(problem.features)] = (feature_at, problem.features)
-                feature_at += len(problem.features)
+                table = torch.from_numpy(problem.features).to(self._dtype)
+                ones = table.new_ones(len(table), 1)  # the input that the bias is the weight of
+                features[id(problem.features)] = (feature_at, torch.cat((table, ones), dim=1))
+                feature_at += len(table)
             key = (id(problem), config.gamma, config.alpha, config.risk_aversion)
             if key not in rewards:
-                rewards[key] = (reward_at, reward_table(problem, config, scale))
-                reward_at += problem.rows
+                table = reward_table(problem, config, scale)
+                rewards[key] = (reward_at, torch.from_numpy(table).to(self._dtype))
+                reward_at += len(table)
             offsets.append((features[id(problem.features)][0], rewards[key][0], problem.stride))
         column = np.asarray(offsets, np.int64).T[:, :, None]
         self._feature_offset, self._reward_offset, self._stride = column
         self._starts = [problem.starts for problem in self.problems]
-        whole = self._joined([table for _, table in features.values()])
-        self._features = torch.cat((whole, whole.new_ones(len(whole), 1)), dim=1)
-        self._table = self._joined([table for _, table in rewards.values()])
-
-    def _joined(self, tables: list[Any]) -> torch.Tensor:
-        whole = tables[0] if len(tables) == 1 else np.concatenate(tables)
-        return torch.from_numpy(np.ascontiguousarray(whole)).to(self._device, self._dtype)
+        self._features = torch.cat([table for _, table in features.values()]).to(self._device)
+        self._table = torch.cat([table for _, table in rewards.values()]).to(self._device)
 
     def _make_terms(self) -> Terms:
         def column(name: str, *shape: int) -> torch.Tensor:
