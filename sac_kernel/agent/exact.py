@@ -218,6 +218,7 @@ class ExactProblem:
 def reward_scale(problem: ExactProblem) -> float:
     """Return 1 / (size of a decision's reward), to six digits: what a unit earns, or half its one-way cost if more.
 
+    What a unit earns is `returns` and what it goes on to earn before the next fill, root mean square over the starts.
     Rewards that are nearly all cost would be huge in units of a small forecast, and huge values are learnt slowly.
 
     Raises
@@ -226,9 +227,13 @@ def reward_scale(problem: ExactProblem) -> float:
         If nothing is ever earned or paid.
     """
     starts = problem.starts
-    size = max(
-        float(np.sqrt(np.mean(np.square(problem.returns[starts])))), 0.5 * float(problem.cost[starts].mean())
-    )
+    earned = problem.returns[starts]
+    if problem.before_fill is not None:
+        after = starts + problem.stride
+        known = after < problem.rows
+        gap = problem.before_fill[after[known]]
+        earned[known] += 0.5 * (gap[:, -1] - gap[:, 0])
+    size = max(float(np.sqrt(np.mean(np.square(earned)))), 0.5 * float(problem.cost[starts].mean()))
     if not 0.0 < size < np.inf:
         msg = (
             f"reward_scale: the returns and costs of {len(starts)} rows have size {size}, so no decision matters; give "
@@ -382,9 +387,9 @@ class ExactTraining:
                 feature_at += len(table)
             key = (id(problem), config.gamma, config.alpha, config.risk_aversion)
             if key not in rewards:
-                table = reward_table(problem, config, scale)
-                rewards[key] = (reward_at, torch.from_numpy(table).to(self._dtype))
-                reward_at += len(table)
+                reward = torch.from_numpy(reward_table(problem, config, scale)).to(self._dtype)
+                rewards[key] = (reward_at, reward)
+                reward_at += len(reward)
             offsets.append((features[id(problem.features)][0], rewards[key][0], problem.stride))
         column = np.asarray(offsets, np.int64).T[:, :, None]
         self._feature_offset, self._reward_offset, self._stride = column
@@ -452,7 +457,9 @@ def train_exact_population(
     """
     training = ExactTraining(problems, configs, seeds, device)
     ends = [updates] * len(seeds) if isinstance(updates, int) else list(updates)
-    require(len(ends) == len(seeds), "train_exact_population", f"updates must be one or {len(seeds)}", len(ends))
+    require(
+        len(ends) == len(seeds), "train_exact_population", f"updates must be one or {len(seeds)}", len(ends)
+    )
     require(min(ends) >= 0, "train_exact_population", "updates must be >= 0", min(ends))
     policies: dict[int, ExactPolicy] = {}
     for end in sorted(set(ends)):
@@ -470,7 +477,10 @@ def _check_alike(
     where = "ExactTraining"
     counts = (len(problems), len(configs), len(seeds))
     require(
-        len(set(counts)) == 1 and counts[0] > 0, where, "as many problems as configs as seeds are required", counts
+        len(set(counts)) == 1 and counts[0] > 0,
+        where,
+        "as many problems as configs as seeds are required",
+        counts,
     )
     require(min(seeds) >= 0, where, "seeds must be >= 0", min(seeds))
     for name in ("positions", "hidden_dims", "batch_size"):

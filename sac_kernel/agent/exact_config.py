@@ -60,6 +60,8 @@ class ExactConfig:
             value = getattr(self, name)
             require(inside(value), _WHERE, f"{name} must be {bounds}", value)
         odd = self.positions >= 3 and self.positions % 2 == 1
-        require(odd, _WHERE, "positions must be odd and at least 3, so that flat is one of them", self.positions)
+        require(
+            odd, _WHERE, "positions must be odd and at least 3, so that flat is one of them", self.positions
+        )
         widths = len(self.hidden_dims) > 0 and all(width >= 1 for width in self.hidden_dims)
         require(widths, _WHERE, "hidden_dims must hold at least one width >= 1", self.hidden_dims)

@@ -60,7 +60,9 @@ def greedy_target(
     price = _column(cost, len(w), "cost")
     if not (np.abs(held) <= 1.0).all():
         row = int(np.argmin(np.abs(held) <= 1.0))
-        msg = f"greedy_target: position[{row}] = {held[row]} lies outside [-1, 1]; give the last filled target"
+        msg = (
+            f"greedy_target: position[{row}] = {held[row]} lies outside [-1, 1]; give the last filled target"
+        )
         raise DataError(msg)
     if not ((price >= 0.0) & np.isfinite(price)).all():
         row = int(np.argmin((price >= 0.0) & np.isfinite(price)))
@@ -152,7 +154,9 @@ class ExactPolicy:
     def from_state(cls, state: Mapping[str, Any]) -> ExactPolicy:
         """Return the policy that `state` describes."""
         config = ExactConfig(**state["config"])
-        return cls(config, state["weights"], int(state["inputs"]), float(state["scale"]), int(state["updates"]))
+        return cls(
+            config, state["weights"], int(state["inputs"]), float(state["scale"]), int(state["updates"])
+        )
 
     @property
     def _layout(self) -> Layout:

@@ -229,8 +229,8 @@ def _descend(weights: Weights, terms: Terms) -> None:
     weights.step += 1
     vectors = (weights.online, weights.gradient, weights.mean, weights.square)
     for members, learning_rate, weight_decay in terms.descents:
-        parts = [[v] if members is None else [v[m] for m in members] for v in vectors]
+        own, gradient, mean, square = ([v] if members is None else [v[m] for m in members] for v in vectors)
         torch._fused_adamw_(
-            *parts, [], [weights.step] * len(parts[0]), lr=learning_rate, beta1=BETA1, beta2=BETA2,
+            own, gradient, mean, square, [], [weights.step] * len(own), lr=learning_rate, beta1=BETA1, beta2=BETA2,
             weight_decay=weight_decay, eps=EPSILON, amsgrad=False, maximize=False,
         )  # fmt: skip

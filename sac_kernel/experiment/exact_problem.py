@@ -221,7 +221,9 @@ def _moves(market: Market) -> _Moves:
     fill = _fill_bar(market)[: n - k]
     fills, end = fill < _NEVER, rows + k
     at = np.where(fills, fill, end)
-    turn = np.where(fills, opened[at], close[end])  # the price at which the old position gives way to the new one
+    turn = np.where(
+        fills, opened[at], close[end]
+    )  # the price at which the old position gives way to the new one
     # Nights up to each bar's open and close: an interval's are a difference of two.
     to_close = np.cumsum(bars[:, Bar.NIGHTS_GAP] + bars[:, Bar.NIGHTS_BAR])
     to_turn = to_close[at] - np.where(fills, bars[at, Bar.NIGHTS_BAR], 0.0)

@@ -61,7 +61,9 @@ def largest_return(market, problem, row):
     close = bars[:, Bar.CLOSE] * (1 + side * bars[:, Bar.SPREAD_CLOSE] / 2)
     opened = bars[1:, Bar.OPEN] * (1 + side * bars[1:, Bar.SPREAD_OPEN] / 2)
     path = np.concatenate((close, opened))
-    return max(np.abs(path[:, None] / path - 1).max(), problem.cost[row] + bars[:, Bar.SPREAD_CLOSE].max() / 2)
+    return max(
+        np.abs(path[:, None] / path - 1).max(), problem.cost[row] + bars[:, Bar.SPREAD_CLOSE].max() / 2
+    )
 
 
 # Held exposures drift, and what trading and marking them costs: more than a square where costs exceed an hour's move.
@@ -300,7 +302,9 @@ def test_a_policy_that_holds_sends_no_order_for_500_bars():
     values = policy.values(market.observed)
     state, known = np.zeros(len(Acc)), decisions(market)
     first = market.first_bar
-    bar_engine.reset(state, market.bars, market.par, first, len(market.bars) - 1 - first, 1e5, 0.3712345678901)
+    bar_engine.reset(
+        state, market.bars, market.par, first, len(market.bars) - 1 - first, 1e5, 0.3712345678901
+    )
     for _ in range(500):
         row = int(state[Acc.T])
         target = policy.target(
