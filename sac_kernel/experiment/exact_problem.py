@@ -3,7 +3,8 @@
 A decision at close t covers the next K bars. Its order fills at the first of their opens, f, at which exposure may
 change. What the account had before earns until then, the target afterwards:
 
-    before the fill    p x (mid at f / mid at close t - 1) - swap of p for the nights up to f + |p| x half spread at close t
+    before the fill    p x (mid at f / mid at close t - 1) - swap of p for the nights up to f
+                       + |p| x half spread at close t
     after the fill     a x (mid at the last close / mid at f - 1) - swap of a for the nights after f
                        - |a| x half spread at the last close
 
@@ -22,7 +23,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sac_kernel import market_costs
-from sac_kernel.agent.exact import ExactProblem, greedy_target, position_grid
+from sac_kernel.agent.exact_grid import greedy_target, position_grid
+from sac_kernel.agent.exact_rewards import ExactProblem
 from sac_kernel.bar_engine import Bar, Par
 from sac_kernel.errors import ConfigError, DataError
 from sac_kernel.market import HOLE
@@ -30,7 +32,7 @@ from sac_kernel.market import HOLE
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sac_kernel.agent.exact import ExactPolicy
+    from sac_kernel.agent.exact_policy import ExactPolicy
     from sac_kernel.market import Market
 
     FloatArray = NDArray[np.float64]
@@ -205,7 +207,7 @@ class _Moves(NamedTuple):
 
 
 def _fill_bar(market: Market) -> IntArray:
-    """Return the bar at whose open the order of each close fills, (n,); `_NEVER` where none of its bars can be traded."""
+    """Return the bar at whose open the order of each close fills, (n,); `_NEVER` where nothing can fill."""
     n, k = len(market.bars), market.interval_bars
     place = np.where(market.bars[:, Bar.TRADABLE] > 0.0, np.arange(n), _NEVER)
     following = np.append(np.minimum.accumulate(place[::-1])[::-1], _NEVER)[1:]

@@ -1,6 +1,7 @@
 """Exact SAC as one would first write it: autograd, the definition of the soft value, torch's own optimiser."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -85,7 +86,7 @@ class PlainAgent:
 
     def _net(self, widths):
         parts = []
-        for fan_in, out in zip(widths[:-1], widths[1:], strict=True):
+        for fan_in, out in pairwise(widths):
             parts += [nn.Linear(fan_in, out, dtype=self.dtype), nn.ReLU()]
         return nn.Sequential(*parts[:-1])
 

@@ -445,7 +445,7 @@ def test_the_unit_of_the_returns_changes_no_decision():
             unit * own.before_fill, valid=own.valid,
         )  # fmt: skip
         policies.append(train_exact(problem, SMALL, 100))
-    x, held = np.random.default_rng(0).standard_normal((200, 3)), np.linspace(-1, 1, 200)
+    x = np.random.default_rng(0).standard_normal((200, 3))
     np.testing.assert_allclose(policies[1].values(x), 1024 * policies[0].values(x), rtol=1e-3, atol=1e-6)
 
 
