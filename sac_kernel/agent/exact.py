@@ -128,6 +128,31 @@ class ExactTraining:
         weights = self.weights.average[agent].detach().clone().to("cpu", torch.float32)
         return ExactPolicy(self.configs[agent], weights, self._inputs, self.scales[agent], self.updates)
 
+    def metrics(self, agent: int, rows: int = 1_000) -> dict[str, float]:
+        """Return what one agent's values and policy are now, means over evenly spaced starts that can be traded.
+
+        For a position of each of the grid, without b(p), in scaled units: `value` V, `q` the mean of Q under pi,
+        `entropy` of pi in nats, `abs_action` of the greedy target from flat.
+        """
+        problem, config, policy = self.problems[agent], self.configs[agent], self.policy(agent)
+        starts = problem.starts
+        if problem.tradable is not None:
+            starts = starts[problem.tradable[starts]]
+        taken = starts[np.linspace(0, len(starts) - 1, min(rows, len(starts))).astype(np.int64)]
+        values, cost, grid = policy.values(problem.features[taken]), problem.cost[taken], policy.grid
+        q = values[:, None, :] - cost[:, None, None] * np.abs(grid[:, None] - grid)  # (n, p, a)
+        q = torch.from_numpy(q * policy.scale)
+        log_pi = torch.log_softmax(q / config.alpha, -1)
+        pi = log_pi.exp()
+        value = config.alpha * (torch.logsumexp(q / config.alpha, -1) - np.log(config.positions))
+        target = greedy_target(values, grid, np.zeros(len(taken)), cost)
+        return {
+            "value": float(value.mean()),
+            "q": float((pi * q).sum(-1).mean()),
+            "entropy": float(-(pi * log_pi).sum(-1).mean()),
+            "abs_action": float(np.abs(target).mean()),
+        }
+
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs, as tensors on the CPU and a number."""
         vectors = {name: value.cpu().clone() for name, value in self.weights.vectors().items()}

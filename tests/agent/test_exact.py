@@ -359,6 +359,19 @@ def test_one_that_diverges_is_named_and_the_others_go_on(caplog):
         train_exact(problem, bad, 50, 17)
 
 
+def test_the_metrics_satisfy_the_identity_of_soft_values():
+    """V = E_pi[Q] + alpha H - alpha log G, and an untrained agent is indifferent but for costs."""
+    training = ExactTraining([problem_of(cost=0.0)], [SMALL], [0])
+    first = training.metrics(0)
+    assert first["entropy"] == pytest.approx(math.log(5))
+    assert first["value"] == pytest.approx(0.0, abs=1e-12)
+    training.run(50)
+    later = training.metrics(0)
+    assert later["value"] == pytest.approx(later["q"] + 0.1 * (later["entropy"] - math.log(5)))
+    assert later["entropy"] < first["entropy"]
+    assert first["abs_action"] == 0.0 < later["abs_action"] <= 1.0
+
+
 # -- learning -------------------------------------------------------------------------------------------------
 
 
