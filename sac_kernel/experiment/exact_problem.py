@@ -125,6 +125,9 @@ def exact_problem(
         )
         raise ConfigError(msg)
     n, k, cap = len(market.bars), market.interval_bars, float(market.par[Par.CAP])
+    if n <= 2 * k:
+        msg = f"exact_problem: {n} bars hold no decision of {k} bars and the next one; give more bars"
+        raise DataError(msg)
     rows = n - k
     known = decisions(market, fill_spread)
     moves, grid = _moves(market), position_grid(positions)

@@ -158,17 +158,26 @@ def test_the_learnt_value_is_that_of_exact_dynamic_programming():
     assert np.abs(w).max() > 0.5
 
 
-def test_a_row_of_the_reward_table_is_what_the_equation_says():
-    problem = problem_of(stride=2)
+@pytest.mark.parametrize("fills", [True, False])
+def test_a_row_of_the_reward_table_is_what_the_equation_says(fills):
+    tradable = np.full(400, fills)
+    problem = problem_of(stride=2, tradable=tradable)
     config = dataclasses.replace(SMALL, risk_aversion=3.0)
     grid, t, scale = position_grid(5), 7, 500.0
     table = reward_table(problem, config, scale)
     paid = problem.returns[t] * grid - 1.5 * problem.variance[t] * grid**2 - problem.holding_cost[t]
-    entropy = 0.1 * math.log(5) if problem.tradable[9] else 0.0
+    entropy, exponent = (0.1 * math.log(5), scale * problem.cost[9] * 0.5 / 0.1) if fills else (0.0, math.inf)
     expected = scale * paid + 0.9 * (scale * problem.before_fill[9] - entropy)
-    np.testing.assert_allclose(table[t, :-1], expected, rtol=1e-5)
-    exponent = scale * problem.cost[9] * 0.5 / 0.1 if problem.tradable[9] else math.inf
-    assert table[t, -1] == pytest.approx(exponent, rel=1e-6)
+    np.testing.assert_allclose(table[t, :-1], expected, rtol=1e-9)
+    assert table[t, -1] == pytest.approx(exponent)
+
+
+def test_a_successor_beyond_the_rows_has_the_last_rows_cost_and_no_gap():
+    problem = problem_of(stride=2, tradable=np.zeros(400, bool))
+    table, grid = reward_table(problem, SMALL, 500.0), position_grid(5)
+    paid = problem.returns[-1] * grid - problem.holding_cost[-1]
+    np.testing.assert_allclose(table[-1, :-1], 500.0 * paid - 0.9 * 0.1 * math.log(5), rtol=1e-9)
+    assert table[-1, -1] == pytest.approx(500.0 * problem.cost[-1] * 0.5 / 0.1)
 
 
 # -- the greedy rule --------------------------------------------------------------------------------------
@@ -260,6 +269,17 @@ def test_a_policy_comes_back_from_its_state():
 def test_equal_seeds_give_equal_bits_and_others_do_not():
     assert torch.equal(policy_of(4).weights, policy_of(4).weights)
     assert not torch.equal(policy_of(4).weights, policy_of(5).weights)
+
+
+def test_each_seed_draws_its_own_decisions_and_each_block_others():
+    first, other = (ExactTraining([problem_of()], [SMALL], [seed])._draw(0)[1] for seed in (0, 1))
+    again = ExactTraining([problem_of()], [SMALL], [0])
+    assert torch.equal(again._draw(0)[1], first)
+    assert not torch.equal(first, other)
+    assert not torch.equal(again._draw(1)[1], first)
+    starts = problem_of().starts
+    drawn = np.unique(torch.cat([again._draw(block)[1] for block in range(4)]))
+    np.testing.assert_array_equal(drawn, starts)  # every valid row and no other
 
 
 def members():
@@ -484,6 +504,7 @@ def bad(name, value, at):
         ({"before_fill": np.zeros(400)}, "before_fill"),
         (bad("features", np.nan, (7, 1)), r"features\[7\]"),
         (bad("features", np.inf, (48, 0)), r"features\[48\]"),
+        (bad("features", np.nan, (397, 2)), r"features\[397\]"),  # no start, but a successor
         (bad("returns", np.nan, 9), r"returns\[9\]"),
         (bad("cost", np.nan, 11), r"cost\[11\]"),
         (bad("cost", -1e-9, 12), r"cost\[12\]"),

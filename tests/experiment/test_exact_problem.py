@@ -288,9 +288,10 @@ def test_a_forecast_of_another_length_is_refused():
         exact_problem(market, forecast=np.zeros(7))
 
 
-def test_too_few_bars_are_refused():
-    with pytest.raises(DataError, match="valid"):
-        exact_problem(make_market(bars=20))
+@pytest.mark.parametrize(("hours", "found"), [(1, "18 of 19"), (12, "20 bars")])
+def test_too_few_bars_are_refused(hours, found):
+    with pytest.raises(DataError, match=found):
+        exact_problem(make_market(hours=hours, bars=20))
 
 
 # -- through the engine -------------------------------------------------------------------------------------
