@@ -85,13 +85,20 @@ def markets(args: argparse.Namespace, config: dict[str, Any]) -> None:
         rows = [learn(name, seed, args.updates, args.rewards, config, judge) for seed in range(args.seeds)]
         own = [row.captured for row in rows]
         shares = [row.captured / row.bound for row in rows]
-        print(
-            f"| {name} | {statistics.median(own):.4g} ({' '.join(f'{c:.4g}' for c in own)}) | {MARKS.get(name, '')} | "
-            f"{' '.join(f'{row.bound:.3f}' for row in rows)} | {' '.join(f'{share:.3f}' for share in shares)} | "
-            f"{statistics.median(row.turnover for row in rows):.2f} | "
-            f"{statistics.median(row.seconds for row in rows):.1f} |",
-            flush=True,
+        form = "{:.3f}" if MARKETS[name].ic else "{:.1e}"  # a reward a bar where the optimum is to stay flat
+        cells = (
+            f"{form.format(statistics.median(own))} ({_joined(own, form)})",
+            MARKS.get(name, ""),
+            _joined([row.bound for row in rows]),
+            _joined(shares),
+            f"{statistics.median(row.turnover for row in rows):.2f}",
+            f"{statistics.median(row.seconds for row in rows):.1f}",
         )
+        print(f"| {name} | " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+def _joined(values: list[float], form: str = "{:.3f}") -> str:
+    return "" if np.isnan(values).any() else " ".join(form.format(value) for value in values)
 
 
 def planted(args: argparse.Namespace, config: dict[str, Any]) -> None:
