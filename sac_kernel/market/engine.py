@@ -15,7 +15,17 @@ import numpy as np
 from numba import literal_unroll
 
 from sac_kernel.market import risk_limits
-from sac_kernel.market.records import REPORT_DTYPE, Account, AccountReport, Reward
+from sac_kernel.market.records import (
+    ACCOUNT_DTYPE,
+    BAR_DTYPE,
+    MINUTE_DTYPE,
+    REPORT_DTYPE,
+    TERMS_DTYPE,
+    TRACE_DTYPE,
+    Account,
+    AccountReport,
+    Reward,
+)
 from sac_kernel.stats.metrics import MIN_DAYS_FOR_SHARPE, TRADING_DAYS_PER_YEAR
 
 if TYPE_CHECKING:
@@ -464,24 +474,44 @@ def step_many(  # noqa: PLR0913
 
 @_jit
 def step_one(  # noqa: PLR0913
-    accounts: Records,
-    bars: Records,
-    minutes: Records,
-    terms: Records,
+    accounts: FloatArray,
+    bars: FloatArray,
+    minutes: FloatArray,
+    terms: FloatArray,
     market: FeatureArray,
     action: float,
     obs: FeatureArray,
-    reports: Records,
+    reports: FloatArray,
 ) -> None:
     """Step one account, observe and report: what a Gymnasium step needs, in one call.
 
-    `accounts`, `terms` and `reports` are tables of one row, shape (1,): a call from Python takes in a table five
-    times as fast as a record.
+    The tables come as `records.flat`; `accounts`, `terms` and `reports` are of one row.
     """
-    reward = step(accounts[0], bars, minutes, terms[0], action)
-    observe(accounts[0], bars, terms[0], market, obs)
-    _report(accounts[0], bars, terms[0], reports[0])
-    reports[0].reward = reward
+    account, rows, own_terms = (
+        accounts.view(ACCOUNT_DTYPE)[0],
+        bars.view(BAR_DTYPE),
+        terms.view(TERMS_DTYPE)[0],
+    )
+    reward = step(account, rows, minutes.view(MINUTE_DTYPE), own_terms, action)
+    observe(account, rows, own_terms, market, obs)
+    report_row = reports.view(REPORT_DTYPE)[0]
+    _report(account, rows, own_terms, report_row)
+    report_row.reward = reward
+
+
+@_jit
+def start_one(  # noqa: PLR0913
+    accounts: FloatArray, i: int, bars: FloatArray, terms: FloatArray, market: FeatureArray, t: int, left: int,
+    start: float, action: float, obs: FeatureArray,
+) -> None:  # fmt: skip
+    """`reset` account `i` and `observe`, in one call; the tables come as `records.flat`."""
+    account, rows, own_terms = (
+        accounts.view(ACCOUNT_DTYPE)[i],
+        bars.view(BAR_DTYPE),
+        terms.view(TERMS_DTYPE)[0],
+    )
+    reset(account, rows, own_terms, t, left, start, action)
+    observe(account, rows, own_terms, market, obs)
 
 
 def report(account: Account, bars: Records, terms: Terms) -> AccountReport:
@@ -549,18 +579,22 @@ def run_targets(
 
 @_jit
 def decide(  # noqa: PLR0913  # all that a pass reads and writes
-    accounts: Records, bars: Records, minutes: Records, terms: Records, market: FeatureArray, action: float,
-    trace: Records, n: int, obs: FeatureArray,
+    accounts: FloatArray, bars: FloatArray, minutes: FloatArray, terms: FloatArray, market: FeatureArray,
+    action: float, trace: FloatArray, n: int, obs: FeatureArray,
 ) -> bool:  # fmt: skip
-    """Make decision `n`, keep it in `trace[n]`, and `observe`; return if more follow.
+    """Make decision `n`, keep it in row n of `trace`, and `observe`; return if more follow.
 
-    `accounts` and `terms` are tables of one row, as of `step_one`.
+    The tables come as `records.flat`; `accounts` and `terms` are of one row.
     """
-    account: Account = accounts[0]
-    target = target_of(account, terms[0], action)
-    step(account, bars, minutes, terms[0], target)
-    record(account, bars, terms[0], target, trace[n])
-    observe(account, bars, terms[0], market, obs)
+    account, rows, own_terms = (
+        accounts.view(ACCOUNT_DTYPE)[0],
+        bars.view(BAR_DTYPE),
+        terms.view(TERMS_DTYPE)[0],
+    )
+    target = target_of(account, own_terms, action)
+    step(account, rows, minutes.view(MINUTE_DTYPE), own_terms, target)
+    record(account, rows, own_terms, target, trace.view(TRACE_DTYPE)[n])
+    observe(account, rows, own_terms, market, obs)
     return account.terminated == 0.0 and account.truncated == 0.0
 
 
