@@ -14,18 +14,8 @@ import numba
 import numpy as np
 from numba import literal_unroll
 
-from sac_kernel.market import risk_limits
-from sac_kernel.market.records import (
-    ACCOUNT_DTYPE,
-    BAR_DTYPE,
-    MINUTE_DTYPE,
-    REPORT_DTYPE,
-    TERMS_DTYPE,
-    TRACE_DTYPE,
-    Account,
-    AccountReport,
-    Reward,
-)
+from sac_kernel.market import records, risk_limits
+from sac_kernel.market.records import Account, AccountReport, Reward
 from sac_kernel.stats.metrics import MIN_DAYS_FOR_SHARPE, TRADING_DAYS_PER_YEAR
 
 if TYPE_CHECKING:
@@ -474,27 +464,18 @@ def step_many(  # noqa: PLR0913
 
 @_jit
 def step_one(  # noqa: PLR0913
-    accounts: FloatArray,
-    bars: FloatArray,
-    minutes: FloatArray,
-    terms: FloatArray,
-    market: FeatureArray,
-    action: float,
-    obs: FeatureArray,
-    reports: FloatArray,
-) -> None:
+    accounts: FloatArray, bars: FloatArray, minutes: FloatArray, terms: FloatArray, market: FeatureArray,
+    action: float, obs: FeatureArray, reports: FloatArray,
+) -> None:  # fmt: skip
     """Step one account, observe and report: what a Gymnasium step needs, in one call.
 
     The tables come as `records.flat`; `accounts`, `terms` and `reports` are of one row.
     """
-    account, rows, own_terms = (
-        accounts.view(ACCOUNT_DTYPE)[0],
-        bars.view(BAR_DTYPE),
-        terms.view(TERMS_DTYPE)[0],
-    )
-    reward = step(account, rows, minutes.view(MINUTE_DTYPE), own_terms, action)
+    account, own_terms = accounts.view(records.ACCOUNT_DTYPE)[0], terms.view(records.TERMS_DTYPE)[0]
+    rows = bars.view(records.BAR_DTYPE)
+    reward = step(account, rows, minutes.view(records.MINUTE_DTYPE), own_terms, action)
     observe(account, rows, own_terms, market, obs)
-    report_row = reports.view(REPORT_DTYPE)[0]
+    report_row = reports.view(records.REPORT_DTYPE)[0]
     _report(account, rows, own_terms, report_row)
     report_row.reward = reward
 
@@ -505,18 +486,15 @@ def start_one(  # noqa: PLR0913
     start: float, action: float, obs: FeatureArray,
 ) -> None:  # fmt: skip
     """`reset` account `i` and `observe`, in one call; the tables come as `records.flat`."""
-    account, rows, own_terms = (
-        accounts.view(ACCOUNT_DTYPE)[i],
-        bars.view(BAR_DTYPE),
-        terms.view(TERMS_DTYPE)[0],
-    )
+    account, own_terms = accounts.view(records.ACCOUNT_DTYPE)[i], terms.view(records.TERMS_DTYPE)[0]
+    rows = bars.view(records.BAR_DTYPE)
     reset(account, rows, own_terms, t, left, start, action)
     observe(account, rows, own_terms, market, obs)
 
 
 def report(account: Account, bars: Records, terms: Terms) -> AccountReport:
     """Return what is to be said of an account; the Sharpe ratio is NaN below 20 days."""
-    row = np.zeros(1, REPORT_DTYPE)
+    row = np.zeros(1, records.REPORT_DTYPE)
     _report(account, bars, terms, row[0])
     return AccountReport._make(row[0].item())
 
@@ -586,14 +564,11 @@ def decide(  # noqa: PLR0913  # all that a pass reads and writes
 
     The tables come as `records.flat`; `accounts` and `terms` are of one row.
     """
-    account, rows, own_terms = (
-        accounts.view(ACCOUNT_DTYPE)[0],
-        bars.view(BAR_DTYPE),
-        terms.view(TERMS_DTYPE)[0],
-    )
+    account, own_terms = accounts.view(records.ACCOUNT_DTYPE)[0], terms.view(records.TERMS_DTYPE)[0]
+    rows = bars.view(records.BAR_DTYPE)
     target = target_of(account, own_terms, action)
-    step(account, rows, minutes.view(MINUTE_DTYPE), own_terms, target)
-    record(account, rows, own_terms, target, trace.view(TRACE_DTYPE)[n])
+    step(account, rows, minutes.view(records.MINUTE_DTYPE), own_terms, target)
+    record(account, rows, own_terms, target, trace.view(records.TRACE_DTYPE)[n])
     observe(account, rows, own_terms, market, obs)
     return account.terminated == 0.0 and account.truncated == 0.0
 
