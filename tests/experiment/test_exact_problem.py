@@ -317,7 +317,7 @@ def test_a_forecast_of_another_length_is_refused():
         exact_problem(market, HOURLY, forecast=np.zeros(7))
 
 
-@pytest.mark.parametrize(("hours", "found"), [(1, "18 of 19"), (12, "20 bars")])
+@pytest.mark.parametrize(("hours", "found"), [(1, "18"), (12, "20")])
 def test_too_few_bars_are_refused(hours, found):
     with pytest.raises(DataError, match=found):
         exact_problem(make_market(account(hours), bars=20), account(hours))
