@@ -84,6 +84,12 @@ MODULES = (
 """Modules that the kernel notebook carries, lowest layer first."""
 
 HOME_MODULES = (
+    "agent.exact_config",
+    "agent.exact_grid",
+    "agent.exact_rewards",
+    "agent.exact_update",
+    "agent.exact_policy",
+    "agent.exact",
     "prices.ingest.tables",
     "prices.ingest.text",
     "prices.ingest.binary",
@@ -93,6 +99,7 @@ HOME_MODULES = (
     "market.audit",
     "backtest.validation",
     "backtest.random_walk",
+    "experiment.exact_problem",
     "experiment.job_pool",
     "experiment.fold_training",
     "experiment.fold_jobs",

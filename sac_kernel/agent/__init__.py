@@ -12,5 +12,9 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "config": "SACConfig",
         "sac": "SACAgent Interaction",
         "ensemble": "Ensemble",
+        "exact": "train_exact train_exact_population",
+        "exact_config": "ExactConfig",
+        "exact_policy": "ExactPolicy",
+        "exact_rewards": "ExactProblem",
     },
 )

@@ -20,7 +20,7 @@ from sac_kernel.agent.sac import SACAgent
 from sac_kernel.backtest import baselines, policies
 from sac_kernel.market import engine
 from sac_kernel.market.market import Market, prepare_market
-from sac_kernel.market.records import COSTS, Account, Trace, new_table, one_row
+from sac_kernel.market.records import COSTS, Account, Trace, flat, new_table, one_row
 from sac_kernel.prices.costs import COST_TIERS
 from sac_kernel.stats import metrics, significance
 from sac_kernel.stats.trials import Trial
@@ -113,11 +113,12 @@ def run_policy(
 ) -> EpisodeResult:
     """Run a policy that sees observations over the whole market; a string names a baseline."""
     accounts, obs = _start(market, start_equity)
-    bars, minutes, terms = market.bars, market.minutes, one_row(market.terms)
-    trace, n, more = new_table(Trace, len(bars)), 0, True
-    engine.observe(accounts[0], bars, market.terms, market.observed, obs)
+    trace, n, more = new_table(Trace, len(market.bars)), 0, True
+    engine.observe(accounts[0], market.bars, market.terms, market.observed, obs)
+    account, terms, kept = flat(accounts), flat(one_row(market.terms)), flat(trace)
+    bars, minutes, observed = flat(market.bars), flat(market.minutes), market.observed
     while more:
-        more = engine.step_traced(accounts, bars, minutes, terms, market.observed, act(obs), trace, n, obs)
+        more = engine.step_traced(account, bars, minutes, terms, observed, act(obs), kept, n, obs)
         n += 1
     return _result(market, accounts[0], trace[:n], policies.named(policy), tier)
 

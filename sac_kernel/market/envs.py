@@ -22,9 +22,11 @@ from sac_kernel.market import engine
 from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.market.market import Market, check_horizon, prepare_market
 from sac_kernel.market.records import (
+    ACCOUNT_DTYPE,
     REPORT_DTYPE,
     Account,
     AccountReport,
+    flat,
     new_table,
     one_row,
     to_matrix,
@@ -111,12 +113,17 @@ class TradingEnvironment(gym.Env[Any, Any]):
             check_horizon(self.market, self.config)
         self.observation_space, self.action_space = spaces(self.market)
         self._width = len(self.observation_names)
-        # Tables of one row: compiled code takes them faster than records.
-        self._accounts, self._reports = new_table(Account, 1), np.zeros(1, REPORT_DTYPE)
-        self._account: Account = self._accounts[0]
-        self._terms = one_row(self.market.terms)
+        # What each step reads and writes, as a call takes it in fastest.
+        self._state, self._report = flat(new_table(Account, 1)), flat(np.zeros(1, REPORT_DTYPE))
+        self._bars, self._minutes = flat(self.market.bars), flat(self.market.minutes)
+        self._terms = flat(one_row(self.market.terms))
         self._clock = _Clock(self.market.open_time)
         self._history: list[tuple[float, float, float, float]] = []
+
+    @property
+    def _account(self) -> Account:
+        account: Account = self._state.view(ACCOUNT_DTYPE)[0]
+        return account
 
     @property
     def observation_names(self) -> tuple[str, ...]:
@@ -139,7 +146,7 @@ class TradingEnvironment(gym.Env[Any, Any]):
             left = c.horizon_bars
             t = int(self.np_random.integers(m.first_bar, last - left + 1))
             action = float(self.np_random.uniform(-1, 1)) if c.random_start_position else 0.0
-        self._terms = one_row(m.terms)
+        self._terms = flat(one_row(m.terms))
         engine.reset(self._account, m.bars, m.terms, t, left, c.initial_equity, action)
         self._history = []
         return self._observe(), self._info(engine.report(self._account, m.bars, m.terms))
@@ -150,11 +157,11 @@ class TradingEnvironment(gym.Env[Any, Any]):
         if not math.isfinite(target):
             msg = f"TradingEnvironment.step: the action must be finite, got {target} at bar {int(self._account.t)}"
             raise NonFiniteError(msg)
-        m, obs = self.market, np.empty(self._width, np.float32)
+        obs, observed = np.empty(self._width, np.float32), self.market.observed
         engine.step_one(
-            self._accounts, m.bars, m.minutes, self._terms, m.observed, target, obs, self._reports
+            self._state, self._bars, self._minutes, self._terms, observed, target, obs, self._report
         )
-        report = AccountReport._make(self._reports.item())
+        report = AccountReport._make(self._report.tolist())
         return obs, report.reward, report.terminated > 0.0, report.truncated > 0.0, self._info(report)
 
     def render(self) -> Any:  # noqa: ANN401
@@ -337,8 +344,8 @@ class TradingVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         m, c = self.market, self.config
         t = int(self.np_random.integers(m.first_bar, len(m.bars) - left))
         action = float(self.np_random.uniform(-1, 1)) if c.random_start_position else 0.0
-        engine.reset(self._accounts[i], m.bars, m.terms, t, left, c.initial_equity, action)
-        engine.observe(self._accounts[i], m.bars, m.terms, m.observed, obs)
+        accounts, bars, terms = flat(self._accounts), flat(m.bars), flat(one_row(m.terms))
+        engine.start_one(accounts, i, bars, terms, m.observed, t, left, c.initial_equity, action, obs)
 
     def _empty_obs(self) -> FeatureArray:
         return np.empty(self.observation_space.shape, np.float32)  # type: ignore[arg-type]  # a Box

@@ -223,6 +223,15 @@ def to_matrix(table: Records) -> FloatArray:
     return matrix
 
 
+def flat(table: Records) -> FloatArray:
+    """Return a table's own numbers, row after row: a view, shape (n x fields,), or (n, m x fields) of a table (n, m).
+
+    A call from Python takes in plain numbers in a third of the time that it needs for records; compiled code views
+    them as records again.
+    """
+    return table.view(np.float64)
+
+
 def to_table(matrix: FloatArray, kind: type[Record]) -> Records:
     """Return a copy of `to_matrix`'s matrix as records, shape (n,).
 

@@ -145,7 +145,9 @@ def uncut(datasets, tmp_path_factory):
     folder = tmp_path_factory.mktemp("uncut")
     data = str(datasets / "sac-trading-data" / "processed_data.h5")
     with figures_left_blank():
-        run_jobs(RunConfig.from_flat({"h5_path": data, "output_dir": str(folder), **parse_settings(SETTINGS)}))
+        run_jobs(
+            RunConfig.from_flat({"h5_path": data, "output_dir": str(folder), **parse_settings(SETTINGS)})
+        )
     return folder
 
 

@@ -7,13 +7,12 @@ with the engine. The long form: python -m tests.market.test_engine_oracle --epis
 
 import argparse
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from sac_kernel.market import engine, records
 from sac_kernel.market.records import Account, Bar, Reward, blank, new_table
@@ -350,42 +349,42 @@ def engine_form(rows, terms):
     return bars, minutes, par
 
 
-TERMS = st.builds(
-    Terms,
-    side=st.sampled_from(["bid", "ask", "mid"]),
-    cap=st.sampled_from([0.5, 1.0, 5.0, 15.0, 30.0]),
-    commission=st.sampled_from([0.0, 3e-5, 5e-4]),
-    slippage=st.sampled_from([0.0, 2e-5, 5e-4]),
-    swap_long=st.sampled_from([0.0, 6e-5, -3e-5]),
-    swap_short=st.sampled_from([0.0, 3e-5]),
-    stop=st.sampled_from([0.0, 0.002, 0.01, 0.05]),
-    profit=st.sampled_from([0.0, 0.003, 0.01]),
-    interval=st.integers(1, 3),
-    close_at_end=st.booleans(),
-    impact=st.sampled_from([0.0, 0.0, 1e-3]),
-    daily_loss=st.sampled_from([0.0, 0.0, 0.02, 0.1]),
-    drawdown=st.sampled_from([0.0, 0.0, 0.05, 0.2]),
-    pause=st.integers(0, 4),
-    kill=st.sampled_from([0.0, 0.0, 0.1, 0.5]),
-    reward=st.sampled_from(["log_return", "mean_variance", "differential_sharpe", "denoised"]),
-    minutes=st.booleans(),
-    no_trade_band=st.sampled_from([0.0, 0.0, 0.2, 0.5]),
-)
-SEEN = dict.fromkeys(("close_outs", "ruined", "exits", "frozen", "cut", "halted", "killed", "minutes"), 0)
+def random_terms(rng):
+    """Terms of one account: leverage is drawn high, because margin and ruin need it."""
+
+    def pick(*values):
+        return values[rng.integers(len(values))]
+
+    return Terms(
+        side=pick("bid", "ask", "mid"),
+        cap=pick(0.5, 1.0, 5.0, 15.0, 30.0, 30.0),
+        commission=pick(0.0, 3e-5, 5e-4),
+        slippage=pick(0.0, 2e-5, 5e-4),
+        swap_long=pick(0.0, 6e-5, -3e-5),
+        swap_short=pick(0.0, 3e-5),
+        stop=pick(0.0, 0.002, 0.01, 0.05),
+        profit=pick(0.0, 0.003, 0.01),
+        interval=pick(1, 2, 3),
+        close_at_end=pick(True, False),
+        impact=pick(0.0, 0.0, 1e-3),
+        daily_loss=pick(0.0, 0.0, 0.02, 0.1),
+        drawdown=pick(0.0, 0.0, 0.05, 0.2),
+        pause=pick(0, 1, 2, 3, 4),
+        kill=pick(0.0, 0.0, 0.1, 0.5),
+        reward=pick("log_return", "mean_variance", "differential_sharpe", "denoised"),
+        minutes=pick(True, False),
+        no_trade_band=pick(0.0, 0.0, 0.2, 0.5),
+    )
 
 
-@given(
-    terms=TERMS,
-    seed=st.integers(0, 2**32 - 1),
-    n=st.integers(3, 60),
-    left=st.integers(1, 80),
-    volatility=st.sampled_from([0.0005, 0.003, 0.01, 0.03, 0.1]),
-    gaps=st.sampled_from([0.0, 0.1, 0.5]),
-    start=st.sampled_from([0.0, 0.0, 0.6, -1.0]),
-)
-def compare_an_episode(terms, seed, n, left, volatility, gaps, start):
+def compare_an_episode(seed):
+    """Run one random episode on both accounts, compare after every decision, and count what happened in it."""
     rng = np.random.default_rng(seed)
-    rows = random_bars(rng, n, volatility, gaps, terms.minutes)
+    terms, n, left = random_terms(rng), int(rng.integers(3, 61)), int(rng.integers(1, 81))
+    rows = random_bars(
+        rng, n, rng.choice([0.0005, 0.003, 0.01, 0.03, 0.1]), rng.choice([0.0, 0.1, 0.5]), terms.minutes
+    )
+    start = float(rng.choice([0.0, 0.0, 0.6, -1.0]))
     bars, minutes, par = engine_form(rows, terms)
     oracle = Oracle(rows, terms, 0, left)
     oracle.open_with(start)
@@ -410,30 +409,39 @@ def compare_an_episode(terms, seed, n, left, volatility, gaps, start):
         assert state[f"{kind}_paid"] == pytest.approx(paid, rel=1e-9, abs=1e-9)
     peaks = np.maximum.accumulate(oracle.marks)
     assert state.max_drawdown == pytest.approx(np.max(1 - np.array(oracle.marks) / peaks), abs=1e-9)
-    SEEN["close_outs"] += oracle.close_outs
-    SEEN["ruined"] += oracle.ruined
-    SEEN["exits"] += oracle.exits_seen
-    SEEN["frozen"] += any(not row["tradable"] for row in rows)
-    SEEN["cut"] += oracle.t < n - 1 and not oracle.ruined
-    SEEN["halted"] += bool(oracle.halts)
-    SEEN["killed"] += math.inf in oracle.halts
-    SEEN["minutes"] += terms.minutes and oracle.exits_seen > 0
+    return Counter(
+        close_outs=oracle.close_outs,
+        ruined=oracle.ruined,
+        exits=oracle.exits_seen,
+        frozen=any(not row["tradable"] for row in rows),
+        cut=oracle.t < n - 1 and not oracle.ruined,
+        halted=bool(oracle.halts),
+        killed=math.inf in oracle.halts,
+        minutes=terms.minutes and oracle.exits_seen > 0,
+    )
 
 
-def compare(episodes, derandomize=True):
-    checks = [HealthCheck.too_slow]
-    options = {"deadline": None, "database": None, "suppress_health_check": checks}
-    settings(max_examples=episodes, derandomize=derandomize, **options)(compare_an_episode)()
+def compare(first, episodes):
+    """Compare the episodes of so many seeds from `first` on, and return how often each rare event happened."""
+    seen = Counter()
+    for seed in range(first, first + episodes):
+        try:
+            seen.update(compare_an_episode(seed))
+        except AssertionError as err:
+            err.add_note(f"episode of seed {seed}")
+            raise
+    return seen
 
 
 def test_the_engine_agrees_with_the_oracle_bar_by_bar():
-    compare(800)
+    seen = compare(0, 800)
     # The comparison means something only if the rare events happened.
-    assert min(SEEN.values()) >= 1, SEEN
+    assert min(seen.values()) >= 5, seen
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="compare the engine with the oracle on random episodes")
     parser.add_argument("--episodes", type=int, default=20_000)
-    compare(parser.parse_args().episodes, derandomize=False)
-    print(f"equal to 1e-9; episodes with: {SEEN}")  # noqa: T201  # a command
+    parser.add_argument("--first", type=int, default=800, help="seed of the first episode")
+    args = parser.parse_args()
+    print(f"equal to 1e-9; events: {dict(compare(args.first, args.episodes))}")  # noqa: T201  # a command

@@ -1,5 +1,6 @@
 """The environment as Gymnasium sees it, and its clock, errors and statistics."""
 
+import copy
 import dataclasses
 import math
 import subprocess
@@ -18,7 +19,7 @@ from sac_kernel.market import engine
 from sac_kernel.market.account import REWARDS, TradingEnvConfig
 from sac_kernel.market.envs import TradingEnvironment, TradingVectorEnv
 from sac_kernel.market.market import prepare_market
-from sac_kernel.market.records import Account, Trace, blank, new_table, to_matrix, to_table
+from sac_kernel.market.records import Account, Trace, blank, new_table, one_row, to_matrix, to_table
 from sac_kernel.prices import costs
 from sac_kernel.prices.bars import Bars
 from sac_kernel.stats import metrics
@@ -109,6 +110,17 @@ def test_a_reset_without_a_seed_goes_on_with_the_generator(make_env):
     env = make_env()
     starts = [env.reset(seed=5 if i == 0 else None)[1]["open_time_utc"] for i in range(6)]
     assert len(set(starts)) > 3
+
+
+def test_a_copy_goes_on_as_the_original_and_apart_from_it(make_env):
+    env = make_env()
+    env.reset(seed=1)
+    env.step(0.5)
+    twin = copy.deepcopy(env)
+    expected = [env.step(0.7)[1:4] for _ in range(5)]
+    assert [twin.step(0.7)[1:4] for _ in range(5)] == expected
+    assert np.array_equal(twin.reset()[0], env.reset()[0])
+    assert twin.step(-1.0)[1:] == env.step(-1.0)[1:]
 
 
 def test_an_episode_ends_by_truncation_after_its_horizon(make_env):
@@ -526,7 +538,7 @@ def test_each_account_is_a_single_env_action_by_action(make_vector, make_env):
     obs, _ = vector.reset(seed=7)
     for single, account, row in zip(singles, accounts_of(vector), obs, strict=True):
         single.reset(seed=0)
-        single._accounts[0] = account
+        single._state[:] = account.item()
         assert np.array_equal(single._observe(), row)
     ended = 0
     for action in np.random.default_rng(1).uniform(-1, 1, (130, 4, 1)):
@@ -538,7 +550,7 @@ def test_each_account_is_a_single_env_action_by_action(make_vector, make_env):
                 ended += 1
                 assert infos["_final_obs"][i]
                 assert np.array_equal(infos["final_obs"][i], own)
-                single._accounts[0] = accounts_of(vector)[i]
+                single._state[:] = accounts_of(vector)[i].item()
             assert np.array_equal(single._observe(), obs[i])
     assert ended >= 8
 
@@ -614,7 +626,7 @@ def test_infos_of_ended_accounts_are_laid_out_as_gymnasium_does(make_env, bars_o
     ours.reset(seed=0)
     ours.restore(
         {
-            "accounts": np.concatenate([to_matrix(env._accounts) for env in theirs.envs]),
+            "accounts": np.concatenate([to_matrix(one_row(env._account)) for env in theirs.envs]),
             "rng": ours.state()["rng"],
         }
     )

@@ -75,6 +75,16 @@ def test_a_matrix_of_accounts_has_a_column_a_field_in_the_order_of_the_files():
     assert back[1].cash == 12.0
 
 
+def test_the_flat_numbers_of_a_table_are_the_table_itself():
+    table = new_table(Account, 2)
+    table[1] = numbered()
+    numbers = records.flat(table)
+    assert (numbers.shape, numbers[28:31].tolist()) == ((56,), [10.0, 11.0, 12.0])
+    numbers[2] = 7.0
+    assert table[0].cash == 7.0
+    assert records.flat(np.empty((5, 0), records.MINUTE_DTYPE)).shape == (5, 0)
+
+
 @pytest.mark.parametrize("shape", [(2, 27), (2, 29), (28,)])
 def test_a_matrix_of_another_width_is_refused(shape):
     with pytest.raises(ValueError, match=r"28"):

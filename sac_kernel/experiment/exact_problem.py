@@ -1,0 +1,287 @@
+"""A market as a problem of exact SAC: what a decision at each close pays, for every position and every target.
+
+A decision at close t covers the next K bars. Its order fills at the first of their opens, f, at which exposure may
+change. What the account had before earns until then, the target afterwards:
+
+    before the fill    p x (mid at f / mid at close t - 1) - swap of p for the nights up to f
+                       + |p| x half spread at close t
+    after the fill     a x (mid at the last close / mid at f - 1) - swap of a for the nights after f
+                       - |a| x half spread at the last close
+
+The half spreads are the account's marking: its equity is what closing the position would leave. A unit's return is
+simple, not logarithmic, so that the log growth of the account differs only by squares of what it earns. Where no open
+of the decision can be traded, the whole of it belongs to the old position.
+
+What is known at close t is what a decision may look at: the observed features, the clock and the spread expected
+of the fill. What bar t + 1 turned out to be is in the returns alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from sac_kernel.agent.exact_grid import greedy_target, position_grid
+from sac_kernel.agent.exact_rewards import ExactProblem
+from sac_kernel.core.errors import ConfigError, DataError
+from sac_kernel.market.account import account_terms
+from sac_kernel.market.market import HOLE
+from sac_kernel.market.records import Terms
+from sac_kernel.prices import costs
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sac_kernel.agent.exact_policy import ExactPolicy
+    from sac_kernel.market.account import TradingEnvConfig
+    from sac_kernel.market.market import Market
+
+    FloatArray = NDArray[np.float64]
+    IntArray = NDArray[np.int64]
+    BoolArray = NDArray[np.bool_]
+
+_SIZES = ("volatility_target", "atr_risk")
+_PATH_DEPENDENT = (
+    "stop_loss_bps",
+    "take_profit_bps",
+    "daily_loss_limit",
+    "drawdown_stop",
+    "kill_loss",
+    "impact",
+    "no_trade_band",
+    *_SIZES,
+)
+"""Settings under which the next market state, or what a fill pays, depends on the position's own path."""
+
+
+class Decisions(NamedTuple):
+    """What a decision at each close may look at, one row a bar.
+
+    Attributes
+    ----------
+    features : (n, D), observed at the close
+    cost : (n,), one-way, of a unit of position, as expected of the fill
+    tradable : (n,), whether an order given at this close fills before the next decision
+    """
+
+    features: NDArray[np.float32]
+    cost: FloatArray
+    tradable: BoolArray
+
+
+def path_dependent_settings(config: TradingEnvConfig) -> list[str]:
+    """Return the account's settings that exact SAC cannot represent, by name; empty where it applies."""
+    names = [name for name in _PATH_DEPENDENT if getattr(config, name) != 0.0]
+    return [*names, "exposure_cap"] if config.exposure_cap > 1.0 else names
+
+
+def decisions(market: Market, config: TradingEnvConfig, fill_spread: FloatArray | None = None) -> Decisions:
+    """Return what a decision at each close may look at; nothing of a later bar but its place on the clock is read.
+
+    Parameters
+    ----------
+    config : the account's, that the market was prepared with
+    fill_spread : (n,), full spread over price that is expected, at each close, of the fill; None takes that of the
+        clock's table, at the config's cost tier, at the open the order would fill at
+
+    Raises
+    ------
+    ConfigError
+        If the market was prepared with another config.
+    """
+    _check_config(market, config)
+    fill, terms = _fill_bar(market), market.terms
+    if fill_spread is None:
+        clock = costs.spread_bps(market.open_time, config.cost_tier) * 1e-4
+        fill_spread = clock[np.minimum(fill, len(fill) - 1)]
+    half = np.asarray(fill_spread, np.float64) / 2.0
+    half = half / (1.0 + terms.price_side * half)  # of mid
+    cost = terms.exposure_cap * (half + terms.commission + terms.slippage)
+    return Decisions(market.observed, cost, fill < _NEVER)
+
+
+def exact_problem(
+    market: Market,
+    config: TradingEnvConfig,
+    positions: int = 21,
+    forecast: FloatArray | None = None,
+    fill_spread: FloatArray | None = None,
+) -> ExactProblem:
+    """Return the problem of one split.
+
+    Rows are bars. Starts are those with features whose own decision and the next one lie within the bars, no
+    `HOLE` inside either.
+
+    Parameters
+    ----------
+    config : the account's, that the market was prepared with
+    positions : of the grid
+    forecast : (n,), the return of a unit expected at each close, fitted to `forecast_target`; it takes the
+        place of the realised moves, before the fill and after it. Costs, swap and marking stay. None: realised moves
+    fill_spread : as of `decisions`
+
+    Raises
+    ------
+    ConfigError
+        If the account is not one of exact SAC, naming the settings that make it so, or the market was prepared with
+        another config.
+    DataError
+        If too few rows can be learnt from, or the forecast has another shape.
+    """
+    settings = path_dependent_settings(config)
+    if settings:
+        msg = (
+            f"exact_problem: with {', '.join(settings)} what a decision pays depends on the position's own path; "
+            "switch these settings off, or train with agent.SACAgent"
+        )
+        raise ConfigError(msg)
+    n, k, cap = len(market.bars), market.interval_bars, float(market.terms.exposure_cap)
+    if n <= 2 * k:
+        msg = f"exact_problem: {n} bars hold no decision of {k} bars and the next one; give more bars"
+        raise DataError(msg)
+    rows = n - k
+    known = decisions(market, config, fill_spread)
+    moves, grid = _moves(market), position_grid(positions)
+    tradable, complete = known.tradable[:rows], _complete(market)
+    price_before, price_after = moves.before, moves.after
+    if forecast is not None:
+        given = np.asarray(forecast, np.float64)
+        if given.shape != (n,):
+            msg = f"exact_problem: a forecast of shape ({n},), one a bar, is required, found {given.shape}"
+            raise DataError(msg)
+        price_before, price_after = np.zeros(rows), np.where(tradable, given[:rows], 0.0)
+    half_now, half_end = _half_spread(market)[:rows], _half_spread(market)[k:]
+    before = price_before[:, None] * grid - _swap(market, moves.nights_before, grid)
+    before += half_now[:, None] * np.abs(grid)
+    after = _swap(market, moves.nights_after, grid) + half_end[:, None] * np.abs(grid)
+    before -= np.where(tradable, 0.0, 1.0)[:, None] * after
+    after *= tradable[:, None]
+    valid = complete[:rows] & (np.arange(rows) >= market.first_bar)
+    valid &= np.append(complete[k:rows], np.zeros(min(k, rows), bool))
+    return ExactProblem(
+        features=market.observed,
+        returns=cap * price_after,
+        cost=known.cost[:rows],
+        tradable=tradable,
+        holding_cost=cap * after,
+        before_fill=cap * before,
+        variance=cap**2 * k * market.bars["volatility"][:rows] ** 2,
+        valid=valid,
+        stride=k,
+    )
+
+
+def forecast_target(market: Market, gamma: float) -> FloatArray:
+    """Return what a forecast of the returns is fitted to, (n,): y_t + gamma x the gap before the next fill.
+
+    The target chosen at t is held until the next decision's fill, so that gap is earned by it, and never the one
+    before its own fill. NaN in rows that cannot be filled (in the evening freeze a quoted move is mostly the
+    spread's), and in rows that are no start of `exact_problem`.
+    """
+    n, k = len(market.bars), market.interval_bars
+    moves, complete, rows = _moves(market), _complete(market), len(market.bars) - market.interval_bars
+    target = np.full(n, np.nan)
+    last = rows - k
+    usable = complete[:last] & complete[k:rows] & (np.arange(last) >= market.first_bar)
+    usable &= _fill_bar(market)[:last] < _NEVER
+    value = moves.after[:last] + gamma * moves.before[k:rows]
+    target[:last] = np.where(usable, value, np.nan)
+    return target
+
+
+def greedy_targets(market: Market, policy: ExactPolicy, known: Decisions) -> FloatArray:
+    """Return the targets of one greedy pass over a split, flat at the start, one a decision: what `run_targets` takes.
+
+    Each decision looks at its own row of `known`, which `decisions` returns, and at the last target that was filled.
+    """
+    rows = np.arange(market.first_bar, len(market.bars) - 1, market.interval_bars)
+    position, targets = np.zeros(1), np.empty(len(rows))
+    values = policy.values(known.features[rows])
+    for i, row in enumerate(rows):
+        position = greedy_target(
+            values[i : i + 1], policy.grid, position, known.cost[row], known.tradable[row]
+        )
+        targets[i] = position[0]
+    return targets
+
+
+# -- the bars of a decision -----------------------------------------------------------------------------
+
+_NEVER = np.iinfo(np.int64).max
+
+
+class _Moves(NamedTuple):
+    """Of each decision, (n - K,): simple returns of mid and swap nights, before the fill and after it."""
+
+    before: FloatArray
+    after: FloatArray
+    nights_before: FloatArray
+    nights_after: FloatArray
+
+
+def _fill_bar(market: Market) -> IntArray:
+    """Return the bar at whose open the order of each close fills, (n,); `_NEVER` where nothing can fill."""
+    n, k = len(market.bars), market.interval_bars
+    place = np.where(market.bars["tradable"] > 0.0, np.arange(n), _NEVER)
+    following = np.append(np.minimum.accumulate(place[::-1])[::-1], _NEVER)[1:]
+    return np.where(following <= np.arange(n) + k, following, _NEVER)
+
+
+def _moves(market: Market) -> _Moves:
+    bars, k = market.bars, market.interval_bars
+    n, side = len(market.bars), market.terms.price_side
+    close = bars["close"] * (1.0 + side * bars["spread_close"] / 2.0)
+    opened = bars["open"] * (1.0 + side * bars["spread_open"] / 2.0)
+    rows = np.arange(n - k)
+    fill = _fill_bar(market)[: n - k]
+    fills, end = fill < _NEVER, rows + k
+    at = np.where(fills, fill, end)
+    turn = np.where(
+        fills, opened[at], close[end]
+    )  # the price at which the old position gives way to the new one
+    # Nights up to each bar's open and close: an interval's are a difference of two.
+    to_close = np.cumsum(bars["nights_gap"] + bars["nights_bar"])
+    to_turn = to_close[at] - np.where(fills, bars["nights_bar"][at], 0.0)
+    return _Moves(
+        turn / close[rows] - 1.0, close[end] / turn - 1.0, to_turn - to_close[rows], to_close[end] - to_turn
+    )
+
+
+def _complete(market: Market) -> BoolArray:
+    """Return whether all K bars of each close's decision exist, with no hole before or between them, (n,)."""
+    n, k = len(market.bars), market.interval_bars
+    time = market.open_time.to_numpy("datetime64[ns]")
+    holes = np.append(0, np.cumsum(np.diff(time) > HOLE))  # up to each bar
+    complete = np.zeros(n, bool)
+    complete[: n - k] = holes[k:] == holes[: n - k]
+    return complete
+
+
+def _swap(market: Market, nights: FloatArray, grid: FloatArray) -> FloatArray:
+    """Return what the nights cost each position, (rows, G), as a fraction of equity over the cap."""
+    rate = np.where(grid > 0.0, market.terms.swap_long, market.terms.swap_short)
+    return nights[:, None] * (rate * np.abs(grid))
+
+
+def _half_spread(market: Market) -> FloatArray:
+    """Return half the spread at each close over mid, (n,)."""
+    half = market.bars["spread_close"] / 2.0
+    return np.asarray(half / (1.0 + market.terms.price_side * half))
+
+
+def _check_config(market: Market, config: TradingEnvConfig) -> None:
+    """Raise ConfigError if the market's terms or sizes are not those of the config."""
+    terms = market.terms
+    side = {1.0: "bid", -1.0: "ask"}.get(terms.price_side, "mid")
+    own = account_terms(config, side, market.bar_seconds, close_at_end=bool(terms.close_at_end))
+    differ = [name for name in Terms.__annotations__ if own[name] != terms[name]]
+    sized = any(getattr(config, name) for name in _SIZES)
+    if not sized and (market.bars["cap_share"] != 1.0).any():
+        differ.append("sizes")
+    if differ:
+        msg = (
+            f"exact_problem: the market was prepared with another config, they differ in {', '.join(differ)}; give the "
+            "config of its prepare_market, with the same cost_tier"
+        )
+        raise ConfigError(msg)
