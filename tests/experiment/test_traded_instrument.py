@@ -59,7 +59,7 @@ def run(h5, place, blank_figures):
 def test_the_trainer_learns_and_judges_by_the_traded_instruments_bars(run, h5):
     data = read_processed(h5)
     assert run.instrument == "GBPUSD"
-    assert run.train_market.bars[:, 3].tolist() == data.train["GBPUSD"]["close"].tolist()
+    assert run.train_market.bars["close"].tolist() == data.train["GBPUSD"]["close"].tolist()
     assert run.judgement.results["base"][0].close[-1] == data.test["GBPUSD"]["close"].iloc[-1]
     assert run.agent.context["features"]["instrument"] == "GBPUSD"
     assert any(name.startswith("gbpusd_") for name in run.agent.context["features"]["names"])
@@ -95,6 +95,7 @@ def test_the_walk_forward_trades_it_in_every_fold(h5, place):
         str(h5), agents=(1,), seeds=(0,), folds=1, tiers=("base",), updates=10, evaluations=1, test_days=20,
         val_days=15, purge_days=2,
         config=RunConfig(
+            num_envs=50,
             sac=SACConfig(hidden_dims=(8,), batch_size=16, warmup_steps=60, utd_ratio=0.1),
             env=TradingEnvConfig(episode_lengths=(100,), horizon=100),
         ),
