@@ -84,6 +84,9 @@ MODULES = (
 """Modules that the kernel notebook carries, lowest layer first."""
 
 HOME_MODULES = (
+    "prices.ingest.instrument_names",
+    "prices.ingest.split",
+    "prices.ingest.writer",
     "prices.ingest.tables",
     "prices.ingest.text",
     "prices.ingest.binary",

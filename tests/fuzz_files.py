@@ -29,7 +29,8 @@ from sac_kernel.experiment import checkpoint, job_outputs, output_layout, run_co
 from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.experiment.trainer import KaggleTrainer
 from sac_kernel.market.account import TradingEnvConfig
-from sac_kernel.prices.processed_file import read_processed, write_processed
+from sac_kernel.prices.ingest.writer import write_processed
+from sac_kernel.prices.processed_file import read_processed
 from sac_kernel.stats import trials
 from tests import fuzz_bars
 from tests.conftest import make_data

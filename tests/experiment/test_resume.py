@@ -16,7 +16,7 @@ from sac_kernel.experiment import checkpoint, job_outputs, output_layout
 from sac_kernel.experiment.job_queue import run_jobs
 from sac_kernel.experiment.run_config import AGENT_PRESETS, RunConfig
 from sac_kernel.experiment.trainer import KaggleTrainer
-from sac_kernel.prices.processed_file import write_processed
+from sac_kernel.prices.ingest.writer import write_processed
 from tests.conftest import make_data
 from tests.small_runs import ENV, SAC, small_trainer
 from tests.support import says, told

@@ -16,7 +16,7 @@ from sac_kernel.experiment import fold_jobs, job_pool, walk_forward, walk_forwar
 from sac_kernel.experiment.fold_jobs import Job, Settings
 from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.market.account import TradingEnvConfig
-from sac_kernel.prices.processed_file import write_processed
+from sac_kernel.prices.ingest.writer import write_processed
 from sac_kernel.stats import significance, trials
 from tests.conftest import make_data
 from tests.support import says

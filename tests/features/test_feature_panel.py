@@ -15,7 +15,8 @@ from sac_kernel.features.pipeline import INSTRUMENTS, FeaturePipeline, Panel, co
 from sac_kernel.prices import clocks
 from sac_kernel.prices.bars import open_seconds
 from sac_kernel.prices.clocks import unix_seconds
-from sac_kernel.prices.processed_file import read_processed, write_processed
+from sac_kernel.prices.ingest.writer import write_processed
+from sac_kernel.prices.processed_file import read_processed
 from tests.conftest import make_bars
 from tests.support import says, told
 

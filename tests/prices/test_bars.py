@@ -13,8 +13,8 @@ from sac_kernel.prices.bars import (
     follows_gap,
     make_bars,
 )
+from sac_kernel.prices.ingest.instrument_names import guess_instrument, point_digits, points_scale
 from sac_kernel.prices.ingest.tables import aggregate, bars_of_ticks, join
-from sac_kernel.prices.instruments import guess_instrument, point_digits, points_scale
 from tests.support import says, told
 
 

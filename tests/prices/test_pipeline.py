@@ -9,8 +9,10 @@ from sac_kernel.core import paths
 from sac_kernel.core.errors import DataError, InputNotFoundError
 from sac_kernel.prices import pipeline as data_pipeline
 from sac_kernel.prices.bars import Bars, BarTable
-from sac_kernel.prices.pipeline import DataConfig, DataPipeline, split_table
-from sac_kernel.prices.processed_file import read_processed, write_processed
+from sac_kernel.prices.ingest.split import split_table
+from sac_kernel.prices.ingest.writer import write_processed
+from sac_kernel.prices.pipeline import DataConfig, DataPipeline
+from sac_kernel.prices.processed_file import read_processed
 from tests.conftest import make_bars, make_data
 from tests.support import says
 

@@ -12,7 +12,7 @@ import pytest
 
 from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.features.pipeline import compute_features
-from sac_kernel.prices.processed_file import write_processed
+from sac_kernel.prices.ingest.writer import write_processed
 from tests.conftest import make_bars, make_data
 
 ROOT = Path(__file__).resolve().parents[2]

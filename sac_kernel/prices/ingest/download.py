@@ -15,8 +15,9 @@ from sac_kernel.core.errors import DataError, InputNotFoundError
 from sac_kernel.prices import bars as bar_table
 from sac_kernel.prices.ingest import text
 from sac_kernel.prices.ingest.binary import MAX_BYTES
+from sac_kernel.prices.ingest.instrument_names import DUKASCOPY_NAMES, point_digits
 from sac_kernel.prices.ingest.tables import aggregate, join
-from sac_kernel.prices.instruments import DUKASCOPY_NAMES, INSTRUMENTS, point_digits
+from sac_kernel.prices.instruments import INSTRUMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -30,8 +30,8 @@ from sac_kernel.prices.bars import (
     open_seconds,
 )
 from sac_kernel.prices.ingest import binary, text
+from sac_kernel.prices.ingest.instrument_names import guess_instrument, points_scale
 from sac_kernel.prices.ingest.tables import aggregate, bars_of_ticks, join
-from sac_kernel.prices.instruments import guess_instrument, points_scale
 
 if TYPE_CHECKING:
     from sac_kernel.prices.ingest.text import Raw
