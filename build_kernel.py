@@ -28,7 +28,7 @@ from sac_kernel.kaggle.client import KaggleClient
 from sac_kernel.kaggle.run import KaggleRun, check_accelerator
 from sac_kernel.prices.ingest.writer import write_processed
 from sac_kernel.prices.pipeline import DataConfig, DataPipeline
-from sac_kernel.report.tables import text_table
+from sac_kernel.report.terminal import text_table
 from sac_kernel.stats import trials
 
 if TYPE_CHECKING:

@@ -84,6 +84,8 @@ MODULES = (
 """Modules that the kernel notebook carries, lowest layer first."""
 
 HOME_MODULES = (
+    "core.home_strings",
+    "core.checkout",
     "prices.ingest.instrument_names",
     "prices.ingest.split",
     "prices.ingest.writer",
@@ -93,9 +95,13 @@ HOME_MODULES = (
     "prices.ingest.formats",
     "prices.ingest.download",
     "prices.ingest.panel",
+    "stats.fold_statistics",
     "market.audit",
     "backtest.validation",
     "backtest.random_walk",
+    "report.fold_plots",
+    "report.terminal",
+    "experiment.horizons",
     "experiment.job_pool",
     "experiment.fold_training",
     "experiment.fold_jobs",
@@ -103,6 +109,7 @@ HOME_MODULES = (
     "experiment.walk_forward",
     "experiment.sweep",
     "live.journal",
+    "live.account_values",
     "live.model_store",
     "live.decide",
     "live.feed",
