@@ -97,6 +97,7 @@ HOME_MODULES = (
     "prices.ingest.panel",
     "stats.fold_statistics",
     "market.audit",
+    "market.known_answer_kinds",
     "backtest.validation",
     "backtest.random_walk",
     "report.fold_plots",
