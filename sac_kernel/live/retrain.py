@@ -21,10 +21,9 @@ from sac_kernel.core.errors import ConfigError, DataError, SacKernelError
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.live import promotion
 from sac_kernel.live.model_store import InUse, ModelStore
-from sac_kernel.prices.bars import BarTable
 from sac_kernel.prices.ingest import formats
 from sac_kernel.prices.ingest.panel import write_tables
-from sac_kernel.prices.ingest.tables import join
+from sac_kernel.prices.ingest.tables import BarTable, join
 from sac_kernel.prices.pipeline import DataConfig
 from sac_kernel.prices.processed_file import read_processed
 

@@ -164,12 +164,6 @@ class Optimum:
         column = np.rint((position + 1.0) / (POSITIONS[1] - POSITIONS[0])).astype(np.int64)
         return self.action[row, column]
 
-    def band(self) -> tuple[float, float]:
-        """Return (sell below, buy above): the states at which a full opposite position is closed."""
-        long = self.grid[self.action[:, 0] > 0]
-        short = self.grid[self.action[:, -1] < 0]
-        return float(short.max(initial=-np.inf)), float(long.min(initial=np.inf))
-
 
 class Result(NamedTuple):
     """Noise-free reward and turnover of one bar, means over paths and bars."""

@@ -9,9 +9,10 @@ from sac_kernel.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "bars": "BarTable Bars check_bars inspect_bars",
+        "bars": "Bars check_bars inspect_bars",
         "pipeline": "DataConfig DataPipeline",
         "processed_file": "ProcessedData read_processed",
+        "ingest.tables": "BarTable",
         "ingest.writer": "write_processed",
     },
 )

@@ -22,8 +22,8 @@ from sac_kernel.experiment.job_queue import run_jobs
 from sac_kernel.experiment.run_config import RUN_PRESETS, RunConfig
 from sac_kernel.experiment.trainer import KaggleTrainer
 from sac_kernel.market.account import TradingEnvConfig
-from sac_kernel.prices.bars import BarTable
 from sac_kernel.prices.ingest.split import split_table
+from sac_kernel.prices.ingest.tables import BarTable
 from sac_kernel.prices.ingest.writer import write_processed
 from sac_kernel.prices.pipeline import DataConfig
 from sac_kernel.train_sac_kaggle import main

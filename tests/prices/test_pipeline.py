@@ -7,8 +7,9 @@ import pytest
 
 from sac_kernel.core import paths
 from sac_kernel.core.errors import DataError, InputNotFoundError
-from sac_kernel.prices.bars import Bars, BarTable, inspect_bars
+from sac_kernel.prices.bars import Bars, inspect_bars
 from sac_kernel.prices.ingest.split import split_table
+from sac_kernel.prices.ingest.tables import BarTable
 from sac_kernel.prices.ingest.writer import write_processed
 from sac_kernel.prices.pipeline import DataConfig, DataPipeline
 from sac_kernel.prices.processed_file import hash_splits, read_processed

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sac_kernel.core.errors import ConfigError, DataError
 from sac_kernel.stats import fold_statistics, metrics, significance
+from sac_kernel.stats.annualisation import lo_factor
 from sac_kernel.stats.significance import Moments
 from tests.support import says
 
@@ -105,9 +106,29 @@ def test_standard_error_of_normal_returns_is_los(sharpe, n, published):
     assert significance.sharpe_sd(Moments(sharpe, 0.0, 3.0, n + 1)) == pytest.approx(published, abs=5e-4)
 
 
-def test_autocorrelations_are_those_of_an_ar1_series():
-    assert significance.autocorrelations(ar1(0.2, 400_000, seed=3), 2) == pytest.approx([0.2, 0.04], abs=0.01)
-    assert significance.autocorrelations(np.ones(5), 3).tolist() == [0.0, 0.0, 0.0]
+@pytest.mark.parametrize("rho", [-0.3, 0.0, 0.2, 0.7])
+def test_lo_factor_is_that_of_the_covariance_matrix_of_q_returns(rho):
+    # The variance of a sum of q returns is the sum over their covariance matrix, written out here.
+    q = 12
+    matrix = rho ** np.abs(np.subtract.outer(np.arange(q), np.arange(q))) if rho else np.eye(q)
+    expected = q / math.sqrt(matrix.sum())
+    assert lo_factor(rho ** np.arange(1, q + 5), q) == pytest.approx(expected, rel=1e-12)
+
+
+def test_lo_factor_without_correlation_is_the_square_root():
+    assert lo_factor([], 12) == pytest.approx(3.4641, abs=1e-4)
+    with pytest.raises(DataError, match=says("autocorrelation")):
+        lo_factor([-1.0, -1.0], 12)
+
+
+def test_lo_factor_annualises_what_aggregation_finds():
+    # 400,000 AR(1) returns with coefficient .2: the Sharpe ratio of sums of 12 is the factor times that of one.
+    x = ar1(0.2, 400_000, seed=3) + 0.002
+    rho = significance.autocorrelations(x, 11)
+    assert rho[:2] == pytest.approx([0.2, 0.04], abs=0.01)
+    sums = x[: 400_000 // 12 * 12].reshape(-1, 12).sum(axis=1)
+    found = lo_factor(rho, 12) * x.mean() / x.std()
+    assert found == pytest.approx(sums.mean() / sums.std(), rel=0.02)
 
 
 # -- many trials -----------------------------------------------------------------------------------

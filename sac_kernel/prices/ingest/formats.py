@@ -22,7 +22,6 @@ from sac_kernel.prices.bars import (
     PRICE_COLUMNS,
     PRICE_SIDES,
     Bars,
-    BarTable,
     check_bars,
     drop_repeats,
     infer_bar_seconds,
@@ -31,7 +30,7 @@ from sac_kernel.prices.bars import (
 )
 from sac_kernel.prices.ingest import binary, text
 from sac_kernel.prices.ingest.instrument_names import guess_instrument, points_scale
-from sac_kernel.prices.ingest.tables import aggregate, bars_of_ticks, join
+from sac_kernel.prices.ingest.tables import BarTable, aggregate, bars_of_ticks, join
 
 if TYPE_CHECKING:
     from sac_kernel.prices.ingest.text import Raw

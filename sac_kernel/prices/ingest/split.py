@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from sac_kernel.core.errors import DataError
-from sac_kernel.prices.bars import Bars, BarTable
+from sac_kernel.prices.bars import Bars
 from sac_kernel.prices.processed_file import SPLITS, ProcessedData, hash_splits
 
 if TYPE_CHECKING:
+    from sac_kernel.prices.ingest.tables import BarTable
     from sac_kernel.prices.pipeline import DataConfig
 
 
