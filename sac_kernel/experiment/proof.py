@@ -1,11 +1,8 @@
 """The default agent on markets with a known optimum: captured share of it, turnover, mark.
 
 The captured share is that of the optimum's noise-free reward on fresh paths, by the final greedy policy (the
-averaged actor); `best` is the best of ten evaluations during training. Markets without noise (M0, M1, M2, M9) are
-simulators: each of 64 accounts gives one fresh transition per update. The others are learnt like a panel of bars:
-one path of 150,000 bars, 60 accounts, the trainer's update ratio, rewards denoised by `features.forecast` fitted on
-that path. Their reference is the ridge of that path with the best band for its strength. Raw rewards are realised
-returns, from the simulator in M3, M4, M5, M6, M8, M10, from the path elsewhere.
+averaged actor); `best` is the best of ten evaluations during training. docs/learning.md, "Markets with a known
+optimum", says how each market is learnt.
 """
 
 from __future__ import annotations
