@@ -26,14 +26,16 @@ from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.kaggle import kernel_notebook, probe, rehearsal, wheels
 from sac_kernel.kaggle.client import KaggleClient
 from sac_kernel.kaggle.run import KaggleRun, check_accelerator
+from sac_kernel.prices.ingest.writer import write_processed
 from sac_kernel.prices.pipeline import DataConfig, DataPipeline
-from sac_kernel.prices.processed_file import ProcessedData, write_processed
-from sac_kernel.report.tables import text_table
+from sac_kernel.report.terminal import text_table
 from sac_kernel.stats import trials
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
+
+    from sac_kernel.prices.processed_file import ProcessedData
 
 ROOT = Path(__file__).resolve().parent
 PACKAGE = ROOT / "sac_kernel"

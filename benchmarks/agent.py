@@ -233,8 +233,8 @@ def memory() -> None:
 
 def guide(folder: Path, episodes: int) -> None:
     """Train as the guide does on the bars of a folder and print time, updates and the share of gradient work."""
+    from sac_kernel.prices.ingest.writer import write_processed
     from sac_kernel.prices.pipeline import DataConfig, DataPipeline
-    from sac_kernel.prices.processed_file import write_processed
 
     logging.getLogger("sac_kernel").setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory() as scratch:

@@ -29,14 +29,17 @@ from sac_kernel.backtest.judgement import Judgement, judge
 from sac_kernel.core.device import set_threads
 from sac_kernel.experiment.run_config import preset_of
 from sac_kernel.experiment.trainer import KaggleTrainer
-from sac_kernel.prices.bars import Bars, BarTable
-from sac_kernel.prices.pipeline import DataConfig, split_table
-from sac_kernel.prices.processed_file import ProcessedData, write_processed
+from sac_kernel.prices.bars import Bars
+from sac_kernel.prices.ingest.split import split_table
+from sac_kernel.prices.ingest.tables import BarTable
+from sac_kernel.prices.ingest.writer import write_processed
+from sac_kernel.prices.pipeline import DataConfig
 from sac_kernel.stats import trials, verdict
 from sac_kernel.stats.verdict import TrialCount
 
 if TYPE_CHECKING:
     from sac_kernel.backtest.runner import EpisodeResult
+    from sac_kernel.prices.processed_file import ProcessedData
 
 BARS, BAR_S, HOURLY_SD = 9000, 3600, 1e-3
 HIDDEN, UTD = (64, 64), 0.25

@@ -44,7 +44,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     """Return one run's row: the captured share at ten looks, the reference of its path."""
     setting = Setting(job["updates"], job["rewards"], {}, lambda _: None)
     if job["learner"] == DEFAULT:
-        found = prove(MARKET.name, range(job["seed"], job["seed"] + 1), setting).rows[0]
+        found = prove(MARKET, range(job["seed"], job["seed"] + 1), setting).rows[0]
         return {**job, "final": round(found.final, 4), "best": round(found.best, 4),
                 "reference": round(found.reference, 4)}  # fmt: skip
     judge = Judge(MARKET, bars=300, n=256)

@@ -23,9 +23,16 @@ from sac_kernel.agent.config import SACConfig
 from sac_kernel.core import files, packages
 from sac_kernel.core.config import check_names, typed
 from sac_kernel.core.device import set_threads
-from sac_kernel.experiment.proof import TABLE_HEAD, WITH_BAND, Setting, policy_figure, prove, prove_short
-from sac_kernel.market.known_answer import MARKETS
+from sac_kernel.experiment.proof import TABLE_HEAD, Setting, policy_figure, prove, prove_short
+from sac_kernel.market.known_answer_kinds import ALL_MARKETS, HourMarket, RegimeMarket
 from sac_kernel.report import plots
+
+WITH_BAND = tuple(
+    name
+    for name, market in ALL_MARKETS.items()
+    if market.cost and market.ic and not isinstance(market, HourMarket | RegimeMarket)
+)
+"""Markets whose policy can be drawn over predictor and position."""
 
 
 def changes_of(pairs: list[str]) -> dict[str, typing.Any]:
@@ -39,7 +46,7 @@ def changes_of(pairs: list[str]) -> dict[str, typing.Any]:
 def main() -> int:
     """Print the table as Markdown with settings, versions and date; the exit status is 0 if all marks are met."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.prove", description=__doc__.splitlines()[0])
-    parser.add_argument("--markets", default=",".join(MARKETS), help="names, comma-separated")
+    parser.add_argument("--markets", default=",".join(ALL_MARKETS), help="names, comma-separated")
     parser.add_argument("--seeds", type=int, default=5, help="how many")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--updates", type=int, default=10_000)
@@ -54,7 +61,7 @@ def main() -> int:
     args = parser.parse_args()
     warnings.simplefilter("error")
     set_threads(1)
-    check_names("--markets", args.markets.split(","), MARKETS)
+    check_names("--markets", args.markets.split(","), ALL_MARKETS)
     changes = changes_of(args.set)
     others = {"forecast": args.forecast, "every": args.every}
     setting = Setting(args.updates, args.rewards, changes, lambda line: print(line, flush=True), **others)
@@ -67,11 +74,11 @@ def main() -> int:
     if args.short:
         proven = prove_short(setting.log)
     else:
-        proven = {name: prove(name, seeds, setting) for name in args.markets.split(",")}
+        proven = {name: prove(ALL_MARKETS[name], seeds, setting) for name in args.markets.split(",")}
     print("\n".join(("", TABLE_HEAD, *(each.line for each in proven.values()))))
     for name in [name for name in proven if name in WITH_BAND]:
         path = args.output / f"policy_{name}.png"
-        files.write_bytes(path, plots.to_png(policy_figure(name, proven[name].policy)))
+        files.write_bytes(path, plots.to_png(policy_figure(ALL_MARKETS[name], proven[name].policy)))
         print(f"policy of seed {seeds[0]}: {path}")
     return 0 if all(each.passed for each in proven.values()) else 1
 

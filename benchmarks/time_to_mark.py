@@ -24,7 +24,8 @@ import numpy as np
 
 from benchmarks import jobs, learners
 from sac_kernel.agent.config import SACConfig
-from sac_kernel.market.known_answer import MARKETS, Judge, MarketVectorEnv
+from sac_kernel.market.known_answer import Judge, MarketVectorEnv
+from sac_kernel.market.known_answer_kinds import ALL_MARKETS
 
 NUM_ENVS = 64
 IN_A_ROW = 3
@@ -66,9 +67,9 @@ def train_curve(
     learner: str, market: str, seed: int, settings: learners.Settings, limits: Limits
 ) -> tuple[Curve, float]:
     """Train one learner on one market; return its curve and the wall seconds of training."""
-    env, judge = MarketVectorEnv(MARKETS[market], NUM_ENVS), Judge(MARKETS[market], bars=200, n=256)
+    env, judge = MarketVectorEnv(ALL_MARKETS[market], NUM_ENVS), Judge(ALL_MARKETS[market], bars=200, n=256)
     clock = jobs.Clock()
-    trained = learners.build(learner, env, settings, MARKETS[market].gamma, seed)
+    trained = learners.build(learner, env, settings, ALL_MARKETS[market].gamma, seed)
     curve: Curve = []
     due_s = limits.every_s
 

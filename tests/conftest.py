@@ -15,8 +15,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sac_kernel.prices.bars import Bars, BarTable
-from sac_kernel.prices.pipeline import DataConfig, split_table
+from sac_kernel.prices.bars import Bars
+from sac_kernel.prices.ingest.split import split_table
+from sac_kernel.prices.ingest.tables import BarTable
+from sac_kernel.prices.pipeline import DataConfig
 
 GUARD = Path(__file__).parent / "network_guard"
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(GUARD), os.environ.get("PYTHONPATH")]))

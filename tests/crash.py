@@ -32,7 +32,7 @@ import torch
 from sac_kernel.core import files, packages
 from sac_kernel.core.errors import StorageError
 from sac_kernel.experiment import checkpoint, job_outputs
-from sac_kernel.prices.processed_file import write_processed
+from sac_kernel.prices.ingest.writer import write_processed
 from tests.conftest import make_data
 from tests.small_runs import small_trainer
 

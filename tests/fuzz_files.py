@@ -28,8 +28,10 @@ from sac_kernel.core.errors import SacKernelError
 from sac_kernel.experiment import checkpoint, job_outputs, output_layout, run_config
 from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.experiment.trainer import KaggleTrainer
+from sac_kernel.kaggle.state_export import export_states
 from sac_kernel.market.account import TradingEnvConfig
-from sac_kernel.prices.processed_file import read_processed, write_processed
+from sac_kernel.prices.ingest.writer import write_processed
+from sac_kernel.prices.processed_file import read_processed
 from sac_kernel.stats import trials
 from tests import fuzz_bars
 from tests.conftest import make_data
@@ -142,7 +144,7 @@ class Bench:
         self.state, _ = checkpoint.load_state(self.out / "state")
         self.index = files.read_json(self.out / "state" / "state.json")
         exported = self.folder / "exported"
-        self.exported = checkpoint.export_states({"agent_1_seed_0": self.out / "state"}, exported)
+        self.exported = export_states({"agent_1_seed_0": self.out / "state"}, exported)
         names = ["agent_1_best.pt", "logs/training_stats.json"]
         files.write_manifest(self.out, names, {"status": "complete", "episodes": 2})
         self.manifest = files.read_json(self.out / "manifest.json")

@@ -25,7 +25,7 @@ from sac_kernel.core import packages
 from sac_kernel.core.clock import Deadline
 from sac_kernel.experiment.trainer import KaggleTrainer
 from sac_kernel.market.account import TradingEnvConfig
-from sac_kernel.prices.processed_file import write_processed
+from sac_kernel.prices.ingest.writer import write_processed
 from tests.conftest import make_data
 
 NUM_ENVS, EPISODE = 60, 20_000 * 3

@@ -1,6 +1,8 @@
-"""What many tests share: how they look at a message."""
+"""What many tests share: how they look at a message, and the features of bars."""
 
 import re
+
+from sac_kernel.features.pipeline import FeaturePipeline
 
 
 def _pattern(fragment):
@@ -23,3 +25,10 @@ def says(*fragments):
 def told(text, *fragments):
     """Say whether a text has all fragments, as `says` finds them."""
     return re.search(says(*fragments), str(text)) is not None
+
+
+def compute_features(bars, bar_seconds, instrument, others=None):
+    """Return the unscaled features of bars of a stated length, however few they are."""
+    pipeline = FeaturePipeline(instrument)
+    pipeline.bar_seconds = bar_seconds
+    return pipeline.compute({**(others or {}), instrument: bars})

@@ -140,19 +140,6 @@ def trending(market: Market, annual_frac: float) -> Market:
     return dataclasses.replace(market, bars=bars)
 
 
-def unlinked(market: Market, columns: Sequence[str], seed: int = 0) -> Market:
-    """Return the market with these features shifted in time together, which breaks their links.
-
-    With the features of the other instruments this is a correlation break. The policy must run again.
-    """
-    places = [market.feature_names.index(name) for name in columns]
-    observed = market.observed.copy()
-    known = observed[market.first_bar :]
-    shift = int(np.random.default_rng(seed).integers(len(known) // 4, 3 * len(known) // 4 + 1))
-    known[:, places] = np.roll(known[:, places], shift, axis=0)
-    return dataclasses.replace(market, observed=observed)
-
-
 # -- inputs of the agent -----------------------------------------------------------------------------
 
 

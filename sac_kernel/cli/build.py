@@ -10,7 +10,8 @@ import argparse
 import importlib.util
 
 from sac_kernel.cli import options
-from sac_kernel.core import packages, paths
+from sac_kernel.core import packages
+from sac_kernel.core.checkout import find_checkout
 from sac_kernel.core.errors import ConfigError
 
 DEFAULT_NAME = "sac-trading"
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
 def run_build_kernel(arguments: list[str]) -> int:
     """Call build_kernel.py of the clone around the current folder."""
-    checkout = paths.find_checkout()
+    checkout = find_checkout()
     if packages.import_root() != checkout:
         msg = f"This command uses {packages.import_root()}. In {checkout}, call `python build_kernel.py`."
         raise ConfigError(msg)

@@ -13,7 +13,7 @@ from sac_kernel.backtest.judgement import evaluate_file
 from sac_kernel.cli import options
 from sac_kernel.core import paths
 from sac_kernel.live import model_store
-from sac_kernel.report import tables
+from sac_kernel.report import terminal
 
 if TYPE_CHECKING:
     import argparse
@@ -34,5 +34,5 @@ def run(args: argparse.Namespace) -> int:
     models = [model_store.resolve(path) for path in args.model]
     data = args.data or paths.find_input(paths.DATA_FILE)
     _, judgement = evaluate_file(models[0] if len(models) == 1 else models, data, args.split)
-    logger.info("%s\n%s", tables.text_table(judgement.rows), judgement.verdict["sentence"])
+    logger.info("%s\n%s", terminal.text_table(judgement.rows), judgement.verdict["sentence"])
     return 0

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sac_kernel.cli import options, settings
 from sac_kernel.core import paths
+from sac_kernel.core.checkout import find_checkout
 from sac_kernel.core.config import require
 from sac_kernel.core.errors import ConfigError
 from sac_kernel.live import retrain
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     more = [
         part for item in settings.parameters(args).items() for part in ("--set", "=".join(map(_text, item)))
     ]
-    paths.find_checkout()  # before the bars are changed
+    find_checkout()  # before the bars are changed
     data = retrain.append_bars(read_processed(args.data), path, args.clock, args.data)
     traded = data.traded
     logger.info("data      %s, through %s", args.data, data.test[traded].index[-1])

@@ -17,7 +17,7 @@ from sac_kernel.experiment import walk_forward
 from sac_kernel.experiment.fold_jobs import Settings
 from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.prices.costs import COST_TIERS
-from sac_kernel.report import tables
+from sac_kernel.report import terminal
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     )
     command = shlex.join(("python", "-m", "sac_kernel", "walk-forward", *args.words))
     summary = walk_forward.run(run_settings, args.output, args.workers, command, args.address)
-    logger.info("%s", tables.text_table(summary["table"]))
+    logger.info("%s", terminal.text_table(summary["table"]))
     for agent_id, verdict in summary["verdicts"].items():
         logger.info("agent %s: %s", agent_id, verdict["sentence"])
     logger.info("report: %s", args.output / "report.html")

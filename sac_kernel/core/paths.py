@@ -23,8 +23,6 @@ NOT_TRAINED = "NOT TRAINED:"
 """Starts the line of a run that ended before training; Kaggle shows such a run as COMPLETE."""
 WARM_START = "warm_start.agent"
 """A saved agent whose weights a run starts from; not `.pt`, because Kaggle may unpack that."""
-CHECKOUT = ("build_kernel.py", "notebooks/train.ipynb", "sac_kernel")
-"""Files that only a clone of the project has."""
 LOCAL_DATA = Path("data") / "processed" / DATA_FILE
 
 _SEARCH_DEPTH = 4  # input/datasets/OWNER/SLUG is the deepest known mount; large inputs are slow to walk
@@ -56,25 +54,6 @@ def paths() -> Paths:
     if working is None:
         working = str(KAGGLE_WORKING) if on_kaggle else "outputs"
     return Paths(Path(root) if root else None, Path(working))
-
-
-def find_checkout() -> Path:
-    """Return the clone of the project around the current folder; builds and rehearsals need it.
-
-    Raises
-    ------
-    InputNotFoundError
-        If there is none, as with an installed package.
-    """
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if all((folder / name).exists() for name in CHECKOUT):
-            return folder
-    msg = (
-        f"This command needs a clone of the project, and {here} is not in one. Run it in the folder that holds "
-        f"{CHECKOUT[0]}; the installed package has no notebook to build from."
-    )
-    raise InputNotFoundError(msg)
 
 
 def find_input(name: str, root: Path | None = None) -> Path:

@@ -1,7 +1,7 @@
-"""All text that a reader of the report, the notebook and the live page sees, grouped by page; English.
+"""All text that a reader of the report and the notebook sees, grouped by page; English.
 
 Constants and `str.format` templates only: code fills in numbers that it has formatted. Log lines and errors stay
-beside their code.
+beside their code. The catalogue's second part, `core.home_strings`, has the pages that the notebook does not make.
 """
 
 LANGUAGE = "en"
@@ -246,37 +246,6 @@ HARDLY_TRADES = (
     "That may be the right answer; a longer env_decision_interval_min or cheaper costs would change it.",
 )
 
-# -- walk-forward
-
-WALK_FORWARD_TITLE = "Does any of these agents have an edge after costs? A walk-forward"
-AGENT_NAME, AGENT_SAYS = "Agent {agent_id} ({preset})", "{agent}: {sentence}"
-STANDS_FOR_ALL = (
-    "It stands for all {agents} agents: its p value is the smallest, and Holm's correction pays for that."
-)
-BUDGET = (
-    "The verdict belongs to this learner at this budget: SAC {widths}, batch {batch}, {updates:,} updates a training "
-    "at {ratio:g} a step, reward '{reward}', {seeds} seeds, {folds} folds of {days} days. Longer training may say "
-    "something else."
-)
-WALK_FORWARD_CAPTIONS = {
-    "training": "Seed 0 in the last fold: a value for every twentieth of the updates.",
-    "inputs": "Mean over seeds and folds.",
-    "drift": "From the last fold's train days to its test days.",
-    "exposure": "Mean over the seeds.",
-    "costs": "The targets of the base tier at other costs, mean over seeds, folds chained.",
-}
-AGENTS_NOTE = "One verdict each at base cost, on the joined test days; the IQM is over seeds and folds."
-AGENTS_COLUMNS = [
-    "Agent", "Verdict", "Deflated Sharpe [0 to 1]", "p (Holm)", "Trials", "Independent trials", "Beats random [%]",
-    "IQM of Sharpe (ann.)", "95 % interval", f"P(better than {RIDGE})",
-]  # fmt: skip
-FOLDS_NOTE = (
-    "Scaler, regime model and agent are refitted in each; base cost, net return of the fold's test days."
-)
-FOLDS_COLUMNS = [
-    "Fold", "Test days", "Train days", "Policy", "Net return [%]", "Worst seed [%]", "Best seed [%]",
-]  # fmt: skip
-
 # -- notebook
 
 UTC, DEVICES, THREADS, VERSION, SOURCE = "UTC", "devices", "threads", "version {name}", "code"
@@ -299,11 +268,3 @@ NO_DISK = "{required} GB of free disk are required, found {free:.2f} GB."
 TRADE_COLUMNS = [
     "bar opened [UTC]", "open", "close", "spread [bps]", "target", "exposure", "equity", "paid", "reward [bps]",
 ]  # fmt: skip
-
-# -- paper account
-
-PAPER_TITLE = "Paper account: {instrument} since {since:%Y-%m-%d %H:%M}"
-PAPER_FIGURE = "Price with the exposure held, equity, costs"
-PAPER_COLUMNS = ("Bar opens [UTC]", "Close", "Equity", "Exposure [x equity]", "Target", "Why")
-PAPER_KILL = "A file KILL beside this page flattens the account at the next open, for good."
-HALTED, NEVER_SEEN = "halted", "never seen before: {name}"

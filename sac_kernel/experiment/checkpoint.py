@@ -92,20 +92,9 @@ def load_state(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     raise CheckpointError(msg)
 
 
-def export_states(jobs: Mapping[str, Path], target: Path) -> dict[str, Any]:
-    """Copy the newest intact state of each job (name -> state folder) flat into `target`; return the index."""
-    entries: dict[str, Any] = {}
-    for job, folder in jobs.items():
-        intact = [e for e in _listed(folder) if _is_intact(folder, e)]
-        if not intact:
-            msg = f"{folder} has no intact training state of {job}. Fetch the run again."
-            raise CheckpointError(msg)
-        name = f"{job}.state"
-        files.write_bytes(target / name, (folder / intact[0]["file"]).read_bytes())
-        entries[job] = {**intact[0], "file": name}
-    index = {"schema": STATE_SCHEMA, "jobs": entries}
-    files.write_json(target / EXPORT_INDEX, index)
-    return index
+def newest_intact(folder: Path) -> dict[str, Any] | None:
+    """Return the index entry of the newest intact state, None where there is none."""
+    return next((entry for entry in _listed(folder) if _is_intact(folder, entry)), None)
 
 
 def exported_facts(index: Path) -> dict[str, dict[str, Any]]:

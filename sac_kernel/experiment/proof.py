@@ -1,11 +1,8 @@
 """The default agent on markets with a known optimum: captured share of it, turnover, mark.
 
 The captured share is that of the optimum's noise-free reward on fresh paths, by the final greedy policy (the
-averaged actor); `best` is the best of ten evaluations during training. Markets without noise (M0, M1, M2, M9) are
-simulators: each of 64 accounts gives one fresh transition per update. The others are learnt like a panel of bars:
-one path of 150,000 bars, 60 accounts, the trainer's update ratio, rewards denoised by `features.forecast` fitted on
-that path. Their reference is the ridge of that path with the best band for its strength. Raw rewards are realised
-returns, from the simulator in M3, M4, M5, M6, M8, M10, from the path elsewhere.
+averaged actor); `best` is the best of ten evaluations during training. docs/learning.md, "Markets with a known
+optimum", says how each market is learnt.
 """
 
 from __future__ import annotations
@@ -52,10 +49,6 @@ NOISY_PATHS = ("M11", "M11-02")
 """Of these, judged against ridge and dynamic programming on the same path."""
 EVALUATIONS = 10
 BANDIT_UPDATES = 1_000
-WITH_BAND = tuple(
-    name for name, m in MARKETS.items() if m.kind in ("predictor", "square") and m.cost and m.ic
-)
-"""Markets whose policy can be drawn over predictor and position."""
 
 SHORT = {"M0": (1_000, 0.95), "M2": (2_500, 0.60), "M11": (2_500, 0.40)}
 """Updates and lower marks of the short form."""
@@ -122,7 +115,7 @@ def band_policy(market: KnownAnswerMarket, fitted: ReturnForecast) -> Policy:
     spread = float(fitted.train.std())
     if spread == 0.0:
         return lambda obs: np.zeros(len(obs))
-    optimum = Optimum(dataclasses.replace(market, kind="predictor", ic=spread, distractors=0))
+    optimum = Optimum(dataclasses.replace(market, ic=spread, distractors=0))
     return lambda obs: optimum.act(fitted.predict(obs[:, :-1]) / spread, obs[:, -1])
 
 
@@ -149,7 +142,7 @@ def prepare(market: KnownAnswerMarket, seed: int, setting: Setting, judge: Judge
     path = one_path(market, bars, seed)
     features, returns, see = path.features[:-1, 0], path.returns[:, 0], _as_is
     bound = unseen
-    if market.ic and market.kind == "predictor":
+    if market.ic and market.linear:
         bound = reference(market, fit_forecast(features, returns, boosting=False), judge)
     task = ForecastInput.fit(features, returns, np.arange(bars), purge=100)
     earned = returns if setting.rewards == "raw" else task.estimate.train
@@ -249,11 +242,10 @@ class Proven(NamedTuple):
     rows: list[Row]
 
 
-def prove(name: str, seeds: range, setting: Setting, mark: float | None = None) -> Proven:
+def prove(market: KnownAnswerMarket, seeds: range, setting: Setting, mark: float | None = None) -> Proven:
     """Train and judge one market, every seed."""
-    market = MARKETS[name]
-    judge = None if name == "M0" else Judge(market, bars=300, n=256)
-    if name == "M0":
+    judge = None if market.name == "M0" else Judge(market, bars=300, n=256)
+    if market.name == "M0":
         setting = setting._replace(updates=min(setting.updates, BANDIT_UPDATES))
     policies, rows = zip(*(trained(market, seed, setting, judge) for seed in seeds), strict=True)
     return Proven(*verdict(market, rows, market.mark if mark is None else mark), policies[0], list(rows))
@@ -262,14 +254,13 @@ def prove(name: str, seeds: range, setting: Setting, mark: float | None = None) 
 def prove_short(log: Callable[[str], None]) -> dict[str, Proven]:
     """Prove the markets of the short form, one seed each, with lower marks."""
     return {
-        name: prove(name, range(1), Setting(updates, "denoised", {}, log), mark)
+        name: prove(MARKETS[name], range(1), Setting(updates, "denoised", {}, log), mark)
         for name, (updates, mark) in SHORT.items()
     }
 
 
-def policy_figure(name: str, policy: Policy) -> Figure:
+def policy_figure(market: KnownAnswerMarket, policy: Policy) -> Figure:
     """Return a policy's actions over predictor and position beside the optimum's; distractors are at zero."""
-    market = MARKETS[name]
     optimum, predictor = Optimum(market), np.linspace(-3.0, 3.0, 61)
     x, p = (grid.ravel() for grid in np.meshgrid(predictor, POSITIONS))
     obs = np.zeros((x.size, market.state_dim))
@@ -277,5 +268,5 @@ def policy_figure(name: str, policy: Policy) -> Figure:
     shape = (POSITIONS.size, predictor.size)
     action, best = np.reshape(policy(obs), shape), optimum.act(x, p).reshape(shape)
     return plots.policy_figure(
-        predictor, POSITIONS, action, f"{name}: predictor [its standard deviation]", best
+        predictor, POSITIONS, action, f"{market.name}: predictor [its standard deviation]", best
     )

@@ -20,7 +20,6 @@ from sac_kernel.core.errors import ConfigError
 from sac_kernel.core.renamed import current, current_value, renamed_names
 from sac_kernel.experiment import output_layout
 from sac_kernel.market.account import RENAMED_REWARDS, TradingEnvConfig
-from sac_kernel.prices import costs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -298,35 +297,6 @@ def preset_of(agent_id: int) -> Preset:
         msg = f"agent_id must be one of {known}; got {agent_id!r}"
         raise ConfigError(msg)
     return AGENT_PRESETS[agent_id]
-
-
-def horizons(bar_minutes: int = 5) -> list[str]:
-    """Return a Markdown table of the information coefficient at which each preset breaks even.
-
-    A position is held for the discount's horizon, 1 / (1 - gamma) decisions (`costs.break_even_ic`).
-    """
-    tiers = list(costs.COST_TIERS)
-    head = [
-        "agent",
-        "decides every [min]",
-        "gamma",
-        "looks ahead [h]",
-        *(f"IC at {tier} costs" for tier in tiers),
-    ]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for agent_id, preset in AGENT_PRESETS.items():
-        interval = preset.decision_interval_min or bar_minutes
-        ahead = interval / (1.0 - preset.gamma)
-        needed = (f"{costs.break_even_ic(ahead, tier):.3f}" for tier in tiers)
-        cells = [
-            f"{agent_id} {preset.label}",
-            str(interval),
-            f"{preset.gamma:g}",
-            f"{ahead / 60:.1f}",
-            *needed,
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
 
 
 def check_divides(num_envs: int, episode_length: int) -> None:

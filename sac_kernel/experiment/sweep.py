@@ -26,7 +26,8 @@ from sac_kernel.core.errors import ConfigError
 from sac_kernel.experiment import checkpoint, job_pool, job_queue
 from sac_kernel.experiment.run_config import PARAMETERS, RENAMED_PARAMETERS, RunConfig
 from sac_kernel.prices.costs import COST_TIERS
-from sac_kernel.prices.processed_file import ProcessedData, hash_splits, read_processed, write_processed
+from sac_kernel.prices.ingest.writer import write_processed
+from sac_kernel.prices.processed_file import ProcessedData, hash_splits, read_processed
 from sac_kernel.stats import metrics, trials
 
 if TYPE_CHECKING:

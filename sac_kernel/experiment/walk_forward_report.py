@@ -16,13 +16,13 @@ import pandas as pd
 
 from sac_kernel.backtest import policies, runner, validation
 from sac_kernel.backtest.policies import Form
-from sac_kernel.core import packages, strings
+from sac_kernel.core import home_strings, packages, strings
 from sac_kernel.core.errors import DataError
 from sac_kernel.experiment import fold_jobs
 from sac_kernel.experiment.run_config import preset_of
-from sac_kernel.report import plots, sections
+from sac_kernel.report import fold_plots, plots, sections
 from sac_kernel.report.tables import results_table
-from sac_kernel.stats import significance, trials, verdict
+from sac_kernel.stats import fold_statistics, trials, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -176,7 +176,7 @@ def verdicts(collected: Collected, ledger: Iterable[Trial]) -> dict[int, dict[st
     listed, decided = list(ledger), []
     for agent_id in collected.settings.agents:
         headline = collected.headline[agent_id, "base"]
-        counted = trials.count(trials.over_folds(t for t in listed if t.agent_id == agent_id))
+        counted = trials.count(fold_statistics.over_folds(t for t in listed if t.agent_id == agent_id))
         share, _ = percentile(collected, agent_id)
         decided.append(verdict.decide(headline.daily_returns, share, counted, headline.turnover))
     corrected = verdict.over_agents(decided) if len(decided) > 1 else decided
@@ -207,17 +207,17 @@ def summary(collected: Collected, ledger: Sequence[Trial], command: str) -> dict
     for tier in settings.tiers:
         policies = [which[a, tier] for a in order for which in (collected.headline, collected.ensemble)]
         rows += [result.row() for result in (*policies, *collected.baselines[tier])]
-    agent = strings.AGENT_NAME.format(agent_id=top, preset=preset_of(top).label)
+    agent = home_strings.AGENT_NAME.format(agent_id=top, preset=preset_of(top).label)
     sentences = {
-        part: strings.AGENT_SAYS.format(agent=agent, sentence=by_agent[top][part])
+        part: home_strings.AGENT_SAYS.format(agent=agent, sentence=by_agent[top][part])
         for part in ("sentence", "finding")
     }
     headline_verdict = {**by_agent[top], **sentences}
-    others = [strings.STANDS_FOR_ALL.format(agents=len(by_agent))] if len(by_agent) > 1 else []
+    others = [home_strings.STANDS_FOR_ALL.format(agents=len(by_agent))] if len(by_agent) > 1 else []
     headline_verdict["notes"] = [*others, *headline_verdict["notes"], budget(collected)]
     source = fold_jobs.opened(settings.h5_path)
     return {
-        "title": strings.WALK_FORWARD_TITLE,
+        "title": home_strings.WALK_FORWARD_TITLE,
         "verdict": headline_verdict,
         "verdicts": {str(agent_id): decided for agent_id, decided in by_agent.items()},
         "table": rows,
@@ -228,7 +228,7 @@ def summary(collected: Collected, ledger: Sequence[Trial], command: str) -> dict
         "drift": _last_baselines(collected).facts.get("drift"),
         "data": source.facts,
         "run": _facts(collected),
-        "captions": strings.WALK_FORWARD_CAPTIONS,
+        "captions": home_strings.WALK_FORWARD_CAPTIONS,
         "next_command": command,
     }
 
@@ -238,7 +238,7 @@ def budget(collected: Collected) -> str:
     s = collected.settings
     sac = s.recipe(fold_jobs.Job(s.agents[0], 0, 1, "base")).sac_config
     env = s.recipe(fold_jobs.Job(s.agents[0], 0, 1, "base")).env_config
-    return strings.BUDGET.format(
+    return home_strings.BUDGET.format(
         widths="x".join(map(str, sac.hidden_dims)),
         batch=sac.batch_size,
         updates=s.updates,
@@ -263,7 +263,7 @@ def tables(
         sections.search_table(
             _models(collected),
             sections.benchmarks(collected.baselines["base"]),
-            trials.over_folds(ledger),
+            fold_statistics.over_folds(ledger),
         ),
     ]
 
@@ -279,7 +279,7 @@ def _agents_table(collected: Collected, by_agent: Mapping[int, dict[str, Any]]) 
     ridge = _sharpes([_by_fold(collected, strings.RIDGE)])
     for agent_id, decided in by_agent.items():
         scores = _sharpes([[r.passes[0] for r in folds] for folds in collected.of(agent_id)])
-        low, high = significance.iqm_interval(scores)
+        low, high = fold_statistics.iqm_interval(scores)
         share = decided["random_percentile"]
         rows.append(
             [
@@ -290,15 +290,15 @@ def _agents_table(collected: Collected, by_agent: Mapping[int, dict[str, Any]]) 
                 decided["trials"]["listed"],
                 round(decided["trials"]["effective"], 1),
                 None if share is None else 100.0 * share,
-                significance.iqm(scores),
+                fold_statistics.iqm(scores),
                 strings.SPAN.format(low=f"{low:.2f}", high=f"{high:.2f}"),
-                significance.probability_of_improvement(scores, ridge),
+                fold_statistics.probability_of_improvement(scores, ridge),
             ]
         )
     return {
         "title": strings.AGENTS,
-        "note": strings.AGENTS_NOTE,
-        "columns": strings.AGENTS_COLUMNS,
+        "note": home_strings.AGENTS_NOTE,
+        "columns": home_strings.AGENTS_COLUMNS,
         "rows": rows,
     }
 
@@ -328,8 +328,8 @@ def _folds_table(collected: Collected) -> dict[str, Any]:
             rows.append([f"{fold}", rows[-1][1], rows[-1][2], name, net[0], None, None])
     return {
         "title": strings.FIGURES["folds"],
-        "note": strings.FOLDS_NOTE,
-        "columns": strings.FOLDS_COLUMNS,
+        "note": home_strings.FOLDS_NOTE,
+        "columns": home_strings.FOLDS_COLUMNS,
         "rows": rows,
     }
 
@@ -346,7 +346,7 @@ def figures(collected: Collected, shown: Mapping[str, Any]) -> dict[str, Figure]
     if len(collected.settings.seeds) > 1:
         for agent_id in order:
             made[f"seeds-agent-{agent_id}"] = plots.seeds_figure(collected.seeds[agent_id, "base"])
-    made["folds"] = plots.folds_figure(_fold_returns(collected, order))
+    made["folds"] = fold_plots.folds_figure(_fold_returns(collected, order))
     made["exposure"] = plots.exposure_figure(base)
     share, random = percentile(collected, top)
     if share is not None:

@@ -1,22 +1,10 @@
 """Return forecast, E[next return | features]: what remains of a reward when its noise is removed.
 
-The trader is a price taker: the market part of a reward is action x next return, and nearly all of its
-variance is noise that no action changes. Training on action x E[next return | features] - costs has the same
-optimum and a far better signal (exogenous-input MDPs: Dietterich, Trimponias & Chen 2018, arXiv:1806.01584).
-The forecast is fitted here, on train rows alone.
-
-*Cross-fitted*: the forecast of a train row comes from models that saw neither its fold nor `purge` rows on
-either side of it, so a row's own noise cannot come back as signal. *Shrunk*: the folds choose the penalty of a
-ridge, then one slope, measured out of fold, scales its predictions to the conditional expectation. If zero
-predicts better, the forecast is zero and an agent trained on it has nothing to trade on. A non-linear model
-(`stumps`) competes with the ridge and is used only if it wins out of fold. *Horizon of a decision*: an agent
-that decides every hour gets a forecast of one hour, which a fit to five minutes cannot give.
-
-*Bias.* The forecast is not the truth: what the features say beyond these two models is lost, and a noisy
-coefficient is traded as if it were signal, though less than in sample. Rows of one fold share a model, so
-the forecast jumps a little between folds. Penalty, rounds, head and slope are chosen on the rows on which they
-are reported, so the out-of-fold share of variance is slightly optimistic. Only the return is replaced; costs,
-stops and margin stay realised. Evaluation must use realised prices.
+The trader is a price taker, so training on action x E[next return | features] - costs has the same optimum as
+training on realised returns, and far less noise (exogenous-input MDPs: Dietterich, Trimponias & Chen 2018,
+arXiv:1806.01584). The forecast is fitted here, on train rows alone, cross-fitted and shrunk; docs/learning.md,
+"Denoised rewards", describes its parts and its biases. Rows of one fold share a model, so the forecast jumps a little
+between folds. Only the return is replaced; costs, stops and margin stay realised. Evaluation must use realised prices.
 """
 
 from __future__ import annotations

@@ -376,22 +376,6 @@ def warmup_bars(bar_seconds: int) -> int:
     return -(-WARMUP_MIN * 60 // bar_seconds)
 
 
-def compute_features(
-    bars: pd.DataFrame, bar_seconds: int, instrument: str, others: BarsByInstrument | None = None
-) -> pd.DataFrame:
-    """Return the unscaled features, shape (n_bars, n_features), float64, in feature order.
-
-    Row t is a function of bars <= t, of `bars` and of the other instruments. `warmup_bars` is the number of early
-    rows to drop.
-    """
-    given = {**(others or {}), instrument: bars}
-    panel = Panel.choose(_coverage({"bars": given}, instrument)[0], instrument)
-    columns = _columns(
-        bars, bar_seconds, instrument, panel, lambda name: _joined([given[name]], name), Memory()
-    )
-    return pd.DataFrame(dict(columns), index=bars.index)
-
-
 def _columns(
     bars: pd.DataFrame, bar_seconds: int, instrument: str, panel: Panel, read: Reader, memory: Memory
 ) -> Columns:

@@ -16,6 +16,7 @@ from sac_kernel.core import files, paths
 from sac_kernel.core.errors import ConfigError, KaggleError
 from sac_kernel.experiment import checkpoint, output_layout
 from sac_kernel.kaggle.client import ACTIVE, FINGERPRINT, KaggleClient, Published, Pushed
+from sac_kernel.kaggle.state_export import export_states
 from sac_kernel.stats import trials
 
 if TYPE_CHECKING:
@@ -234,7 +235,7 @@ class KaggleRun:
             / checkpoint.STATE_FOLDER
             for job in jobs
         }
-        index = checkpoint.export_states(folders, target)
+        index = export_states(folders, target)
         trials.merge(target / trials.NAME, [self.ledger, self.outputs / trials.NAME])
         title = f"{self.name}-state".replace("-", " ")
         metadata = {"id": self.dataset("state"), "title": title, "licenses": [{"name": "other"}]}

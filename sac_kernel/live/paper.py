@@ -17,18 +17,19 @@ import numpy as np
 import pandas as pd
 
 from sac_kernel.backtest import drift
-from sac_kernel.core import files, strings
+from sac_kernel.core import files, home_strings
 from sac_kernel.core.errors import CheckpointError
 from sac_kernel.features.indicators import price_columns
 from sac_kernel.features.pipeline import warmup_bars
 from sac_kernel.live import model_store, paper_page
+from sac_kernel.live.account_values import account_from_plain, account_to_plain
 from sac_kernel.live.decide import Decider, Decision
 from sac_kernel.live.feed import BarFiles
 from sac_kernel.live.journal import Journal
 from sac_kernel.market import engine, risk_limits
 from sac_kernel.market.account import account_terms
 from sac_kernel.market.market import prepare_market
-from sac_kernel.market.records import MINUTE_DTYPE, Account, account_from_plain, account_to_plain, blank, join
+from sac_kernel.market.records import MINUTE_DTYPE, Account, blank, join
 from sac_kernel.prices.bars import PRICE_COLUMNS, open_seconds
 from sac_kernel.prices.processed_file import read_processed
 from sac_kernel.report import sections
@@ -320,7 +321,7 @@ class Watch:
 def _beyond(decision: Decision) -> list[str]:
     names = list(decision.out_of_range)
     return (
-        [strings.NEVER_SEEN.format(name=", ".join(names[:3]) + (" ..." if len(names) > 3 else ""))]
+        [home_strings.NEVER_SEEN.format(name=", ".join(names[:3]) + (" ..." if len(names) > 3 else ""))]
         if names
         else []
     )

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from sac_kernel.core import files, strings
+from sac_kernel.core import files, home_strings
 from sac_kernel.core.plot_style import to_png
-from sac_kernel.market.records import COSTS, account_from_plain
+from sac_kernel.live.account_values import account_from_plain
+from sac_kernel.market.records import COSTS
 from sac_kernel.market.render import episode_figure
 from sac_kernel.report.templates import filled
 
@@ -31,12 +32,12 @@ body{max-width:1080px;margin:24px auto;padding:0 16px;font:16px/1.5 system-ui,sa
 img{width:100%;background:#fff}table{border-collapse:collapse;width:100%;font-size:.88rem}
 td,th{padding:4px 8px;text-align:right;border-bottom:1px solid #8884}td:last-child,th:last-child{text-align:left}
 </style></head><body><h1>{{ title }}</h1><p>{{ account | join(" \u00b7 ") }}</p>
-<img alt="{{ t.PAPER_FIGURE }}" src="data:image/png;base64,{{ png }}">
-<table><tr>{% for name in t.PAPER_COLUMNS %}<th>{{ name }}</th>{% endfor %}</tr>
+<img alt="{{ texts.PAPER_FIGURE }}" src="data:image/png;base64,{{ png }}">
+<table><tr>{% for name in texts.PAPER_COLUMNS %}<th>{{ name }}</th>{% endfor %}</tr>
 {% for row in rows %}
 <tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}
-</table><p>{{ t.PAPER_KILL }}</p></body></html>
+</table><p>{{ texts.PAPER_KILL }}</p></body></html>
 """
 
 
@@ -57,8 +58,9 @@ def write_page(path: Path, lines: Sequence[Mapping[str, Any]], account: Sequence
     figure = episode_figure(times, close, equity, exposure, costs(bars))
     page = filled(
         _PAGE,
+        texts=home_strings,
         refresh_s=round(REFRESH_S),
-        title=strings.PAPER_TITLE.format(instrument=head["instrument"], since=times[0]),
+        title=home_strings.PAPER_TITLE.format(instrument=head["instrument"], since=times[0]),
         account=account,
         png=base64.b64encode(to_png(figure)).decode("ascii"),
         rows=[_row(line) for line in reversed(bars[-_ROWS:])],
@@ -79,8 +81,8 @@ def costs(bars: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
 
 def _row(line: Mapping[str, Any]) -> tuple[str, ...]:
     why = line.get("why", {})
-    beyond = [strings.NEVER_SEEN.format(name=name) for name in why.get("out_of_range", ())]
-    reasons = [*([strings.HALTED] if line["halted"] else []), *why.get("limits", ()), *beyond]
+    beyond = [home_strings.NEVER_SEEN.format(name=name) for name in why.get("out_of_range", ())]
+    reasons = [*([home_strings.HALTED] if line["halted"] else []), *why.get("limits", ()), *beyond]
     return (
         line["open_time_utc"][:16].replace("T", " "),
         f"{line['bar'][-1]:.5f}",

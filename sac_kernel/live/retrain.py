@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from sac_kernel.core import files, paths
+from sac_kernel.core.checkout import find_checkout
 from sac_kernel.core.errors import ConfigError, DataError, SacKernelError
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.live import promotion
 from sac_kernel.live.model_store import InUse, ModelStore
-from sac_kernel.prices.bars import BarTable
 from sac_kernel.prices.ingest import formats
 from sac_kernel.prices.ingest.panel import write_tables
-from sac_kernel.prices.ingest.tables import join
+from sac_kernel.prices.ingest.tables import BarTable, join
 from sac_kernel.prices.pipeline import DataConfig
 from sac_kernel.prices.processed_file import read_processed
 
@@ -111,7 +111,7 @@ def train(current: InUse | None, agent_id: int, data: Path, *, kaggle: bool, mor
     SacKernelError
         If build_kernel.py fails.
     """
-    checkout = paths.find_checkout()
+    checkout = find_checkout()
     weights = checkout / "build" / paths.WARM_START
     weights.unlink(missing_ok=True)
     command = [sys.executable, str(checkout / "build_kernel.py"), "--fresh"]

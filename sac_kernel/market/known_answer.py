@@ -12,7 +12,7 @@ Source of such optima: de Lataillade, Deremble, Potters & Bouchaud 2012, arXiv:1
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
 
 POSITIONS = np.linspace(-1.0, 1.0, 21)
 GRID_SIZE, GRID_SIGMAS = 241, 5.0
-HOURS = 24
-LAGS = 30
-SWITCH = 0.02
-"""Probability per bar that the hidden regime changes (kind 'regime')."""
 
 
 class Paths(NamedTuple):
@@ -45,24 +41,22 @@ class Paths(NamedTuple):
 
 @dataclass(frozen=True)
 class KnownAnswerMarket:
-    """One market with a known answer.
+    """A market whose expected return is linear in an AR(1) predictor; `market.known_answer_kinds` has others.
 
     Attributes
     ----------
-    name : M0 ... M12
+    name : M0, M1, ...
     mark : share of the optimum (or of the bound) that the default agent must reach
-    kind : 'predictor' AR(1) with correlation `rho`; 'square' the same with a response of (x^2 - 1) / sqrt 2;
-        'regime' hidden two-state drift, the last 30 returns observed; 'hour' drift by hour of day
     ic : information coefficient, standard deviation of the expected return
     cost : of one unit of position traded, in one-bar standard deviations
     noise : standard deviation of the unpredictable part of a return
+    rho : correlation of a predictor with its value one bar before
     distractors : AR(1) inputs that predict nothing
     gamma : discount per bar, of agent and optimum alike
     """
 
     name: str
     mark: float
-    kind: str = "predictor"
     ic: float = 1.0
     cost: float = 0.0
     noise: float = 0.0
@@ -70,9 +64,12 @@ class KnownAnswerMarket:
     distractors: int = 0
     gamma: float = 0.95
 
+    linear: ClassVar[bool] = True
+    """Whether the expected return is linear in one input."""
+    inputs: ClassVar[int] = 1
+    """Inputs beside distractors and the previous position."""
+
     def __post_init__(self) -> None:
-        known = ("predictor", "square", "regime", "hour")
-        require(self.kind in known, "KnownAnswerMarket", f"kind must be one of {', '.join(known)}", self.kind)
         require(0 <= self.gamma < 1, "KnownAnswerMarket", "gamma must be in [0, 1)", self.gamma)
         signs = self.cost >= 0 and self.noise >= 0
         require(signs, "KnownAnswerMarket", "cost and noise must be >= 0", (self.cost, self.noise))
@@ -80,83 +77,40 @@ class KnownAnswerMarket:
     @property
     def state_dim(self) -> int:
         """Return the width of the observation: predictors, distractors, previous position."""
-        return {"predictor": 1, "square": 1, "regime": LAGS, "hour": 4}[self.kind] + self.distractors + 1
+        return self.inputs + self.distractors + 1
 
     def expected_return(self, state: Array) -> Array:
         """Return E[next return | state], the shape of `state`."""
-        if self.kind == "square":
-            return self.ic * (state**2 - 1.0) / np.sqrt(2.0)
-        if self.kind == "regime":
-            return self.ic * (2.0 * state - 1.0)
-        if self.kind == "hour":
-            return self.ic * np.sqrt(2.0) * np.sin(2.0 * np.pi * state / HOURS)
         return self.ic * state
 
     def simulate(self, bars: int, n: int, rng: np.random.Generator) -> Paths:
         """Return `n` stationary paths of `bars` decisions."""
-        if self.kind == "regime":
-            features, state, mean, returns = self._regime(bars, n, rng)
-        else:
-            if self.kind == "hour":
-                hour = (np.arange(bars + 1)[:, None] + rng.integers(0, HOURS, n)) % HOURS
-                state = hour.astype(np.float64)
-                angle = 2.0 * np.pi * state[..., None] / HOURS * np.array([1.0, 2.0])
-                features = np.concatenate((np.sin(angle), np.cos(angle)), axis=-1)
-            else:
-                state = _ar1(self.rho, (bars + 1, n), rng)
-                features = state[..., None]
-            mean = self.expected_return(state[:-1])
-            returns = mean + self.noise * rng.standard_normal(mean.shape)
-        if self.distractors:
-            extra = _ar1(self.rho, (bars + 1, n, self.distractors), rng)
-            features = np.concatenate((features, extra), axis=-1)
-        return Paths(features, state, mean, returns)
+        paths = self.drawn(bars, n, rng)
+        if not self.distractors:
+            return paths
+        extra = _ar1(self.rho, (bars + 1, n, self.distractors), rng)
+        return paths._replace(features=np.concatenate((paths.features, extra), axis=-1))
 
-    def _regime(self, bars: int, n: int, rng: np.random.Generator) -> tuple[Array, Array, Array, Array]:
-        total = bars + LAGS
-        sign = np.where(rng.random(n) < 0.5, 1.0, -1.0)
-        flips = np.where(rng.random((total, n)) < SWITCH, -1.0, 1.0)
-        hidden = sign * np.cumprod(flips, axis=0)  # (total, n), regime of each bar's return
-        y = self.ic * hidden + self.noise * rng.standard_normal((total, n))
-        filtered = np.full((total + 1, n), 0.5)
-        for t in range(total):
-            filtered[t + 1] = self._filter(filtered[t], y[t])
-        lags = np.lib.stride_tricks.sliding_window_view(y, LAGS, axis=0) / np.hypot(self.ic, self.noise)
-        state = filtered[LAGS:]
-        # features[t] are the 30 returns up to the close of t; returns[t] is the next one.
-        return lags, state, self.expected_return(state[:-1]), y[LAGS:]
+    def drawn(self, bars: int, n: int, rng: np.random.Generator) -> Paths:
+        """Return `simulate` without distractors."""
+        state = _ar1(self.rho, (bars + 1, n), rng)
+        return self.with_returns(state[..., None], state, rng)
 
-    def _filter(self, p_up: Array, y: Array) -> Array:
-        """Return P(next regime is up) after a return y, from P(this regime is up)."""
-        log_ratio = 2.0 * self.ic * y / self.noise**2
-        up = p_up * np.exp(np.minimum(log_ratio, 50.0))
-        posterior = up / (up + 1.0 - p_up)
-        return (1.0 - SWITCH) * posterior + SWITCH * (1.0 - posterior)
+    def with_returns(self, features: Array, state: Array, rng: np.random.Generator) -> Paths:
+        """Return the paths of given states: the expected returns of all but the last, and realised ones."""
+        mean = self.expected_return(state[:-1])
+        return Paths(features, state, mean, mean + self.noise * rng.standard_normal(mean.shape))
 
     def grid(self) -> Array:
         """Return the grid of states of the dynamic programme."""
-        if self.kind == "hour":
-            return np.arange(HOURS, dtype=np.float64)
-        if self.kind == "regime":
-            return np.linspace(0.0, 1.0, GRID_SIZE)
         return np.linspace(-GRID_SIGMAS, GRID_SIGMAS, GRID_SIZE)
 
     def transitions(self) -> Array:
         """Return P(next grid state | grid state), rows sum to 1."""
         grid = self.grid()
-        if self.kind == "hour":
-            return np.roll(np.eye(HOURS), 1, axis=1)
-        nodes, weights = np.polynomial.hermite_e.hermegauss(101)
-        weights = weights / weights.sum()
-        if self.kind == "regime":
-            rows = np.zeros((len(grid), len(grid)))
-            for sign, chance in ((1.0, grid), (-1.0, 1.0 - grid)):
-                y = sign * self.ic + self.noise * nodes
-                landed = self._filter(np.clip(grid, 1e-9, 1 - 1e-9)[:, None], y[None, :])
-                rows += chance[:, None] * _spread(landed, weights, grid)
-            return rows
+        nodes, weights = normal_nodes()
         landed = self.rho * grid[:, None] + np.sqrt(1.0 - self.rho**2) * nodes[None, :]
-        return _spread(landed, weights, grid)
+        return spread(landed, weights, grid)
 
 
 MARKETS = {
@@ -170,15 +124,12 @@ MARKETS = {
         KnownAnswerMarket("M5", 0.80, ic=0.05, cost=0.1, noise=0.9987, distractors=28),
         KnownAnswerMarket("M6", 0.01, ic=0.0, cost=0.1, noise=1.0),
         KnownAnswerMarket("M7", 0.0, ic=0.0, cost=0.1, noise=1.0),
-        KnownAnswerMarket("M8", 0.80, kind="regime", ic=0.5, cost=1.0, noise=1.0),
         KnownAnswerMarket("M9", 0.95, cost=0.25, rho=0.0),
-        KnownAnswerMarket("M10", 0.90, kind="hour", ic=0.3, cost=0.6, noise=0.954),
         KnownAnswerMarket("M11", 0.90, ic=0.05, cost=0.1, noise=0.9987, distractors=28),
         KnownAnswerMarket("M11-02", 0.80, ic=0.02, cost=0.04, noise=0.9998, distractors=28),
-        KnownAnswerMarket("M12", 0.80, kind="square", ic=0.05, cost=0.1, noise=0.9987, distractors=28),
     )
 }
-"""M0 is the one-step `BanditVectorEnv`; M7, M11 and M12 are learnt from one finite path."""
+"""M0 is the one-step `BanditVectorEnv`; M7 and M11 are learnt from one finite path."""
 
 
 class Optimum:
@@ -212,12 +163,6 @@ class Optimum:
         row = np.clip(np.rint((state - self.grid[0]) / step), 0, len(self.grid) - 1).astype(np.int64)
         column = np.rint((position + 1.0) / (POSITIONS[1] - POSITIONS[0])).astype(np.int64)
         return self.action[row, column]
-
-    def band(self) -> tuple[float, float]:
-        """Return (sell below, buy above): the states at which a full opposite position is closed."""
-        long = self.grid[self.action[:, 0] > 0]
-        short = self.grid[self.action[:, -1] < 0]
-        return float(short.max(initial=-np.inf)), float(long.min(initial=np.inf))
 
 
 class Result(NamedTuple):
@@ -393,7 +338,13 @@ def _ar1(rho: float, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
     return x
 
 
-def _spread(landed: Array, weights: Array, grid: Array) -> Array:
+def normal_nodes() -> tuple[Array, Array]:
+    """Return nodes and weights of the mean over a standard normal variable, 101 each."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(101)
+    return nodes, weights / weights.sum()
+
+
+def spread(landed: Array, weights: Array, grid: Array) -> Array:
     """Return transition rows: each landing point's weight, split between its two grid neighbours."""
     step = grid[1] - grid[0]
     place = np.clip((landed - grid[0]) / step, 0.0, len(grid) - 1.0)

@@ -5,7 +5,6 @@ A bar exists only where there was a price. Nothing here fills, sorts or smooths 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -146,23 +145,6 @@ def concat_bars(parts: Sequence[pd.DataFrame]) -> Bars:
             raise DataError(msg)
     first = tables[0]
     return Bars(pd.concat(parts), side=first.side, seconds=first.seconds, instrument=first.instrument)
-
-
-@dataclass(frozen=True)
-class BarTable:
-    """Bars of one instrument and where they came from.
-
-    Attributes
-    ----------
-    bars : with side, bar length and, if known, instrument
-    source, clock : where the bars came from and the clock of the file, in words
-    notes : for the reader: what was recognised, left out or is missing
-    """
-
-    bars: Bars
-    source: str
-    clock: str
-    notes: tuple[str, ...] = ()
 
 
 def make_bars(

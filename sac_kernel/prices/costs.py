@@ -6,7 +6,6 @@ so it cannot look ahead.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,23 +59,6 @@ def one_way_bps(moment: Moments, tier: str) -> FloatArray:
     """Return half spread + commission + slippage in bps at each UTC moment, shape (n,)."""
     fees = (COMMISSION_BPS + SLIPPAGE_BPS) * COST_TIERS[tier]
     return spread_bps(moment, tier) / 2.0 + fees
-
-
-def break_even_ic(minutes: float, tier: str, annual_volatility: float = 0.08) -> float:
-    """Return the information coefficient at which a bet held for `minutes` just pays its costs.
-
-    A bet on the sign of a normal forecast earns IC x E|z| x sigma x sqrt(time), E|z| = .798, and pays one round
-    trip in normal hours. Above 1 no forecast is good enough.
-
-    Parameters
-    ----------
-    minutes : holding time, in trading time (252 days of 24 hours a year)
-    tier : of `COST_TIERS`
-    annual_volatility : fraction; 0.08 is typical of EURUSD
-    """
-    round_trip = 2e-4 * (NORMAL_SPREAD_BPS / 2.0 + COMMISSION_BPS + SLIPPAGE_BPS) * COST_TIERS[tier]
-    move = annual_volatility * math.sqrt(minutes / (252 * 1440))
-    return round_trip / (math.sqrt(2.0 / math.pi) * move)
 
 
 def normal_one_way_bps(tier: str) -> float:

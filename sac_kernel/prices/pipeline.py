@@ -1,6 +1,6 @@
 """From sources of bars to `processed_data.h5`: bars are checked, described and split in time with an embargo.
 
-Unusable bars are rejected, never repaired. `prices.ingest.panel` reads the sources; the kernel does not have it.
+Unusable bars are rejected, never repaired. `prices.ingest` reads sources and writes the file; the kernel lacks it.
 """
 
 from __future__ import annotations
@@ -10,48 +10,15 @@ import importlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from sac_kernel.core import paths
 from sac_kernel.core.config import require
 from sac_kernel.core.errors import ConfigError, DataError
-from sac_kernel.prices.bars import (
-    INDEX_NAME,
-    PRICE_COLUMNS,
-    PRICE_SIDES,
-    Bars,
-    BarsByInstrument,
-    BarTable,
-    inspect_bars,
-)
-from sac_kernel.prices.processed_file import (
-    SCHEMA_VERSION,
-    SPLITS,
-    ProcessedData,
-    hash_splits,
-    read_processed,
-    write_processed,
-)
+from sac_kernel.prices.processed_file import ProcessedData, read_processed
 
-__all__ = [
-    "INDEX_NAME",
-    "PRICE_COLUMNS",
-    "PRICE_SIDES",
-    "SCHEMA_VERSION",
-    "SPLITS",
-    "Bars",
-    "BarsByInstrument",
-    "DataConfig",
-    "DataPipeline",
-    "ProcessedData",
-    "hash_splits",
-    "inspect_bars",
-    "read_processed",
-    "split_table",
-    "write_processed",
-]
+if TYPE_CHECKING:
+    from sac_kernel.prices.bars import BarsByInstrument
 
 SOURCES = ("sample", "files", "h5", "download")
 
@@ -114,22 +81,10 @@ class DataConfig:
             day_of(getattr(self, name), name)
 
 
-@dataclass(frozen=True)
-class SplitTimes:
-    """When each split begins and ends, UTC; a bar belongs to it if begin <= open < end."""
-
-    spans: dict[str, tuple[pd.Timestamp, pd.Timestamp]]
-
-    def parts(self, bars: pd.DataFrame) -> dict[str, pd.DataFrame]:
-        """Return the bars of each split."""
-        at = {name: bars.index.searchsorted(span) for name, span in self.spans.items()}
-        return {name: bars.iloc[start:end] for name, (start, end) in at.items()}
-
-
-def _panel() -> Any:  # noqa: ANN401  # a module
-    """Return the module that reads sources of bars; the kernel notebook does not carry it."""
+def _import_module(name: str) -> Any:  # noqa: ANN401  # a module
+    """Return a module of `prices.ingest`; the kernel notebook does not carry it."""
     try:
-        return importlib.import_module("sac_kernel.prices.ingest.panel")
+        return importlib.import_module(name)
     except ModuleNotFoundError as err:
         if not str(err.name).startswith("sac_kernel."):  # another package is missing
             raise
@@ -186,7 +141,7 @@ class DataPipeline:
         if c.source == "h5" and not download:
             self._write_h5(target)
         else:
-            _panel().write_source(c, target, fetch=download)
+            _import_module("sac_kernel.prices.ingest.panel").write_source(c, target, fetch=download)
         return target
 
     def get_processed_data(self) -> tuple[BarsByInstrument, BarsByInstrument, BarsByInstrument]:
@@ -210,53 +165,8 @@ class DataPipeline:
             )
             raise DataError(msg)
         if path.resolve() != target.resolve() or c.instrument:
-            write_processed(data, target)
+            _import_module("sac_kernel.prices.ingest.writer").write_processed(data, target)
         return data
-
-
-def split_table(table: BarTable, config: DataConfig) -> ProcessedData:
-    """Split the bars of one instrument by time: train, embargo, validation, embargo, test.
-
-    Boundaries are at `train_fraction` and `train_fraction + val_fraction` of the bars. Bars of validation
-    and test within `embargo_hours` of the last bar before their boundary are left out.
-    """
-    traded = config.instrument or table.bars.instrument
-    if not traded:
-        msg = f"{table.source} does not name its instrument. Pass DataConfig(instrument=...)."
-        raise DataError(msg)
-    bars = Bars(table.bars, instrument=traded)
-    parts = split_times(bars, config).parts(bars)
-    train, val, test = ({traded: parts[name]} for name in SPLITS)
-    digest = hash_splits({"train": train, "val": val, "test": test}, traded)
-    return ProcessedData(train, val, test, traded, table.source, table.clock, digest, table.notes)
-
-
-def split_times(bars: pd.DataFrame, config: DataConfig) -> SplitTimes:
-    """Return when the splits of the traded instrument's bars begin and end.
-
-    Raises
-    ------
-    DataError
-        If a split would have fewer than two bars.
-    """
-    index, n = pd.DatetimeIndex(bars.index), len(bars)
-    first_val = round(n * config.train_fraction)
-    first_test = round(n * (config.train_fraction + config.val_fraction))
-    embargo = pd.Timedelta(hours=config.embargo_hours)
-    spans, start = {}, 0
-    for name, end in zip(SPLITS, (first_val, first_test, n), strict=True):
-        begin = max(index[start - 1] + embargo, index[min(start, n - 1)]) if start else index[0]
-        spans[name] = (begin, index[end] if end < n else index[-1] + pd.Timedelta(seconds=1))
-        start = end
-    times = SplitTimes(spans)
-    for name, part in times.parts(bars).items():
-        if len(part) < 2:
-            msg = (
-                f"The {name} split needs at least two bars after the embargo of {config.embargo_hours:g} h, got "
-                f"{len(part)} ({n} bars in all). Pass more bars."
-            )
-            raise DataError(msg)
-    return times
 
 
 def day_of(text: str, name: str) -> dt.date | None:

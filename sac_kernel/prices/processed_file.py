@@ -1,4 +1,4 @@
-"""`processed_data.h5`: the contract between a user's machine and the kernel, written atomically.
+"""`processed_data.h5`: the contract between a user's machine and the kernel; `prices.ingest.writer` writes it.
 
 /train|val|test/<INSTRUMENT>/{timestamp, open, high, low, close}, /metadata attributes, among them the traded
 instrument, and /metadata/instruments/, a column for each fact (`InstrumentSpec`), a row for each instrument.
@@ -8,7 +8,6 @@ memory is allocated.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,6 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from sac_kernel.core import files
 from sac_kernel.core.errors import DataError, InputNotFoundError
 from sac_kernel.prices import bars as bar_table
 from sac_kernel.prices import clocks, hdf5
@@ -33,7 +31,7 @@ from sac_kernel.prices.bars import (
 from sac_kernel.prices.instruments import DEFAULT, InstrumentSpec, choose_traded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from pathlib import Path
 
 SPLITS = ("train", "val", "test")
@@ -45,12 +43,10 @@ _ATTRIBUTES = (
     "schema_version", "traded", "price_side", "bar_seconds", "source", "clock", "notes", "content_hash",
 )  # fmt: skip
 
-_CHUNK_ROWS = 16_384
 _FIRST_PLAUSIBLE_S = 31_536_000  # 1971; seconds divided by 1000 are far below
 _LAST_PLAUSIBLE_S = 4_102_444_800  # 2100; milliseconds are far above
 _MAX_INSTRUMENTS = 64
 _MAX_TOTAL_BYTES = 1 << 31  # ten instruments of minute bars over fourteen years; several names may share data
-_MAX_NOTES = 40
 
 
 @dataclass(frozen=True)
@@ -83,7 +79,7 @@ class ProcessedData:
         first = self.train[self.traded]
         for split, instruments in self.splits.items():
             for name, bars in instruments.items():
-                _check_alike(bars, first, f"{where}: {name} in {split}")
+                check_alike(bars, first, f"{where}: {name} in {split}")
         if not self.specs:
             object.__setattr__(self, "specs", tuple(InstrumentSpec(name) for name in sorted(self.train)))
 
@@ -142,96 +138,13 @@ class ProcessedData:
         }
 
 
-class ProcessedWriter:
-    """Writes a processed file one instrument at a time, so that only one need be in memory.
-
-    Use it through `writing`, and call `finish` at the end: it writes the metadata.
-    """
-
-    def __init__(self, file: h5py.File, traded: str) -> None:
-        self._file, self._traded = file, traded
-        self._first: Bars | None = None
-        self._digests: dict[str, str] = {}
-        self._spans: dict[str, list[pd.Timestamp]] = {split: [] for split in SPLITS}
-        self._specs: dict[str, InstrumentSpec] = {}
-        self.finished = False
-
-    def add(
-        self, instrument: str, splits: dict[str, pd.DataFrame], spec: InstrumentSpec | None = None
-    ) -> None:
-        """Write the three splits of one instrument: chunked, gzip, shuffle, checksums, no timestamps."""
-        self._specs[instrument] = spec or InstrumentSpec(instrument)
-        self._first = Bars(splits["train"].iloc[:0]) if self._first is None else self._first
-        for split in SPLITS:
-            bars = splits[split]
-            _check_alike(bars, self._first, f"{self._file.filename}: {instrument} in {split}")
-            group = self._file.create_group(f"{split}/{instrument}")
-            columns = {"timestamp": open_seconds(bars)}
-            columns |= {name: bars[name].to_numpy(np.float64) for name in PRICE_COLUMNS}
-            for name, values in columns.items():
-                group.create_dataset(
-                    name,
-                    data=values,
-                    chunks=(min(len(values), _CHUNK_ROWS),),
-                    compression="gzip",
-                    shuffle=True,
-                    fletcher32=True,
-                    track_times=False,
-                )
-            self._digests[f"{split} {instrument}"] = _hash_bars(bars)
-            self._spans[split] += [bars.index[0], bars.index[-1]]
-
-    def finish(self, source: str, clock: str, notes: tuple[str, ...] = ()) -> None:
-        """Write /metadata."""
-        assert self._first is not None
-        group = self._file.create_group("metadata")
-        attrs = group.attrs
-        attrs["traded"] = choose_traded(self._specs, self._traded, self._file.filename)
-        attrs["pairs"] = sorted(self._specs)
-        for split, span in self._spans.items():
-            attrs[f"{split}_start"] = min(span).isoformat()
-            attrs[f"{split}_end"] = max(span).isoformat()
-        attrs["bar_seconds"] = self._first.seconds
-        attrs["price_side"] = self._first.side
-        attrs["source"] = source
-        attrs["clock"] = clock
-        attrs["notes"] = "\n".join(notes[:_MAX_NOTES])
-        digest = _joint_hash(self._digests, self._first.seconds, self._first.side)
-        attrs["content_hash"] = _with_traded(digest, self._traded)
-        attrs["schema_version"] = SCHEMA_VERSION
-        table = group.create_group("instruments")
-        for column in fields(InstrumentSpec):
-            texts = [getattr(self._specs[name], column.name).encode() for name in sorted(self._specs)]
-            table.create_dataset(column.name, data=np.array(texts, dtype="S"), track_times=False)
-        self.finished = True
-
-
-@contextlib.contextmanager
-def writing(path: Path, traded: str) -> Iterator[ProcessedWriter]:
-    """Yield a writer whose file replaces `path` when it is finished and is deleted on any error."""
-    with files.replacing(path) as temporary, h5py.File(temporary, "w", track_order=False) as file:
-        writer = ProcessedWriter(file, traded)
-        yield writer
-        assert writer.finished, f"{path} was not finished"
-        file.flush()
-
-
-def write_processed(data: ProcessedData, path: Path) -> None:
-    """Write the processed file atomically; equal data give equal bytes."""
-    specs = {spec.symbol: spec for spec in data.specs}
-    with writing(path, data.traded) as writer:
-        for name in sorted(data.train):
-            writer.add(name, {split: bars[name] for split, bars in data.splits.items()}, specs.get(name))
-        writer.finish(data.source, data.clock, data.notes)
-
-
 def hash_splits(splits: dict[str, BarsByInstrument], traded: str) -> str:
     """Return the SHA-256 of the splits' content, independent of the file's bytes.
 
     It covers names, times, prices, price side, bar length and the traded instrument.
     """
     first = Bars(splits["train"][traded])
-    return _with_traded(_joint_hash(_digests(splits), first.seconds, first.side), traded)
+    return with_traded(joint_hash(_digests(splits), first.seconds, first.side), traded)
 
 
 def read_processed(
@@ -278,7 +191,8 @@ def read_traded(path: Path) -> str:
         return ""
 
 
-def _hash_bars(bars: pd.DataFrame) -> str:
+def hash_bars(bars: pd.DataFrame) -> str:
+    """Return the SHA-256 of bars: their number, times and prices."""
     digest = hashlib.sha256(f"{len(bars)}".encode())
     digest.update(open_seconds(bars).tobytes())
     for column in PRICE_COLUMNS:
@@ -287,15 +201,16 @@ def _hash_bars(bars: pd.DataFrame) -> str:
 
 
 def _digests(splits: dict[str, BarsByInstrument]) -> dict[str, str]:
-    return {f"{split} {name}": _hash_bars(bars) for split in SPLITS for name, bars in splits[split].items()}
+    return {f"{split} {name}": hash_bars(bars) for split in SPLITS for name, bars in splits[split].items()}
 
 
-def _joint_hash(digests: dict[str, str], bar_seconds: int, price_side: str) -> str:
+def joint_hash(digests: dict[str, str], bar_seconds: int, price_side: str) -> str:
+    """Return the hash of all bars, from those of each split and instrument (`hash_bars`)."""
     lines = [f"2 {bar_seconds} {price_side}", *(f"{k} {digests[k]}" for k in sorted(digests))]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _with_traded(bars_hash: str, traded: str) -> str:
+def with_traded(bars_hash: str, traded: str) -> str:
     """Return the content hash of bars and the traded instrument.
 
     With EURUSD it is that of the bars alone, as in schema 2, so that runs on such files can be resumed.
@@ -305,7 +220,7 @@ def _with_traded(bars_hash: str, traded: str) -> str:
     return hashlib.sha256(f"{bars_hash} traded {traded}".encode()).hexdigest()
 
 
-def _check_alike(bars: pd.DataFrame, first: pd.DataFrame, where: str) -> None:
+def check_alike(bars: pd.DataFrame, first: pd.DataFrame, where: str) -> None:
     """Raise DataError unless bars have a side and a length, the same as the first."""
     facts = [(b.side, b.seconds) if isinstance(b, Bars) else ("", 0) for b in (bars, first)]
     if not all(facts[0]) or facts[0] != facts[1]:
@@ -353,8 +268,8 @@ def _read_file(
             split[name] = Bars(bars, side=side, seconds=seconds, instrument=name)
     stored = str(attrs["traded"]) if version == SCHEMA_VERSION and "traded" in attrs else ""
     traded = choose_traded(splits["train"], instrument or stored, str(path))
-    digest = _joint_hash(_digests(splits), seconds, side)
-    if attrs.get("content_hash", kept := _with_traded(digest, stored or DEFAULT)) != kept:
+    digest = joint_hash(_digests(splits), seconds, side)
+    if attrs.get("content_hash", kept := with_traded(digest, stored or DEFAULT)) != kept:
         msg = f"{path}: the bars do not match the stored content hash. Build the file again."
         raise DataError(msg)
     stored_notes = filter(None, str(attrs.get("notes", "")).split("\n"))
@@ -363,7 +278,7 @@ def _read_file(
         traded=traded,
         source=str(attrs.get("source", path.name)),
         clock=str(attrs.get("clock", clock or "UTC")),
-        content_hash=_with_traded(digest, traded),
+        content_hash=with_traded(digest, traded),
         notes=(*stored_notes, *notes),
         specs=_read_specs(file, splits["train"], path),
     )

@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "page": "write_report",
-        "tables": "results_table text_table",
+        "tables": "results_table",
+        "terminal": "text_table",
     },
 )

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
     IntArray = NDArray[np.int64]
 
-DRIFT_ROWS = 8
-"""Rows of the drift table on the page, the most suspicious."""
 LEAST_CONFIGURATIONS = 10
 """The fewest that PBO is computed for."""
 PBO_BLOCKS = 16

@@ -22,7 +22,7 @@ from sac_kernel.stats.metrics import MIN_DAYS_FOR_SHARPE, TRADING_DAYS_PER_YEAR
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
     FloatArray = NDArray[np.float64]
     IntArray = NDArray[np.int64]
@@ -101,23 +101,6 @@ def dsr(m: Moments, trials: float, variance: float) -> float:
     return psr(m, expected_max_sharpe(trials, variance))
 
 
-def lo_factor(autocorrelation: ArrayLike, periods: int) -> float:
-    """Return the factor from a one-period Sharpe ratio to one of `periods` with serial correlation.
-
-    Lo 2002, eq. 20: q / sqrt(q + 2 sum (q - k) rho_k); sqrt(q) for independent returns.
-
-    Parameters
-    ----------
-    autocorrelation : rho_1, rho_2, ...; later ones count as 0
-    """
-    rho = np.asarray(autocorrelation, np.float64)[: periods - 1]
-    spread = periods + 2.0 * float(np.sum((periods - 1.0 - np.arange(rho.size)) * rho))
-    if spread <= 0.0:
-        msg = f"lo_factor: autocorrelation {rho[:3].tolist()} cannot be that of a real series"
-        raise DataError(msg)
-    return periods / math.sqrt(spread)
-
-
 def autocorrelations(returns: FloatArray, lags: int) -> FloatArray:
     """Return rho_1 to rho_lags, shape (lags,), with the biased (1 / n) autocovariance; 0 if constant."""
     centred = returns - returns.mean()
@@ -127,22 +110,11 @@ def autocorrelations(returns: FloatArray, lags: int) -> FloatArray:
     return np.array([float(centred[k:] @ centred[:-k]) / variance for k in range(1, lags + 1)])
 
 
-def effective_rank(returns: FloatArray) -> float:
-    """Return the effective number of independent columns of returns, shape (n_days, n_trials).
-
-    exp of the entropy of the eigenvalues of the correlation matrix (Roy & Vetterli 2007): 1 for equal
-    columns, n_trials for uncorrelated ones. A constant column counts as uncorrelated.
-    """
-    z = returns - returns.mean(axis=0)
-    sd = z.std(axis=0)
-    z = np.divide(z, sd, out=np.zeros_like(z), where=sd > _FLAT_SD)
-    correlation = z.T @ z / len(z)
-    np.fill_diagonal(correlation, 1.0)
-    return rank_of_correlation(correlation)
-
-
 def rank_of_correlation(correlation: FloatArray) -> float:
-    """Return exp of the entropy of the eigenvalues of a correlation matrix."""
+    """Return the effective number of independent columns from their correlation matrix, shape (n, n).
+
+    exp of the entropy of its eigenvalues (Roy & Vetterli 2007): 1 for equal columns, n for uncorrelated ones.
+    """
     share = np.clip(np.linalg.eigvalsh(correlation), 0.0, None)
     share = share[share > 0] / share.sum()
     return float(np.exp(-np.sum(share * np.log(share))))
@@ -309,38 +281,6 @@ def _sharpe_of_sums(total: FloatArray, square: FloatArray, n: int) -> FloatArray
     variance = np.maximum(square / n - mean**2, 0.0)
     ratio: FloatArray = np.divide(mean, np.sqrt(variance), out=np.zeros_like(mean), where=variance > 0)
     return ratio
-
-
-def iqm(scores: FloatArray) -> float:
-    """Return the interquartile mean: the mean of the middle half of all runs (Agarwal et al. 2021)."""
-    ordered = np.sort(scores, axis=None)
-    cut = ordered.size // 4
-    return float(ordered[cut : ordered.size - cut].mean())
-
-
-def iqm_interval(
-    scores: FloatArray, level: float = 0.95, draws: int = BOOTSTRAP_DRAWS, seed: int = 0
-) -> tuple[float, float]:
-    """Return the interval of the IQM of `scores`, shape (seeds, folds): seeds are resampled within each fold.
-
-    Stratified bootstrap, Agarwal et al. 2021, arXiv:2108.13264.
-    """
-    seeds, folds = scores.shape
-    picked = np.random.default_rng(seed).integers(0, seeds, (draws, seeds, folds))
-    sample = np.sort(scores[picked, np.arange(folds)].reshape(draws, -1), axis=1)
-    cut = seeds * folds // 4
-    value = sample[:, cut : seeds * folds - cut].mean(axis=1)
-    low, high = np.quantile(value, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
-    return float(low), float(high)
-
-
-def probability_of_improvement(ours: FloatArray, theirs: FloatArray) -> float:
-    """Return the chance that a run of ours beats one of theirs, averaged over folds; ties count half.
-
-    Both of shape (runs, folds). Agarwal et al. 2021, section 4.3.
-    """
-    above = (ours[:, None, :] > theirs[None]) + 0.5 * (ours[:, None, :] == theirs[None])
-    return float(above.mean())
 
 
 def spa_p_value(models: FloatArray, benchmark: FloatArray, draws: int = 1000, seed: int = 0) -> float:

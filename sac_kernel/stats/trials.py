@@ -8,7 +8,6 @@ one split; scoring it again gives the same id and adds nothing. Other cost tiers
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import math
 from dataclasses import dataclass
@@ -158,25 +157,6 @@ def count(trials: Iterable[Trial] | None, at_least: int = 1) -> TrialCount:
     spread = float(np.var(scaled, ddof=1)) if len(scored) > 1 else 1.0
     effective = significance.rank_of_correlation(_correlation(scored))
     return TrialCount(len(scored), min(max(effective, 1.0), float(len(scored))), max(spread, 1.0))
-
-
-def over_folds(trials: Iterable[Trial]) -> list[Trial]:
-    """Return one trial for each configuration at each checkpoint, with the days of all its folds.
-
-    A refit in another fold is the same trial on other days. For a day scored twice the first result counts.
-    """
-    groups: dict[tuple[Any, ...], list[Trial]] = {}
-    for trial in trials:
-        key = (trial.agent_id, trial.seed, trial.checkpoint, trial.config_hash, trial.data_hash)
-        groups.setdefault(key, []).append(trial)
-    joined = []
-    for group in groups.values():
-        day, first = np.unique(np.concatenate([trial.day for trial in group]), return_index=True)
-        daily = np.concatenate([trial.daily for trial in group])[first]
-        joined.append(
-            dataclasses.replace(group[0], split="+".join(t.split for t in group), day=day, daily=daily)
-        )
-    return joined
 
 
 def matrix(trials: Iterable[Trial]) -> tuple[IntArray, FloatArray]:

@@ -105,15 +105,6 @@ def test_break_even_is_zero_for_trades_that_lose_anyway_and_absent_without_trade
     assert stress.break_even_multiple(market, run(market, 0 * lucky.action)) is None
 
 
-def test_unlinked_features_are_moved_together_and_the_rest_stays(market):
-    broken = stress.unlinked(market, ["a", "c"])
-    np.testing.assert_array_equal(broken.observed[:, 1], market.observed[:, 1])
-    shift = int(np.flatnonzero(broken.observed[:, 0] == market.observed[0, 0])[0])
-    assert 200 < shift < 700
-    for column in (0, 2):
-        np.testing.assert_array_equal(broken.observed[:, column], np.roll(market.observed[:, column], shift))
-
-
 def test_observations_are_those_of_the_pass(market):
     seen, targets = [], np.sign(np.sin(np.arange(runner.decisions(market)) / 9.0))
     calls = iter(targets)

@@ -12,7 +12,7 @@ import pytest
 from sac_kernel.cli import build, options, settings
 from sac_kernel.cli import main as cli
 from sac_kernel.cli import retrain as retrain_command
-from sac_kernel.core import paths
+from sac_kernel.core.checkout import find_checkout
 from sac_kernel.core.errors import ConfigError, InputNotFoundError
 from sac_kernel.experiment.run_config import PARAMETERS, RUN_PRESETS
 from sac_kernel.live import retrain
@@ -252,13 +252,13 @@ def test_a_walk_forward_takes_settings_of_agent_and_account_only(tmp_path, caplo
 def test_the_clone_is_found_from_the_current_folder_up(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputNotFoundError, match=r"build_kernel\.py"):
-        paths.find_checkout()
+        find_checkout()
     for name in ("sac_kernel", "notebooks", "deep/er"):
         (tmp_path / name).mkdir(parents=True)
     for name in ("build_kernel.py", "notebooks/train.ipynb"):
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path / "deep" / "er")
-    assert paths.find_checkout() == tmp_path
+    assert find_checkout() == tmp_path
 
 
 def test_a_build_of_another_clone_is_refused_naming_both(tmp_path, monkeypatch, caplog):
@@ -298,7 +298,7 @@ def test_settings_reach_the_build_of_a_retraining(tmp_path, monkeypatch):
         seen.update(start=start, agent_id=agent_id, data=data, kaggle=kaggle, more=more)
         return tmp_path / "candidate.pt"
 
-    monkeypatch.setattr(paths, "find_checkout", lambda: tmp_path)
+    monkeypatch.setattr(retrain_command, "find_checkout", lambda: tmp_path)
     monkeypatch.setattr(retrain_command, "read_processed", lambda path: bars)
     monkeypatch.setattr(retrain, "append_bars", lambda *args: bars)
     monkeypatch.setattr(retrain, "train", train)

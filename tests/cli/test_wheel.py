@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sac_kernel.prices.processed_file import write_processed
+from sac_kernel.prices.ingest.writer import write_processed
 from tests.conftest import make_bars, make_data
 
 pytestmark = [

@@ -1,6 +1,6 @@
 import pytest
 
-from sac_kernel.prices.processed_file import write_processed
+from sac_kernel.prices.ingest.writer import write_processed
 from tests.conftest import make_data
 
 

@@ -11,6 +11,7 @@ import sac_kernel
 from sac_kernel.core.errors import CheckpointError
 from sac_kernel.core.files import pt_bytes, read_json, sha256, write_json
 from sac_kernel.experiment import checkpoint
+from sac_kernel.kaggle.state_export import export_states
 from tests.support import says, told
 
 
@@ -253,7 +254,7 @@ def travelled(tmp_path):
         for k in range(2):
             save(folder, 10 * number + k)
     target = tmp_path / "dataset"
-    return folders, target, checkpoint.export_states(folders, target)
+    return folders, target, export_states(folders, target)
 
 
 def test_exported_states_lie_flat_and_come_back_by_job(travelled):
@@ -273,7 +274,7 @@ def test_exported_states_lie_flat_and_come_back_by_job(travelled):
 def test_a_torn_newest_state_is_not_what_travels(travelled, tmp_path):
     folders, _, _ = travelled
     flip(folders["one"] / read_json(folders["one"] / "state.json")["slots"][0]["file"])
-    checkpoint.export_states(folders, tmp_path / "again")
+    export_states(folders, tmp_path / "again")
     assert checkpoint.load_exported(tmp_path / "again" / "state_index.json", "one")[1]["episodes"] == 10
 
 
@@ -282,7 +283,7 @@ def test_a_job_without_a_whole_state_cannot_travel(travelled, tmp_path):
     for path in folders["two"].glob("*.state"):
         cut(path)
     with pytest.raises(CheckpointError, match=says("state")):
-        checkpoint.export_states(folders, tmp_path / "again")
+        export_states(folders, tmp_path / "again")
 
 
 def test_a_state_without_facts_of_its_own_has_those_of_its_index(tmp_path):

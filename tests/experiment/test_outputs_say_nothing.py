@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sac_kernel.prices.processed_file import write_processed
+from sac_kernel.prices.ingest.writer import write_processed
 from tests.conftest import make_data
 from tests.crash import trainer
 

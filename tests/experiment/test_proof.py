@@ -17,7 +17,8 @@ from sac_kernel.experiment.proof import (
     verdict,
 )
 from sac_kernel.features.forecast import fit_forecast
-from sac_kernel.market.known_answer import MARKETS, Judge
+from sac_kernel.market.known_answer import Judge
+from sac_kernel.market.known_answer_kinds import ALL_MARKETS as MARKETS
 
 NAN = float("nan")
 
@@ -32,7 +33,7 @@ def rows(finals, best=None, turnover=1.0, bound=NAN):
 def test_the_default_agent_finds_the_band_of_a_linear_cost_market():
     # Measured at this length: about .90. A flat policy captures 0, the sign of the predictor about .6.
     lines = []
-    line, passed, *_ = prove("M2", range(1), Setting(1_500, "denoised", {}, lines.append), mark=0.70)
+    line, passed, *_ = prove(MARKETS["M2"], range(1), Setting(1_500, "denoised", {}, lines.append), mark=0.70)
     assert passed, line
     assert "M2 seed 0" in lines[0]
     judge = Judge(MARKETS["M2"], bars=100, n=64)
@@ -42,7 +43,7 @@ def test_the_default_agent_finds_the_band_of_a_linear_cost_market():
 @pytest.mark.learns
 @pytest.mark.slow
 def test_the_default_agent_learns_from_one_path_with_denoised_rewards():
-    line, *_ = prove("M11", range(1), Setting(1_200, "denoised", {}, lambda _line: None), mark=-10.0)
+    line, *_ = prove(MARKETS["M11"], range(1), Setting(1_200, "denoised", {}, lambda _line: None), mark=-10.0)
     captured = float(line.split("|")[2].split("(")[0])
     assert captured > 0.2, line  # raw rewards are below 0 at this length
 

@@ -16,7 +16,8 @@ from sac_kernel.experiment import checkpoint, job_outputs, output_layout
 from sac_kernel.experiment.job_queue import run_jobs
 from sac_kernel.experiment.run_config import AGENT_PRESETS, RunConfig
 from sac_kernel.experiment.trainer import KaggleTrainer
-from sac_kernel.prices.processed_file import write_processed
+from sac_kernel.kaggle.state_export import export_states
+from sac_kernel.prices.ingest.writer import write_processed
 from tests.conftest import make_data
 from tests.small_runs import ENV, SAC, small_trainer
 from tests.support import says, told
@@ -451,7 +452,7 @@ def test_a_queue_goes_on_from_a_state_dataset_in_another_folder(h5, both, tmp_pa
     names = [output_layout.job_name(*job) for job in config.jobs]
     folders = {name: first / "runs" / name / "state" for name in names}
     target = tmp_path / "input" / "datasets" / "someone" / "x-state"
-    index = checkpoint.export_states(folders, target)
+    index = export_states(folders, target)
     steps = tuple(index["jobs"][name]["facts"]["env_steps"] for name in names)
     assert [index["jobs"][name]["facts"]["finished"] for name in names] == [True, False]
 

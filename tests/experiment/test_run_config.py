@@ -9,7 +9,8 @@ import pytest
 from sac_kernel.cli.settings import parse_settings
 from sac_kernel.core.errors import ConfigError
 from sac_kernel.experiment import run_config
-from sac_kernel.experiment.run_config import PARAMETERS, RunConfig, check_divides, from_parameters, horizons
+from sac_kernel.experiment.horizons import horizons
+from sac_kernel.experiment.run_config import PARAMETERS, RunConfig, check_divides, from_parameters
 from sac_kernel.kaggle.kernel_notebook import parameters_cell
 from tests.support import says
 

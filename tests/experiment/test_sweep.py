@@ -16,7 +16,8 @@ from sac_kernel.cli.main import main
 from sac_kernel.core.errors import ConfigError
 from sac_kernel.experiment import sweep
 from sac_kernel.prices.costs import COST_TIERS
-from sac_kernel.prices.processed_file import read_processed, write_processed
+from sac_kernel.prices.ingest.writer import write_processed
+from sac_kernel.prices.processed_file import read_processed
 from sac_kernel.stats import trials
 from tests.conftest import make_data
 from tests.support import says, told

@@ -15,8 +15,9 @@ from sac_kernel.live import retrain
 from sac_kernel.live.decide import Decider
 from sac_kernel.live.model_store import ModelStore
 from sac_kernel.market.account import TradingEnvConfig
+from sac_kernel.prices.ingest.writer import write_processed
 from sac_kernel.prices.pipeline import DataConfig, DataPipeline
-from sac_kernel.prices.processed_file import read_processed, write_processed
+from sac_kernel.prices.processed_file import read_processed
 from tests.conftest import make_bars
 from tests.experiment.test_trainer import make_trainer
 

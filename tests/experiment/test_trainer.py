@@ -22,9 +22,10 @@ from sac_kernel.experiment.job_queue import run_jobs
 from sac_kernel.experiment.run_config import RUN_PRESETS, RunConfig
 from sac_kernel.experiment.trainer import KaggleTrainer
 from sac_kernel.market.account import TradingEnvConfig
-from sac_kernel.prices.bars import BarTable
-from sac_kernel.prices.pipeline import DataConfig, split_table
-from sac_kernel.prices.processed_file import write_processed
+from sac_kernel.prices.ingest.split import split_table
+from sac_kernel.prices.ingest.tables import BarTable
+from sac_kernel.prices.ingest.writer import write_processed
+from sac_kernel.prices.pipeline import DataConfig
 from sac_kernel.train_sac_kaggle import main
 from tests.conftest import figures_left_blank, make_bars, make_data
 from tests.small_runs import BASELINES, SAC, TINY, small_trainer

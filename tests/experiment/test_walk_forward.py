@@ -16,8 +16,8 @@ from sac_kernel.experiment import fold_jobs, job_pool, walk_forward, walk_forwar
 from sac_kernel.experiment.fold_jobs import Job, Settings
 from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.market.account import TradingEnvConfig
-from sac_kernel.prices.processed_file import write_processed
-from sac_kernel.stats import significance, trials
+from sac_kernel.prices.ingest.writer import write_processed
+from sac_kernel.stats import fold_statistics, significance, trials
 from tests.conftest import make_data
 from tests.support import says
 
@@ -69,7 +69,9 @@ def test_a_refit_in_another_fold_is_the_same_trial_on_other_days():
         day = np.arange(first, first + 3)
         return trials.Trial(1, seed, f"val {fold}", checkpoint, "c", "d", day, 0.01 * day)
 
-    found = trials.over_folds([trial(2, 20), trial(1, 10), trial(1, 10, seed=1), trial(1, 10, checkpoint=9)])
+    found = fold_statistics.over_folds(
+        [trial(2, 20), trial(1, 10), trial(1, 10, seed=1), trial(1, 10, checkpoint=9)]
+    )
     assert [t.day.tolist() for t in found] == [[10, 11, 12, 20, 21, 22], [10, 11, 12], [10, 11, 12]]
     np.testing.assert_allclose(found[0].daily, 0.01 * found[0].day)
 
@@ -176,7 +178,7 @@ def test_every_validated_checkpoint_at_base_cost_is_in_the_ledger_once(settings,
     ledger = trials.read(folder / trials.NAME)
     assert len(ledger) == 2 * 2 * 2 * 2  # agents, seeds, folds, evaluations; the dear tier is no trial
     assert {t.split for t in ledger} == {"walk-forward val 1", "walk-forward val 2"}
-    merged = trials.over_folds(ledger)
+    merged = fold_statistics.over_folds(ledger)
     assert len(merged) == 2 * 2 * 2
     assert {t.day.size for t in merged} == {2 * settings.val_days}
 

@@ -11,13 +11,14 @@ from sac_kernel.core import files
 from sac_kernel.core.errors import CheckpointError, DataError
 from sac_kernel.features import indicators
 from sac_kernel.features.causality import assert_causal
-from sac_kernel.features.pipeline import INSTRUMENTS, FeaturePipeline, Panel, compute_features
+from sac_kernel.features.pipeline import INSTRUMENTS, FeaturePipeline, Panel
 from sac_kernel.prices import clocks
 from sac_kernel.prices.bars import open_seconds
 from sac_kernel.prices.clocks import unix_seconds
-from sac_kernel.prices.processed_file import read_processed, write_processed
+from sac_kernel.prices.ingest.writer import write_processed
+from sac_kernel.prices.processed_file import read_processed
 from tests.conftest import make_bars
-from tests.support import says, told
+from tests.support import compute_features, says, told
 
 M5, H1 = 300, 3600
 DIRECT = [

@@ -12,8 +12,10 @@ from sac_kernel.features.forecast_input import FEATURE, ForecastInput, next_retu
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market import training
 from sac_kernel.market.account import TradingEnvConfig
-from sac_kernel.prices.bars import Bars, BarTable
-from sac_kernel.prices.pipeline import DataConfig, split_table
+from sac_kernel.prices.bars import Bars
+from sac_kernel.prices.ingest.split import split_table
+from sac_kernel.prices.ingest.tables import BarTable
+from sac_kernel.prices.pipeline import DataConfig
 from tests.conftest import make_bars, make_data
 from tests.market.test_training_market import reverting_bars
 

@@ -9,11 +9,12 @@ from sac_kernel.core.errors import CheckpointError, DataError
 from sac_kernel.features import indicators
 from sac_kernel.features import pipeline as feature_engineering
 from sac_kernel.features.indicators import log_path
-from sac_kernel.features.pipeline import CLIP, FeaturePipeline, compute_features
-from sac_kernel.prices.bars import BarTable
-from sac_kernel.prices.pipeline import DataConfig, split_table
+from sac_kernel.features.pipeline import CLIP, FeaturePipeline
+from sac_kernel.prices.ingest.split import split_table
+from sac_kernel.prices.ingest.tables import BarTable
+from sac_kernel.prices.pipeline import DataConfig
 from tests.conftest import make_bars, make_data
-from tests.support import says
+from tests.support import compute_features, says
 
 H1, M15, M5 = 3600, 900, 300
 TIMES = [

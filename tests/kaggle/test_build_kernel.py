@@ -15,7 +15,8 @@ from sac_kernel import MODULES
 from sac_kernel.core import files
 from sac_kernel.kaggle import wheels
 from sac_kernel.kaggle.client import KaggleClient
-from sac_kernel.prices.processed_file import read_processed, write_processed
+from sac_kernel.prices.ingest.writer import write_processed
+from sac_kernel.prices.processed_file import read_processed
 from tests.conftest import make_bars, make_data
 from tests.kaggle_standin import client_python
 from tests.support import told

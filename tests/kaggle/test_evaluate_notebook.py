@@ -10,7 +10,7 @@ import pytest
 
 from sac_kernel.experiment.job_queue import run_jobs
 from sac_kernel.experiment.run_config import RunConfig
-from sac_kernel.prices.processed_file import write_processed
+from sac_kernel.prices.ingest.writer import write_processed
 from sac_kernel.report.tables import results_table
 from tests.conftest import make_data
 

@@ -21,7 +21,7 @@ from sac_kernel.experiment.job_queue import run_jobs
 from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.kaggle.kernel_notebook import build_notebook
 from sac_kernel.kaggle.rehearsal import rehearse
-from sac_kernel.prices.processed_file import write_processed
+from sac_kernel.prices.ingest.writer import write_processed
 from tests.conftest import figures_left_blank, make_data
 from tests.support import says, told
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sac_kernel.core import files
-from sac_kernel.prices.processed_file import write_processed
+from sac_kernel.prices.ingest.writer import write_processed
 from sac_kernel.stats import trials
 from tests.conftest import make_data
 from tests.kaggle_standin import KaggleStandin, client_python, kaggle_env, run_kaggle

@@ -15,7 +15,7 @@ from sac_kernel.live.decide import Decider, account
 from sac_kernel.market import engine
 from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.market.records import Account, blank
-from sac_kernel.prices.processed_file import write_processed
+from sac_kernel.prices.ingest.writer import write_processed
 from tests.conftest import make_bars, make_data
 from tests.support import says
 from tests.use_models import lively_agent

@@ -20,7 +20,7 @@ from sac_kernel.live import paper, paper_page
 from sac_kernel.live.feed import BarFiles, one_by_one
 from sac_kernel.live.journal import Journal
 from sac_kernel.market.account import TradingEnvConfig
-from sac_kernel.prices.processed_file import write_processed
+from sac_kernel.prices.ingest.writer import write_processed
 from tests.conftest import make_bars
 from tests.support import says, told
 from tests.use_models import lively_agent

@@ -16,9 +16,12 @@ from sac_kernel.core.errors import CheckpointError, DataError, InputNotFoundErro
 from sac_kernel.live import promotion, retrain
 from sac_kernel.live.model_store import CURRENT, HISTORY, ModelStore, resolve
 from sac_kernel.market.account import TradingEnvConfig
-from sac_kernel.prices.bars import Bars, BarTable
-from sac_kernel.prices.pipeline import DataConfig, split_table
-from sac_kernel.prices.processed_file import read_processed, write_processed
+from sac_kernel.prices.bars import Bars
+from sac_kernel.prices.ingest.split import split_table
+from sac_kernel.prices.ingest.tables import BarTable
+from sac_kernel.prices.ingest.writer import write_processed
+from sac_kernel.prices.pipeline import DataConfig
+from sac_kernel.prices.processed_file import read_processed
 from tests.conftest import make_bars, make_data
 from tests.experiment.test_trainer import make_trainer
 from tests.support import says, told

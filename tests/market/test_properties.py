@@ -24,8 +24,10 @@ from sac_kernel.market import engine
 from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.market.market import prepare_market
 from sac_kernel.market.records import COSTS, Account, blank
-from sac_kernel.prices.bars import Bars, BarTable
-from sac_kernel.prices.pipeline import DataConfig, split_table
+from sac_kernel.prices.bars import Bars
+from sac_kernel.prices.ingest.split import split_table
+from sac_kernel.prices.ingest.tables import BarTable
+from sac_kernel.prices.pipeline import DataConfig
 from tests.conftest import make_bars
 from tests.support import says
 

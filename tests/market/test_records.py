@@ -7,6 +7,7 @@ import numba
 import numpy as np
 import pytest
 
+from sac_kernel.live import account_values
 from sac_kernel.market import records
 from sac_kernel.market.records import Account, Bar, Terms, blank, new_table
 
@@ -108,15 +109,15 @@ def test_a_table_of_one_row_holds_a_copy():
 def test_an_account_as_plain_values_comes_back_equal():
     account = numbered()
     account.halted_until = math.inf
-    plain = records.account_to_plain(account)
+    plain = account_values.account_to_plain(account)
     assert (plain["cash"], plain["halted_until"]) == (12.0, None)
-    assert records.account_from_plain(plain) == account
+    assert account_values.account_from_plain(plain) == account
 
 
 def test_a_list_of_numbers_is_an_account_too():
     values = [10.0 + i for i in range(28)]
     values[24] = None  # for ever
-    account = records.account_from_plain(values)
+    account = account_values.account_from_plain(values)
     assert (account.halted_until, account.limit_peak, account.day_equity) == (math.inf, 35.0, 26.0)
     with pytest.raises(ValueError, match="shorter"):
-        records.account_from_plain(values[:27])
+        account_values.account_from_plain(values[:27])

@@ -11,7 +11,7 @@ from sac_kernel.experiment.trainer import KaggleTrainer
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market import training
 from sac_kernel.market.account import TradingEnvConfig
-from sac_kernel.prices.processed_file import write_processed
+from sac_kernel.prices.ingest.writer import write_processed
 from tests.conftest import make_bars, make_data
 from tests.support import says, told
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import build_kernel
-from sac_kernel.prices.processed_file import read_processed, write_processed
+from sac_kernel.prices.ingest.writer import write_processed
+from sac_kernel.prices.processed_file import read_processed
 from sac_kernel.train_sac_kaggle import main as train
 from tests.conftest import make_bars, make_data
 from tests.support import told

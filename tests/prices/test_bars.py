@@ -7,14 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sac_kernel.core.errors import DataError
-from sac_kernel.prices.bars import (
-    BarTable,
-    drop_repeats,
-    follows_gap,
-    make_bars,
-)
-from sac_kernel.prices.ingest.tables import aggregate, bars_of_ticks, join
-from sac_kernel.prices.instruments import guess_instrument, point_digits, points_scale
+from sac_kernel.prices.bars import drop_repeats, follows_gap, make_bars
+from sac_kernel.prices.ingest.instrument_names import guess_instrument, point_digits, points_scale
+from sac_kernel.prices.ingest.tables import BarTable, aggregate, bars_of_ticks, join
 from tests.support import says, told
 
 

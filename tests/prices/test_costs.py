@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sac_kernel.experiment import horizons
 from sac_kernel.market import engine
 from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.market.market import prepare_market
@@ -194,4 +195,4 @@ def test_the_rollover_rule_earns_nothing_on_real_bids(shared_data, name, artefac
 )  # fmt: skip
 def test_break_even_coefficients_of_five_minute_bars(bars, tier, ic):
     # By hand: 1.5 bps a round trip / (.798 x 2.97 bps a bar x sqrt(bars)); raw 0.72 bps.
-    assert costs.break_even_ic(5 * bars, tier) == pytest.approx(ic, abs=0.0015 if ic > 0.1 else 6e-4)
+    assert horizons.break_even_ic(5 * bars, tier) == pytest.approx(ic, abs=0.0015 if ic > 0.1 else 6e-4)

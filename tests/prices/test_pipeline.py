@@ -7,10 +7,12 @@ import pytest
 
 from sac_kernel.core import paths
 from sac_kernel.core.errors import DataError, InputNotFoundError
-from sac_kernel.prices import pipeline as data_pipeline
-from sac_kernel.prices.bars import Bars, BarTable
-from sac_kernel.prices.pipeline import DataConfig, DataPipeline, split_table
-from sac_kernel.prices.processed_file import read_processed, write_processed
+from sac_kernel.prices.bars import Bars, inspect_bars
+from sac_kernel.prices.ingest.split import split_table
+from sac_kernel.prices.ingest.tables import BarTable
+from sac_kernel.prices.ingest.writer import write_processed
+from sac_kernel.prices.pipeline import DataConfig, DataPipeline
+from sac_kernel.prices.processed_file import hash_splits, read_processed
 from tests.conftest import make_bars, make_data
 from tests.support import says
 
@@ -81,10 +83,10 @@ def test_two_writes_are_equal_bytes(tmp_path, path, data):
 
 def test_the_hash_is_of_the_content_and_changes_with_one_price(data):
     splits = {name: {"EURUSD": bars["EURUSD"].copy()} for name, bars in data.splits.items()}
-    same = data_pipeline.hash_splits(splits, "EURUSD")
+    same = hash_splits(splits, "EURUSD")
     assert same == data.content_hash
     splits["test"]["EURUSD"].iloc[17, 3] = np.nextafter(splits["test"]["EURUSD"].iloc[17, 3], 2.0)
-    assert data_pipeline.hash_splits(splits, "EURUSD") != same
+    assert hash_splits(splits, "EURUSD") != same
 
 
 @pytest.mark.parametrize(("seconds", "side"), [(300, "bid"), (3600, "ask")])
@@ -93,13 +95,13 @@ def test_the_hash_covers_bar_length_and_price_side(data, seconds, side):
         name: {"EURUSD": Bars(part["EURUSD"], side=side, seconds=seconds)}
         for name, part in data.splits.items()
     }
-    assert data_pipeline.hash_splits(splits, "EURUSD") != data.content_hash
+    assert hash_splits(splits, "EURUSD") != data.content_hash
 
 
 def test_the_hash_covers_the_time_of_a_bar_and_its_split(data):
     moved = {name: {"EURUSD": bars["EURUSD"].shift(freq="1s")} for name, bars in data.splits.items()}
     swapped = {"train": data.train, "val": data.test, "test": data.val}
-    hashes = {data_pipeline.hash_splits(s, "EURUSD") for s in (data.splits, moved, swapped)}
+    hashes = {hash_splits(s, "EURUSD") for s in (data.splits, moved, swapped)}
     assert len(hashes) == 3
 
 
@@ -415,7 +417,7 @@ def test_inspection_counts_gaps_flat_bars_and_the_largest_move():
     bars.iloc[200, 3] = bars.iloc[199, 3] * np.exp(0.05)
     bars.iloc[200, 1] = bars.iloc[200, 3]
     before = bars.copy()
-    found = data_pipeline.inspect_bars(bars, 3600)
+    found = inspect_bars(bars, 3600)
     # 397 bars of 120 a week from a Monday: weekends after the 1st, 2nd and 3rd week.
     assert (found["gaps"], found["weekend_gaps"], found["flat_bars"]) == (4, 3, 1)
     assert found["longest_gap_h"] == 49.0  # 16:00 to 17:00 New York two days on

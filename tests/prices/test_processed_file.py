@@ -7,9 +7,11 @@ import pytest
 
 from sac_kernel.core.errors import DataError
 from sac_kernel.prices import processed_file
-from sac_kernel.prices.bars import BarTable
-from sac_kernel.prices.pipeline import DataConfig, DataPipeline, split_table
-from sac_kernel.prices.processed_file import hash_splits, read_processed, write_processed, writing
+from sac_kernel.prices.ingest.split import split_table
+from sac_kernel.prices.ingest.tables import BarTable
+from sac_kernel.prices.ingest.writer import write_processed, writing
+from sac_kernel.prices.pipeline import DataConfig, DataPipeline
+from sac_kernel.prices.processed_file import hash_splits, read_processed
 from tests.conftest import make_bars, make_data
 from tests.support import says, told
 

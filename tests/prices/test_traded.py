@@ -8,9 +8,10 @@ import pytest
 
 from sac_kernel.core.errors import DataError
 from sac_kernel.prices.bars import Bars
+from sac_kernel.prices.ingest.writer import write_processed
 from sac_kernel.prices.instruments import InstrumentSpec
 from sac_kernel.prices.pipeline import DataConfig, DataPipeline
-from sac_kernel.prices.processed_file import hash_splits, read_processed, read_traded, write_processed
+from sac_kernel.prices.processed_file import hash_splits, read_processed, read_traded
 from tests.conftest import make_bars, make_data
 
 NAMES = ("EURUSD", "GBPUSD", "USDJPY")

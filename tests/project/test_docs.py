@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from sac_kernel.experiment.run_config import RunConfig
-from sac_kernel.features.pipeline import compute_features
-from sac_kernel.prices.processed_file import write_processed
+from sac_kernel.prices.ingest.writer import write_processed
 from tests.conftest import make_bars, make_data
+from tests.support import compute_features
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from sac_kernel.core.errors import DataError
 from sac_kernel.report.page import write_report
-from sac_kernel.report.tables import results_table, text_table
+from sac_kernel.report.tables import results_table
+from sac_kernel.report.terminal import text_table
 from tests.support import says, told
 
 MINUS, DASH = "\u2212", "\u2013"

@@ -11,6 +11,7 @@ import sac_kernel.report.plots
 from sac_kernel.core.errors import DataError
 from sac_kernel.core.plot_style import to_png, to_rgb
 from sac_kernel.market.render import episode_figure
+from sac_kernel.report.fold_plots import folds_figure
 from sac_kernel.report.plots import (
     bars_figure,
     costs_figure,
@@ -18,7 +19,6 @@ from sac_kernel.report.plots import (
     equity_figure,
     exposure_figure,
     features_figure,
-    folds_figure,
     inputs_figure,
     policy_figure,
     random_figure,

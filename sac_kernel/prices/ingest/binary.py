@@ -19,8 +19,8 @@ import pandas as pd
 
 from sac_kernel.core.errors import DataError
 from sac_kernel.prices.bars import MAX_ROWS, utc_index
+from sac_kernel.prices.ingest.instrument_names import guess_instrument, point_digits
 from sac_kernel.prices.ingest.text import Raw, from_table
-from sac_kernel.prices.instruments import guess_instrument, point_digits
 
 MAX_BYTES = 1 << 30
 """Largest file and largest content of an archive: a year of HistData minutes has 20 MB, of ticks 1 GB."""

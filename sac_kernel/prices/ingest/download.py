@@ -15,8 +15,9 @@ from sac_kernel.core.errors import DataError, InputNotFoundError
 from sac_kernel.prices import bars as bar_table
 from sac_kernel.prices.ingest import text
 from sac_kernel.prices.ingest.binary import MAX_BYTES
-from sac_kernel.prices.ingest.tables import aggregate, join
-from sac_kernel.prices.instruments import DUKASCOPY_NAMES, INSTRUMENTS, point_digits
+from sac_kernel.prices.ingest.instrument_names import DUKASCOPY_NAMES, point_digits
+from sac_kernel.prices.ingest.tables import BarTable, aggregate, join
+from sac_kernel.prices.instruments import INSTRUMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +74,7 @@ class Download:
         )
 
 
-def fetch(download: Download, instrument: str) -> bar_table.BarTable | None:
+def fetch(download: Download, instrument: str) -> BarTable | None:
     """Fetch the missing days of one instrument and return its bars; None if the provider has none.
 
     Progress goes to the terminal's error stream.
@@ -132,7 +133,7 @@ def fetch(download: Download, instrument: str) -> bar_table.BarTable | None:
     return read_cache(cache, symbol, instrument, download)
 
 
-def read_cache(cache: Path, symbol: str, instrument: str, download: Download) -> bar_table.BarTable | None:
+def read_cache(cache: Path, symbol: str, instrument: str, download: Download) -> BarTable | None:
     """Return the bars of the cached days, None if no day has any."""
     tables, empty_weekdays = [], 0
     day = download.first_day
@@ -143,7 +144,7 @@ def read_cache(cache: Path, symbol: str, instrument: str, download: Download) ->
             bars = _read_day(path)
             if bars is not None:
                 bars = bar_table.Bars(bars, side=download.price_side, seconds=60, instrument=instrument)
-                table = bar_table.BarTable(bars, f"{download.provider} {instrument}", "UTC")
+                table = BarTable(bars, f"{download.provider} {instrument}", "UTC")
                 tables.append(aggregate(table, min(download.bar_seconds, 3600)))
         elif day.weekday() < 5:
             empty_weekdays += 1
@@ -158,7 +159,7 @@ def read_cache(cache: Path, symbol: str, instrument: str, download: Download) ->
     notes.append(
         f"{instrument}: {len(tables):,} days of {download.provider} ticks, {download.price_side}, UTC"
     )
-    return bar_table.BarTable(table.bars, f"{download.provider} {instrument}", "UTC", tuple(notes))
+    return BarTable(table.bars, f"{download.provider} {instrument}", "UTC", tuple(notes))
 
 
 def _read_day(path: Path) -> Any:  # noqa: ANN401  # bars or None

@@ -22,7 +22,6 @@ from sac_kernel.prices.bars import (
     PRICE_COLUMNS,
     PRICE_SIDES,
     Bars,
-    BarTable,
     check_bars,
     drop_repeats,
     infer_bar_seconds,
@@ -30,8 +29,8 @@ from sac_kernel.prices.bars import (
     open_seconds,
 )
 from sac_kernel.prices.ingest import binary, text
-from sac_kernel.prices.ingest.tables import aggregate, bars_of_ticks, join
-from sac_kernel.prices.instruments import guess_instrument, points_scale
+from sac_kernel.prices.ingest.instrument_names import guess_instrument, points_scale
+from sac_kernel.prices.ingest.tables import BarTable, aggregate, bars_of_ticks, join
 
 if TYPE_CHECKING:
     from sac_kernel.prices.ingest.text import Raw

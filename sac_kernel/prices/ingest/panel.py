@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from sac_kernel.core.errors import DataError
-from sac_kernel.prices.bars import Bars, BarTable, inspect_bars
+from sac_kernel.prices.bars import Bars, inspect_bars
 from sac_kernel.prices.ingest import download, formats
-from sac_kernel.prices.ingest.tables import aggregate
+from sac_kernel.prices.ingest.split import SplitTimes, split_times
+from sac_kernel.prices.ingest.tables import BarTable, aggregate
+from sac_kernel.prices.ingest.writer import writing
 from sac_kernel.prices.instruments import DEFAULT, INSTRUMENTS, choose_traded
-from sac_kernel.prices.pipeline import DataConfig, SplitTimes, day_of, split_times
-from sac_kernel.prices.processed_file import writing
+from sac_kernel.prices.pipeline import DataConfig, day_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,9 +1,9 @@
-"""Tables of bars made from others: larger bars from smaller ones or ticks, one table from several files."""
+"""Tables of bars with their origin, and those made from others: larger bars, one table from several files."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +13,6 @@ from sac_kernel.prices.bars import (
     DAY_S,
     PRICE_COLUMNS,
     Bars,
-    BarTable,
     check_bars,
     concat_bars,
     drop_repeats,
@@ -28,6 +27,23 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
     IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class BarTable:
+    """Bars of one instrument and where they came from.
+
+    Attributes
+    ----------
+    bars : with side, bar length and, if known, instrument
+    source, clock : where the bars came from and the clock of the file, in words
+    notes : for the reader: what was recognised, left out or is missing
+    """
+
+    bars: Bars
+    source: str
+    clock: str
+    notes: tuple[str, ...] = ()
 
 
 def aggregate(table: BarTable, bar_seconds: int) -> BarTable:

@@ -20,7 +20,7 @@ from numpy.exceptions import ComplexWarning
 from sac_kernel.core.errors import DataError
 from sac_kernel.prices import clocks
 from sac_kernel.prices.bars import MAX_ROWS, PRICE_COLUMNS, PRICE_SIDES
-from sac_kernel.prices.instruments import guess_instrument
+from sac_kernel.prices.ingest.instrument_names import guess_instrument
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
