@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 
 from sac_kernel.prices import costs
-from sac_kernel.prices.bars import Bars, BarTable
-from sac_kernel.prices.pipeline import DataConfig, split_table
+from sac_kernel.prices.bars import Bars
+from sac_kernel.prices.ingest.split import split_table
+from sac_kernel.prices.ingest.tables import BarTable
+from sac_kernel.prices.pipeline import DataConfig
 
 if TYPE_CHECKING:
     from sac_kernel.prices.processed_file import ProcessedData
