@@ -37,7 +37,8 @@ from sac_kernel.experiment.proof import PATH_BARS, REPLAYED_BARS, one_path, refe
 from sac_kernel.features.forecast import fit_forecast
 from sac_kernel.features.pipeline import MEMORY_S, FeaturePipeline
 from sac_kernel.market.account import TradingEnvConfig
-from sac_kernel.market.known_answer import MARKETS, Judge
+from sac_kernel.market.known_answer import Judge
+from sac_kernel.market.known_answer_kinds import ALL_MARKETS
 from sac_kernel.market.market import prepare_market
 from tests.agent.exact_oracle import PlainAgent
 
@@ -59,7 +60,7 @@ class Row(NamedTuple):
 
 def learn(name: str, seed: int, updates: int, rewards: str, config: dict[str, Any], judge: Judge) -> Row:
     """Train on one path of a market and judge on fresh ones."""
-    market = MARKETS[name]
+    market = ALL_MARKETS[name]
     path = one_path(market, REPLAYED_BARS if name == "M7" else PATH_BARS, seed)
     features, returns, bound = path.features[:, 0], path.returns[:, 0], float("nan")
     if market.noise and rewards == "denoised":
@@ -84,11 +85,13 @@ def markets(args: argparse.Namespace, config: dict[str, Any]) -> None:
     )
     print("|---|---|---|---|---|---|---|")
     for name in args.markets.split(","):
-        judge = Judge(MARKETS[name], bars=300, n=256)
+        judge = Judge(ALL_MARKETS[name], bars=300, n=256)
         rows = [learn(name, seed, args.updates, args.rewards, config, judge) for seed in range(args.seeds)]
         own = [row.captured for row in rows]
         shares = [row.captured / row.bound for row in rows]
-        form = "{:.3f}" if MARKETS[name].ic else "{:.1e}"  # a reward a bar where the optimum is to stay flat
+        form = (
+            "{:.3f}" if ALL_MARKETS[name].ic else "{:.1e}"
+        )  # a reward a bar where the optimum is to stay flat
         cells = (
             f"{form.format(statistics.median(own))} ({_joined(own, form)})",
             MARKS.get(name, ""),

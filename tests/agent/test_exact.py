@@ -15,7 +15,8 @@ from sac_kernel.agent.exact_policy import ExactPolicy
 from sac_kernel.agent.exact_rewards import ExactProblem, reward_scale, reward_table
 from sac_kernel.agent.exact_update import Workspace, soft_value
 from sac_kernel.core.errors import ConfigError, DataError, NonFiniteError
-from sac_kernel.market.known_answer import MARKETS, Judge
+from sac_kernel.market.known_answer import Judge
+from sac_kernel.market.known_answer_kinds import ALL_MARKETS
 from tests.agent.exact_oracle import PlainAgent, plain_soft_value
 
 SMALL = ExactConfig(positions=5, hidden_dims=(16, 8), batch_size=32, alpha=0.1, gamma=0.9)
@@ -397,7 +398,7 @@ def path_problem(market, bars, seed, returns=None):
 @pytest.mark.learns
 @pytest.mark.parametrize(("name", "seed"), [("M3", 0), ("M4", 1)])
 def test_a_market_with_an_edge_is_learnt_in_seconds(name, seed):
-    market = MARKETS[name]
+    market = ALL_MARKETS[name]
     policy = train_exact(path_problem(market, 20_000, seed), ExactConfig(gamma=market.gamma), 800, seed)
     judge = Judge(market, bars=200, n=128)
     result = judge.result(lambda obs: policy.target(obs[:, :-1], obs[:, -1], market.cost))
@@ -408,7 +409,7 @@ def test_a_market_with_an_edge_is_learnt_in_seconds(name, seed):
 @pytest.mark.learns
 @pytest.mark.parametrize("start", [0.0, 0.7, -0.123])
 def test_on_a_market_without_an_edge_what_is_held_is_held(start):
-    market = MARKETS["M6"]
+    market = ALL_MARKETS["M6"]
     problem = path_problem(market, 20_000, 0, np.zeros(20_000))
     policy = train_exact(problem, ExactConfig(gamma=market.gamma), 300)
     paths = market.simulate(500, 1, np.random.default_rng(5))
@@ -420,7 +421,7 @@ def test_on_a_market_without_an_edge_what_is_held_is_held(start):
 
 @pytest.mark.learns
 def test_risk_aversion_makes_positions_smaller():
-    market = MARKETS["M4"]
+    market = ALL_MARKETS["M4"]
     path = market.simulate(20_000, 1, np.random.default_rng(0))
     used = []
     for risk_aversion in (0.0, 0.3):
