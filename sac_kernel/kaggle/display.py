@@ -22,6 +22,7 @@ from sac_kernel.experiment import output_layout
 from sac_kernel.experiment.run_config import preset_of
 from sac_kernel.market import engine
 from sac_kernel.market.records import Account, Trace, blank
+from sac_kernel.prices.costs import COST_TIERS
 from sac_kernel.prices.processed_file import read_traded
 from sac_kernel.report import plots
 from sac_kernel.report.tables import results_table
@@ -122,7 +123,7 @@ def facts(values: Mapping[str, Any]) -> Styler:
 def results(rows: list[dict[str, Any]]) -> Iterator[tuple[str, Styler]]:
     """Yield heading and table of each cost tier, base first."""
     whole = results_table(rows)
-    for tier in ("base", "raw", "retail"):
+    for tier in sorted(COST_TIERS, key=lambda name: name != "base"):
         yield strings.TIERS[tier], table(whole[whole[strings.TIER] == tier].drop(columns=strings.TIER))
 
 

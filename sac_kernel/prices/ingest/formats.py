@@ -201,7 +201,7 @@ def _sample_path() -> Path:
 
 def _read_raw(path: Path, where: str, content: bytes | None) -> Raw:
     if not path.is_file():
-        msg = f"There is no file {where}. Check the path given with --data."
+        msg = f"There is no file {where}. Check the path."
         raise InputNotFoundError(msg)
     if path.stat().st_size > binary.MAX_BYTES:
         msg = f"{where} may have at most {binary.MAX_BYTES:,} bytes, got {path.stat().st_size:,}. Split it."
