@@ -78,7 +78,7 @@ def test_the_list_of_commands_loads_neither_torch_nor_pandas():
 
 @pytest.mark.parametrize(
     "words",
-    [[], ["trian"], ["train", "--agentz", "1"], ["train", "--agents", "x"], ["paper"], ["train", "--", "x"]],
+    [[], ["trainn"], ["train", "--agentz", "1"], ["train", "--agents", "x"], ["paper"], ["train", "--", "x"]],
 )
 def test_a_wrong_command_line_ends_with_2(words, capsys):
     with pytest.raises(SystemExit) as end:
