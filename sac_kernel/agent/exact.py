@@ -292,7 +292,7 @@ def _check_alike(
     require(
         len(set(counts)) == 1 and counts[0] > 0,
         where,
-        "as many problems as configs as seeds are required",
+        "give one config and one seed for each problem",
         counts,
     )
     require(min(seeds) >= 0, where, "seeds must be >= 0", min(seeds))
@@ -306,13 +306,13 @@ def _check_alike(
             value = getattr(problem, name)
             if value is not None and value.shape[1] != config.positions:
                 msg = (
-                    f"{where}: {name} of agent {agent} has {value.shape[1]} columns, its config {config.positions} "
-                    "positions; make both for the same grid"
+                    f"{where}: {name} of agent {agent} has {value.shape[1]} columns, but its config has "
+                    f"{config.positions} positions. Use the same grid for both."
                 )
                 raise ConfigError(msg)
         if config.risk_aversion > 0.0 and problem.variance is None:
             msg = (
-                f"{where}: risk_aversion = {config.risk_aversion} of agent {agent} needs the problem's variance, found "
-                "None; give ExactProblem(variance=...)"
+                f"{where}: agent {agent} has risk_aversion = {config.risk_aversion}, but its problem has no variance. "
+                "Pass ExactProblem(variance=...)."
             )
             raise ConfigError(msg)

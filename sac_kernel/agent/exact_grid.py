@@ -77,6 +77,6 @@ def _column(value: ArrayLike, rows: int, name: str) -> FloatArray:
     if column.ndim == 0:
         return np.full(rows, float(column))
     if column.shape != (rows,):
-        msg = f"greedy_target: {name} of shape ({rows},) or one number is required, found {column.shape}"
+        msg = f"greedy_target: {name} has shape {column.shape}. Give one number, or shape ({rows},)."
         raise DataError(msg)
     return column

@@ -61,7 +61,7 @@ class ExactPolicy:
         """
         x = np.asarray(features, np.float32)
         if x.ndim != 2 or x.shape[1] != self.inputs:
-            msg = f"ExactPolicy: features of shape (n, {self.inputs}) are required, found {x.shape}"
+            msg = f"ExactPolicy: features have shape {x.shape}. This policy takes (n, {self.inputs})."
             raise DataError(msg)
         if not np.isfinite(x).all():
             row, column = np.argwhere(~np.isfinite(x))[0]

@@ -68,14 +68,14 @@ class ExactProblem:
         self._set("returns", np.asarray(self.returns, np.float64))
         if self.returns.ndim != 1 or self.features.ndim != 2 or self.features.shape[1] == 0:
             msg = (
-                f"ExactProblem: features (T + stride, D) and returns (T,) are required, found "
-                f"{self.features.shape} and {self.returns.shape}"
+                f"ExactProblem: features have shape {self.features.shape} and returns {self.returns.shape}. Give "
+                "features of shape (T + stride, D) and returns of shape (T,)."
             )
             raise DataError(msg)
         if len(self.features) != self.rows + self.stride:
             msg = (
-                f"ExactProblem: features must have {self.rows} + {self.stride} rows (those of returns, and one for "
-                f"each last successor), found {len(self.features)}"
+                f"ExactProblem: features have {len(self.features)} rows. {self.rows} returns with stride {self.stride} "
+                f"need {self.rows + self.stride}, because the last rows have successors too."
             )
             raise DataError(msg)
         if np.ndim(self.cost) == 0:
@@ -115,8 +115,8 @@ class ExactProblem:
         starts = self.starts
         if len(starts) < LEAST_ROWS:
             msg = (
-                f"ExactProblem: {len(starts)} of {self.rows} rows are valid, at least {LEAST_ROWS} are required; give "
-                "more bars, or look at why rows are left out"
+                f"ExactProblem: only {len(starts)} of {self.rows} rows are valid, fewer than {LEAST_ROWS}. Give more "
+                "bars, or mark more rows as valid."
             )
             raise DataError(msg)
         after = starts + self.stride
@@ -149,8 +149,8 @@ class ExactProblem:
             row = int(np.argmax(bad))
             found = np.ravel(value[row])
             msg = (
-                f"ExactProblem: {name}[{row}] = {found[~np.isfinite(found)][0]} in a row that is learnt from; "
-                "leave it and the row `stride` before it out of `valid`"
+                f"ExactProblem: {name}[{row}] = {found[~np.isfinite(found)][0]} in a row used for training. "
+                "Exclude that row, and the row `stride` before it, from `valid`."
             )
             raise DataError(msg)
 
@@ -161,7 +161,7 @@ class ExactProblem:
         found = getattr(self, name).shape
         if len(found) != ndim or found[0] != self.rows:
             shape = f"({self.rows},)" if ndim == 1 else f"({self.rows}, positions)"
-            msg = f"ExactProblem: {name} of shape {shape} is required, found {found}"
+            msg = f"ExactProblem: {name} has shape {found}. Its shape must be {shape}."
             raise DataError(msg)
 
     def _set(self, name: str, value: Any) -> None:  # noqa: ANN401  # an array of any kind
@@ -189,8 +189,8 @@ def reward_scale(problem: ExactProblem) -> float:
     size = max(float(np.sqrt(np.mean(np.square(earned)))), 0.5 * float(problem.cost[starts].mean()))
     if not 0.0 < size < np.inf:
         msg = (
-            f"reward_scale: the returns and costs of {len(starts)} rows have size {size}, so no decision matters; give "
-            "returns that move, or a cost"
+            f"reward_scale: the returns and costs of {len(starts)} rows have size {size}, so no decision matters. Give "
+            "returns that vary, or a cost."
         )
         raise DataError(msg)
     return float(f"{1.0 / size:.6g}")

@@ -264,7 +264,7 @@ NO_HMMLEARN = (
     "{python}. Build again online, or train agents 1 and 2."
 )
 NO_DATA = "the data is not mounted. A copy of this notebook needs its own data dataset. {err}"
-NO_DISK = "{required} GB of free disk are required, found {free:.2f} GB."
+NO_DISK = "only {free:.2f} GB of disk are free, {required} GB are needed."
 TRADE_COLUMNS = [
     "bar opened [UTC]", "open", "close", "spread [bps]", "target", "exposure", "equity", "paid", "reward [bps]",
 ]  # fmt: skip

@@ -132,13 +132,13 @@ def exact_problem(
     settings = path_dependent_settings(config)
     if settings:
         msg = (
-            f"exact_problem: with {', '.join(settings)} what a decision pays depends on the position's own path; "
-            "switch these settings off, or train with agent.SACAgent"
+            f"exact_problem: with {', '.join(settings)} a decision's reward depends on the path of the "
+            "position. Switch these settings off, or train with agent.SACAgent."
         )
         raise ConfigError(msg)
     n, k, cap = len(market.bars), market.interval_bars, float(market.terms.exposure_cap)
     if n <= 2 * k:
-        msg = f"exact_problem: {n} bars hold no decision of {k} bars and the next one; give more bars"
+        msg = f"exact_problem: {n} bars are too few for two decisions of {k} bars each. Give more bars."
         raise DataError(msg)
     rows = n - k
     known = decisions(market, config, fill_spread)
@@ -148,7 +148,9 @@ def exact_problem(
     if forecast is not None:
         given = np.asarray(forecast, np.float64)
         if given.shape != (n,):
-            msg = f"exact_problem: a forecast of shape ({n},), one a bar, is required, found {given.shape}"
+            msg = (
+                f"exact_problem: the forecast has shape {given.shape}. Give one value per bar, shape ({n},)."
+            )
             raise DataError(msg)
         price_before, price_after = np.zeros(rows), np.where(tradable, given[:rows], 0.0)
     half_now, half_end = _half_spread(market)[:rows], _half_spread(market)[k:]
@@ -281,7 +283,7 @@ def _check_config(market: Market, config: TradingEnvConfig) -> None:
         differ.append("sizes")
     if differ:
         msg = (
-            f"exact_problem: the market was prepared with another config, they differ in {', '.join(differ)}; give the "
-            "config of its prepare_market, with the same cost_tier"
+            f"exact_problem: the market was prepared with another config. They differ in {', '.join(differ)}. Pass the "
+            "config that prepare_market got, with the same cost_tier."
         )
         raise ConfigError(msg)

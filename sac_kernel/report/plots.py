@@ -197,7 +197,7 @@ def policy_figure(
         maps["The optimum"] = np.asarray(optimal, np.float64)
     for name, field in maps.items():
         shape = (p.size, x.size)
-        _require(field.shape == shape, f"{name} has shape {field.shape}. {shape} is required.")
+        _require(field.shape == shape, f"{name} has shape {field.shape}, but the grid needs {shape}.")
     figure = Figure(figsize=(WIDTH_IN, 4.0), layout="constrained")
     axes = figure.subplots(1, len(maps), sharey=True, squeeze=False)[0]
     for ax, (name, field) in zip(axes, maps.items(), strict=True):
@@ -318,7 +318,7 @@ def seeds_figure(results: Sequence[Any]) -> Figure:
 
     All results are over the same times.
     """
-    _require(len(results) > 1, f"At least 2 seeds are required, got {len(results)}.")
+    _require(len(results) > 1, f"A figure of seeds needs at least 2 results, got {len(results)}.")
     time = utc_times(results[0].open_time_utc)
     curves = {f"{r.name} {i}": 100.0 * r.equity / r.start_equity for i, r in enumerate(results)}
     equity = np.stack(aligned("plots.seeds_figure", time.size, curves))

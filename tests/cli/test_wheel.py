@@ -15,8 +15,14 @@ from tests.conftest import make_bars, make_data
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("flit_core") is None, reason="flit_core is not installed"),
-    pytest.mark.skipif(importlib.util.find_spec("pip") is None, reason="pip is not installed"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("flit_core") is None,
+        reason="building the wheel needs flit_core: pip install -r requirements/dev.txt",
+    ),
+    pytest.mark.skipif(
+        importlib.util.find_spec("pip") is None,
+        reason="installing the wheel needs pip, which this environment lacks",
+    ),
 ]
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = """

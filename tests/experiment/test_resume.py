@@ -19,7 +19,7 @@ from sac_kernel.experiment.trainer import KaggleTrainer
 from sac_kernel.kaggle.state_export import export_states
 from sac_kernel.prices.ingest.writer import write_processed
 from tests.conftest import make_data
-from tests.small_runs import ENV, SAC, small_trainer
+from tests.small_runs import ENV, SAC, TINY, small_trainer
 from tests.support import says, told
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
@@ -392,24 +392,8 @@ def test_resume_from_a_path_without_a_state_is_refused_naming_it(h5, tmp_path):
 
 
 def two_jobs(h5, folder):
-    return RunConfig.from_flat(
-        {
-            "h5_path": str(h5),
-            "output_dir": str(folder),
-            "seeds": (0, 1),
-            "num_episodes": 2,
-            "eval_frequency": 1,
-            "checkpoint_frequency": 1,
-            "num_envs": 6,
-            "device": "cpu",
-            "sac_hidden_dims": (16, 16),
-            "sac_batch_size": 32,
-            "sac_buffer_capacity": 200,
-            "sac_warmup_steps": 60,
-            "env_episode_length": 60,
-            "env_horizon": 37,
-        }
-    )
+    place = {"h5_path": str(h5), "output_dir": str(folder), "seeds": (0, 1)}
+    return RunConfig.from_flat({**TINY, **place, "sac_buffer_capacity": 200, "env_horizon": 37})
 
 
 def run_two_jobs(config, vector_steps):

@@ -233,7 +233,7 @@ PUBLIC_INDEXES = {"pypi.org", "files.pythonhosted.org", "download.pytorch.org"}
 @pytest.fixture(scope="module")
 def tracked():
     if shutil.which("git") is None or not (ROOT / ".git").exists():
-        pytest.skip("needs the git checkout")
+        pytest.skip("checks the files that git tracks; this copy is no git checkout, or git is not installed")
     listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
     paths = [ROOT / name for name in listing.decode().split("\0") if name]
     texts = {}
