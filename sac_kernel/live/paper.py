@@ -1,8 +1,6 @@
 """Paper trading: a saved agent on a feed of bars, filled by the backtest's engine, with a crash-safe journal.
 
-Without --speed the file is watched as it grows. With it, N bars a second are replayed, or all at full speed if N is 0.
-`paper.html` in the journal's folder shows the account and reloads itself. A file called KILL there closes the
-position at the next open and keeps the account flat for good.
+The command and its options are in `cli.paper`.
 """
 
 from __future__ import annotations
