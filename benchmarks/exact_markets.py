@@ -32,11 +32,12 @@ from sac_kernel.backtest import baselines, runner
 from sac_kernel.core import packages
 from sac_kernel.core.config import from_flat
 from sac_kernel.core.device import set_threads
-from sac_kernel.experiment.exact_problem import decisions, exact_problem, forecast_target, greedy_targets
+from sac_kernel.experiment.exact_problem import decisions, exact_problem, greedy_targets
 from sac_kernel.experiment.proof import PATH_BARS, REPLAYED_BARS, one_path, reference
 from sac_kernel.features.forecast import fit_forecast
 from sac_kernel.features.pipeline import MEMORY_S, FeaturePipeline
 from sac_kernel.market.account import TradingEnvConfig
+from sac_kernel.market.decision_bars import forecast_target
 from sac_kernel.market.known_answer import Judge
 from sac_kernel.market.known_answer_kinds import ALL_MARKETS
 from sac_kernel.market.market import prepare_market
