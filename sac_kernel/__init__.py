@@ -42,6 +42,7 @@ MODULES = (
     "market.risk_limits",
     "market.engine",
     "market.market",
+    "market.decision_bars",
     "market.render",
     "market.envs",
     "market.training",
