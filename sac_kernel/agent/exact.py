@@ -153,6 +153,13 @@ class ExactTraining:
             value.copy_(state[name])
         self.updates, self._rows = int(state["updates"]), None
 
+    def begin(self, agent: int, policy: ExactPolicy) -> None:
+        """Begin one agent with the weights of a policy of the same shape, in this problem's scale."""
+        start = policy.weights.to(self._dtype).clone()
+        self._layout.layers(start[None])[-1].mul_(self.scales[agent] / policy.scale)
+        for vector in (self.weights.online, self.weights.target, self.weights.average):
+            vector[agent] = start.to(self._device)
+
     def _batch(self) -> Batch:
         place = self.updates % _DRAWN_AT_ONCE
         if place == 0 or self._rows is None:
