@@ -106,7 +106,11 @@ def run_jobs(
         trainer.load_data()
         jobs.append(FinishedJob.load(trainer.folder, job.agent_id))
         judgements.append(trainer.judge(jobs[-1]))
-        alike = [j for j, other in zip(jobs, finished, strict=False) if other._replace(seed=0) == job._replace(seed=0)]
+        alike = [
+            j
+            for j, other in zip(jobs, finished, strict=False)
+            if other._replace(seed=0) == job._replace(seed=0)
+        ]
         last = not any(other._replace(seed=0) == job._replace(seed=0) for other in finished[place + 1 :])
         if len(alike) > 1 and last:
             ensembles += trainer.judge_ensemble(alike)

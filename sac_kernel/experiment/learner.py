@@ -50,7 +50,11 @@ def choose(config: TradingEnvConfig, requested: str = AUTO) -> tuple[str, str]:
         found.append(f"env_reward = {config.reward}")
     settings = ", ".join(found)
     if requested == AUTO:
-        return (GAUSSIAN, f"{settings} depends on the position's path") if found else (EXACT, "the account admits it")
+        return (
+            (GAUSSIAN, f"{settings} depends on the position's path")
+            if found
+            else (EXACT, "the account admits it")
+        )
     if found:
         msg = (
             f"learner={requested} cannot represent {settings}: what a decision pays then depends on the position's own "

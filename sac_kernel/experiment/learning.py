@@ -101,7 +101,10 @@ class GaussianLearning:
     ) -> None:
         self.env_config, self.episode_steps = env_config, env_config.episode_length
         self.market, self.forecast_facts = training.build_training_market(bars, features, env_config)
-        width, scale = len(self.market.observation_names), config.reward_scale or training.reward_scale(self.market)
+        width, scale = (
+            len(self.market.observation_names),
+            config.reward_scale or training.reward_scale(self.market),
+        )
         self.config = dataclasses.replace(config, state_dim=width, action_dim=1, reward_scale=scale)
         self.agent = SACAgent(self.config, agent_id, device, seed)
         accounts = num_envs or accounts_of(env_config)
@@ -211,7 +214,9 @@ class ExactLearning:
         self.market, _ = training.build_training_market(bars, features, plain)
         forecast, self.forecast_facts = None, dict[str, Any]()
         if env_config.reward == "denoised":
-            forecast, self.forecast_facts = training.forecast_of_decisions(self.market, features, config.gamma)
+            forecast, self.forecast_facts = training.forecast_of_decisions(
+                self.market, features, config.gamma
+            )
         self.problem: ExactProblem = exact_problem(self.market, plain, config.positions, forecast)
         self._windows = stretches.of(self.market)
         self._training, self._member = ExactTraining([self.problem], [config], [seed], device), 0

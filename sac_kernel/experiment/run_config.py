@@ -220,7 +220,9 @@ class RunConfig:
     def exact_config(self, agent_id: int) -> ExactConfig:
         """Return the settings of one agent by exact SAC."""
         sac, left = self.sac_config(agent_id), self.left_to_preset
-        shared = {k: getattr(sac, k) for k in SHARED if not (k == "learning_rate" and "sac_learning_rate" in left)}
+        shared = {
+            k: getattr(sac, k) for k in SHARED if not (k == "learning_rate" and "sac_learning_rate" in left)
+        }
         if "exact_weight_decay" in left:
             shared["weight_decay"] = 0.0 if self._account(agent_id).reward == "denoised" else RAW_WEIGHT_DECAY
         return dataclasses.replace(self.exact, **shared)
@@ -242,7 +244,9 @@ class RunConfig:
 
     def _flat(self, name: str) -> Any:  # noqa: ANN401
         parameter = PARAMETERS[name]
-        return parameter.flat_value(getattr(getattr(self, parameter.part) if parameter.part else self, parameter.field))
+        return parameter.flat_value(
+            getattr(getattr(self, parameter.part) if parameter.part else self, parameter.field)
+        )
 
 
 # -- flat names

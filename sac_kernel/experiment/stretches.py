@@ -28,9 +28,7 @@ def of(market: Market) -> list[tuple[int, int]]:
     return [(s, int(b)) for a, b in bounds if b - (s := max(int(a), market.first_bar)) > 1]
 
 
-def block_env(
-    market: Market, config: TradingEnvConfig, num_envs: int
-) -> gym.vector.VectorEnv[Any, Any, Any]:
+def block_env(market: Market, config: TradingEnvConfig, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any]:
     """Return the vector env over a market with holes: accounts are shared out, and no episode crosses a hole.
 
     Stretches shorter than the horizon are not trained on.

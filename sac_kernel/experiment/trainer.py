@@ -64,8 +64,8 @@ STATS_KEYS = (
 )  # fmt: skip
 
 TEXTBOOK_LOSS = (
-    "sac_config is textbook SAC, not the preset for bars. On the market M11 a first temperature of 1 and a width of 256 "
-    "lose .02 of the optimum each, and the width trades 1.46 times as much as is best, where the preset trades 1.24 times "
+    "sac_config is textbook SAC, not the preset for bars. On the market M11 a first temperature of 1 and a width of "
+    "256 lose .02 of the optimum each, and the width trades 1.46 times as much as is best, the preset 1.24 times "
     "(docs/learning.md, ablations). Use SACConfig.for_market(...), or leave sac_config out for exact SAC."
 )
 

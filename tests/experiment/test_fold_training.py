@@ -9,15 +9,16 @@ import pytest
 from sac_kernel.agent.config import SACConfig
 from sac_kernel.backtest import runner, validation
 from sac_kernel.core.errors import ConfigError, DataError
-from sac_kernel.experiment import fold_training
+from sac_kernel.experiment import fold_training, stretches
 from sac_kernel.experiment.fold_training import Recipe
+from sac_kernel.experiment.run_config import Job, RunConfig
 from sac_kernel.market.account import TradingEnvConfig
 from tests.conftest import make_bars
 from tests.support import says
 
 SAC = SACConfig(hidden_dims=(16,), batch_size=32, warmup_steps=120, utd_ratio=0.2, schedule_updates=100)
 ENV = TradingEnvConfig(episode_lengths=(600,), horizon=150)
-RECIPE = Recipe(updates=100, evaluations=4, sac=SAC, env=ENV)
+RECIPE = Recipe(updates=100, evaluations=4, learner_config=SAC, env=ENV)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def test_no_account_ever_lives_across_a_hole(bars):
     train = [days_of(bars, 0, 30), days_of(bars, 45, 75)]
     fitted = fold_training.fit_features(train, days_of(bars, 77, 77), "EURUSD")
     market = runner.market_of(*fitted.train, ENV, "base")
-    env = fold_training.block_env(market, ENV, 10)
+    env = stretches.block_env(market, ENV, 10)
     assert [e.num_envs for e in env.envs] == [5, 5]
     ends = [(e.market.open_time[0], e.market.open_time[-1]) for e in env.envs]
     hole = pd.DatetimeIndex([train[0]["EURUSD"].index[-1], train[1]["EURUSD"].index[0]])
@@ -83,22 +84,22 @@ def test_observations_of_the_parts_are_those_of_the_whole(bars):
     train = [days_of(bars, 0, 30), days_of(bars, 45, 75)]
     fitted = fold_training.fit_features(train, days_of(bars, 77, 77), "EURUSD")
     market = runner.market_of(*fitted.train, ENV, "base")
-    second = fold_training.block_env(market, ENV, 10).envs[1].market
+    second = stretches.block_env(market, ENV, 10).envs[1].market
     at = market.open_time.get_loc(second.open_time[0])
     np.testing.assert_array_equal(second.bars["close"], market.bars["close"][at:])
     np.testing.assert_array_equal(second.observed, market.observed[at:])
 
 
 def test_accounts_are_shared_out_by_largest_remainder():
-    assert fold_training._shares(10, np.array([100, 100, 100])).tolist() == [4, 3, 3]
-    assert fold_training._shares(60, np.array([1, 5])).tolist() == [10, 50]
+    assert stretches._shares(10, np.array([100, 100, 100])).tolist() == [4, 3, 3]
+    assert stretches._shares(60, np.array([1, 5])).tolist() == [10, 50]
 
 
 def test_train_days_shorter_than_an_episode_are_refused_with_what_was_found(bars):
     fitted = fold_training.fit_features([days_of(bars, 0, 6)], days_of(bars, 62, 75), "EURUSD")
     market = runner.market_of(*fitted.train, ENV, "base")
     with pytest.raises(DataError, match=says("150 train bars")):
-        fold_training.block_env(market, ENV, 10)
+        stretches.block_env(market, ENV, 10)
     with pytest.raises(DataError, match=says("EURUSD")):
         fold_training.fit_features([], days_of(bars, 62, 75), "EURUSD")
     with pytest.raises(ConfigError, match=says("evaluations", 20)):
@@ -134,7 +135,8 @@ def test_a_training_at_other_costs_is_judged_at_them(bars):
 
 
 def test_a_short_budget_has_a_short_warm_up_and_schedule():
-    short, long = Recipe(updates=2_000).sac_config, Recipe(updates=75_000).sac_config
+    gaussian = RunConfig(learner="gaussian")
+    short, long = (Recipe.of_run(gaussian, Job(1, 0), updates=n).learner_config for n in (2_000, 75_000))
     assert (short.warmup_steps, short.schedule_updates) == (800, 2_000)  # of 8,000 steps
     assert (long.warmup_steps, long.schedule_updates) == (5_000, 10_000)
 

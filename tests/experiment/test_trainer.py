@@ -337,7 +337,7 @@ def test_rewards_are_scaled_to_one_a_bar_for_learning_and_left_alone_in_the_stat
     trainer, _, stats = run
     closes = trainer.train_market.bars["close"][trainer.train_market.first_bar :]
     expected = 1.0 / np.std(np.diff(np.log(closes)))
-    assert trainer.sac_config.reward_scale == pytest.approx(expected, rel=1e-4)
+    assert trainer.learning.config.reward_scale == pytest.approx(expected, rel=1e-4)
     # 60 random positions of |a| about 1/2 on bars of 1e-3: log equity moves by about 1e-3 x sqrt(60) / 2.
     assert 0 < abs(stats["episode_rewards"][0]) < 0.05
 
