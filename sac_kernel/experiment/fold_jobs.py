@@ -130,7 +130,7 @@ class Settings:
         """Return what decides the result of a job beside the code, as plain values."""
         recipe = self.recipe(job)
         shared = {name: getattr(self, name) for name in _SHARED}
-        own = {"settings": to_flat(recipe.learner_config), "env": to_flat(recipe.env_config)}
+        own = {"settings": to_flat(recipe.config), "env": to_flat(recipe.env_config)}
         return {**shared, "learner": self.learner, **own, "data_hash": opened(self.h5_path).content_hash}
 
     def fold_list(self) -> list[Fold]:

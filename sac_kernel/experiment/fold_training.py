@@ -100,6 +100,11 @@ class Recipe:
         require(divides, where, f"evaluations must divide {REPORTS}", self.evaluations)
 
     @property
+    def config(self) -> SACConfig | ExactConfig:
+        """Return the settings of the learner."""
+        return self.learner_config or RunConfig().exact_config(self.agent_id)
+
+    @property
     def env_config(self) -> TradingEnvConfig:
         """Return the account at this recipe's costs."""
         env = self.env or RunConfig().env_config(self.agent_id)
@@ -189,8 +194,7 @@ def fit_agent(
     """
     preset, env = preset_of(recipe.agent_id), recipe.env_config
     fitted = fit_features(train, val, instrument, regimes=preset.regimes, forecast=preset.forecast)
-    config = recipe.learner_config or RunConfig().exact_config(recipe.agent_id)
-    trained = learning.make(*fitted.train, env, config, recipe.agent_id, recipe.seed, blocks=True)
+    trained = learning.make(*fitted.train, env, recipe.config, recipe.agent_id, recipe.seed, blocks=True)
     policy = runner.greedy_policy(trained.agent)
     refit = Refit(fitted.pipeline, fitted.train, fitted.val, trained.agent, policy)
     checked = runner.market_of(*fitted.val, env, recipe.tier) if fitted.val else None

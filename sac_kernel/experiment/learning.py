@@ -354,19 +354,19 @@ class Selection:
         self.score: float | None = None
         self.best: dict[str, Any] | None = None
 
-    def look(self, agent: SACAgent, result: EpisodeResult) -> bool:
-        """Enter an evaluation; return whether the agent is the best so far.
+    def look(self, agent: SACAgent, result: EpisodeResult) -> dict[str, Any] | None:
+        """Enter an evaluation; return the agent's content if it is the best so far.
 
         An untrained agent is flat and would win on many markets by doing nothing: it is not entered.
         """
         if agent.updates == 0:
-            return False
+            return None
         self._scores = [*self._scores, result.log_growth / len(result.equity)][-SELECTION_WINDOW:]
         score = float(np.mean(self._scores))
         if self.score is not None and score <= self.score:
-            return False
+            return None
         self.score, self.best = score, agent.content()
-        return True
+        return self.best
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs."""

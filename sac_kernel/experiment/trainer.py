@@ -167,7 +167,11 @@ class KaggleTrainer:
             left_to_preset=tuple(left),
         )
         self._set_up(config, Job(agent_id, seed), deadline or Deadline(time_budget_s))
-        self._callback, self._progress = callback, progress
+        self._callback = callback
+        self._progress = progress
+
+    _callback: Callable[[dict[str, Any]], object] | None = None
+    _progress = True
 
     @classmethod
     def of_run(cls, config: RunConfig, job: Job, deadline: Deadline | None = None) -> KaggleTrainer:
@@ -188,8 +192,6 @@ class KaggleTrainer:
         self.learner, self.learner_reason = config.learner_of(job)
         self.env_config = config.env_config(job.agent_id, self.learner)
         self.device = str(resolve_device(config.device)) if self.learner == GAUSSIAN else "cpu"
-        self._callback: Callable[[dict[str, Any]], object] | None = None
-        self._progress = True
         self._deadline = deadline
         steps = dict(zip(jobs, config.expect_env_steps, strict=False))
         self._expected_env_steps = steps.get(job, 0)
@@ -480,8 +482,8 @@ class KaggleTrainer:
         for key, value in values.items():
             self.stats[key].append(value)
         if evaluated:
-            if self._selection.look(self.agent, evaluated):
-                files.write_bytes(self._agent_path(Form.BEST), files.pt_bytes(self._selection.best))
+            if best := self._selection.look(self.agent, evaluated):
+                files.write_bytes(self._agent_path(Form.BEST), files.pt_bytes(best))
             self._enter_trial(evaluated, episode)
         logger.info("%s", _episode_line(episode, self.config.num_episodes, values))
         if episode % self.config.checkpoint_frequency == 0:

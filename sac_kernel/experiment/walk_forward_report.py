@@ -237,7 +237,7 @@ def budget(collected: Collected) -> str:
     """Return a note on the learner and the budget behind the verdict."""
     s = collected.settings
     recipe = s.recipe(fold_jobs.Job(s.agents[0], 0, 1, "base"))
-    config, env = recipe.learner_config, recipe.env_config
+    config, env = recipe.config, recipe.env_config
     return home_strings.BUDGET.format(
         learner=s.learner,
         widths="x".join(map(str, config.hidden_dims)),

@@ -286,18 +286,15 @@ def test_five_hundred_bars_of_holding_make_no_fill(uncut):
     agent = SACAgent.from_checkpoint(uncut.folder / "agent_1_final.pt")
     policy = agent.exact
     agent.take_policy(dataclasses.replace(policy, weights=torch.zeros_like(policy.weights)))
-    market = uncut.val_market
-    act = runner.greedy_policy(agent)
-    calls = []
+    market, act, held = uncut.train_market, runner.greedy_policy(agent), []
 
-    def first_then_hold(obs):
-        calls.append(obs[-1])
-        return 0.7 if len(calls) == 1 else act(obs)
+    def once_then_hold(obs):
+        held.append(float(obs[-1]))
+        return act(obs) if held[-1] else float(np.float32(0.7))
 
-    result = runner.run_policy(market, first_then_hold, 1e5, "", "base")
-    assert len(calls) > 500
-    assert result.trades == 2  # the first, and the close at the end
-    assert set(result.action[:-1]) == {0.7} or np.allclose(result.action[:-1], 0.7, atol=1e-7)
+    result = runner.run_policy(market, once_then_hold, 1e5, "", "base")
+    assert sum(map(bool, held)) > 500
+    assert result.trades == 1
 
 
 def test_both_learners_are_two_jobs_side_by_side(h5, tmp_path):

@@ -442,7 +442,7 @@ def test_command_line_with_every_flag_of_the_guide(short_h5, tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert told(done.stdout, "1/1", "report.html")
-    assert job_outputs.read_manifest(tmp_path / "out put")["env_steps"] == 3000
+    assert job_outputs.read_manifest(tmp_path / "out put")["updates"] == 30
 
 
 @pytest.mark.parametrize(
