@@ -19,6 +19,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sac_kernel.agent.config import EXACT
 from sac_kernel.core import network, packages, paths
 from sac_kernel.core.clock import Deadline
 from sac_kernel.core.device import device_names
@@ -84,7 +85,7 @@ def run_jobs(
         cost the others their hours.
     """
     deadline = deadline or Deadline(config.time_budget_h * 3600.0)
-    devices = tuple(devices or device_names(config.device))
+    devices = tuple(devices or _devices(config))
     logger.info("%s", describe_queue(config, devices))
     if min(len(config.jobs), len(devices)) > 1:
         if config.resume in RESUME_MODES:
@@ -118,6 +119,13 @@ def run_jobs(
         config.top_folder, jobs, trainer.data, judgements, failures, ensembles
     )
     return FinishedRun(summary, jobs, judgements, failures)
+
+
+def _devices(config: RunConfig) -> tuple[str, ...]:
+    """Return where the jobs may run; exact SAC left to itself runs in turn and times its devices (`learning`)."""
+    names = device_names(config.device)
+    exact = all(config.learner_of(job)[0] == EXACT for job in config.jobs)
+    return (config.device,) if exact and config.device == "auto" and names != ("cpu",) else names
 
 
 def describe_queue(config: RunConfig, devices: Sequence[str]) -> str:

@@ -7,13 +7,14 @@ statistics since the last row, `state` and `restore` continue bit for bit.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sac_kernel.agent.config import EXACT, GAUSSIAN
-from sac_kernel.agent.exact import ExactTraining
+from sac_kernel.agent.exact import ExactTraining, faster_device
 from sac_kernel.agent.exact_config import ExactConfig
 from sac_kernel.agent.sac import Interaction, SACAgent
 from sac_kernel.backtest import policies, runner
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from sac_kernel.backtest.runner import EpisodeResult
     from sac_kernel.market.account import TradingEnvConfig
 
+logger = logging.getLogger(__name__)
+
 SELECTION_WINDOW = 3
 """`best` is the agent with the highest mean of this many evaluations in a row: one lucky pass must not win."""
 
@@ -55,6 +58,7 @@ def make(  # noqa: PLR0913  # what a training is made of
     num_envs: int | None = None,
     *,
     blocks: bool = False,
+    compare: bool = False,
 ) -> ExactLearning | GaussianLearning:
     """Return the training of an agent on the train rows, before its first update.
 
@@ -64,10 +68,11 @@ def make(  # noqa: PLR0913  # what a training is made of
         Gaussian SAC with `blocks`
     env_config : the account as the learner observes it (`learner.account_of`)
     config : of exact SAC or of Gaussian SAC, which decides the learner
+    compare : time exact SAC on the CPU too, and train on the faster of the two
     num_envs : parallel accounts of Gaussian SAC; None is the largest divisor of the episode length up to 60
     """
     if isinstance(config, ExactConfig):
-        return ExactLearning(bars, features, env_config, config, agent_id, seed, device)
+        return ExactLearning(bars, features, env_config, config, agent_id, seed, device, compare=compare)
     return GaussianLearning(
         bars, features, env_config, config, agent_id, seed, device, num_envs, blocks=blocks
     )
@@ -81,6 +86,7 @@ class GaussianLearning:
     agent : the agent as it is now
     market, env_config, config : what it learns on; widths and reward scale are set
     forecast_facts : figures of the return forecast, empty without one
+    device : where it trains
     episode_steps : environment steps of an episode
     """
 
@@ -99,7 +105,7 @@ class GaussianLearning:
         *,
         blocks: bool,
     ) -> None:
-        self.env_config, self.episode_steps = env_config, env_config.episode_length
+        self.env_config, self.episode_steps, self.device = env_config, env_config.episode_length, device
         self.market, self.forecast_facts = training.build_training_market(bars, features, env_config)
         width, scale = (
             len(self.market.observation_names),
@@ -207,8 +213,10 @@ class ExactLearning:
         agent_id: int,
         seed: int,
         device: str = "cpu",
+        *,
+        compare: bool = False,
     ) -> None:
-        self.env_config, self.config, self.seed, self.device = env_config, config, seed, device
+        self.env_config, self.config, self.seed = env_config, config, seed
         self.episode_steps = EXACT_UPDATES * config.batch_size
         plain = dataclasses.replace(env_config, reward="log_return")
         self.market, _ = training.build_training_market(bars, features, plain)
@@ -218,8 +226,13 @@ class ExactLearning:
                 self.market, features, config.gamma
             )
         self.problem: ExactProblem = exact_problem(self.market, plain, config.positions, forecast)
+        candidates = list(dict.fromkeys(("cpu", device))) if compare else [device]
+        self.device, rates = faster_device([self.problem], [config], [seed], candidates)
+        if rates:
+            texts = ", ".join(f"{name} {rate:,.0f} updates/s" for name, rate in rates.items())
+            logger.info("Exact SAC trains on %s: %s", self.device, texts)
         self._windows = stretches.of(self.market)
-        self._training, self._member = ExactTraining([self.problem], [config], [seed], device), 0
+        self._training, self._member = ExactTraining([self.problem], [config], [seed], self.device), 0
         self._given = self._training.policy(0)
         self.agent = SACAgent.of_policy(self._given, agent_id, seed)
         self._rows, self._partial = 0, {"updates": 0, "loss": 0.0}

@@ -191,7 +191,7 @@ class KaggleTrainer:
         self.folder = output_layout.job_folder(config.top_folder, job, len(jobs))
         self.learner, self.learner_reason = config.learner_of(job)
         self.env_config = config.env_config(job.agent_id, self.learner)
-        self.device = str(resolve_device(config.device)) if self.learner == GAUSSIAN else "cpu"
+        self.device = str(resolve_device(config.device))
         self._deadline = deadline
         steps = dict(zip(jobs, config.expect_env_steps, strict=False))
         self._expected_env_steps = steps.get(job, 0)
@@ -301,7 +301,9 @@ class KaggleTrainer:
             self.seed,
             self.device,
             self.config.num_envs,
+            compare=self.learner == EXACT and self.config.device == "auto",
         )
+        self.device = self.learning.device
         self.agent.context = {
             "features": self.pipeline.state(),
             "observation_names": list(self.val_market.observation_names),
@@ -443,6 +445,13 @@ class KaggleTrainer:
     def _run_episodes(self) -> None:
         total = self.config.num_episodes * self.learning.episode_steps
         progress = Progress(logger, "training steps", total, self.learning.steps) if self._progress else None
+        try:
+            self._advance_until_over(progress)
+        finally:
+            if progress:
+                progress.close()
+
+    def _advance_until_over(self, progress: Progress | None) -> None:
         saved_s = time.monotonic()
         while self._done < self.config.num_episodes and not self._deadline.passed():
             if not self.learning.episode_over:
@@ -454,7 +463,7 @@ class KaggleTrainer:
                     self._end_episode()
                 except TimeUpError:
                     logger.info("Stopped in a validation pass. The next run repeats it.")
-                    break
+                    return
             elif time.monotonic() - saved_s > STATE_INTERVAL_S:
                 self._save_state(finished=False)
                 saved_s = time.monotonic()
@@ -462,8 +471,6 @@ class KaggleTrainer:
                 updates = self.learning.updates
                 note = f"| {updates:,} updates, {updates / max(self._train_s, 1e-9):.0f}/s"
                 progress.update(self.learning.steps, note)
-        if progress:
-            progress.close()
 
     def _end_episode(self) -> None:
         """Validate if due and record the episode; if time runs out, nothing has changed."""
