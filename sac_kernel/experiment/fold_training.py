@@ -17,7 +17,7 @@ from sac_kernel.agent.config import GAUSSIAN, SACConfig
 from sac_kernel.agent.sac import SACAgent
 from sac_kernel.backtest import policies, runner, validation
 from sac_kernel.core.config import require
-from sac_kernel.core.errors import DataError
+from sac_kernel.core.errors import DataError, NonFiniteError
 from sac_kernel.experiment import learning
 from sac_kernel.experiment.learning import Selection
 from sac_kernel.experiment.run_config import Job, RunConfig, preset_of
@@ -192,39 +192,86 @@ def fit_agent(
 
     The rule is the trainer's (`learning.Selection`).
     """
-    preset, env = preset_of(recipe.agent_id), recipe.env_config
-    fitted = fit_features(train, val, instrument, regimes=preset.regimes, forecast=preset.forecast)
-    trained = learning.make(*fitted.train, env, recipe.config, recipe.agent_id, recipe.seed, blocks=True)
-    policy = runner.greedy_policy(trained.agent)
-    refit = Refit(fitted.pipeline, fitted.train, fitted.val, trained.agent, policy)
-    checked = runner.market_of(*fitted.val, env, recipe.tier) if fitted.val else None
-    selection = Selection()
-    refit.stats = {name: [] for name in (*_CURVES, "eval_episodes", "eval_rewards", "eval_sharpes")}
+    fold = _Training(train, val, recipe, instrument)
     for report in range(1, REPORTS + 1):
-        trained.advance_to(math.ceil(recipe.updates * report / REPORTS))
-        trained.agent.check_finite()
-        row = trained.take_row()
+        fold.learning.advance_to(fold.updates_at(report))
+        fold.report(report)
+    return fold.chosen()
+
+
+def fit_together(
+    folds: Sequence[tuple[Sequence[BarsByInstrument], BarsByInstrument, Recipe]], instrument: str, device: str
+) -> list[Refit | NonFiniteError]:
+    """Train the exact agents of several folds, seeds and tiers side by side (`learning.Population`).
+
+    Each equals the one of `fit_agent`; a training that diverges gives its error, and the others go on. Recipes must
+    agree in updates and evaluations, and the agents in their widths.
+    """
+    trainings = [_Training(train, val, recipe, instrument) for train, val, recipe in folds]
+    members = [t.learning for t in trainings if isinstance(t.learning, learning.ExactLearning)]
+    same = len({(r.updates, r.evaluations) for _, _, r in folds}) == 1 and len(members) == len(trainings)
+    require(
+        same, "fit_together", "all recipes must be of exact SAC with equal updates and evaluations", "others"
+    )
+    population = learning.Population(members, device)
+    for report in range(1, REPORTS + 1):
+        population.advance_to(trainings[0].updates_at(report))
+        for training, member in zip(trainings, members, strict=True):
+            if member not in population.failures:
+                training.report(report)
+    return [population.failures.get(m) or t.chosen() for t, m in zip(trainings, members, strict=True)]
+
+
+class _Training:
+    """One agent of a fold, its reports and its selection."""
+
+    def __init__(
+        self, train: Sequence[BarsByInstrument], val: BarsByInstrument, recipe: Recipe, instrument: str
+    ) -> None:
+        self._recipe, self._env = recipe, recipe.env_config
+        preset = preset_of(recipe.agent_id)
+        fitted = fit_features(train, val, instrument, regimes=preset.regimes, forecast=preset.forecast)
+        self.learning = learning.make(
+            *fitted.train, self._env, recipe.config, recipe.agent_id, recipe.seed, blocks=True
+        )
+        agent = self.learning.agent
+        self._refit = Refit(fitted.pipeline, fitted.train, fitted.val, agent, runner.greedy_policy(agent))
+        self._checked = runner.market_of(*fitted.val, self._env, recipe.tier) if fitted.val else None
+        self._selection = Selection()
+        names = (*_CURVES, "eval_episodes", "eval_rewards", "eval_sharpes")
+        self._refit.stats = {name: [] for name in names}
+
+    def updates_at(self, report: int) -> int:
+        """Return the updates that a report comes after."""
+        return math.ceil(self._recipe.updates * report / REPORTS)
+
+    def report(self, report: int) -> None:
+        """Enter what happened since the last report into the curves; validate if due."""
+        recipe, env, stats = self._recipe, self._env, self._refit.stats
+        self.learning.agent.check_finite()
+        row = self.learning.take_row()
         steps, length = row["episode_lengths"], env.episode_length
         row["episode_rewards"] = row["episode_rewards"] / steps * length if steps else None
         for name in _CURVES:
-            refit.stats[name].append(row[name])
-        if checked is None or report % (REPORTS // recipe.evaluations):
-            continue
-        act = runner.greedy_policy(trained.agent)
-        result = runner.run_policy(
-            checked, act, env.initial_equity, policies.agent(recipe.agent_id), recipe.tier
-        )
-        refit.trials.append((trained.updates, result))
-        growth = result.log_growth / len(result.equity)
-        refit.stats["eval_episodes"].append(report)
-        refit.stats["eval_rewards"].append(growth * length)
-        refit.stats["eval_sharpes"].append(result.row()["sharpe_ann"])
-        selection.look(trained.agent, result)
-    refit.updates = trained.updates
-    if selection.best is not None:
-        refit.agent = SACAgent.from_content(selection.best, device="cpu")
-    refit.policy = runner.greedy_policy(refit.agent)
-    return refit
+            stats[name].append(row[name])
+        if self._checked is None or report % (REPORTS // recipe.evaluations):
+            return
+        act, policy = runner.greedy_policy(self.learning.agent), policies.agent(recipe.agent_id)
+        result = runner.run_policy(self._checked, act, env.initial_equity, policy, recipe.tier)
+        self._refit.trials.append((self.learning.updates, result))
+        stats["eval_episodes"].append(report)
+        stats["eval_rewards"].append(result.log_growth / len(result.equity) * length)
+        stats["eval_sharpes"].append(result.row()["sharpe_ann"])
+        self._selection.look(self.learning.agent, result)
+
+    def chosen(self) -> Refit:
+        """Return the fold's agent: the best on the validation days, or the last without any."""
+        refit, best = self._refit, self._selection.best
+        refit.updates = self.learning.updates
+        if best is not None:
+            refit.agent = SACAgent.from_content(best, device="cpu")
+        refit.policy = runner.greedy_policy(refit.agent)
+        return refit
 
 
 def _together(blocks: Sequence[BarsByInstrument]) -> BarsByInstrument:

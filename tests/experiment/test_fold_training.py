@@ -5,8 +5,10 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from sac_kernel.agent.config import SACConfig
+from sac_kernel.agent.exact_config import ExactConfig
 from sac_kernel.backtest import runner, validation
 from sac_kernel.core.errors import ConfigError, DataError
 from sac_kernel.experiment import fold_training, stretches
@@ -14,7 +16,7 @@ from sac_kernel.experiment.fold_training import Recipe
 from sac_kernel.experiment.run_config import Job, RunConfig
 from sac_kernel.market.account import TradingEnvConfig
 from tests.conftest import make_bars
-from tests.support import says
+from tests.support import says, told
 
 SAC = SACConfig(hidden_dims=(16,), batch_size=32, warmup_steps=120, utd_ratio=0.2, schedule_updates=100)
 ENV = TradingEnvConfig(episode_lengths=(600,), horizon=150)
@@ -121,6 +123,76 @@ def test_every_evaluation_is_a_trial_and_the_best_mean_of_three_is_kept(refit, b
 def test_curves_have_a_value_a_report(refit):
     assert {len(refit.stats[k]) for k in ("episode_rewards", "critic_losses", "entropies")} == {20}
     assert refit.stats["eval_episodes"] == [5, 10, 15, 20]
+
+
+EXACT = dataclasses.replace(
+    RECIPE, updates=60, learner_config=ExactConfig(hidden_dims=(8,), batch_size=16, positions=5),
+    env=dataclasses.replace(ENV, observes="target"),
+)  # fmt: skip
+
+
+def same_fold(one, two):
+    assert torch.equal(one.agent.exact.weights, two.agent.exact.weights)
+    assert one.stats == two.stats
+    for (_, a), (_, b) in zip(one.trials, two.trials, strict=True):
+        np.testing.assert_array_equal(a.equity, b.equity)
+
+
+def test_trainings_of_several_folds_and_tiers_together_equal_each_alone(bars, monkeypatch):
+    folds = [
+        ([days_of(bars, 0, 30), days_of(bars, 45, 60)], days_of(bars, 62, 75), EXACT),
+        ([days_of(bars, 0, 40)], days_of(bars, 42, 60), dataclasses.replace(EXACT, seed=1, tier="retail")),
+        ([days_of(bars, 0, 40)], days_of(bars, 42, 60), EXACT),
+    ]
+    together = fold_training.fit_together(folds, "EURUSD", "cpu")
+    alone = [fold_training.fit_agent(*fold, "EURUSD") for fold in folds]
+    for one, two in zip(together, alone, strict=True):
+        same_fold(one, two)
+    assert {refit.updates for refit in together} == {60}
+    population, made = fold_training.learning.Population, []
+
+    def small(members, device):
+        made.append(population(members, device, chunk=2))
+        return made[-1]
+
+    monkeypatch.setattr(fold_training.learning, "Population", small)
+    for one, two in zip(fold_training.fit_together(folds, "EURUSD", "cpu"), alone, strict=True):
+        same_fold(one, two)
+    assert [len(part) for _, part in made[0]._parts] == [2, 1]
+
+
+def test_a_chunk_that_does_not_fit_is_halved_and_said(bars, monkeypatch, caplog):
+    trainings = [
+        fold_training._Training([days_of(bars, 0, 40)], days_of(bars, 42, 60), EXACT, "EURUSD").learning
+        for _ in range(3)
+    ]
+    part = fold_training.learning.Population._part
+
+    def refuses(self, at):
+        if self.chunk > 1:
+            raise torch.cuda.OutOfMemoryError
+        return part(self, at)
+
+    monkeypatch.setattr(fold_training.learning.Population, "_part", refuses)
+    population = fold_training.learning.Population(trainings, "cpu", chunk=3)
+    assert population.chunk == 1
+    assert told(caplog.text, "cpu", 1)
+
+
+def test_a_training_of_several_that_diverges_is_named_and_the_others_go_on(bars):
+    trainings = [
+        fold_training._Training(
+            [days_of(bars, 0, 40)], days_of(bars, 42, 60), dataclasses.replace(EXACT, seed=seed), "EURUSD"
+        ).learning
+        for seed in (4, 5)
+    ]
+    population = fold_training.learning.Population(trainings)
+    population._parts[0][0].weights.online[1, 0] = float("nan")
+    population.advance_to(20)
+    assert list(population.failures) == [trainings[1]]
+    assert told(str(population.failures[trainings[1]]), "seed 5", 10)
+    assert trainings[0].updates == 20
+    assert torch.isfinite(trainings[0].agent.exact.weights).all()
 
 
 def test_a_training_at_other_costs_is_judged_at_them(bars):
