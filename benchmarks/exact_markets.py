@@ -6,8 +6,8 @@ python -m benchmarks.exact_markets --planted 0.1,0.05,0.0          hourly bars w
 python -m benchmarks.exact_markets --speed                         updates/s by hand beside plain autograd, one run
 
 A market is one path, that of `make prove` for the same seed. With denoised rewards a noisy market's returns are the
-cross-fitted estimate of `features.forecast`. The bound of M11 and M14 is ridge + band: the same path's ridge traded with
-the best band for its strength, from dynamic programming. Judged are fresh paths.
+cross-fitted estimate of `features.forecast`. The bound of M11 and M14 is ridge + band: the same path's ridge traded
+with the best band for its strength, from dynamic programming. Judged are fresh paths.
 """
 
 from __future__ import annotations
