@@ -26,6 +26,8 @@ from sac_kernel.prices.pipeline import DataConfig, day_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sac_kernel.prices.instruments import InstrumentSpec
+
 _EDGE = pd.Timedelta(days=7)
 _LEAST_SHARE = 0.5
 _SHOWN_GAP_H = 24.0
@@ -37,10 +39,18 @@ def write_source(config: DataConfig, target: Path, *, fetch: bool = False) -> No
     write_tables(tables, config, target)
 
 
-def write_tables(tables: Iterator[tuple[str, BarTable]], config: DataConfig, target: Path) -> None:
-    """Write the processed file of a stream of instruments; the first is traded and sets the splits."""
+def write_tables(
+    tables: Iterator[tuple[str, BarTable]],
+    config: DataConfig,
+    target: Path,
+    spec: InstrumentSpec | None = None,
+) -> None:
+    """Write the processed file of a stream of instruments; the first is traded and sets the splits.
+
+    `spec` is the traded instrument's; None takes the config's.
+    """
     traded_name, traded = next(tables)
-    spec = config.spec_of(traded_name)
+    spec = spec or config.spec_of(traded_name)
     traded = dataclasses.replace(traded, bars=with_spread(traded.bars, spec))
     first = traded_name, traded
     check_plausible(traded.bars, spec, traded.source)
