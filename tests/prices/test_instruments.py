@@ -134,10 +134,10 @@ def test_a_spec_that_cannot_be_is_refused(values, word):
 
 
 def test_a_missing_or_broken_file_is_refused(tmp_path):
-    with pytest.raises(InputNotFoundError, match="none.toml"):
+    with pytest.raises(InputNotFoundError, match="none"):
         from_toml(tmp_path / "none.toml")
     (tmp_path / "bad.toml").write_text("symbol = ", encoding="utf-8")
-    with pytest.raises(ConfigError, match="bad.toml"):
+    with pytest.raises(ConfigError, match="bad"):
         from_toml(tmp_path / "bad.toml")
 
 
