@@ -35,6 +35,7 @@ MODULES = (
     "features.stumps",
     "features.forecast",
     "features.forecast_input",
+    "features.own",
     "features.pipeline",
     "features.causality",
     "market.records",

@@ -26,6 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     options.describe(parser, __doc__)
     options.add(parser, "model", action="append", required=True)
     options.add(parser, "data")
+    options.add_features(parser)
     parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="part of the bars")
 
 

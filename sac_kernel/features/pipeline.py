@@ -22,6 +22,7 @@ from sac_kernel.core.renamed import renamed_arguments
 from sac_kernel.features import forecast_input, indicators
 from sac_kernel.features.forecast_input import ForecastInput
 from sac_kernel.features.indicators import LogPath, Memory, ewma_volatility, log_path
+from sac_kernel.features.own import MAX_OWN, OwnFeatures, leading, loaded
 from sac_kernel.features.regimes import RegimeDetector
 from sac_kernel.prices.bars import PRICE_COLUMNS, check_bars, infer_bar_seconds, open_seconds
 from sac_kernel.prices.clocks import unix_seconds, utc_offsets
@@ -126,14 +127,24 @@ class FeaturePipeline:
     regimes : append `regime_high_vol_prob`, the filtered probability of the state of high volatility
     forecast : append `return_forecast`, the forecast of the next return from the other features, in its
         standard deviations (`features.forecast_input`)
+    own, only_own : the user's own features, beside the thirty or instead of them
     feature_names : column order, known after the first run
     panel : the other instruments that give features, known after the first run
     left_out : instrument -> why it gives no features in the last run
     """
 
-    def __init__(self, instrument: str = "EURUSD", regimes: bool = False, forecast: bool = False) -> None:
+    def __init__(
+        self,
+        instrument: str = "EURUSD",
+        regimes: bool = False,
+        forecast: bool = False,
+        own: OwnFeatures | None = None,
+        only_own: bool = False,
+    ) -> None:
         self.instrument = instrument
         self.regimes, self.forecast = regimes, forecast
+        self.own, self.only_own = own, only_own
+        self._own_state: dict[str, Any] | None = None
         self.bar_seconds = 0
         self.feature_names: list[str] = []
         self.panel = Panel()
@@ -189,8 +200,11 @@ class FeaturePipeline:
         def read(name: str) -> tuple[IntArray, FloatArray, FloatArray]:
             return _joined([part[name] for part in splits.values()], name)
 
+        tables = {name: _together(splits, name) for name in _shared(splits)} if self.own else {}
+        own_table = self._own_table(tables)
+        warmup = max(warmup, _first_row(own_table, n_train))
         fit_rows = None if self._fitted else slice(warmup, n_train)
-        scaled = self._scale(self._columns(bars, bar_seconds, read), len(bars), fit_rows)
+        scaled = self._scale(self._columns(bars, bar_seconds, read, own_table), len(bars), fit_rows)
         scaled[:, :warmup] = np.nan
         if self.forecast:
             if not self._fitted:
@@ -225,7 +239,8 @@ class FeaturePipeline:
                 "Pass a dict with all instruments of the run."
             )
             raise DataError(msg)
-        columns = self._columns(own, seconds, lambda name: _joined([given[name]], name))
+        own_table = self._own_table(given)
+        columns = self._columns(own, seconds, lambda name: _joined([given[name]], name), own_table)
         frame = pd.DataFrame(dict(columns), index=own.index)
         if self._forecast is not None:
             scaled = self._scale(((str(k), frame[k].to_numpy()) for k in frame), len(frame), None)
@@ -251,7 +266,15 @@ class FeaturePipeline:
         memory.rewind()
         own = self._bars_of(bars, "the input")
         _check(own, self.instrument)
-        columns = self._columns(own, self.bar_seconds, lambda name: _joined([bars[name]], name), memory)
+        own_table = None
+        if self._own_state:  # over all bars so far: a causal function gives the same rows again
+            past = memory.tables or {name: table.iloc[:0] for name, table in bars.items()}
+            memory.tables = {name: pd.concat([past[name], table]) for name, table in bars.items()}
+            table = self._own_table(memory.tables)
+            own_table = None if table is None else table.iloc[-len(own) :]
+        columns = self._columns(
+            own, self.bar_seconds, lambda name: _joined([bars[name]], name), own_table, memory
+        )
         scaled = self._scale(columns, len(own), None)
         if self.forecast:
             self._predict(scaled, own, 0)
@@ -278,11 +301,16 @@ class FeaturePipeline:
             "panel": {name: list(value) for name, value in asdict(self.panel).items()},
             "regimes": self.detector.state() if self.detector else None,
             "forecast": self._forecast.state() if self._forecast else None,
+            **({"own": self._own_state} if self._own_state else {}),
         }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> FeaturePipeline:
-        """Return a fitted pipeline that never refits."""
+        """Return a fitted pipeline that never refits.
+
+        Own features are those of the file with its hash that this process has loaded (`OwnFeatures.load`); without it,
+        `CheckpointError` when they are used.
+        """
         regimes, forecast = state.get("regimes"), state.get("forecast", state.get("auxiliary"))
         pipeline = cls(str(state["instrument"]), regimes=regimes is not None, forecast=forecast is not None)
         pipeline.bar_seconds = int(state["bar_seconds"])
@@ -295,11 +323,20 @@ class FeaturePipeline:
         pipeline._mean = np.asarray(state["mean"], np.float64)
         pipeline._std = np.asarray(state["std"], np.float64)
         pipeline._fitted = True
+        if saved := state.get("own"):
+            pipeline._own_state, pipeline.only_own = dict(saved), bool(saved["only"])
+            pipeline.own = loaded(str(saved["sha256"]))
         return pipeline
+
+    @property
+    def instruments(self) -> tuple[str, ...]:
+        """Return the instruments beside the traded one whose bars the features need."""
+        more = (self._own_state or {}).get("instruments", ())
+        return (*self.panel.instruments, *(name for name in more if name not in self.panel.instruments))
 
     @classmethod
     def from_checkpoint(cls, path: Path) -> FeaturePipeline:
-        """Return the fitted pipeline stored in an agent's `.pt`; it never refits."""
+        """Return the fitted pipeline stored in an agent's `.pt`; it never refits (`from_state`)."""
         content = files.read_pt(path)
         if "features" not in content:
             msg = f"{path} is not a saved agent: it has no 'features', only {', '.join(map(str, content))}."
@@ -315,13 +352,46 @@ class FeaturePipeline:
             raise DataError(msg)
         return split[self.instrument]
 
+    def _own_table(self, bars: BarsByInstrument) -> pd.DataFrame | None:
+        """Return the own features of bars, and note on fitting what they are and need."""
+        saved = self._own_state
+        if self.own is None:
+            if saved:
+                msg = (
+                    f"This agent was trained with own features ({', '.join(saved['names'])}). Pass --features with the "
+                    f"file whose SHA-256 begins with {saved['sha256'][:12]}."
+                )
+                raise CheckpointError(msg)
+            return None
+        table = self.own.table(bars, self.instrument)
+        names = list(table.columns)
+        if saved:
+            self._check_same({"own features": names}, {"own features": list(saved["names"])})
+        else:
+            others = sorted(self.own.read - {self.instrument})
+            self._own_state = {
+                "sha256": self.own.sha256, "names": names, "only": self.only_own, "instruments": others,
+            }  # fmt: skip
+        return table
+
     def _columns(
-        self, bars: pd.DataFrame, bar_seconds: int, read: Reader, memory: Memory | None = None
+        self,
+        bars: pd.DataFrame,
+        bar_seconds: int,
+        read: Reader,
+        own_table: pd.DataFrame | None = None,
+        memory: Memory | None = None,
     ) -> Columns:
         memory = memory or Memory()
-        yield from _columns(bars, bar_seconds, self.instrument, self.panel, read, memory)
+        if own_table is None or not self.only_own:
+            yield from self._built_in(bars, bar_seconds, read, memory)
+        if own_table is not None:
+            yield from ((str(name), own_table[name].to_numpy()) for name in own_table)
         if self.detector is not None:
             yield REGIME_FEATURE, self.detector.high_vol_prob(bars, bar_seconds, memory)
+
+    def _built_in(self, bars: pd.DataFrame, bar_seconds: int, read: Reader, memory: Memory) -> Columns:
+        yield from _columns(bars, bar_seconds, self.instrument, self.panel, read, memory)
 
     def _predict(self, scaled: NDArray[np.float32], bars: pd.DataFrame, warmup: int) -> None:
         """Write the forecast, clipped as the other features, into the last row of `scaled`."""
@@ -334,7 +404,7 @@ class FeaturePipeline:
 
         The scaler is fitted on `fit_rows`; None uses the present one.
         """
-        scaled = np.empty((_MAX_FEATURES, n), np.float32)
+        scaled = np.empty((_MAX_FEATURES + (MAX_OWN if self.own else 0), n), np.float32)
         means, stds, names = [], [], []
         for i, (name, values) in enumerate(columns):
             if fit_rows is None and i < len(self._mean):
@@ -347,6 +417,10 @@ class FeaturePipeline:
             means.append(mean)
             stds.append(std)
             names.append(name)
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            msg = f"Two features are called {twice}. Give your own feature another name."
+            raise DataError(msg)
         if fit_rows is None:
             self._check_same({"features": names}, {"features": self.feature_names[: len(self._mean)]})
         else:
@@ -369,6 +443,27 @@ class FeaturePipeline:
                 "Use bars of the same size and instruments as in training."
             )
             raise CheckpointError(msg)
+
+
+def _first_row(own_table: pd.DataFrame | None, n_train: int) -> int:
+    """Return the first row that has all own features."""
+    row = 0 if own_table is None else leading(np.isfinite(own_table.to_numpy()).all(axis=1))
+    if row >= n_train:
+        msg = (
+            f"The own features begin after the {n_train} train bars. Shorten their memory, or pass more bars."
+        )
+        raise DataError(msg)
+    return row
+
+
+def _shared(splits: Mapping[str, BarsByInstrument]) -> list[str]:
+    """Return the instruments that every split has."""
+    first, *rest = splits.values()
+    return [name for name in first if all(name in part for part in rest)]
+
+
+def _together(splits: Mapping[str, BarsByInstrument], name: str) -> pd.DataFrame:
+    return pd.concat([pd.DataFrame(part[name]) for part in splits.values()])
 
 
 def warmup_bars(bar_seconds: int) -> int:
