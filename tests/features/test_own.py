@@ -1,4 +1,4 @@
-"""The user's own features: in the table, in a saved pipeline, bar by bar, in the notebook; refused if they look ahead."""
+"""Own features: in the table, in a saved pipeline, bar by bar, in the notebook; refused if they look ahead."""
 
 import json
 
@@ -88,9 +88,8 @@ def test_bar_by_bar_equals_one_pass(tmp_path):
     pipeline = FeaturePipeline(own=own_of(tmp_path))
     frames = pipeline.run_full_pipeline(data.train, data.val, data.test)
     bars, memory = pd.concat([split["EURUSD"] for split in data.splits.values()]), Memory()
-    parts = [
-        pipeline.extend({"EURUSD": bars.iloc[a:b]}, memory) for a, b in ((0, 700), (700, 701), (701, 900))
-    ]
+    fitted = FeaturePipeline.from_state(pipeline.state())
+    parts = [fitted.extend({"EURUSD": bars.iloc[a:b]}, memory) for a, b in ((0, 700), (700, 701), (701, 900))]
     found, wanted = np.concatenate(parts), pd.concat(frames).to_numpy()
     np.testing.assert_array_equal(found[60:], wanted[60:])
 
@@ -132,7 +131,7 @@ def test_the_past_passes_and_a_look_ahead_is_refused_with_its_row(tmp_path):
             "mine.py",
         ),
         (
-            "def features(bars):\n    b = bars['EURUSD'][['open']]\n    b.iloc[77] = float('inf')\n    return b\n",
+            "def features(bars):\n    b = bars['EURUSD'][['open']].astype(float)\n    b.iloc[77] = float('inf')\n    return b\n",
             "open is inf",
         ),
     ],
