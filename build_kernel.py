@@ -23,6 +23,8 @@ from sac_kernel.core.packages import code_hash
 from sac_kernel.core.paths import CODE_MANIFEST, DATA_FILE, LOCAL_DATA
 from sac_kernel.experiment import output_layout
 from sac_kernel.experiment.run_config import RunConfig
+from sac_kernel.features.causality import assert_causal
+from sac_kernel.features.own import OWN_FILE, OwnFeatures, OwnPipeline
 from sac_kernel.kaggle import kernel_notebook, probe, rehearsal, wheels
 from sac_kernel.kaggle.client import KaggleClient
 from sac_kernel.kaggle.run import KaggleRun, check_accelerator
@@ -76,7 +78,9 @@ def main(arguments: list[str] | None = None) -> int:
 def build(parameters: Mapping[str, Any]) -> Path:
     """Write build/train.ipynb and return its path."""
     path = BUILD / "train.ipynb"
-    text = kernel_notebook.build_notebook(TEMPLATE, PACKAGE, parameters, code_hash())
+    own = Path(parameters["features_file"]) if parameters.get("features_file") else None
+    baked = {**parameters, "features_file": OWN_FILE} if own else parameters
+    text = kernel_notebook.build_notebook(TEMPLATE, PACKAGE, baked, code_hash(), own)
     files.write_text(path, text)
     return path
 
@@ -267,6 +271,10 @@ def _data(args: argparse.Namespace) -> ProcessedData:
         output_path=str(target),
     )
     data = DataPipeline(config).write()
+    if args.features:
+        own = OwnFeatures.load(args.features)
+        report = assert_causal(OwnPipeline(own, data.traded), data.train)
+        print(f"features  {args.features}, {report.features} columns: {report}")
     for note in filter(None, (data.cost_note, *data.notes)):
         print(f"          {note}")
     return data

@@ -35,6 +35,8 @@ MODULES = (
     "features.stumps",
     "features.forecast",
     "features.forecast_input",
+    "features.columns",
+    "features.own",
     "features.pipeline",
     "features.causality",
     "market.records",

@@ -33,7 +33,6 @@ from sac_kernel.experiment.run_config import (
     RunConfig,
     preset_of,
 )
-from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market import training
 from sac_kernel.market.envs import TradingVectorEnv
 from sac_kernel.market.market import Market, prepare_market
@@ -244,8 +243,7 @@ class KaggleTrainer:
             )
             raise DataError(msg)
         self.instrument = self.data.traded
-        preset = AGENT_PRESETS[self.agent_id]
-        self.pipeline = FeaturePipeline(self.instrument, regimes=preset.regimes, forecast=preset.forecast)
+        self.pipeline = self.config.feature_pipeline(self.instrument, self.agent_id)
         frames = self.pipeline.run_full_pipeline(self.data.train, self.data.val, self.data.test)
         self.features: dict[str, pd.DataFrame] = dict(zip(("train", "val", "test"), frames, strict=True))
         bars, features = self.data.train[self.instrument], self.features["train"]
@@ -291,6 +289,7 @@ class KaggleTrainer:
             **({"warm_start": self.config.warm_start} if self.config.warm_start else {}),
             "data_hash": self.data.content_hash,
             "features": self.pipeline.state()["names"],
+            **({"own_features": self.pipeline.own.sha256} if self.pipeline.own else {}),
             "env": to_flat(self.env_config),
             "sac": to_flat(self.sac_config),
             "agent_id": self.agent_id,

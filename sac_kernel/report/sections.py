@@ -14,7 +14,7 @@ from sac_kernel.backtest.drift import Series
 from sac_kernel.backtest.policies import Kind
 from sac_kernel.core import strings
 from sac_kernel.core.errors import ConfigError
-from sac_kernel.features.pipeline import time_features
+from sac_kernel.features.columns import time_features
 from sac_kernel.market.market import CLOCK_FEATURES
 from sac_kernel.report import plots
 from sac_kernel.stats import metrics, significance
