@@ -182,12 +182,13 @@ def test_the_files_own_spread_is_charged():
     market = prepare_market(
         bars,
         pd.DataFrame({"none": np.zeros(6, np.float32)}, bars.index),
-        TradingEnvConfig(),
+        TradingEnvConfig(observes="target"),
         close_at_end=True,
     )
     assert market.bars["spread_open"] == pytest.approx(bars["spread"])
-    # What a close plans with is the spread of the bar before.
-    assert market.planned_spread("base") == pytest.approx([5e-5, 5e-5, 1e-4, 1.5e-4, 2e-4, 2.5e-4])
+    # A close plans with its own bar's spread: half of it and the fees.
+    fees = (spec.commission_bps + spec.slippage_bps) * 1e-4 + spec.commission_per_unit / 2000.0
+    assert market.observed[:, -2] == pytest.approx(bars["spread"] / 2 + fees, rel=1e-3)
     with pytest.raises(DataError, match="spread"):
         prepare_market(
             bars.drop(columns="spread"), pd.DataFrame({"none": np.zeros(6, np.float32)}, bars.index),
