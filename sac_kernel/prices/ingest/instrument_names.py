@@ -13,23 +13,70 @@ _CODES = (
 )
 _ALIASES = {"USA500IDXUSD": "SPXUSD", "SPX500USD": "SPXUSD", "SPX500": "SPXUSD", "US500": "SPXUSD"}
 _PAIR = re.compile(rf"(?=((?:{_CODES.replace(' ', '|')})[_/-]?(?:{_CODES.replace(' ', '|')})))")
+_COIN_PAIR = re.compile(r"(?<![A-Z0-9])[A-Z0-9]{2,10}?[_/-]?(?:USDT|USDC|BUSD|FDUSD)(?![A-Z0-9])")
+_WORDS = frozenset(
+    "ALL ASCII ASK BAR BARS BID BY CANDLE CANDLES CLEAN CLOSE CONVERTED COPY CRYPTO CSV DAILY DAT DATA DAY EET EST "
+    "ETF EXPORT FINAL FOREX FULL FX GMT HISTORY HOUR HOURLY HST INDEX INTRADAY KLINE KLINES LAST LIVE LOCAL MAX MERGED "
+    "MID MIN MINUTE MT MT4 MT5 NEW NEWS NY OHLC OHLCV OLD OPEN ORIGINAL PRICE PRICES QUOTE QUOTES RAW REAL README "
+    "SAMPLE SERVER SPOT STOCK STOCKS TEST TICK TICKS TIME TRAIN UTC VAL VOLUME YEAR".split()
+)
+_PERIOD = re.compile(r"[MHDWSPTU]\d{0,4}|MN\d?|\d+[A-Z]*")
+_TICKER = re.compile(r"[A-Z]{2,6}\d{0,4}|[A-Z]{1,5}\.[A-Z]{1,3}")
 _PLAUSIBLE = {"JPY": (20.0, 500.0), "XAU": (100.0, 20_000.0), "SPX": (200.0, 50_000.0), "SEK": (3.0, 30.0)}
 _FX_RANGE = (0.2, 5.0)
 _METATRADER_DIGITS = {"JPY": 3, "XAU": 2, "SPX": 1}
 
 
 def guess_instrument(text: str) -> str:
-    """Return the one instrument that a file's name or path names, '' if it names none or several.
+    """Return the one currency pair, metal, coin or known index that a text names, '' if it names none or several.
 
     >>> guess_instrument("DAT_ASCII_EURUSD_M1_202211.zip"), guess_instrument("oanda-EUR_USD-2019.csv")
     ('EURUSD', 'EURUSD')
+    >>> guess_instrument("Exchange_BTCUSDT_1h.csv"), guess_instrument("AAPL_1h.csv")
+    ('BTCUSDT', '')
     """
     upper = text.upper()
     names = {name for alias, name in _ALIASES.items() if alias in upper}
     if not names:
+        names = {plain_symbol(coin) for coin in _COIN_PAIR.findall(re.sub("_", " ", upper))}
+    if not names:
         names = {re.sub(r"[_/-]", "", pair) for pair in _PAIR.findall(upper)}
         names = {pair for pair in names if pair[:3] != pair[3:]}
     return names.pop() if len(names) == 1 else ""
+
+
+def instrument_of_file(name: str) -> str:
+    """Return the instrument that a file's name tells, '' if none or several: a known one, or a word like a ticker.
+
+    A ticker is a word of two to six capitals, with digits after them, that is no period and no usual word.
+
+    >>> instrument_of_file("US30_M60.csv"), instrument_of_file("XYZ_yfinance_1h.csv"), instrument_of_file("BRK.B.csv")
+    ('US30', 'XYZ', 'BRKB')
+    >>> instrument_of_file("Index_Historical_Data.csv"), instrument_of_file("OHLC_M5.csv")
+    ('', '')
+    """
+    known = guess_instrument(name)
+    if known:
+        return known
+    stem = re.sub(r"\.(csv|txt|json|zip|parquet|feather|hst|bi5|arrow)$", "", name, flags=re.IGNORECASE)
+    words = [word for word in re.split(r"[^A-Za-z0-9.]+", stem) if _TICKER.fullmatch(word)]
+    tickers = {word for word in words if word not in _WORDS and not _PERIOD.fullmatch(word)}
+    return plain_symbol(tickers.pop()) if len(tickers) == 1 else ""
+
+
+def plain_symbol(symbol: str) -> str:
+    """Return a symbol as letters and digits in capitals: 'BTC/USDT' is BTCUSDT, '^GSPC' GSPC."""
+    return re.sub(r"[^A-Z0-9]", "", symbol.upper())[:20]
+
+
+def same_instrument(one: str, other: str) -> bool:
+    """Return whether two names mean one instrument: an exchange's BTCUSDT is BTCUSD.
+
+    >>> same_instrument("BTCUSDT", "BTCUSD"), same_instrument("EURUSD", "GBPUSD")
+    (True, False)
+    """
+    short = [re.sub(r"USD[TC]$", "USD", _ALIASES.get(name, name)) for name in (one, other)]
+    return short[0] == short[1]
 
 
 def point_digits(instrument: str) -> int:

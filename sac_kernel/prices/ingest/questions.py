@@ -1,0 +1,122 @@
+"""What a source of bars does not say is asked for once, with the complete command to try.
+
+Only the beginning of each text file is read, so an answer comes before millions of rows are.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sac_kernel.core.errors import DataError
+from sac_kernel.prices.ingest import formats
+from sac_kernel.prices.ingest.instrument_names import has_known_kind
+from sac_kernel.prices.instruments import choose_traded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sac_kernel.prices.pipeline import DataConfig
+
+ANSWERS = {
+    "instrument": ("the instrument", "NAME", "such as EURUSD, US30 or AAPL"),
+    "kind": ("the kind of instrument", "KIND", "fx, metal, index, crypto or equity"),
+    "price_side": ("the price side", "SIDE", "bid, ask or mid"),
+    "clock": ("the clock of its times", "CLOCK", "UTC, an IANA zone, histdata, or mt-eet for MetaTrader servers"),
+}
+"""Option -> what it says, its placeholder in a command, and the values it takes."""
+
+
+class MissingFactsError(DataError):
+    """Facts about bars that neither the files nor the options state.
+
+    Attributes
+    ----------
+    missing : option -> the files that lack it
+    path : the source
+    """
+
+    def __init__(self, missing: dict[str, list[str]], path: str, command: str) -> None:
+        self.missing, self.path = missing, path
+        lines = [
+            f"  {'--' + option.replace('_', '-'):<13} {ANSWERS[option][0]}: {ANSWERS[option][2]}{_of(files, path)}"
+            for option, files in missing.items()
+        ]
+        what = " or ".join(ANSWERS[option][0] for option in missing)
+        super().__init__(f"{path} does not state {what}.\n" + "\n".join(lines) + f"\nTry: {command}")
+
+    def for_command(self, program: str, words: Iterable[str]) -> MissingFactsError:
+        """Return the error with the user's own command, to which the missing options are added."""
+        return MissingFactsError(self.missing, self.path, _command([*shlex.split(program), *words], self.missing))
+
+
+def ask(config: DataConfig) -> None:
+    """Raise if the source's files and the config together leave a fact open.
+
+    Raises
+    ------
+    MissingFactsError
+        With every fact that is missing in any file.
+    DataError, InputNotFoundError
+        If a file cannot be read at all, or the traded instrument is not among several.
+    """
+    if config.source != "files":
+        return
+    source = Path(config.path)
+    given = {name for name in ANSWERS if getattr(config, name, None)}
+    askable = {f.name for f in fields(config)}
+    missing: dict[str, list[str]] = {}
+
+    def note(option: str, path: Path) -> None:
+        if option not in given and option in askable:
+            missing.setdefault(option, []).append(path.name)
+
+    files = formats.find_files(source, nameless=True) if source.is_dir() else {"": [source]}
+    nameless = files.pop("", [])
+    for path in nameless:
+        facts = formats.peek(path)
+        name = config.instrument or facts.instrument
+        for option, known in (("instrument", name), ("price_side", facts.side), ("clock", facts.clock)):
+            if not known:
+                note(option, path)
+        if not facts.kind and not has_known_kind(name):
+            note("kind", path)
+    for name, paths in files.items():
+        facts = formats.peek(paths[0])
+        for option, known in (("price_side", facts.side), ("clock", facts.clock)):
+            if not known:
+                note(option, paths[0])
+        if name == config.instrument and not facts.kind and not has_known_kind(name):
+            note("kind", paths[0])
+    if source.is_dir() and nameless:
+        listed = ", ".join(path.name for path in nameless[:5])
+        msg = (
+            f"{source}: {len(nameless)} file names do not tell their instrument ({listed}). Put the symbol into each "
+            "name, as in EURUSD_M5.csv, or pass one file."
+        )
+        raise DataError(msg)
+    if missing:
+        words = ["python", "build_kernel.py", "--data", config.path]
+        for name in ("instrument", "price_side", "clock"):
+            if value := getattr(config, name):
+                words += [f"--{name.replace('_', '-')}", value]
+        raise MissingFactsError(
+            {option: missing[option] for option in ANSWERS if option in missing}, config.path, _command(words, missing)
+        )
+    if len(files) > 1:
+        choose_traded(files, config.instrument, config.path)
+
+
+def _command(words: list[str], missing: Iterable[str]) -> str:
+    asked = [option for option in ANSWERS if option in missing]
+    return " ".join([shlex.join(words), *(f"--{o.replace('_', '-')} {ANSWERS[o][1]}" for o in asked)])
+
+
+def _of(files: list[str], path: str) -> str:
+    names = [name for name in files if name != Path(path).name]
+    if not names:
+        return ""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f" (for {', '.join(names[:3])}{more})"
