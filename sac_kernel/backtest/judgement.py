@@ -117,7 +117,9 @@ def decide_verdict(
     headline: EpisodeResult, percentile: float | None, counted: TrialCount | None = None
 ) -> dict[str, Any]:
     """Return the verdict on one pass at base cost by the fixed rule (`verdict.decide`)."""
-    return verdict.decide(headline.daily_returns, percentile, counted, headline.turnover)
+    return verdict.decide(
+        headline.daily_returns, percentile, counted, headline.turnover, headline.days_a_year
+    )
 
 
 def evaluate_checkpoint(

@@ -26,9 +26,7 @@ from sac_kernel.agent.exact_grid import greedy_target, position_grid
 from sac_kernel.agent.exact_rewards import ExactProblem
 from sac_kernel.core.errors import ConfigError, DataError
 from sac_kernel.market.account import account_terms
-from sac_kernel.market.market import HOLE
 from sac_kernel.market.records import Terms
-from sac_kernel.prices import costs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -93,11 +91,11 @@ def decisions(market: Market, config: TradingEnvConfig, fill_spread: FloatArray 
     _check_config(market, config)
     fill, terms = _fill_bar(market), market.terms
     if fill_spread is None:
-        clock = costs.spread_bps(market.open_time, config.cost_tier) * 1e-4
+        clock = market.planned_spread(config.cost_tier)
         fill_spread = clock[np.minimum(fill, len(fill) - 1)]
     half = np.asarray(fill_spread, np.float64) / 2.0
     half = half / (1.0 + terms.price_side * half)  # of mid
-    cost = terms.exposure_cap * (half + terms.commission + terms.slippage)
+    cost = terms.exposure_cap * (half + market.fees)
     return Decisions(market.observed, cost, fill < _NEVER)
 
 
@@ -111,7 +109,7 @@ def exact_problem(
     """Return the problem of one split.
 
     Rows are bars. Starts are those with features whose own decision and the next one lie within the bars, no
-    `HOLE` inside either.
+    `Market.hole` inside either.
 
     Parameters
     ----------
@@ -254,7 +252,7 @@ def _complete(market: Market) -> BoolArray:
     """Return whether all K bars of each close's decision exist, with no hole before or between them, (n,)."""
     n, k = len(market.bars), market.interval_bars
     time = market.open_time.to_numpy("datetime64[ns]")
-    holes = np.append(0, np.cumsum(np.diff(time) > HOLE))  # up to each bar
+    holes = np.append(0, np.cumsum(np.diff(time) > market.hole))  # up to each bar
     complete = np.zeros(n, bool)
     complete[: n - k] = holes[k:] == holes[: n - k]
     return complete
@@ -276,7 +274,8 @@ def _check_config(market: Market, config: TradingEnvConfig) -> None:
     """Raise ConfigError if the market's terms or sizes are not those of the config."""
     terms = market.terms
     side = {1.0: "bid", -1.0: "ask"}.get(terms.price_side, "mid")
-    own = account_terms(config, side, market.bar_seconds, close_at_end=bool(terms.close_at_end))
+    at_end = bool(terms.close_at_end)
+    own = account_terms(config, side, market.bar_seconds, close_at_end=at_end, spec=market.spec)
     differ = [name for name in Terms.__annotations__ if own[name] != terms[name]]
     sized = any(getattr(config, name) for name in _SIZES)
     if not sized and (market.bars["cap_share"] != 1.0).any():

@@ -15,6 +15,7 @@ import pandas as pd
 
 from sac_kernel.agent.sac import SACAgent
 from sac_kernel.backtest import runner
+from sac_kernel.core import home_strings as strings
 from sac_kernel.core.config import from_flat
 from sac_kernel.core.errors import CheckpointError, DataError
 from sac_kernel.features.indicators import Memory
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from sac_kernel.prices.bars import BarsByInstrument
 
     FeatureArray = NDArray[np.float32]
-
-_FROZEN = "exposure changes from 16:45 to 19:00 New York time wait until 19:00"
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,8 @@ class Decider:
         self.agent, self.config, self.price_side = agent, config, side
         self.instrument, self.bar_seconds = pipeline.instrument, pipeline.bar_seconds
         self._pipeline, self._policy = pipeline, runner.greedy_policy(agent)
-        self.terms = account_terms(config, side, self.bar_seconds, close_at_end=False)
+        self.spec = pipeline.spec.with_costs(config.costs)
+        self.terms = account_terms(config, side, self.bar_seconds, close_at_end=False, spec=self.spec)
         self.interval_bars = int(self.terms.interval_bars)
         self._features, self._engine = Memory(), Memory()
         self._followed = 0
@@ -175,8 +175,8 @@ class Decider:
         if len(own) == 0:
             return self.rows[:0], self.observed[:0]
         self._engine.rewind()
-        rows = market.bar_table(own, self.bar_seconds, self.config, self._engine)
-        clock = market.clock_features(open_seconds(own) + self.bar_seconds, self.config.cost_tier)
+        rows = market.bar_table(own, self.bar_seconds, self.config, self._engine, self.spec)
+        clock = market.clock_features(own, self.bar_seconds, self.config.cost_tier, self.spec)
         keep = self.interval_bars + 1
         self.rows = join((self.rows, rows))[-keep:]
         seen = np.concatenate((features, clock), axis=1, dtype=np.float32)
@@ -209,7 +209,9 @@ class Decider:
         """Return rows and features from `append` as a `Market`; `index` holds their open times."""
         names = (*self.feature_names, *CLOCK_FEATURES)
         no_minutes = np.empty((len(rows), 0), MINUTE_DTYPE)
-        return Market(rows, no_minutes, observed, self.terms, 0, names, index, self.bar_seconds)
+        return Market(
+            rows, no_minutes, observed, self.terms, 0, names, index, self.bar_seconds, spec=self.spec
+        )
 
     def _extend(self, bars: pd.DataFrame | BarsByInstrument) -> tuple[pd.DataFrame, FeatureArray]:
         """Return the new bars of the traded instrument and their features."""
@@ -279,7 +281,8 @@ class Decider:
             f"the account is halted until {_day_text(state.halted_until)}": risk_limits.is_halted(
                 state.halted_until, row.trading_day
             ),
-            _FROZEN: can_trade == 0.0 and target != state.target,
+            strings.FROZEN.format(*(*self.spec.freeze, "", "")[:2], self.spec.zone): can_trade == 0.0
+            and target != state.target,
             f"size {size:.3f} of the cap, by volatility": size < 1.0,
             f"exposure cap {self.terms.exposure_cap:g}": abs(target) >= 1.0,
         }

@@ -21,8 +21,8 @@ from sac_kernel.market.account import account_terms
 from sac_kernel.market.engine import ACCOUNT_FEATURES, LIMIT_FEATURES, SHARPE_FEATURES
 from sac_kernel.market.records import MINUTE_DTYPE, PRICES, Bar, Reward, new_table
 from sac_kernel.prices import costs
-from sac_kernel.prices.bars import check_bars, open_seconds, seconds_of, side_of
-from sac_kernel.stats.metrics import TRADING_DAYS_PER_YEAR
+from sac_kernel.prices.bars import check_bars, open_seconds, seconds_of, side_of, spec_for
+from sac_kernel.prices.instruments import EURUSD, InstrumentSpec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     FeatureArray = NDArray[np.float32]
 
 CLOCK_FEATURES = ("trading_cost", "time_to_rollover", "can_trade")
-"""trading_cost: log of the one-way cost now over its normal value. time_to_rollover: to 17:00 New York,
-in days. can_trade: 1 if an order given now is filled at the next open, 0 if it waits for the end of the
-evening freeze. All follow from the clock alone."""
+"""trading_cost: log of the one-way cost now over its normal value. time_to_rollover: to 17:00 New York, or the
+instrument's own rollover or close, in days. can_trade: 1 if an order given now is filled at the next open, 0 if it
+waits for the end of the evening freeze. All follow from the clock, the first from the bars' own spread where it is
+charged."""
 
 _ATR_FLOOR = 1e-8
-HOLE = np.timedelta64(4, "D")
-"""A gap between bars that is longer than a weekend with a holiday: rows were left out here."""
+_COST_FLOOR = 1e-6  # bps: an instrument may cost nothing
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class Market:
     first_bar : first bar with features
     feature_names : columns of `observed`
     return_forecast : shape (n_bars,), as given to `prepare_market`, or None
+    spec : what the instrument costs and when it trades, the config's own costs included
     """
 
     bars: Records
@@ -68,6 +69,7 @@ class Market:
     open_time: pd.DatetimeIndex
     bar_seconds: int
     return_forecast: FloatArray | None = None
+    spec: InstrumentSpec = EURUSD
 
     @property
     def observation_names(self) -> tuple[str, ...]:
@@ -83,16 +85,40 @@ class Market:
         )
 
     @property
+    def hole(self) -> np.timedelta64:
+        """Return the difference of open times from which bars are missing between them, by the calendar."""
+        return np.timedelta64(self.spec.hole_s(self.bar_seconds), "s")
+
+    @property
     def mid_return(self) -> FloatArray:
         """Return the realised log return of mid from close t to close t + 1 in row t; (n_bars,).
 
-        NaN in the last row and where a `HOLE` follows: no position is held over it. The forecast is fitted to
+        NaN in the last row and where a `hole` follows: no position is held over it. The forecast is fitted to
         these; mid, so that the daily cycle of the spread is not taken for a move.
         """
         mid = self.bars["close"] * (1.0 + self.terms.price_side * self.bars["spread_close"] / 2.0)
         returns = np.diff(np.log(mid))
-        returns[np.diff(self.open_time.to_numpy("datetime64[ns]")) > HOLE] = np.nan
+        returns[np.diff(self.open_time.to_numpy("datetime64[ns]")) > self.hole] = np.nan
         return np.append(returns, np.nan)
+
+    @property
+    def fees(self) -> FloatArray:
+        """Return commission and slippage of a fill at each close, of notional, shape (n_bars,)."""
+        terms = self.terms
+        return np.asarray(
+            terms.commission + terms.slippage + terms.commission_per_unit / self.bars["close"], np.float64
+        )
+
+    def planned_spread(self, tier: str) -> FloatArray:
+        """Return the full spread over price that is expected at each open, shape (n_bars,).
+
+        It is the profile's or, where the bars' own column is charged, that of the bar before: the open's own is not
+        known when an order is given.
+        """
+        if self.spec.spread_from == "column":
+            spread = self.bars["spread_close"]
+            return np.append(spread[:1], spread[:-1])
+        return costs.spread_bps(self.open_time, tier, self.spec, self.bar_seconds) * 1e-4
 
     @property
     def interval_bars(self) -> int:
@@ -165,8 +191,9 @@ def prepare_market(
         raise DataError(msg)
     bar_seconds = seconds_of(data, where)
     open_time: pd.DatetimeIndex = data.index  # type: ignore[assignment]  # checked above
-    clock = clock_features(open_seconds(data) + bar_seconds, config.cost_tier)
-    table = bar_table(data, bar_seconds, config)
+    spec = spec_for(data).with_costs(config.costs)
+    clock = clock_features(data, bar_seconds, config.cost_tier, spec)
+    table = bar_table(data, bar_seconds, config, spec=spec)
     if return_forecast is not None:
         table["return_forecast"][first:-1] = _checked_forecast(return_forecast, first, data.index)
     elif config.reward == "denoised" and not close_at_end:
@@ -180,12 +207,13 @@ def prepare_market(
         bars=table,
         minutes=minutes,
         observed=np.ascontiguousarray(np.concatenate((values, clock), axis=1), np.float32),
-        terms=account_terms(config, side, bar_seconds, close_at_end=close_at_end),
+        terms=account_terms(config, side, bar_seconds, close_at_end=close_at_end, spec=spec),
         first_bar=first,
         feature_names=(*map(str, features.columns), *CLOCK_FEATURES),
         open_time=open_time,
         bar_seconds=bar_seconds,
         return_forecast=return_forecast,
+        spec=spec,
     )
 
 
@@ -213,10 +241,15 @@ def check_horizon(market: Market, config: TradingEnvConfig) -> None:
 
 
 def bar_table(
-    data: pd.DataFrame, bar_seconds: int, config: TradingEnvConfig, memory: Memory | None = None
+    data: pd.DataFrame,
+    bar_seconds: int,
+    config: TradingEnvConfig,
+    memory: Memory | None = None,
+    spec: InstrumentSpec = EURUSD,
 ) -> Records:
     """Return the engine's `Bar` records, shape (n_bars,), without a return forecast.
 
+    `spec` includes the config's own costs.
     Volatility and size start at the account's first bar. With a `memory` the bars may come in several calls; the
     rows are bit for bit those of one call.
     """
@@ -229,18 +262,19 @@ def bar_table(
     table = new_table(Bar, len(data))
     for name, prices in zip(PRICES, price_columns(data), strict=True):
         table[name] = prices
-    table["spread_open"] = costs.spread_bps(opened, tier) * 1e-4
-    table["spread_close"] = costs.spread_bps(inside, tier) * 1e-4
-    table["nights_gap"] = costs.swap_nights(previous, opened)
-    table["nights_bar"] = costs.swap_nights(opened, closed)
-    table["tradable"] = costs.is_tradable(opened)
-    table["trading_day"] = costs.trading_day(inside)
+    table["spread_open"] = costs.spread_of(data, opened, tier, spec, bar_seconds) * 1e-4
+    table["spread_close"] = costs.spread_of(data, inside, tier, spec, bar_seconds) * 1e-4
+    table["nights_gap"] = costs.swap_nights(previous, opened, spec)
+    table["nights_bar"] = costs.swap_nights(opened, closed, spec)
+    table["tradable"] = costs.is_tradable(opened, spec, bar_seconds)
+    table["trading_day"] = costs.trading_day(inside, spec)
     path, day_bars = log_path(data, bar_seconds, memory), max(1, 86_400 // bar_seconds)
     table["volatility"] = ewma_volatility(path.bar_return, day_bars, memory)
     table["cap_share"] = 1.0
     cap = config.exposure_cap
     if config.volatility_target > 0:
-        sigma_ann = table["volatility"] * math.sqrt(day_bars * TRADING_DAYS_PER_YEAR)
+        bars_a_year = max(1, spec.day_seconds // bar_seconds) * spec.days_a_year
+        sigma_ann = table["volatility"] * math.sqrt(bars_a_year)
         exposure = risk_limits.volatility_target_exposure(sigma_ann, config.volatility_target)
         table["cap_share"] = np.minimum(table["cap_share"], exposure / cap)
     if config.atr_risk > 0:
@@ -292,11 +326,16 @@ def _minute_table(data: pd.DataFrame, minute_bars: pd.DataFrame, bar_seconds: in
     return records
 
 
-def clock_features(close_time: costs.Moments, tier: str) -> FeatureArray:
+def clock_features(
+    data: pd.DataFrame, bar_seconds: int, tier: str, spec: InstrumentSpec = EURUSD
+) -> FeatureArray:
     """Return `CLOCK_FEATURES` at each bar's close, shape (n_bars, 3)."""
+    closed = open_seconds(data) + bar_seconds
+    fees = (spec.commission_bps + spec.slippage_bps) * spec.factor(tier)
+    one_way = costs.spread_of(data, closed, tier, spec, bar_seconds) / 2.0 + fees
     columns = (
-        np.log(costs.one_way_bps(close_time, tier) / costs.normal_one_way_bps(tier)),
-        costs.hours_to_rollover(close_time) / 24.0,
-        costs.is_tradable(close_time).astype(np.float64),
+        np.log(np.maximum(one_way, _COST_FLOOR) / max(costs.normal_one_way_bps(tier, spec), _COST_FLOOR)),
+        costs.hours_to_rollover(closed, spec) / 24.0,
+        costs.is_tradable(closed, spec, bar_seconds).astype(np.float64),
     )
     return np.clip(np.stack(columns, axis=1), -CLIP, CLIP).astype(np.float32)

@@ -6,6 +6,7 @@ out with a note.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import itertools
 from pathlib import Path
@@ -14,12 +15,12 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from sac_kernel.core.errors import DataError
-from sac_kernel.prices.bars import Bars, inspect_bars
+from sac_kernel.prices.bars import Bars, check_plausible, inspect_bars, split_notes, with_spread
 from sac_kernel.prices.ingest import download, formats
 from sac_kernel.prices.ingest.split import SplitTimes, split_times
 from sac_kernel.prices.ingest.tables import BarTable, aggregate
 from sac_kernel.prices.ingest.writer import writing
-from sac_kernel.prices.instruments import DEFAULT, INSTRUMENTS, choose_traded
+from sac_kernel.prices.instruments import DEFAULT, INSTRUMENTS, choose_traded, spec_or_default
 from sac_kernel.prices.pipeline import DataConfig, day_of
 
 if TYPE_CHECKING:
@@ -38,7 +39,11 @@ def write_source(config: DataConfig, target: Path, *, fetch: bool = False) -> No
 
 def write_tables(tables: Iterator[tuple[str, BarTable]], config: DataConfig, target: Path) -> None:
     """Write the processed file of a stream of instruments; the first is traded and sets the splits."""
-    traded_name, traded = first = next(tables)
+    traded_name, traded = next(tables)
+    spec = config.spec_of(traded_name)
+    traded = dataclasses.replace(traded, bars=with_spread(traded.bars, spec))
+    first = traded_name, traded
+    check_plausible(traded.bars, spec, traded.source)
     times = split_times(traded.bars, config)
     lengths = {name: len(part) for name, part in times.parts(traded.bars).items()}
     notes: list[str] = []
@@ -53,8 +58,9 @@ def write_tables(tables: Iterator[tuple[str, BarTable]], config: DataConfig, tar
             if reason:
                 left_out.append(f"{name}: left out, {reason}")
                 continue
-            notes += [*table.notes, *_quality(name, table)]
-            writer.add(name, {split: Bars(part, instrument=name) for split, part in parts.items()})
+            own = spec if name == traded_name else spec_or_default(name)
+            notes += [*table.notes, *split_notes(table.bars, own), *_quality(name, table)]
+            writer.add(name, {split: Bars(part, instrument=name) for split, part in parts.items()}, own)
         if len(names) > 1:
             left_out += [
                 f"No {name} bars: its features are left out." for name in INSTRUMENTS if name not in names
