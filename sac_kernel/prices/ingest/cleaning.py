@@ -44,7 +44,7 @@ def in_time_order(raw: Raw, where: str) -> Raw:
     if len(raw.times) < 2 or raw.times[0] <= raw.times[-1] or not raw.times.is_monotonic_decreasing:
         return raw
     turned = keep(raw, slice(None, None, -1))
-    return replace(turned, notes=(*raw.notes, f"{where}: rows were newest first and were turned round"))
+    return replace(turned, changes=(*raw.changes, f"{where}: rows were newest first and were turned round"))
 
 
 def without_closed_hours(raw: Raw, where: str) -> Raw:
@@ -59,7 +59,7 @@ def without_closed_hours(raw: Raw, where: str) -> Raw:
     if not closed.any() or closed.all():
         return raw
     note = f"{where}: {int(closed.sum()):,} flat rows of volume 0 (the market was closed) were left out"
-    return replace(keep(raw, ~closed), notes=(*raw.notes, note))
+    return replace(keep(raw, ~closed), changes=(*raw.changes, note))
 
 
 def without_repeats(raw: Raw, side: str, where: str) -> Raw:
@@ -77,7 +77,7 @@ def without_repeats(raw: Raw, side: str, where: str) -> Raw:
     _, notes = drop_repeats(frame, where)
     if not notes:
         return raw
-    return replace(keep(raw, ~index.duplicated(keep="first")), notes=(*raw.notes, *notes))
+    return replace(keep(raw, ~index.duplicated(keep="first")), changes=(*raw.changes, *notes))
 
 
 def repair_rounding(
@@ -104,7 +104,8 @@ def repair_rounding(
         return prices, []  # `check_bars` names the worst kind
     rows = np.flatnonzero(bad)
     listed = [
-        f"{times[i]:%Y-%m-%d %H:%M} " + ", ".join(f"{k} {v:.10g}" for k, v in zip(PRICE_COLUMNS, prices[i], strict=True))
+        f"{times[i]:%Y-%m-%d %H:%M} "
+        + ", ".join(f"{k} {v:.10g}" for k, v in zip(PRICE_COLUMNS, prices[i], strict=True))
         for i in rows[:NAMED_ROWS]
     ]
     more = f"; and {rows.size - NAMED_ROWS} more" if rows.size > NAMED_ROWS else ""
@@ -117,7 +118,9 @@ def repair_rounding(
     repaired = prices.copy()
     repaired[:, 1] = np.maximum(h, top)
     repaired[:, 2] = np.minimum(lo, bottom)
-    return repaired, [f"{where}: high or low widened by one price step in {rows.size} bars: {'; '.join(listed)}{more}"]
+    return repaired, [
+        f"{where}: high or low widened by one price step in {rows.size} bars: {'; '.join(listed)}{more}"
+    ]
 
 
 def price_step(prices: FloatArray) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from sac_kernel.prices.instruments import INSTRUMENTS
+from sac_kernel.prices.instruments import INSTRUMENTS, canonical, known
 
 DUKASCOPY_NAMES = {"SPXUSD": "USA500IDXUSD"}
 """Dukascopy's names of instruments where they differ."""
@@ -55,12 +55,13 @@ def instrument_of_file(name: str) -> str:
     >>> instrument_of_file("Index_Historical_Data.csv"), instrument_of_file("OHLC_M5.csv")
     ('', '')
     """
-    known = guess_instrument(name)
-    if known:
-        return known
+    if pair := guess_instrument(name):
+        return pair
     stem = re.sub(r"\.(csv|txt|json|zip|parquet|feather|hst|bi5|arrow)$", "", name, flags=re.IGNORECASE)
-    words = [word for word in re.split(r"[^A-Za-z0-9.]+", stem) if _TICKER.fullmatch(word)]
-    tickers = {word for word in words if word not in _WORDS and not _PERIOD.fullmatch(word)}
+    words = [word for word in re.split(r"[^A-Za-z0-9.]+", stem) if not _PERIOD.fullmatch(word)]
+    tickers = {word.upper() for word in words if len(word) > 2 and known(word)}
+    if not tickers:
+        tickers = {word for word in words if _TICKER.fullmatch(word) and word not in _WORDS}
     return plain_symbol(tickers.pop()) if len(tickers) == 1 else ""
 
 
@@ -75,8 +76,7 @@ def same_instrument(one: str, other: str) -> bool:
     >>> same_instrument("BTCUSDT", "BTCUSD"), same_instrument("EURUSD", "GBPUSD")
     (True, False)
     """
-    short = [re.sub(r"USD[TC]$", "USD", _ALIASES.get(name, name)) for name in (one, other)]
-    return short[0] == short[1]
+    return canonical(one) == canonical(other)
 
 
 def point_digits(instrument: str) -> int:

@@ -69,12 +69,16 @@ def find_layout(content: bytes, where: str) -> Layout:
         if _is_header(names):
             _refuse_repeats(names, line, where)
             above = [text.strip()[:40] for _, text in filled[:place]]
-            notes = (f"{where}: {len(above)} lines above the header were skipped ({above[0]})",) if above else ()
+            notes = (
+                (f"{where}: {len(above)} lines above the header were skipped ({above[0]})",) if above else ()
+            )
             return Layout(names, separator, i + 1, notes=notes)
     first = filled[0][1] if filled else ""
     separator = max(_SEPARATORS, key=first.count)
     cells = _cells(first, separator)
-    if filled and (layout := _headerless(cells, [line for _, line in filled], separator, filled[0][0], where)):
+    if filled and (
+        layout := _headerless(cells, [line for _, line in filled], separator, filled[0][0], where)
+    ):
         return layout
     names = normalised(cells)
     if len(names) < 2 or not re.search("[A-Za-z]", first):
@@ -90,7 +94,9 @@ def normalised(names: list[str]) -> list[str]:
     >>> normalised(["<DATE>", " 1. open", "o", "h", "l"]), normalised(["Date", "Price", "Open", "High", "Low"])
     (['date', 'open', 'o', 'h', 'l'], ['date', 'close', 'open', 'high', 'low'])
     """
-    names = [re.sub(r"^\d+[a-z]?\. *", "", name.strip().strip("\"'").strip("<>").strip().lower()) for name in names]
+    names = [
+        re.sub(r"^\d+[a-z]?\. *", "", name.strip().strip("\"'").strip("<>").strip().lower()) for name in names
+    ]
     if {*"ohlc"} <= {*names}:
         return [_SHORT.get(name, name) for name in names]
     if {"open", "high", "low"} <= {*names} and "close" not in names:
@@ -150,7 +156,9 @@ def _headerless(cells: list[str], lines: list[str], separator: str, skip: int, w
     if len(cells) < 5 + clock or not (_TIME.match(cells[0]) or _EPOCH.fullmatch(cells[0])):
         return None
     rows = [_cells(line, separator)[1 + clock : 5 + clock] for line in lines]
-    prices = [[float(c) for c in row] for row in rows if len(row) == 4 and all(_NUMBER.fullmatch(c) for c in row)]
+    prices = [
+        [float(c) for c in row] for row in rows if len(row) == 4 and all(_NUMBER.fullmatch(c) for c in row)
+    ]
     in_order = prices and all(h == max(o, h, lo, c) and lo == min(o, h, lo, c) for o, h, lo, c in prices)
     if not in_order or len(prices) < len(lines):
         return None

@@ -71,5 +71,7 @@ def _localised(frame: pd.DataFrame, where: str) -> FloatArray | None:
     if thousands:
         plain = [text.str.replace(",", "", regex=False) for text in columns]
     else:
-        plain = [text.str.replace(".", "", regex=False).str.replace(",", ".", regex=False) for text in columns]
+        plain = [
+            text.str.replace(".", "", regex=False).str.replace(",", ".", regex=False) for text in columns
+        ]
     return np.stack([text.to_numpy(object).astype(np.float64) for text in plain], axis=1)

@@ -6,14 +6,12 @@ Only the beginning of each text file is read, so an answer comes before millions
 from __future__ import annotations
 
 import shlex
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sac_kernel.core.errors import DataError
 from sac_kernel.prices.ingest import formats
-from sac_kernel.prices.ingest.instrument_names import has_known_kind
-from sac_kernel.prices.instruments import choose_traded
+from sac_kernel.prices.instruments import choose_traded, known
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,7 +22,11 @@ ANSWERS = {
     "instrument": ("the instrument", "NAME", "such as EURUSD, US30 or AAPL"),
     "kind": ("the kind of instrument", "KIND", "fx, metal, index, crypto or equity"),
     "price_side": ("the price side", "SIDE", "bid, ask or mid"),
-    "clock": ("the clock of its times", "CLOCK", "UTC, an IANA zone, histdata, or mt-eet for MetaTrader servers"),
+    "clock": (
+        "the clock of its times",
+        "CLOCK",
+        "UTC, an IANA zone, histdata, or mt-eet for MetaTrader servers",
+    ),
 }
 """Option -> what it says, its placeholder in a command, and the values it takes."""
 
@@ -49,7 +51,9 @@ class MissingFactsError(DataError):
 
     def for_command(self, program: str, words: Iterable[str]) -> MissingFactsError:
         """Return the error with the user's own command, to which the missing options are added."""
-        return MissingFactsError(self.missing, self.path, _command([*shlex.split(program), *words], self.missing))
+        return MissingFactsError(
+            self.missing, self.path, _command([*shlex.split(program), *words], self.missing)
+        )
 
 
 def ask(config: DataConfig) -> None:
@@ -66,11 +70,12 @@ def ask(config: DataConfig) -> None:
         return
     source = Path(config.path)
     given = {name for name in ANSWERS if getattr(config, name, None)}
-    askable = {f.name for f in fields(config)}
+    if config.instrument_spec:
+        given.add("kind")
     missing: dict[str, list[str]] = {}
 
     def note(option: str, path: Path) -> None:
-        if option not in given and option in askable:
+        if option not in given:
             missing.setdefault(option, []).append(path.name)
 
     files = formats.find_files(source, nameless=True) if source.is_dir() else {"": [source]}
@@ -78,17 +83,17 @@ def ask(config: DataConfig) -> None:
     for path in nameless:
         facts = formats.peek(path)
         name = config.instrument or facts.instrument
-        for option, known in (("instrument", name), ("price_side", facts.side), ("clock", facts.clock)):
-            if not known:
+        for option, fact in (("instrument", name), ("price_side", facts.side), ("clock", facts.clock)):
+            if not fact:
                 note(option, path)
-        if not facts.kind and not has_known_kind(name):
+        if not facts.kind and not known(name):
             note("kind", path)
     for name, paths in files.items():
         facts = formats.peek(paths[0])
-        for option, known in (("price_side", facts.side), ("clock", facts.clock)):
-            if not known:
+        for option, fact in (("price_side", facts.side), ("clock", facts.clock)):
+            if not fact:
                 note(option, paths[0])
-        if name == config.instrument and not facts.kind and not has_known_kind(name):
+        if name == config.instrument and not facts.kind and not known(name):
             note("kind", paths[0])
     if source.is_dir() and nameless:
         listed = ", ".join(path.name for path in nameless[:5])
@@ -103,7 +108,9 @@ def ask(config: DataConfig) -> None:
             if value := getattr(config, name):
                 words += [f"--{name.replace('_', '-')}", value]
         raise MissingFactsError(
-            {option: missing[option] for option in ANSWERS if option in missing}, config.path, _command(words, missing)
+            {option: missing[option] for option in ANSWERS if option in missing},
+            config.path,
+            _command(words, missing),
         )
     if len(files) > 1:
         choose_traded(files, config.instrument, config.path)

@@ -56,6 +56,7 @@ class Raw:
     instrument, bar_seconds : as the file states them, '' and 0 if it does not
     ticks : whether the rows are ticks
     notes : what was recognised or left out
+    changes : what was changed or dropped, for the reader to know first
     kind : 'equity' or 'crypto' if the format proves it, else ''
     trades : whether the prices are an exchange's trades, which count as mid unless a side is given
     volume : shape (n,), None if the file has none
@@ -70,6 +71,7 @@ class Raw:
     bar_seconds: int = 0
     ticks: bool = False
     notes: tuple[str, ...] = field(default=())
+    changes: tuple[str, ...] = field(default=())
     kind: str = ""
     trades: bool = False
     volume: FloatArray | None = None
@@ -355,6 +357,16 @@ def _rows(content: bytes, separator: str, names: list[str], where: str, skip: in
 
 
 def _is_needed(name: str, names: list[str]) -> bool:
-    known = {"date", "time", "clock", "spread", "vol", "close time", "tradecount", "number of trades", "dividends"}
+    known = {
+        "date",
+        "time",
+        "clock",
+        "spread",
+        "vol",
+        "close time",
+        "tradecount",
+        "number of trades",
+        "dividends",
+    }
     known |= {"stock splits", *_SYMBOLS, *_VOLUMES, time_column(names)}
     return name in known or _NUMERIC.fullmatch(name) is not None or name.endswith("_size")

@@ -27,11 +27,15 @@ TIME_COLUMN_NAMES = (
 """Column names of a bar's open time, lower case; the first that exists is used; '' is an unnamed column."""
 
 _UTC_NAMES = ("open_time_utc", "gmt time", "unix", "unix timestamp")
-_CLOCK_IN_NAME = re.compile(r"(?:open |local |server )?(?:time|date|datetime|timestamp)\s*[(\[]\s*([^)\]]+?)\s*[)\]]")
+_CLOCK_IN_NAME = re.compile(
+    r"(?:open |local |server )?(?:time|date|datetime|timestamp)\s*[(\[]\s*([^)\]]+?)\s*[)\]]"
+)
 _FIXED = re.compile(r"(?:UTC|GMT)\s*([+-])\s*(\d{1,2})(?::?00)?")
 _ISO = re.compile(r"\d{4}[-./]?\d\d[-./]?\d\d")
 _OFFSET = re.compile(r"(?:Z|[+-]\d\d(?::?\d\d)?)$")
-_DAY_MONTH = re.compile(r"(\d{1,2})([-./])(\d{1,2})\2\d{4}(?:[ T](\d{1,2}:\d\d(?::\d\d(\.\d+)?)?(?: [AP]M)?))?")
+_DAY_MONTH = re.compile(
+    r"(\d{1,2})([-./])(\d{1,2})\2\d{4}(?:[ T](\d{1,2}:\d\d(?::\d\d(\.\d+)?)?(?: [AP]M)?))?"
+)
 _SLICE = 200_000
 _EPOCH_UNITS = ("s", "ms", "us", "ns")
 _EPOCH_RANGE_S = (31_536_000, 4_102_444_800)  # 1971 to 2100; the ranges of the four units do not meet
@@ -61,7 +65,11 @@ def clock_in_name(column: str) -> str:
         return "UTC"
     if fixed := _FIXED.fullmatch(name.upper()):
         hours = int(fixed.group(2))
-        return f"Etc/GMT{'-' if fixed.group(1) == '+' else '+'}{hours}" if 0 < hours <= 12 else "UTC" * (not hours)
+        return (
+            f"Etc/GMT{'-' if fixed.group(1) == '+' else '+'}{hours}"
+            if 0 < hours <= 12
+            else "UTC" * (not hours)
+        )
     # EST may mean New York's time all year or the fixed UTC-5: it proves nothing
     zone = {"EET": "EET", "CET": "CET"}.get(name.upper(), "/".join(p.title() for p in name.split("/")))
     if "/" not in zone and zone not in ("EET", "CET"):
@@ -140,12 +148,14 @@ def _slices(labels: pd.Series) -> Iterator[tuple[int, pd.Series]]:
 
 
 def _joined(parts: list[pd.DatetimeIndex]) -> pd.DatetimeIndex:
-    return parts[0] if len(parts) == 1 else pd.DatetimeIndex(np.concatenate([p.to_numpy() for p in parts]), tz=None)
+    return (
+        parts[0]
+        if len(parts) == 1
+        else pd.DatetimeIndex(np.concatenate([p.to_numpy() for p in parts]), tz=None)
+    )
 
 
-def _iso_times(
-    labels: pd.Series, first: str, column: str, where: str, first_line: int
-) -> pd.DatetimeIndex:
+def _iso_times(labels: pd.Series, first: str, column: str, where: str, first_line: int) -> pd.DatetimeIndex:
     if not _ISO.match(first):
         msg = f"{where}: times in column {column!r} must be ISO 8601 (2017-01-02T10:00:00Z), got {first!r}"
         raise DataError(msg)
