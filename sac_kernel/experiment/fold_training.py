@@ -26,7 +26,6 @@ from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market import training
 from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.market.envs import TradingVectorEnv
-from sac_kernel.market.market import Market
 from sac_kernel.prices.bars import concat_bars
 
 if TYPE_CHECKING:
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 
     from sac_kernel.backtest.runner import EpisodeResult, Policy
     from sac_kernel.market.account import TradingEnvConfig
+    from sac_kernel.market.market import Market
     from sac_kernel.prices.bars import BarsByInstrument
 
     FeatureArray = NDArray[np.float32]

@@ -383,7 +383,7 @@ def warmup_bars(bar_seconds: int) -> int:
     return -(-WARMUP_MIN * 60 // bar_seconds)
 
 
-def _columns(
+def _columns(  # noqa: PLR0913
     bars: pd.DataFrame,
     bar_seconds: int,
     instrument: str,

@@ -130,7 +130,7 @@ class Decider:
 
     @classmethod
     def from_checkpoint(
-        cls, path: str | Path, price_side: str | None = None, cost_tier: str = "base"
+        cls, path: str | Path, price_side: str | None = None, cost_tier: str = "base", costs: str = ""
     ) -> Decider:
         """Return the decider of a `.pt` file, loaded onto the CPU.
 
@@ -139,12 +139,14 @@ class Decider:
         path : an agent that a run wrote
         price_side : 'bid', 'ask' or 'mid', of the bars to come; None takes that of the agent's own account
         cost_tier : costs that the account pays
+        costs : own costs, 'NAME=VALUE,...'; '' takes those that the agent was trained with
         """
         agent = SACAgent.from_checkpoint(path, device="cpu")
         pipeline = FeaturePipeline.from_checkpoint(path)  # type: ignore[arg-type]  # read_pt takes both
         config = from_flat(TradingEnvConfig, agent.context["env"], f"{path}: env")
         side = known_side(price_side or config.price_side, str(path))
-        return cls(agent, pipeline, dataclasses.replace(config, cost_tier=cost_tier), side)
+        config = dataclasses.replace(config, cost_tier=cost_tier, costs=costs or config.costs)
+        return cls(agent, pipeline, config, side)
 
     def follow(self, bars: pd.DataFrame | BarsByInstrument) -> FeatureArray:
         """Take in bars before the account begins; return their scaled features, shape (n_bars, n_features)."""

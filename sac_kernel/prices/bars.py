@@ -204,7 +204,7 @@ def concat_bars(parts: Sequence[pd.DataFrame]) -> Bars:
     return Bars(pd.concat(parts), **facts)
 
 
-def make_bars(
+def make_bars(  # noqa: PLR0913
     times: pd.DatetimeIndex,
     prices: FloatArray,
     where: str,

@@ -62,6 +62,15 @@ def widening(by_half_hour: Mapping[int, float], usual: float = 1.0) -> tuple[flo
     return tuple(by_half_hour.get(i, usual) for i in range(48))
 
 
+def minute_of(text: str, where: str) -> int:
+    """Return the minute of the day of 'HH:MM', 0 to 1440."""
+    hours, colon, minutes = text.partition(":")
+    digits = colon and hours.isdigit() and minutes.isdigit() and int(minutes) < 60
+    value = 60 * int(hours) + int(minutes) if digits else -1
+    require(0 <= value <= _DAY_MIN, where, "times must be HH:MM", text)
+    return value
+
+
 @dataclass(frozen=True)
 class InstrumentSpec:
     """What an instrument costs and when it trades; the defaults are EURUSD's. Times are local, HH:MM.
@@ -239,15 +248,6 @@ class InstrumentSpec:
 
 
 EURUSD = InstrumentSpec()
-
-
-def minute_of(text: str, where: str) -> int:
-    """Return the minute of the day of 'HH:MM', 0 to 1440."""
-    hours, colon, minutes = text.partition(":")
-    digits = colon and hours.isdigit() and minutes.isdigit() and int(minutes) < 60
-    value = 60 * int(hours) + int(minutes) if digits else -1
-    require(0 <= value <= _DAY_MIN, where, "times must be HH:MM", text)
-    return value
 
 
 def from_values(values: Mapping[str, object], where: str) -> InstrumentSpec:

@@ -11,7 +11,7 @@ from sac_kernel.market.market import prepare_market
 from sac_kernel.market.records import Account, Trace, blank, new_table
 from sac_kernel.prices import costs
 from sac_kernel.prices.bars import Bars
-from sac_kernel.prices.costs import SPREAD_PROFILE
+from sac_kernel.prices.instruments import EURUSD
 from sac_kernel.stats import metrics
 
 
@@ -145,7 +145,7 @@ def test_the_spread_profile_is_no_narrower_than_a_brokers_hours(shared_data):
     table = pd.read_csv(shared_data / "OANDA_spread_by_hour_2023.csv")
     pips = table[table["symbol"] == "EURUSD"].set_index("hour_utc")["median"]
     normal = pips.drop([21, 22, 23]).median()
-    hourly = SPREAD_PROFILE.reshape(24, 2).mean(axis=1)
+    hourly = np.array(EURUSD.spread_widening).reshape(24, 2).mean(axis=1)
     assert 4.5 < pips[21] / normal <= hourly[17] < 10.0
     assert 2.0 < pips[22] / normal <= hourly[18] < 4.0
     assert pips.drop([21, 22]).max() / normal == pytest.approx(1.0, abs=0.15)
@@ -183,7 +183,7 @@ def test_the_rollover_rule_earns_nothing_on_real_bids(shared_data, name, artefac
     terms.price_side = terms.swap_long = 0.0
     terms.commission *= 0.48 * 3 / 14  # from the last tier, retail, to raw
     terms.slippage *= 0.48 * 3 / 14
-    bars["spread_open"] = bars["spread_close"] = 0.48 * costs.NORMAL_SPREAD_BPS * 1e-4
+    bars["spread_open"] = bars["spread_close"] = 0.48 * EURUSD.spread_bps * 1e-4
     market.bars["tradable"] = 1.0
     assert held_in(market, *EVENING)[1] > artefact
 

@@ -47,11 +47,19 @@ def write_source(config: DataConfig, target: Path, *, fetch: bool = False) -> No
     write_tables(tables, config, target)
 
 
-def write_tables(tables: Iterator[tuple[str, BarTable]], config: DataConfig, target: Path) -> None:
-    """Write the processed file of a stream of instruments; the first is traded and sets the splits."""
+def write_tables(
+    tables: Iterator[tuple[str, BarTable]],
+    config: DataConfig,
+    target: Path,
+    spec: InstrumentSpec | None = None,
+) -> None:
+    """Write the processed file of a stream of instruments; the first is traded and sets the splits.
+
+    `spec` is the traded instrument's; None takes the config's.
+    """
     traded_name, traded = next(tables)
     kind = config.kind or ("" if known(traded_name) else traded.kind)
-    spec = dataclasses.replace(config, kind=kind).spec_of(traded_name)
+    spec = spec or dataclasses.replace(config, kind=kind).spec_of(traded_name)
     bars = traded.with_spread_column() if spec.spread_from == "column" else traded.bars
     traded = dataclasses.replace(traded, bars=with_spread(bars, spec))
     first = traded_name, traded
