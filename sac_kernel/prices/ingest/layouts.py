@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 from sac_kernel.core.errors import DataError
 from sac_kernel.prices.bars import PRICE_COLUMNS, PRICE_SIDES
-from sac_kernel.prices.ingest.times import time_column
+from sac_kernel.prices.ingest.times import TIME_COLUMN_NAMES, time_column
 
 HEADERLESS = "a table without a header"
 KLINES = "exchange klines without a header"
+ALPHA_VANTAGE = "Alpha Vantage"
 _KLINE_COLUMNS = (
     "open time", *PRICE_COLUMNS, "volume", "close time", "quote volume", "tradecount", "taker volume",
     "taker quote volume", "ignore",
@@ -72,7 +73,8 @@ def find_layout(content: bytes, where: str) -> Layout:
             notes = (
                 (f"{where}: {len(above)} lines above the header were skipped ({above[0]})",) if above else ()
             )
-            return Layout(names, separator, i + 1, notes=notes)
+            numbered = re.search(rf"(^|{re.escape(separator)})\"?1\. open", line) is not None
+            return Layout(names, separator, i + 1, ALPHA_VANTAGE if numbered else "table", notes=notes)
     first = filled[0][1] if filled else ""
     separator = max(_SEPARATORS, key=first.count)
     cells = _cells(first, separator)
@@ -85,7 +87,8 @@ def find_layout(content: bytes, where: str) -> Layout:
         msg = f"{where} must be a table with a header, got: {first[:80].strip() or 'no columns'}"
         raise DataError(msg)
     _refuse_repeats(names, first, where)
-    return Layout(names, separator, filled[0][0] + 1)  # the missing columns are named by `text.from_table`
+    check_columns(names, where)
+    return Layout(names, separator, filled[0][0] + 1)
 
 
 def normalised(names: list[str]) -> list[str]:
@@ -114,6 +117,21 @@ def price_columns(columns: list[str]) -> dict[str, list[str]]:
             if {*names} <= {*columns}:
                 found[side] = names
     return {"": found[""]} if "" in found else found
+
+
+def check_columns(columns: list[str], where: str) -> None:
+    """Raise DataError, naming what is missing, unless there are a time column and prices, or bid and ask."""
+    listed = ", ".join(columns[:8])
+    if time_column(columns) is None:
+        usual = ", ".join(name for name in TIME_COLUMN_NAMES if len(name) > 1)
+        msg = f"{where} has no time column ({usual}); its columns are {listed}"
+        raise DataError(msg)
+    if not price_columns(columns) and not {"bid", "ask"} <= {*columns}:
+        missing = ", ".join(k for k in PRICE_COLUMNS if k not in columns)
+        msg = (
+            f"{where} needs columns open, high, low, close, with {missing} missing; its columns are {listed}"
+        )
+        raise DataError(msg)
 
 
 def _is_header(names: list[str]) -> bool:

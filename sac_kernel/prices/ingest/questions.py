@@ -14,7 +14,7 @@ from sac_kernel.prices.ingest import formats
 from sac_kernel.prices.instruments import choose_traded, known
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from sac_kernel.prices.pipeline import DataConfig
 
@@ -69,51 +69,54 @@ def ask(config: DataConfig) -> None:
     if config.source != "files":
         return
     source = Path(config.path)
-    given = {name for name in ANSWERS if getattr(config, name, None)}
-    if config.instrument_spec:
-        given.add("kind")
+    if source.is_dir():
+        files = formats.find_files(source, nameless=True)
+        _refuse_nameless(files.get("", []), source)
+        first = [(name, paths[0]) for name, paths in files.items()]
+    else:
+        files, first = {}, [("", source)]
+    given = {name for name in ANSWERS if getattr(config, name)} | (
+        {"kind"} if config.instrument_spec else set()
+    )
     missing: dict[str, list[str]] = {}
+    for name, path in first:
+        for option in _open_questions(path, name, config):
+            if option not in given:
+                missing.setdefault(option, []).append(path.name)
+    if missing:
+        words = ["python", "build_kernel.py", "--data", config.path]
+        for name in ANSWERS:
+            if value := getattr(config, name):
+                words += [f"--{name.replace('_', '-')}", value]
+        in_order = {option: missing[option] for option in ANSWERS if option in missing}
+        raise MissingFactsError(in_order, config.path, _command(words, in_order))
+    if len(files) > 1:
+        choose_traded(files, config.instrument, config.path)
 
-    def note(option: str, path: Path) -> None:
-        if option not in given:
-            missing.setdefault(option, []).append(path.name)
 
-    files = formats.find_files(source, nameless=True) if source.is_dir() else {"": [source]}
-    nameless = files.pop("", [])
-    for path in nameless:
-        facts = formats.peek(path)
-        name = config.instrument or facts.instrument
-        for option, fact in (("instrument", name), ("price_side", facts.side), ("clock", facts.clock)):
-            if not fact:
-                note(option, path)
-        if not facts.kind and not known(name):
-            note("kind", path)
-    for name, paths in files.items():
-        facts = formats.peek(paths[0])
-        for option, fact in (("price_side", facts.side), ("clock", facts.clock)):
-            if not fact:
-                note(option, paths[0])
-        if name == config.instrument and not facts.kind and not known(name):
-            note("kind", paths[0])
-    if source.is_dir() and nameless:
-        listed = ", ".join(path.name for path in nameless[:5])
+def _open_questions(path: Path, name: str, config: DataConfig) -> Iterator[str]:
+    """Yield the options whose facts a file does not state; `name` is its instrument in a folder, else ''."""
+    facts = formats.peek(path)
+    traded = name or config.instrument or facts.instrument
+    if not traded:
+        yield "instrument"
+    # only the traded instrument has costs; of several it is named, or EURUSD
+    if not facts.kind and not known(traded) and name in ("", config.instrument):
+        yield "kind"
+    if not facts.side:
+        yield "price_side"
+    if not facts.clock:
+        yield "clock"
+
+
+def _refuse_nameless(paths: list[Path], source: Path) -> None:
+    if paths:
+        listed = ", ".join(path.name for path in paths[:5])
         msg = (
-            f"{source}: {len(nameless)} file names do not tell their instrument ({listed}). Put the symbol into each "
+            f"{source}: {len(paths)} file names do not tell their instrument ({listed}). Put the symbol into each "
             "name, as in EURUSD_M5.csv, or pass one file."
         )
         raise DataError(msg)
-    if missing:
-        words = ["python", "build_kernel.py", "--data", config.path]
-        for name in ("instrument", "price_side", "clock"):
-            if value := getattr(config, name):
-                words += [f"--{name.replace('_', '-')}", value]
-        raise MissingFactsError(
-            {option: missing[option] for option in ANSWERS if option in missing},
-            config.path,
-            _command(words, missing),
-        )
-    if len(files) > 1:
-        choose_traded(files, config.instrument, config.path)
 
 
 def _command(words: list[str], missing: Iterable[str]) -> str:

@@ -96,17 +96,16 @@ def read_text(content: bytes, name: str, where: str) -> Raw:
         raw = _histdata_ticks(content, where)
     elif _METATRADER.match(first):
         raw = _metatrader(content, name, where)
-    elif _LEAN_BARS.match(first) and "_" in name:
+    elif _LEAN_BARS.match(first):
         raw = _lean(content, first, name, where)
     else:
         layout = layouts.find_layout(content, where)
         table = _rows(content, layout.separator, layout.names, where, layout.skip)
-        raw = from_table(table, where, layout.skip + 1)
+        raw = from_table(table, where, layout.skip + 1, layout.title)
         raw = replace(
             raw,
             instrument=plain_symbol(layout.instrument) or raw.instrument,
             notes=(*layout.notes, *raw.notes),
-            layout=raw.layout.replace("table", layout.title, 1),
         )
     return replace(raw, notes=(*notes, *raw.notes))
 
@@ -138,7 +137,7 @@ def read_oanda(content: bytes, where: str) -> Raw:
     return Raw(times, sides, "OANDA v20", "UTC", instrument, notes=notes)
 
 
-def from_table(table: pd.DataFrame, where: str, first_line: int = 2) -> Raw:
+def from_table(table: pd.DataFrame, where: str, first_line: int = 2, title: str = "table") -> Raw:
     """Return the rows of a table with named columns (text, Parquet, Feather): times, and bars or ticks.
 
     Columns are found by name, in any case and order; `layout` names those used.
@@ -148,22 +147,23 @@ def from_table(table: pd.DataFrame, where: str, first_line: int = 2) -> Raw:
     table : at least one row
     where : the path, for messages
     first_line : line of the first row in the file, for messages
+    title : the layout in words, as `layouts` names it
     """
     columns = layouts.normalised([str(c) for c in table.columns])
-    numbered = any(re.match(r"\d+[a-z]?\. ", str(c)) for c in table.columns)
     table = table.set_axis(columns, axis=1)
     repeated = sorted({c for c in columns if columns.count(c) > 1})
     if repeated:
         msg = f"{where}: column names must be unique, got {', '.join(repeated)} more than once"
         raise DataError(msg)
     symbol = _symbol(table, where)
-    column, labels = _labels(table, where)
+    layouts.check_columns(columns, where)
+    column, labels = _labels(table)
     sides, price_names, ticks = _prices(table, where)
     times, _ = parse_times(labels, column, where, first_line)
     metatrader = {"tick_volume", "spread"} <= {*columns} or {"tickvol", "vol", "spread"} <= {*columns}
     if metatrader and "" in sides:
         sides = {"bid": sides[""]}  # MetaTrader's charts show the bid
-    title, kind, clock, seconds = _exchange(table, column, numbered=numbered)
+    title, kind, clock = _exchange(table, column, title)
     layout = "MetaTrader 5" if metatrader else title
     return Raw(
         times,
@@ -171,8 +171,7 @@ def from_table(table: pd.DataFrame, where: str, first_line: int = 2) -> Raw:
         f"{layout}, times from {column or 'the first column'}, prices from {price_names}",
         clock or clock_in_name(column),
         symbol,
-        seconds,
-        ticks,
+        ticks=ticks,
         kind=kind,
         trades=bool(kind),
         volume=_optional(table, _VOLUMES),
@@ -180,15 +179,13 @@ def from_table(table: pd.DataFrame, where: str, first_line: int = 2) -> Raw:
     )
 
 
-def _labels(table: pd.DataFrame, where: str) -> tuple[str, pd.Series]:
+def _labels(table: pd.DataFrame) -> tuple[str, pd.Series]:
     """Return the name of the time column, and the times as the file writes them."""
     columns = [str(c) for c in table.columns]
     if {"date", "time"} <= {*columns}:
         return "date and time", table["date"].astype(str) + " " + table["time"].astype(str)
     name = time_column(columns)
-    if name is None:
-        msg = f"{where} has no time column (time, date, timestamp ...); its columns are {', '.join(columns[:8])}"
-        raise DataError(msg)
+    assert name is not None
     return name, table[name]
 
 
@@ -206,18 +203,18 @@ def _symbol(table: pd.DataFrame, where: str) -> str:
     return plain_symbol(symbols[0]) if symbols else ""
 
 
-def _exchange(table: pd.DataFrame, column: str, *, numbered: bool) -> tuple[str, str, str, int]:
-    """Return format, kind, clock and bar length as the columns of an exchange's or a stock provider's file prove."""
+def _exchange(table: pd.DataFrame, column: str, title: str) -> tuple[str, str, str]:
+    """Return format, kind and clock as the columns of an exchange's or a stock provider's file prove them."""
     columns = {*table.columns}
     if {"dividends", "stock splits"} <= columns:
-        return "yfinance", "equity", "", 0
-    if numbered and "volume" in columns:
-        return "Alpha Vantage", "equity", "America/New_York", 0
+        return "yfinance", "equity", ""
+    if title == layouts.ALPHA_VANTAGE and "volume" in columns:
+        return title, "equity", "America/New_York"
     if {"close time", "tradecount"} <= columns or {"close time", "number of trades"} <= columns:
-        return "exchange klines", "crypto", "UTC", 0
+        return title if title != "table" else "exchange klines", "crypto", "UTC"
     if column in ("unix", "unix timestamp") and ("tradecount" in columns or "symbol" in columns):
-        return "CryptoDataDownload", "crypto", "UTC", 0
-    return "table", "", "", 0
+        return "CryptoDataDownload", "crypto", "UTC"
+    return title, "", ""
 
 
 def _optional(table: pd.DataFrame, names: tuple[str, ...]) -> FloatArray | None:
@@ -233,13 +230,6 @@ def _prices(table: pd.DataFrame, where: str) -> tuple[dict[str, FloatArray], str
     if not by_side and {"bid", "ask"} <= {*columns}:
         numbers = _quotes(table, where)
         return {"bid": numbers[:, 0], "ask": numbers[:, 1]}, "bid, ask", True
-    if not by_side:
-        missing = [k for k in PRICE_COLUMNS if k not in columns]
-        msg = (
-            f"{where} needs columns open, high, low, close, with {', '.join(missing)} missing; its columns are "
-            f"{', '.join(columns[:8])}"
-        )
-        raise DataError(msg)
     sides = {side: to_numbers(table[names], where) for side, names in by_side.items()}
     return sides, "; ".join(", ".join(names) for names in by_side.values()), False
 

@@ -186,7 +186,7 @@ def _iso_slice(text: pd.Series, aware: bool, column: str, where: str, line: int)
             bare = ~text.str.slice(10).str.contains(_OFFSET)
             if bare.any():
                 row = int(np.argmax(bare))
-                msg = f"{where}: line {line + row}: {text.iloc[row]!r} has no UTC offset, the first time has one"
+                msg = f"{where}: line {line + row}: {text.iloc[row]!r} is not ISO 8601 with a UTC offset, as the first time is"
                 raise DataError(msg)
             times = pd.to_datetime(text, format="ISO8601", utc=True)
     except DataError:
