@@ -278,7 +278,7 @@ def _data(args: argparse.Namespace) -> ProcessedData:
     try:
         data = DataPipeline(config).write()
     except MissingFactsError as err:
-        raise err.for_command("python build_kernel.py", args.words) from None
+        raise err.for_command(["python", "build_kernel.py", *args.words]) from None
     for note in filter(None, (data.cost_note, *data.notes)):
         print(f"          {note}")
     return data

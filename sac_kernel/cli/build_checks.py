@@ -36,7 +36,8 @@ def check_run(data: ProcessedData, parameters: Mapping[str, Any]) -> None:
         if usable < needed:
             remedy = f", or set env_horizon to {usable} or less" if name == "train" and usable > 0 else ""
             faults.append(
-                f"{name} has {usable:,} bars after the warm-up of {warmup:,}, but needs {needed:,}: pass more bars{remedy}"
+                f"{name} has {usable:,} bars after the warm-up of {warmup:,}, but needs {needed:,}: pass more bars"
+                + remedy
             )
     if faults:
         msg = "The run cannot start:\n  " + "\n  ".join(faults)

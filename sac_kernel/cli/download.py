@@ -39,12 +39,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="EURUSD,...",
         help="what to fetch",
     )
-    parser.add_argument(
-        "--from", dest="first_day", default="2012-01-01", metavar="DAY", help="first day, UTC"
-    )
-    parser.add_argument(
-        "--to", dest="last_day", default="", metavar="DAY", help="last day (default: two days ago)"
-    )
+    parser.add_argument("--first-day", default="2012-01-01", metavar="DAY", help="first day, UTC")
+    parser.add_argument("--last-day", default="", metavar="DAY", help="last day UTC (default: two days ago)")
     parser.add_argument("--bar-minutes", type=int, default=5, metavar="N", help="length of the bars")
     options.add(parser, "price-side", choices=("bid", "ask"), default="bid", help="bid or ask")
     options.add(parser, "output", default=Path("data/downloads"), help="folder of the CSV files")
@@ -62,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
     latest = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=2)
     order = download.Download(
         args.provider,
-        day_of(args.first_day, "--from") or latest,
-        day_of(args.last_day, "--to") or latest,
+        day_of(args.first_day, "--first-day") or latest,
+        day_of(args.last_day, "--last-day") or latest,
         args.cache,
         args.price_side,
         60 * args.bar_minutes,

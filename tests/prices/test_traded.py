@@ -8,6 +8,7 @@ import pytest
 
 from sac_kernel.core.errors import DataError
 from sac_kernel.prices.bars import Bars
+from sac_kernel.prices.ingest.questions import MissingFactsError, ask
 from sac_kernel.prices.ingest.writer import write_processed
 from sac_kernel.prices.instruments import InstrumentSpec
 from sac_kernel.prices.pipeline import DataConfig, DataPipeline
@@ -92,14 +93,26 @@ def test_a_single_file_is_of_the_instrument_that_its_name_tells(tmp_path):
         build("files", path, tmp_path / "y.h5", price_side="bid", instrument="EURUSD")
 
 
-@pytest.mark.parametrize("name", ["bars.csv", "AAPL.csv", "NEARUSDT.csv"])
-def test_a_file_that_tells_no_instrument_needs_its_name(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "instrument", "asked"),
+    [
+        ("bars.csv", "", {"instrument", "kind"}),
+        ("AAPL.csv", "", {"kind"}),
+        ("NEARUSDT.csv", "", set()),
+        ("US30_M60.csv", "", set()),
+        ("bars.csv", "AAPL", {"kind"}),
+        ("bars.csv", "USDCHF", set()),
+    ],
+)
+def test_what_a_name_does_not_tell_is_asked_for(tmp_path, name, instrument, asked):
     path = write_csv(make_bars(1600), tmp_path / name)
-    with pytest.raises(DataError, match=rf"{name}.*--instrument NAME"):
-        build("files", path, tmp_path / "x.h5", price_side="bid")
-    data = build("files", path, tmp_path / "x.h5", price_side="bid", instrument="AAPL")
-    assert data.traded == "AAPL"
-    assert data.cost_note == data.describe()["notes"][0] == "AAPL: costs are EURUSD's defaults"
+    config = DataConfig(source="files", path=str(path), price_side="bid", instrument=instrument)
+    if not asked:
+        ask(config)
+        return
+    with pytest.raises(MissingFactsError) as refused:
+        ask(config)
+    assert set(refused.value.missing) == asked
 
 
 # -- an existing file

@@ -139,7 +139,8 @@ def read_parquet(content: bytes, where: str) -> Raw:
             sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups)),
         )
         if not 0 < rows <= MAX_ROWS or size > 4 * MAX_BYTES or len(file.schema_arrow.names) > _MAX_COLUMNS:
-            msg = f"{where} must have 1 to {MAX_ROWS:,} rows and at most {_MAX_COLUMNS} columns, got {rows:,} rows ({size:,} bytes)"
+            limits = f"1 to {MAX_ROWS:,} rows and at most {_MAX_COLUMNS} columns"
+            msg = f"{where} must have {limits}, got {rows:,} rows ({size:,} bytes)"
             raise DataError(msg)
         table = file.read().to_pandas()
     except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError, LookupError) as err:
@@ -187,7 +188,7 @@ def _with_index(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table whose index of times, if it has one, is a column."""
     if not isinstance(table.index, pd.DatetimeIndex):
         return table
-    return table.rename_axis(table.index.name or "").reset_index()
+    return table.rename_axis(str(table.index.name or "")).reset_index()
 
 
 def unzip(content: bytes, where: str) -> tuple[str, bytes]:

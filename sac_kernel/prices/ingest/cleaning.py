@@ -70,7 +70,7 @@ def without_repeats(raw: Raw, side: str, where: str) -> Raw:
     DataError
         If two rows of one open time differ.
     """
-    if raw.ticks or raw.times.is_monotonic_increasing and raw.times.is_unique:
+    if raw.ticks or (raw.times.is_monotonic_increasing and raw.times.is_unique):
         return raw
     index = pd.DatetimeIndex(raw.times, name=INDEX_NAME)
     frame = Bars(raw.sides[side], index=index, columns=list(PRICE_COLUMNS))

@@ -179,7 +179,7 @@ def check_reachable(provider: str) -> None:
     Where the environment names a proxy, the connection to the proxy is tried.
     """
     module = importlib.import_module(f"tradedesk_marketdata.sources.{provider}")
-    url = urllib.parse.urlsplit(str(module.BASE_URL))
+    url = urllib.parse.urlsplit(str(getattr(module, "PAGE_URL", module.BASE_URL)))
     proxy = urllib.request.getproxies().get(url.scheme, "")
     if proxy and not urllib.request.proxy_bypass(url.hostname or ""):
         url = urllib.parse.urlsplit(proxy)

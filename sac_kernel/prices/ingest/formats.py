@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from sac_kernel.core.errors import DataError, InputNotFoundError
 from sac_kernel.prices import clocks
@@ -32,12 +31,15 @@ from sac_kernel.prices.ingest import binary, cleaning, text
 from sac_kernel.prices.ingest.instrument_names import (
     guess_instrument,
     instrument_of_file,
+    kind_of_symbol,
     points_scale,
     same_instrument,
 )
 from sac_kernel.prices.ingest.tables import BarTable, aggregate, bars_of_ticks, group_means, join
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from sac_kernel.prices.ingest.text import Raw
 
 __all__ = [
@@ -122,11 +124,12 @@ def peek(path: Path) -> Facts:
         raw = _read_raw(path, where, None)  # its beginning may not prove the order of day and month
     clock = "UTC" if raw.times.tz is not None else raw.clock
     sides = [side for side in raw.sides if side]
+    instrument = raw.instrument or instrument_of_file(path.name)
     return Facts(
-        raw.instrument or instrument_of_file(path.name),
+        instrument,
         sides[0] if sides else side_in_name(path) or "mid" * raw.trades,
         clock,
-        raw.kind,
+        raw.kind or kind_of_symbol(instrument),
     )
 
 
@@ -190,7 +193,16 @@ def read_bars(
     notes = [f"{where}: {raw.layout}, clock {clock_name}, {side}", *raw.notes, *side_notes, *notes]
     bars = Bars(bars, side=side, seconds=seconds, instrument=instrument or own)
     notes, changes = ([n.replace(where, path.name) for n in texts] for texts in (notes, raw.changes))
-    return BarTable(bars, path.name, clock_name, tuple(notes), tuple(changes), raw.kind, spread, unit)
+    return BarTable(
+        bars,
+        path.name,
+        clock_name,
+        tuple(notes),
+        tuple(changes),
+        raw.kind or kind_of_symbol(own),
+        spread,
+        unit,
+    )
 
 
 def read_instrument(

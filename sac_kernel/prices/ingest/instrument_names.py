@@ -15,11 +15,15 @@ _ALIASES = {"USA500IDXUSD": "SPXUSD", "SPX500USD": "SPXUSD", "SPX500": "SPXUSD",
 _PAIR = re.compile(rf"(?=((?:{_CODES.replace(' ', '|')})[_/-]?(?:{_CODES.replace(' ', '|')})))")
 _COIN_PAIR = re.compile(r"(?<![A-Z0-9])[A-Z0-9]{2,10}?[_/-]?(?:USDT|USDC|BUSD|FDUSD)(?![A-Z0-9])")
 _WORDS = frozenset(
-    "ALL ASCII ASK BAR BARS BID BY CANDLE CANDLES CLEAN CLOSE CONVERTED COPY CRYPTO CSV DAILY DAT DATA DAY EET EST "
-    "ETF EXPORT FINAL FOREX FULL FX GMT HISTORY HOUR HOURLY HST INDEX INTRADAY KLINE KLINES LAST LIVE LOCAL MAX MERGED "
-    "MID MIN MINUTE MT MT4 MT5 NEW NEWS NY OHLC OHLCV OLD OPEN ORIGINAL PRICE PRICES QUOTE QUOTES RAW REAL README "
-    "SAMPLE SERVER SPOT STOCK STOCKS TEST TICK TICKS TIME TRAIN UTC VAL VOLUME YEAR".split()
+    re.findall(
+        r"\w+",
+        "ALL ASCII ASK BAR BARS BID BY CANDLE CANDLES CLEAN CLOSE CONVERTED COPY CRYPTO CSV DAILY DAT DATA DAY EET EST "
+        "ETF EXPORT FINAL FOREX FULL FX GMT HISTORY HOUR HOURLY HST INDEX INTRADAY KLINE KLINES LAST LIVE LOCAL MAX "
+        "MERGED MID MIN MINUTE MT MT4 MT5 NEW NEWS NY OHLC OHLCV OLD OPEN ORIGINAL PRICE PRICES QUOTE QUOTES RAW REAL "
+        "README SAMPLE SERVER SPOT STOCK STOCKS TEST TICK TICKS TIME TRAIN UTC VAL VOLUME YEAR",
+    )
 )
+"""Words of file names that are no tickers."""
 _PERIOD = re.compile(r"[MHDWSPTU]\d{0,4}|MN\d?|\d+[A-Z]*")
 _TICKER = re.compile(r"[A-Z]{2,6}\d{0,4}|[A-Z]{1,5}\.[A-Z]{1,3}")
 _PLAUSIBLE = {"JPY": (20.0, 500.0), "XAU": (100.0, 20_000.0), "SPX": (200.0, 50_000.0), "SEK": (3.0, 30.0)}
@@ -68,6 +72,15 @@ def instrument_of_file(name: str) -> str:
 def plain_symbol(symbol: str) -> str:
     """Return a symbol as letters and digits in capitals: 'BTC/USDT' is BTCUSDT, '^GSPC' GSPC."""
     return re.sub(r"[^A-Z0-9]", "", symbol.upper())[:20]
+
+
+def kind_of_symbol(symbol: str) -> str:
+    """Return 'crypto' for a symbol quoted in a stable coin, else ''.
+
+    >>> kind_of_symbol("NEARUSDT"), kind_of_symbol("AAPL")
+    ('crypto', '')
+    """
+    return "crypto" if re.fullmatch(r"[A-Z0-9]{2,}(USDT|USDC|BUSD|FDUSD)", symbol) else ""
 
 
 def same_instrument(one: str, other: str) -> bool:

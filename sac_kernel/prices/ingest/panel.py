@@ -149,10 +149,8 @@ def _spread_notes(name: str, table: BarTable, spec: InstrumentSpec) -> list[str]
     typical = float(np.median(table.spread))
     close = float(table.bars["close"].median())
     bps = 1e4 * typical * (spec.price_step / close if table.spread_unit == "points" else 1.0)
-    return [
-        f"{name}: the file has its own spread, {bps:.3g} bps in the middle; --costs spread=column charges it "
-        f"instead of the profile's {spec.spread_bps:g}"
-    ]
+    offer = f"--costs spread=column charges it instead of the profile's {spec.spread_bps:g}"
+    return [f"{name}: the file has its own spread, {bps:.3g} bps in the middle; {offer}"]
 
 
 def _tables(c: DataConfig) -> Iterator[tuple[str, BarTable]]:

@@ -49,11 +49,9 @@ class MissingFactsError(DataError):
         what = " or ".join(ANSWERS[option][0] for option in missing)
         super().__init__(f"{path} does not state {what}.\n" + "\n".join(lines) + f"\nTry: {command}")
 
-    def for_command(self, program: str, words: Iterable[str]) -> MissingFactsError:
+    def for_command(self, words: list[str]) -> MissingFactsError:
         """Return the error with the user's own command, to which the missing options are added."""
-        return MissingFactsError(
-            self.missing, self.path, _command([*shlex.split(program), *words], self.missing)
-        )
+        return MissingFactsError(self.missing, self.path, _command(words, self.missing))
 
 
 def ask(config: DataConfig) -> None:

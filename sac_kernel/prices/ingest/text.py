@@ -242,7 +242,8 @@ def _quotes(table: pd.DataFrame, where: str) -> FloatArray:
     numbers = to_numbers(quotes, where, "bid and ask")
     if not np.isfinite(numbers).all():
         row = int(np.argmin(np.isfinite(numbers).all(axis=1)))
-        msg = f"{where}: every tick needs a bid and an ask, also the first, got {numbers[row, 0]:g}, {numbers[row, 1]:g}"
+        got = f"{numbers[row, 0]:g}, {numbers[row, 1]:g}"
+        msg = f"{where}: every tick needs a bid and an ask, also the first, got {got} in row {row + 1}"
         raise DataError(msg)
     return numbers
 
@@ -358,5 +359,5 @@ def _is_needed(name: str, names: list[str]) -> bool:
         "number of trades",
         "dividends",
     }
-    known |= {"stock splits", *_SYMBOLS, *_VOLUMES, time_column(names)}
+    known |= {"stock splits", *_SYMBOLS, *_VOLUMES, time_column(names) or ""}
     return name in known or _NUMERIC.fullmatch(name) is not None or name.endswith("_size")

@@ -89,28 +89,27 @@ def parse_times(
     Accepted are ISO 8601, also with dots and with offsets that change, Unix time in s, ms, us or ns, and
     day/month/year in an order that a number above 12 in the file proves.
     """
-    if isinstance(labels.dtype, pd.DatetimeTZDtype):
-        return pd.DatetimeIndex(labels).tz_convert("UTC"), "typed"
     if labels.dtype.kind == "M":
-        return pd.DatetimeIndex(labels), "typed"
+        index = pd.DatetimeIndex(labels)
+        return (index if index.tz is None else index.tz_convert("UTC")), "typed"
     if labels.dtype.kind in "iuf":
         return epoch_times(labels.to_numpy(), column, where), "unix"
     first = ""
+    if len(labels) == 0:
+        msg = f"{where} has no rows"
+        raise DataError(msg)
     for start, text in _slices(labels):
         empty = text.isna() | text.isin(("", "nan", "None", "NaN", "NaT"))
         if empty.any():
             msg = f"{where}: line {start + int(np.argmax(empty)) + first_line} has no time"
             raise DataError(msg)
         first = first or str(text.iloc[0])
-    if not first:
-        msg = f"{where}: line {first_line} has no time"
-        raise DataError(msg)
     if re.fullmatch(r"\d{9,19}(\.\d+)?", first):
         numbers = [pd.to_numeric(text, errors="coerce").to_numpy() for _, text in _slices(labels)]
         return epoch_times(np.concatenate(numbers), column, where), "unix"
-    if _DAY_MONTH.match(first):
-        return _day_month_times(labels, first, column, where), "day first"
-    return _iso_times(labels, first, column, where, first_line), "iso"
+    day_first = _DAY_MONTH.match(first) is not None
+    read = _day_month_times if day_first else _iso_times
+    return read(labels, first, column, where, first_line), "day first" if day_first else "iso"
 
 
 def formatted(labels: pd.Series, form: str, where: str) -> pd.DatetimeIndex:
@@ -186,7 +185,10 @@ def _iso_slice(text: pd.Series, aware: bool, column: str, where: str, line: int)
             bare = ~text.str.slice(10).str.contains(_OFFSET)
             if bare.any():
                 row = int(np.argmax(bare))
-                msg = f"{where}: line {line + row}: {text.iloc[row]!r} is not ISO 8601 with a UTC offset, as the first time is"
+                msg = (
+                    f"{where}: line {line + row}: {text.iloc[row]!r} is not ISO 8601 with a UTC offset, as the first "
+                    "time is"
+                )
                 raise DataError(msg)
             times = pd.to_datetime(text, format="ISO8601", utc=True)
     except DataError:
@@ -203,7 +205,9 @@ def _iso_slice(text: pd.Series, aware: bool, column: str, where: str, line: int)
     return (index.tz_convert("UTC").tz_localize(None) if aware else index).as_unit("ns")
 
 
-def _day_month_times(labels: pd.Series, first: str, column: str, where: str) -> pd.DatetimeIndex:
+def _day_month_times(
+    labels: pd.Series, first: str, column: str, where: str, _first_line_number: int
+) -> pd.DatetimeIndex:
     """Parse day/month/year or month/day/year; a number above 12 must show which."""
     largest = np.zeros(2)
     for _, text in _slices(labels):
