@@ -60,22 +60,17 @@ def clock_in_name(column: str) -> str:
     match = _CLOCK_IN_NAME.fullmatch(column)
     if match is None:
         return ""
-    name = match.group(1)
-    if name.upper() in ("UTC", "GMT", "Z"):
-        return "UTC"
-    if fixed := _FIXED.fullmatch(name.upper()):
+    name = match.group(1).upper()
+    if fixed := _FIXED.fullmatch(name):
         hours = int(fixed.group(2))
-        return (
-            f"Etc/GMT{'-' if fixed.group(1) == '+' else '+'}{hours}"
-            if 0 < hours <= 12
-            else "UTC" * (not hours)
-        )
+        # the sign of these zones is reversed: Etc/GMT-2 is two hours ahead
+        name = "UTC" if hours == 0 else f"ETC/GMT{'-' if fixed.group(1) == '+' else '+'}{hours}"
     # EST may mean New York's time all year or the fixed UTC-5: it proves nothing
-    zone = {"EET": "EET", "CET": "CET"}.get(name.upper(), "/".join(p.title() for p in name.split("/")))
-    if "/" not in zone and zone not in ("EET", "CET"):
-        return ""
+    plain = {"UTC": "UTC", "GMT": "UTC", "Z": "UTC", "EET": "EET", "CET": "CET"}
+    region, _, city = name.partition("/")
+    zone = f"{region.title()}/{city if region == 'ETC' else city.title()}" if city else plain.get(name, "")
     try:
-        clocks.check_clock(zone, column)
+        clocks.check_clock(zone or "UTC", column)
     except DataError:
         return ""
     return zone
