@@ -73,7 +73,7 @@ def suspects(bars: pd.DataFrame) -> list[Suspect]:
         above, below = prices[i].max() - high, low - prices[i].min()
         away = max(above, below)
         if away > max(_RANGES * usual, _LEAST):
-            times = np.exp(away)
+            times = _exp(away)
             how = f"{times:.3g} times above" if above >= below else f"{times:.3g} times below"
             found.append(Suspect(bars.index[i], f"{_row(bars, i)}: {how} its neighbours"))
     return sorted([*found, *_splits(bars, prices)], key=lambda s: s.when)
@@ -88,13 +88,18 @@ def _splits(bars: pd.DataFrame, prices: FloatArray) -> list[Suspect]:
         before, after = np.median(prices[max(0, i - _SIDE) : i, 3]), np.median(prices[i : i + _SIDE, 3])
         if abs(after - before) < _SPLIT:
             continue
-        ratio = float(np.exp(abs(after - before)))
+        ratio = _exp(abs(after - before))
         n, m = min(_RATIOS, key=lambda r: abs(np.log(r[0] / r[1] / ratio)))
         fits = abs(n / m / ratio - 1) < 0.1
         name = f"an unadjusted {n}:{m} split" if after < before else f"an unadjusted {m}:{n} split"
-        text = f"the level changes by x{np.exp(after - before):.3g}" + (f", like {name}" if fits else "")
+        text = f"the level changes by x{_exp(after - before):.3g}" + (f", like {name}" if fits else "")
         found.append(Suspect(bars.index[i], f"{_row(bars, i)}: {text}"))
     return found
+
+
+def _exp(log_ratio: float) -> float:
+    """Return a ratio of prices; prices of a damaged file may lie further apart than a float can tell."""
+    return float(np.exp(np.clip(log_ratio, -700.0, 700.0)))
 
 
 def _row(bars: pd.DataFrame, i: int) -> str:

@@ -307,9 +307,20 @@ def _lean(content: bytes, first: str, name: str, where: str) -> Raw:
 def _rows(content: bytes, separator: str, names: list[str], where: str, skip: int = 0) -> pd.DataFrame:
     """Parse lines of `names` fields; price columns become numbers, all others stay text.
 
-    Columns that no reader uses are dropped chunk by chunk.
+    If a price is no plain number, all prices stay text: 1.102 may be a thousand where another is 1.101,5.
     """
-    kinds = {n: object for n in names if _NUMERIC.fullmatch(n) is None}
+    table = _parsed(content, separator, names, where, skip)
+    prices = [n for n in table.columns if n != "volume" and _NUMERIC.fullmatch(n)]
+    if any(table[n].dtype == object for n in prices):
+        table = _parsed(content, separator, names, where, skip, as_text=True)
+    return table
+
+
+def _parsed(
+    content: bytes, separator: str, names: list[str], where: str, skip: int, *, as_text: bool = False
+) -> pd.DataFrame:
+    """Parse lines chunk by chunk, without the columns that no reader uses."""
+    kinds = {n: object for n in names if as_text or _NUMERIC.fullmatch(n) is None}
     needed = [n for n in names if _is_needed(n, names)]
     chunks, count = [], 0
     try:

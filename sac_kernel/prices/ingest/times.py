@@ -175,16 +175,13 @@ def _iso_slice(text: pd.Series, aware: bool, column: str, where: str, line: int)
                 if not aware:
                     raise
                 times = pd.Series([None], dtype=object)
-        if aware and not isinstance(times.dtype, pd.DatetimeTZDtype):
-            # offsets that change, at a daylight-saving switch: each must be there, or the time is unknown
-            bare = ~text.str.slice(10).str.contains(_OFFSET)
-            if bare.any():
-                row = int(np.argmax(bare))
-                msg = (
-                    f"{where}: line {line + row}: {text.iloc[row]!r} is not ISO 8601 with a UTC offset, as the first "
-                    "time is"
-                )
-                raise DataError(msg)
+        # each must have an offset: pandas gives a time without one that of the others
+        bare = ~text.str.endswith("Z") if aware else None
+        if bare is not None and bare.any() and (bare := ~text.str.slice(10).str.contains(_OFFSET)).any():
+            row = int(np.argmax(bare))
+            msg = f"{where}: line {line + row}: {text.iloc[row]!r} is not ISO 8601 with a UTC offset, as the first time is"
+            raise DataError(msg)
+        if aware and not isinstance(times.dtype, pd.DatetimeTZDtype):  # offsets that change at a switch
             times = pd.to_datetime(text, format="ISO8601", utc=True)
     except DataError:
         raise
