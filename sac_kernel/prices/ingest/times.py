@@ -179,7 +179,8 @@ def _iso_slice(text: pd.Series, aware: bool, column: str, where: str, line: int)
         bare = ~text.str.endswith("Z") if aware else None
         if bare is not None and bare.any() and (bare := ~text.str.slice(10).str.contains(_OFFSET)).any():
             row = int(np.argmax(bare))
-            msg = f"{where}: line {line + row}: {text.iloc[row]!r} is not ISO 8601 with a UTC offset, as the first time is"
+            found = f"{where}: line {line + row}: {text.iloc[row]!r}"
+            msg = f"{found} is not ISO 8601 with a UTC offset, as the first time is"
             raise DataError(msg)
         if aware and not isinstance(times.dtype, pd.DatetimeTZDtype):  # offsets that change at a switch
             times = pd.to_datetime(text, format="ISO8601", utc=True)
