@@ -73,8 +73,7 @@ def hole_notes(name: str, holes: list[Hole]) -> list[str]:
     """Return notes about holes: one for each long one, one for all others."""
     long = [h for h in holes if h.weeks >= LONG_WEEKS]
     notes = [
-        f"{name}: HOLE of {(h.next - h.last).days:,} days from {h.last:%Y-%m-%d} to {h.next:%Y-%m-%d}; nothing is "
-        "filled, and no return, feature or episode spans it"
+        f"{name}: HOLE of {(h.next - h.last).days:,} days from {h.last:%Y-%m-%d} to {h.next:%Y-%m-%d}, not filled"
         for h in long[:3]
     ]
     if rest := holes[len(long[:3]) :]:
