@@ -339,7 +339,7 @@ def _say_built(notebook: Path, data: ProcessedData, parameters: Mapping[str, Any
     others = f" beside {', '.join(sorted(set(data.train) - {data.traded}))}" if len(data.train) > 1 else ""
     what = f"{data.bar_seconds // 60}-minute {data.price_side} bars"
     print(f"data      {data.traded} is traded{others}, {what}: {counts}")
-    for line in data.cost_lines:
+    for line in data.cost_lines():
         print(f"costs     {line}")
     print(f"notebook  {_relative(notebook)}, {size / 1000:.0f} kB as sent, code {code_hash()[:12]}")
     if parameters:

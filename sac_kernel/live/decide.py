@@ -22,7 +22,7 @@ from sac_kernel.features.indicators import Memory
 from sac_kernel.features.pipeline import REGIME_FEATURE, FeaturePipeline, warmup_bars
 from sac_kernel.market import engine, market, risk_limits
 from sac_kernel.market.account import TradingEnvConfig, account_terms
-from sac_kernel.market.market import CLOCK_FEATURES, Market
+from sac_kernel.market.market import Market, clock_names
 from sac_kernel.market.records import MINUTE_DTYPE, Account, Bar, blank, join, new_table
 from sac_kernel.prices.bars import Bars, known_side, open_seconds, side_of
 
@@ -107,7 +107,8 @@ class Decider:
         self._high = -self._low
         self._seen: dict[str, int] = {}  # open of the last bar, Unix seconds
         self.rows = new_table(Bar, 0)
-        self.observed = np.zeros((0, len(pipeline.feature_names) + len(CLOCK_FEATURES)), np.float32)
+        self._clock_names = clock_names(self.terms)
+        self.observed = np.zeros((0, len(pipeline.feature_names) + len(self._clock_names)), np.float32)
         empty = self.as_market(self.rows, self.observed, pd.DatetimeIndex([], tz="UTC"))
         known = list(empty.observation_names)
         self._obs = np.empty(len(known), np.float32)
@@ -178,7 +179,7 @@ class Decider:
             return self.rows[:0], self.observed[:0]
         self._engine.rewind()
         rows = market.bar_table(own, self.bar_seconds, self.config, self._engine, self.spec)
-        clock = market.clock_features(own, self.bar_seconds, self.config.cost_tier, self.spec)
+        clock = market.clock_features(own, self.bar_seconds, self.config.cost_tier, self.spec, self.terms)
         keep = self.interval_bars + 1
         self.rows = join((self.rows, rows))[-keep:]
         seen = np.concatenate((features, clock), axis=1, dtype=np.float32)
@@ -209,7 +210,7 @@ class Decider:
 
     def as_market(self, rows: Records, observed: FeatureArray, index: pd.DatetimeIndex) -> Market:
         """Return rows and features from `append` as a `Market`; `index` holds their open times."""
-        names = (*self.feature_names, *CLOCK_FEATURES)
+        names = (*self.feature_names, *self._clock_names)
         no_minutes = np.empty((len(rows), 0), MINUTE_DTYPE)
         return Market(
             rows, no_minutes, observed, self.terms, 0, names, index, self.bar_seconds, spec=self.spec
@@ -278,7 +279,7 @@ class Decider:
 
     def _limits(self, target: float, row: Bar, state: Account) -> tuple[str, ...]:
         size = float(row.cap_share)
-        can_trade = self.observed[-1, -len(CLOCK_FEATURES) + CLOCK_FEATURES.index("can_trade")]
+        can_trade = self.observed[-1, len(self.feature_names) + self._clock_names.index("can_trade")]
         limits = {
             f"the account is halted until {_day_text(state.halted_until)}": risk_limits.is_halted(
                 state.halted_until, row.trading_day

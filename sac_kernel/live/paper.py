@@ -368,6 +368,7 @@ def open_session(args: argparse.Namespace) -> Opened:
         "price_side": decider.price_side,
         "cost_tier": args.cost_tier,
         "start_equity": args.equity,
+        **({"costs": args.costs} if args.costs else {}),
         "limits": limits,
         "start": start.isoformat(),
         "history_sha256": _hash_of(history[name]),

@@ -18,7 +18,7 @@ from sac_kernel.features.indicators import Memory, atr, ewma_volatility, log_pat
 from sac_kernel.features.pipeline import CLIP
 from sac_kernel.market import risk_limits
 from sac_kernel.market.account import account_terms
-from sac_kernel.market.engine import ACCOUNT_FEATURES, LIMIT_FEATURES, SHARPE_FEATURES
+from sac_kernel.market.engine import ACCOUNT_FEATURES, LIMIT_FEATURES, SHARPE_FEATURES, TARGET_FEATURES
 from sac_kernel.market.records import MINUTE_DTYPE, PRICES, Bar, Reward, new_table
 from sac_kernel.prices import costs
 from sac_kernel.prices.bars import check_bars, open_seconds, seconds_of, side_of, spec_for
@@ -40,6 +40,11 @@ instrument's own rollover or close, in days. can_trade: 1 if an order given now 
 waits for the end of the evening freeze. All follow from the clock, the first from the bars' own spread where it is
 charged."""
 
+DECISION_FEATURES = ("fill_cost", "can_fill")
+"""What a decision knows of its order, if the config `observes` the target. fill_cost: one-way cost, as a fraction of
+equity, of a full position at the first open at which exposure may change. can_fill: 1 if there is one before the next
+decision. Both follow from the clock alone, as if every bar came when it is due."""
+
 _ATR_FLOOR = 1e-8
 _COST_FLOOR = 1e-6  # bps: an instrument may cost nothing
 
@@ -52,7 +57,8 @@ class Market:
     ----------
     bars : `Bar` records, shape (n_bars,)
     minutes : `Minute` records, shape (n_bars, minutes a bar); (n_bars, 0) without 1-minute bars
-    observed : shape (n_bars, n_market_features), float32: scaled features, then `CLOCK_FEATURES`
+    observed : shape (n_bars, n_market_features), float32: scaled features, `CLOCK_FEATURES`, then `DECISION_FEATURES`
+        if the config observes the target
     terms : what the account trades under
     first_bar : first bar with features
     feature_names : columns of `observed`
@@ -75,6 +81,8 @@ class Market:
     def observation_names(self) -> tuple[str, ...]:
         """Return the name of each number of an observation."""
         terms = self.terms
+        if terms.observes_target:
+            return (*self.feature_names, *TARGET_FEATURES)
         limits = terms.daily_loss_limit or terms.drawdown_stop or terms.kill_loss
         sharpe = terms.reward == Reward.DIFFERENTIAL_SHARPE
         return (
@@ -104,21 +112,7 @@ class Market:
     @property
     def fees(self) -> FloatArray:
         """Return commission and slippage of a fill at each close, of notional, shape (n_bars,)."""
-        terms = self.terms
-        return np.asarray(
-            terms.commission + terms.slippage + terms.commission_per_unit / self.bars["close"], np.float64
-        )
-
-    def planned_spread(self, tier: str) -> FloatArray:
-        """Return the full spread over price that is expected at each open, shape (n_bars,).
-
-        It is the profile's or, where the bars' own column is charged, that of the bar before: the open's own is not
-        known when an order is given.
-        """
-        if self.spec.spread_from == "column":
-            spread = self.bars["spread_close"]
-            return np.append(spread[:1], spread[:-1])
-        return costs.spread_bps(self.open_time, tier, self.spec, self.bar_seconds) * 1e-4
+        return fees_of(self.terms, self.bars["close"])
 
     @property
     def interval_bars(self) -> int:
@@ -192,7 +186,8 @@ def prepare_market(
     bar_seconds = seconds_of(data, where)
     open_time: pd.DatetimeIndex = data.index  # type: ignore[assignment]  # checked above
     spec = spec_for(data).with_costs(config.costs)
-    clock = clock_features(data, bar_seconds, config.cost_tier, spec)
+    terms = account_terms(config, side, bar_seconds, close_at_end=close_at_end, spec=spec)
+    clock = clock_features(data, bar_seconds, config.cost_tier, spec, terms)
     table = bar_table(data, bar_seconds, config, spec=spec)
     if return_forecast is not None:
         table["return_forecast"][first:-1] = _checked_forecast(return_forecast, first, data.index)
@@ -209,7 +204,7 @@ def prepare_market(
         observed=np.ascontiguousarray(np.concatenate((values, clock), axis=1), np.float32),
         terms=account_terms(config, side, bar_seconds, close_at_end=close_at_end, spec=spec),
         first_bar=first,
-        feature_names=(*map(str, features.columns), *CLOCK_FEATURES),
+        feature_names=(*map(str, features.columns), *clock_names(terms)),
         open_time=open_time,
         bar_seconds=bar_seconds,
         return_forecast=return_forecast,
@@ -326,16 +321,62 @@ def _minute_table(data: pd.DataFrame, minute_bars: pd.DataFrame, bar_seconds: in
     return records
 
 
+def clock_names(terms: Terms) -> tuple[str, ...]:
+    """Return the names of the columns of `clock_features`."""
+    return (*CLOCK_FEATURES, *(DECISION_FEATURES if terms.observes_target else ()))
+
+
 def clock_features(
-    data: pd.DataFrame, bar_seconds: int, tier: str, spec: InstrumentSpec = EURUSD
+    data: pd.DataFrame, bar_seconds: int, tier: str, spec: InstrumentSpec, terms: Terms
 ) -> FeatureArray:
-    """Return `CLOCK_FEATURES` at each bar's close, shape (n_bars, 3)."""
+    """Return the columns `clock_names` at each bar's close, shape (n_bars, 3 or 5)."""
     closed = open_seconds(data) + bar_seconds
     fees = (spec.commission_bps + spec.slippage_bps) * spec.factor(tier)
-    one_way = costs.spread_of(data, closed, tier, spec, bar_seconds) / 2.0 + fees
-    columns = (
-        np.log(np.maximum(one_way, _COST_FLOOR) / max(costs.normal_one_way_bps(tier, spec), _COST_FLOOR)),
+    now = costs.spread_of(data, closed, tier, spec, bar_seconds)
+    normal = max(costs.normal_one_way_bps(tier, spec), _COST_FLOOR)
+    columns = [
+        np.log(np.maximum(now / 2.0 + fees, _COST_FLOOR) / normal),
         costs.hours_to_rollover(closed, spec) / 24.0,
         costs.is_tradable(closed, spec, bar_seconds).astype(np.float64),
-    )
+    ]
+    if terms.observes_target:
+        paid = fees_of(terms, data["close"].to_numpy(np.float64))
+        columns += fill_outlook(closed, now * 1e-4, paid, tier, bar_seconds, spec, terms)
     return np.clip(np.stack(columns, axis=1), -CLIP, CLIP).astype(np.float32)
+
+
+def fill_outlook(  # noqa: PLR0913  # what is known at each close, and what the account trades under
+    closed: NDArray[np.int64],
+    spread_now: FloatArray,
+    fees: FloatArray,
+    tier: str,
+    bar_seconds: int,
+    spec: InstrumentSpec,
+    terms: Terms,
+) -> tuple[FloatArray, FloatArray]:
+    """Return `DECISION_FEATURES` of an order given at each close, shape (n_bars,) each.
+
+    Parameters
+    ----------
+    closed : Unix seconds
+    spread_now : full spread over price at each close: what is expected where the bars' own spread is charged
+    fees : commission and slippage, of notional
+    """
+    opens = closed[:, None] + bar_seconds * np.arange(int(terms.interval_bars))
+    tradable = costs.is_tradable(opens.ravel(), spec, bar_seconds).reshape(opens.shape)
+    fill = opens[np.arange(len(opens)), tradable.argmax(axis=1)]  # the first open where none is tradable
+    if spec.spread_from != "column":
+        spread_now = costs.spread_bps(fill, tier, spec, bar_seconds) * 1e-4
+    return one_way(spread_now, fees, terms), tradable.any(axis=1).astype(np.float64)
+
+
+def one_way(spread: FloatArray, fees: FloatArray, terms: Terms) -> FloatArray:
+    """Return the one-way cost of a full position, a fraction of equity, for full spreads over price."""
+    half = spread / 2.0
+    half = half / (1.0 + terms.price_side * half)  # of mid
+    return np.asarray(terms.exposure_cap * (half + fees))
+
+
+def fees_of(terms: Terms, price: FloatArray) -> FloatArray:
+    """Return commission and slippage of a fill at each price, of notional."""
+    return np.asarray(terms.commission + terms.slippage + terms.commission_per_unit / price, np.float64)

@@ -368,7 +368,7 @@ _KINDS: dict[str, dict[str, Any]] = {
 
 # Spreads of pairs over EURUSD's, by OANDA's daytime medians of 2023; other pairs: twice EURUSD's.
 _PAIRS = {
-    "EURUSD": 0.55, "GBPUSD": 0.54, "USDCAD": 0.56, "USDCHF": 0.62, "USDJPY": 0.64, "EURGBP": 0.66, "EURJPY": 0.52,
+    "EURUSD": 0.55, "GBPUSD": 0.54, "USDCAD": 0.56, "USDCHF": 0.62, "USDJPY": 0.55, "EURGBP": 0.66, "EURJPY": 0.52,
     "USDSEK": 1.25, "EURSEK": 1.3, "AUDUSD": 0.8, "NZDUSD": 1.0,
 }  # fmt: skip
 _NARROW_EVENING = ("EURUSD", "USDJPY", "USDCAD")

@@ -134,12 +134,18 @@ class ProcessedData:
         splits = {name: dict(split) for name, split in self.splits.items()}
         digest = hash_splits(splits, self.traded, spec)
         specs = tuple(spec if own.symbol == self.traded else own for own in self.specs)
-        return replace(self, **splits, specs=specs, content_hash=digest)
+        return replace(
+            self,
+            train=splits["train"],
+            val=splits["val"],
+            test=splits["test"],
+            specs=specs,
+            content_hash=digest,
+        )
 
-    @property
-    def cost_lines(self) -> list[str]:
-        """Return what the traded instrument costs and when it trades, for headers and reports."""
-        return describe(self.spec, float(self.train[self.traded]["close"].median()))
+    def cost_lines(self, costs: str = "") -> list[str]:
+        """Return what the traded instrument costs, a run's own costs on top, for headers and reports."""
+        return describe(self.spec.with_costs(costs), float(self.train[self.traded]["close"].median()))
 
     @property
     def cost_note(self) -> str:
@@ -147,8 +153,8 @@ class ProcessedData:
         guessed = not known(self.traded) and self.spec == spec_or_default(self.traded)
         return f"{self.traded} is not known: its costs are {DEFAULT}'s. Pass --kind." if guessed else ""
 
-    def describe(self) -> dict[str, Any]:
-        """Return plain facts for headers and reports."""
+    def describe(self, costs: str = "") -> dict[str, Any]:
+        """Return plain facts for headers and reports; `costs` are a run's own (`TradingEnvConfig.costs`)."""
         spans = {
             name: {
                 instrument: {
@@ -169,7 +175,7 @@ class ProcessedData:
             "clock": self.clock,
             "content_hash": self.content_hash,
             "notes": [*filter(None, [self.cost_note]), *self.notes],
-            "costs": self.cost_lines,
+            "costs": self.cost_lines(costs),
             "splits": spans,
         }
 

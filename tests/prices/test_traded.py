@@ -10,7 +10,7 @@ from sac_kernel.core.errors import DataError
 from sac_kernel.prices.bars import Bars
 from sac_kernel.prices.ingest.questions import MissingFactsError, ask
 from sac_kernel.prices.ingest.writer import write_processed
-from sac_kernel.prices.instruments import InstrumentSpec
+from sac_kernel.prices.instruments import spec_of
 from sac_kernel.prices.pipeline import DataConfig, DataPipeline
 from sac_kernel.prices.processed_file import hash_splits, read_processed, read_traded
 from tests.conftest import make_bars, make_data
@@ -115,6 +115,13 @@ def test_what_a_name_does_not_tell_is_asked_for(tmp_path, name, instrument, aske
     assert set(refused.value.missing) == asked
 
 
+def test_an_instrument_that_is_not_built_in_is_built_with_its_kind(tmp_path):
+    path = write_csv(make_bars(1600), tmp_path / "bars.csv")
+    data = build("files", path, tmp_path / "x.h5", price_side="bid", instrument="AAPL", kind="equity")
+    assert (data.traded, data.spec.kind, data.cost_note) == ("AAPL", "equity", "")
+    assert read_processed(tmp_path / "x.h5").spec == data.spec
+
+
 # -- an existing file
 
 
@@ -199,7 +206,7 @@ def test_a_file_of_schema_2_without_eurusd_asks_for_a_name(panel, tmp_path):
 
 
 def test_an_unknown_schema_is_refused(panel, tmp_path):
-    with pytest.raises(DataError, match="schema version 3"):
+    with pytest.raises(DataError, match="schema version 4"):
         read_processed(older(panel, tmp_path / "old.h5", version=1))
 
 
@@ -227,15 +234,9 @@ def test_the_table_has_a_row_an_instrument_and_later_columns_are_passed_over(pan
     with h5py.File(path, "r+") as file:
         table = file["metadata/instruments"]
         assert table["symbol"][:].tolist() == [name.encode() for name in NAMES]
-        del table["costs"]
-        table["costs"] = np.array([b"EURUSD", b"GBPUSD", b"EURUSD"])
-        table["kind"] = np.array([b"fx", b"fx", b"fx"])
+        table["later"] = np.array([b"a", b"b", b"c"])
     found = read_processed(path)
-    assert found.specs == (
-        InstrumentSpec("EURUSD"),
-        InstrumentSpec("GBPUSD", "GBPUSD"),
-        InstrumentSpec("USDJPY"),
-    )
+    assert found.specs == tuple(spec_of(name) for name in ("EURUSD", "GBPUSD", "USDJPY"))
     assert found.cost_note == ""
     write_processed(found, tmp_path / "again.h5")
     assert read_processed(tmp_path / "again.h5").specs == found.specs
