@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sac_kernel import MODULES, __version__, inlined_files
 from sac_kernel.cli import settings
 from sac_kernel.cli.build import make_parser
+from sac_kernel.cli.build_checks import check_run
 from sac_kernel.core import files, paths
 from sac_kernel.core.errors import ConfigError, SacKernelError
 from sac_kernel.core.packages import code_hash
@@ -28,6 +29,7 @@ from sac_kernel.features.own import OWN_FILE, OwnFeatures, OwnPipeline
 from sac_kernel.kaggle import kernel_notebook, probe, rehearsal, wheels
 from sac_kernel.kaggle.client import KaggleClient
 from sac_kernel.kaggle.run import KaggleRun, check_accelerator
+from sac_kernel.prices.ingest.questions import MissingFactsError
 from sac_kernel.prices.ingest.writer import write_processed
 from sac_kernel.prices.pipeline import DataConfig, DataPipeline
 from sac_kernel.report.terminal import text_table
@@ -57,6 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the steps that the options name; return the exit status."""
     args = make_parser().parse_args(arguments)
     args.output = args.output or ROOT / "outputs"
+    args.words = sys.argv[1:] if arguments is None else arguments
     try:
         parameters = settings.parameters(args, agent_ids="agents", seeds="seeds")
         _check_name(args.name)
@@ -65,6 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
             return _probe(args)
         if args.rehearse:
             data = _data(args)
+            check_run(data, parameters)
             notebook = build(parameters | _expected(data))
             datasets = stage(data, args.name)
             _say_built(notebook, data, parameters)
@@ -114,6 +118,7 @@ def _on_kaggle(args: argparse.Namespace, parameters: dict[str, Any]) -> int:
     owner = client.owner()
     if owner is None:
         data = _data(args)
+        check_run(data, parameters)
         _say_built(build(parameters | _expected(data)), data, parameters)
         stage(data, args.name)
         print(
@@ -176,6 +181,7 @@ def _prepare_session(run: KaggleRun, args: argparse.Namespace, parameters: dict[
         )
     if args.accelerator == "none":
         session["allow_cpu"] = True
+    check_run(data, baked)
     notebook = build(baked | session)
     _say_built(notebook, data, baked)
     run.publish(folders)
@@ -268,9 +274,15 @@ def _data(args: argparse.Namespace) -> ProcessedData:
         price_side=args.price_side,
         clock=args.clock,
         bar_minutes=args.bar_minutes,
+        accept_outliers=args.accept_outliers,
+        repair_rounding=args.repair_rounding,
+        embargo_hours=args.embargo_hours,
         output_path=str(target),
     )
-    data = DataPipeline(config).write()
+    try:
+        data = DataPipeline(config).write()
+    except MissingFactsError as err:
+        raise err.for_command(["python", "build_kernel.py", *args.words]) from None
     if args.features:
         own = OwnFeatures.load(args.features)
         report = assert_causal(OwnPipeline(own, data.traded), data.train)

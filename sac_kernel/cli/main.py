@@ -28,6 +28,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "build": Command("build", "bundle notebook and datasets; publish, follow and fetch a run on Kaggle"),
     "rehearse": Command("rehearse", "build, then run the notebook here as Kaggle would"),
+    "download": Command("download", "fetch bars from Dukascopy or HistData.com into files that --data reads"),
     "train": Command("train", "train and evaluate agents on processed bars"),
     "evaluate": Command("evaluate", "evaluate a saved agent: table and verdict"),
     "walk-forward": Command("walk_forward", "retrain agents fold by fold and report on one page"),
