@@ -11,6 +11,7 @@ MODULES = (
     "core.lazy",
     "core.renamed",
     "core.config",
+    "core.pt_file",
     "core.files",
     "core.paths",
     "core.packages",
