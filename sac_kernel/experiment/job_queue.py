@@ -102,7 +102,7 @@ def run_jobs(
         raise SacKernelError(msg)
     finished = [job for job in config.jobs if output_layout.job_name(*job) not in failures]
     folders = [output_layout.job_folder(config.top_folder, *job, len(config.jobs)) for job in finished]
-    job_outputs.bring_ledger(config.top_folder)
+    job_outputs.bring_ledger(config.top_folder, config)
     trials.merge(config.top_folder / trials.NAME, [folder / trials.NAME for folder in folders])
     jobs, judgements, ensembles = [], [], []
     for agent_id, seed in finished:
@@ -173,9 +173,9 @@ class _Worker:
 
     def __init__(self, config: RunConfig, job: _Job, device: str, budget_s: float, threads: int) -> None:
         self.job, self.name = job, output_layout.job_name(*job)
-        env = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONPATH": str(packages.import_root())}
+        env = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONPATH": packages.worker_path()}
         self._process = subprocess.Popen(  # noqa: S603  # this interpreter, arguments as a list
-            [sys.executable, "-u", "-m", _MODULE],
+            [sys.executable, "-P", "-u", "-m", _MODULE],
             env=env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

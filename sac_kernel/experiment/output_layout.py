@@ -95,7 +95,7 @@ def is_moving(top: Path) -> bool:
 
 def warm_start_file(digest: str) -> Path:
     """Return the mounted agent to start from, after checking its SHA-256."""
-    path = paths.find_input(paths.WARM_START)
+    path = paths.find_input(paths.WARM_START, digests=[digest])
     if (found := files.file_sha256(path)) != digest:
         msg = (
             f"{path}: this run starts from the agent with hash {digest[:12]}, but {found[:12]} is mounted. Push again "

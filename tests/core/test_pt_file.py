@@ -46,7 +46,15 @@ def get(index):
 
 
 def storage(count, kind="Float", name="0"):
-    return b"((" + text("storage") + f"ctorch\n{kind}Storage\n".encode() + text(name) + text("cpu") + number(count) + b"tQ"
+    return (
+        b"(("
+        + text("storage")
+        + f"ctorch\n{kind}Storage\n".encode()
+        + text(name)
+        + text("cpu")
+        + number(count)
+        + b"tQ"
+    )
 
 
 def tensor(count, shape, stride, offset=0):
@@ -150,7 +158,9 @@ def test_whatever_a_file_claims_it_is_refused_cheaply(tmp_path):
         (tmp_path / f"{name}.pt").write_bytes(archive_of(structure, **{"data/0": content}))
     (tmp_path / "many members.pt").write_bytes(many_members())
     (tmp_path / "members that share bytes.pt").write_bytes(overlapping())
-    done = subprocess.run([sys.executable, "-c", READ, str(tmp_path)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", READ, str(tmp_path)], capture_output=True, text=True, check=True
+    )
     outcomes = json.loads(done.stdout)
     assert len(outcomes) == len(HOSTILE) + 2
     assert {k: v for k, v in outcomes.items() if v[0] != "refused"} == {}
@@ -188,7 +198,11 @@ def test_every_type_form_and_value_is_what_torch_reads(tmp_path):
     assert list(ours) == list(theirs) == list(content)
     for key, value in theirs.items():
         if isinstance(value, torch.Tensor):
-            assert (ours[key].dtype, ours[key].shape, ours[key].stride()) == (value.dtype, value.shape, value.stride())
+            assert (ours[key].dtype, ours[key].shape, ours[key].stride()) == (
+                value.dtype,
+                value.shape,
+                value.stride(),
+            )
             assert torch.equal(ours[key], value)
         else:
             assert repr(ours[key]) == repr(value)
