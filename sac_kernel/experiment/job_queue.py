@@ -23,6 +23,7 @@ from sac_kernel.core import network, packages, paths
 from sac_kernel.core.clock import Deadline
 from sac_kernel.core.device import device_names
 from sac_kernel.core.errors import SacKernelError
+from sac_kernel.core.printable import log_to
 from sac_kernel.experiment import job_outputs, output_layout
 from sac_kernel.experiment.job_outputs import FinishedJob
 from sac_kernel.experiment.run_config import RunConfig
@@ -133,7 +134,7 @@ def describe_queue(config: RunConfig, devices: Sequence[str]) -> str:
 
 def main() -> int:
     """Train one job named on the standard input, until its end is closed; return the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    log_to(sys.stdout)
     request = json.loads(sys.stdin.buffer.readline())
     if os.environ.get(paths.REHEARSAL_VARIABLE):
         network.block_network()

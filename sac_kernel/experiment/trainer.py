@@ -253,7 +253,7 @@ class KaggleTrainer:
             bars, features, self.env_config
         )
         self.val_market = self._val_market()
-        logger.info("data %s: %s", path, _data_line(self.data, self.instrument))
+        logger.info("data %s: %s", path.name, _data_line(self.data, self.instrument))
 
     def _val_market(self) -> Market:
         # Always at base cost, so that runs can be compared.

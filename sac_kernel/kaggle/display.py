@@ -18,6 +18,7 @@ from sac_kernel.backtest import runner
 from sac_kernel.core import clock, packages, paths, strings
 from sac_kernel.core.device import describe_device, device_names, resolve_device, set_threads
 from sac_kernel.core.errors import DataError, DeviceError, InputNotFoundError, SacKernelError
+from sac_kernel.core.printable import markdown, printable
 from sac_kernel.experiment import checkpoint, output_layout
 from sac_kernel.experiment.run_config import preset_of
 from sac_kernel.market import engine
@@ -118,13 +119,14 @@ def table(frame: pd.DataFrame, precision: int = 2) -> Styler:
         {"selector": f"th.col{frame.columns.get_loc(name)}", "props": [("text-align", "left")]}
         for name in texts
     ]
-    style = frame.style.hide(axis="index").format(precision=precision, thousands=",")
+    style = frame.style.hide(axis="index").format(precision=precision, thousands=",", escape="html")
+    style = style.format_index(escape="html", axis=1)
     return style.set_properties(subset=texts, **{"text-align": "left"}).set_table_styles(left)
 
 
 def facts(values: Mapping[str, Any]) -> Styler:
     """Return a table of names and values."""
-    return table(pd.DataFrame({"": list(values), "value": [str(value) for value in values.values()]}))
+    return table(pd.DataFrame({"": list(values), "value": [printable(value) for value in values.values()]}))
 
 
 def results(rows: list[dict[str, Any]]) -> Iterator[tuple[str, Styler]]:
@@ -137,15 +139,27 @@ def results(rows: list[dict[str, Any]]) -> Iterator[tuple[str, Styler]]:
 def section_tables(tables: list[dict[str, Any]]) -> Iterator[tuple[str, Styler]]:
     """Yield heading with note, and table, of each table of `report.sections`."""
     for t in tables:
-        yield f"#### {t['title']}\n\n{t['note']}", table(pd.DataFrame(t["rows"], columns=t["columns"]))
+        yield (
+            f"#### {markdown(t['title'])}\n\n{markdown(t['note'])}",
+            table(pd.DataFrame(t["rows"], columns=t["columns"])),
+        )
 
 
 def verdict_text(verdict: Mapping[str, Any]) -> str:
     """Return the verdict as Markdown: finding, marks, notes."""
     words = {**strings.MARK_WORDS, False: f"**{strings.MARK_WORDS[False]}**"}
-    marks = [f"- {words[mark['passed']]}: {mark['name']} ({mark['found']})" for mark in verdict["marks"]]
+    marks = [
+        f"- {words[mark['passed']]}: {markdown(mark['name'])} ({markdown(mark['found'])})"
+        for mark in verdict["marks"]
+    ]
     return "\n".join(
-        [f"### {verdict['finding']}", "", *marks, "", *(f"* {note}" for note in verdict["notes"])]
+        [
+            f"### {markdown(verdict['finding'])}",
+            "",
+            *marks,
+            "",
+            *(f"* {markdown(note)}" for note in verdict["notes"]),
+        ]
     )
 
 
