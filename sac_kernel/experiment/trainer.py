@@ -132,7 +132,7 @@ class KaggleTrainer:
             warm_start=warm_start,
             expect_data_hash=expect_data_hash,
             expect_env_steps=(expect_env_steps,),
-            sac=sac_config or SACConfig(gamma=preset.gamma, utd_ratio=UTD_RATIO),
+            sac=sac_config or SACConfig.for_market(gamma=preset.gamma, utd_ratio=UTD_RATIO),
             env=env,
             left_to_preset=(),
         )
@@ -254,6 +254,8 @@ class KaggleTrainer:
         )
         self.val_market = self._val_market()
         logger.info("data %s: %s", path.name, _data_line(self.data, self.instrument))
+        for line in self.data.cost_lines(self.env_config.costs):
+            logger.info("costs %s", line)
 
     def _val_market(self) -> Market:
         # Always at base cost, so that runs can be compared.

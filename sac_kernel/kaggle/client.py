@@ -11,6 +11,7 @@ import contextlib
 import importlib.metadata
 import json
 import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -47,6 +48,8 @@ _SOURCES = ("dataset_sources", "kernel_sources", "competition_sources", "model_s
 
 OLDEST_CLIENT = (2, 2, 3)
 WHY_NOT_OLDER = "below 2.2.3 `kaggle kernels output` brings the first 20 files of a run and reports success"
+
+INSTALL_IT = "Run pip install -r requirements/run.txt in the environment of the project"
 
 
 def is_new_enough(version: str) -> bool:
@@ -119,18 +122,30 @@ class KaggleClient(KaggleProcess):
         return self._owner
 
     def version(self) -> str:
-        """Return the client's version; KaggleError if it does not start."""
+        """Return the client's version; '' if there is no client."""
         if self._python == sys.executable:
             with contextlib.suppress(importlib.metadata.PackageNotFoundError):
                 return importlib.metadata.version("kaggle")
-        text = self._call(["--version"], "kaggle").stdout
-        return version[0] if (version := re.findall(r"\d+(?:\.\d+)+", text)) else ""
+        # Not `kaggle --version`, which some clients answer only after a login.
+        command = [self._python, "-P", "-c", "import importlib.metadata as m; print(m.version('kaggle'))"]
+        try:
+            done = subprocess.run(  # noqa: S603  # the client's interpreter
+                command, env=self._env, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+                timeout=self._timeout_s, check=False,
+            )  # fmt: skip
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+        return done.stdout.strip()
 
     def check_version(self) -> str:
         """Return the client's version; KaggleError if it is older than OLDEST_CLIENT."""
         version = self.version()
-        need(is_new_enough(version), "kaggle", f"the Kaggle client {version or 'of unknown version'} is too old: "
-              f"{WHY_NOT_OLDER}", f"Run {sys.executable} -m pip install -r requirements/run.txt", "client")  # fmt: skip
+        problem = (
+            f"the Kaggle client {version} is too old: {WHY_NOT_OLDER}"
+            if version
+            else "there is no Kaggle client"
+        )
+        need(is_new_enough(version), "kaggle", problem, INSTALL_IT, "client")
         return version
 
     def is_private(self, ref: str) -> bool | None:

@@ -475,8 +475,13 @@ def two_states(h5, tmp_path_factory):
 
 
 def restored_steps(h5, folder, *entries):
-    config = RunConfig.from_flat({**TINY, "h5_path": str(h5), "output_dir": str(folder), "num_episodes": 4,
-                                  "sac_buffer_capacity": 200, "env_horizon": 37, "expect_files": list(entries)})  # fmt: skip
+    changes = {
+        "num_episodes": 4,
+        "sac_buffer_capacity": 200,
+        "env_horizon": 37,
+        "expect_files": list(entries),
+    }
+    config = RunConfig.from_flat({**TINY, **changes, "h5_path": str(h5), "output_dir": str(folder)})
     trainer = KaggleTrainer.of_run(config, 1, 0)
     trainer.prepare()
     trainer._start_or_resume()
