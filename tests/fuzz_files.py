@@ -44,14 +44,18 @@ KINDS = (
 )  # fmt: skip
 
 
+_STORAGE = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x04tQ"
+_TENSOR = (
+    b"ctorch._utils\n_rebuild_tensor_v2\n("
+    + _STORAGE
+    + b"K\0K\4\x85K\1\x85\x89ccollections\nOrderedDict\n)RtR"
+)
 OPCODES = (
-    b"}", b"]", b")", b"(", b"t", b"\x85", b"\x86", b"\x87", b"e", b"a", b"s", b"u", b"N", b"\x88", b"K\x01", b"0", b"b",
-    b"M\x01\x02", b"J\x01\x02\x03\x04", b"G\0\0\0\0\0\0\0\0", b"X\x01\0\0\0a", b"X\xff\xff\xff\x7f", b"q\x00", b"q\x01", b"R",
-    b"h\x00", b"h\x01", b"\x8a\x01\x05", b"\x8a\xff" + b"\x7f" * 255, b"ctorch\nFloatStorage\n", b"Q", b"\x8f", b"\x90",
-    b"ctorch._utils\n_rebuild_tensor_v2\n", b"ccollections\nOrderedDict\n", b"cos\nsystem\n", b"\x96" + b"\x7f" * 8,
-    b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x04tQ",
-    b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x04tQK\x00K\x04\x85K\x01\x85"
-    b"\x89ccollections\nOrderedDict\n)RtR",
+    b"}", b"]", b")", b"(", b"t", b"\x85", b"\x86", b"\x87", b"e", b"a", b"s", b"u", b"N", b"\x88", b"K\x01", b"0",
+    b"b", b"M\x01\x02", b"J\x01\x02\x03\x04", b"G\0\0\0\0\0\0\0\0", b"X\x01\0\0\0a", b"X\xff\xff\xff\x7f", b"q\0", b"q\1",
+    b"R", b"h\0", b"h\1", b"\x8a\x01\x05", b"\x8a\xff" + b"\x7f" * 255, b"ctorch\nFloatStorage\n", b"Q", b"\x8f",
+    b"\x90", b"ctorch._utils\n_rebuild_tensor_v2\n", b"ccollections\nOrderedDict\n", b"cos\nsystem\n",
+    b"\x96" + b"\x7f" * 8, _STORAGE, _TENSOR,
 )  # fmt: skip
 
 
