@@ -23,6 +23,7 @@ from sac_kernel.core.errors import ConfigError, SacKernelError
 from sac_kernel.core.packages import code_hash
 from sac_kernel.core.paths import CODE_MANIFEST, DATA_FILE, LOCAL_DATA
 from sac_kernel.experiment import output_layout
+from sac_kernel.experiment.checkpoint import EXPORT_INDEX
 from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.features.causality import assert_causal
 from sac_kernel.features.own import OWN_FILE, OwnFeatures, OwnPipeline
@@ -37,7 +38,7 @@ from sac_kernel.stats import trials
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from sac_kernel.prices.processed_file import ProcessedData
 
@@ -69,8 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
         if args.rehearse:
             data = _data(args)
             check_run(data, parameters)
-            notebook = build(parameters | _expected(data))
             datasets = stage(data, args.name)
+            notebook = build(parameters | _expected(data, datasets.values()))
             _say_built(notebook, data, parameters)
             return _rehearse(notebook, datasets, parameters, args.output, fresh=args.fresh)
         return _on_kaggle(args, parameters)
@@ -119,8 +120,8 @@ def _on_kaggle(args: argparse.Namespace, parameters: dict[str, Any]) -> int:
     if owner is None:
         data = _data(args)
         check_run(data, parameters)
-        _say_built(build(parameters | _expected(data)), data, parameters)
-        stage(data, args.name)
+        datasets = stage(data, args.name)
+        _say_built(build(parameters | _expected(data, datasets.values())), data, parameters)
         print(
             "\nNothing was published: there are no Kaggle credentials. Make a token at kaggle.com/settings/api and put "
             "it into\n~/.kaggle/access_token, then run this again.\nnext      python build_kernel.py --rehearse"
@@ -169,16 +170,17 @@ def _prepare_session(run: KaggleRun, args: argparse.Namespace, parameters: dict[
         msg = f"--resume: {args.output} holds no unfinished run of {run.kernel}. Fetch it with --fetch first."
         raise ConfigError(msg)
     baked = {**(last if going_on else {}), **parameters}
-    session = _expected(data)
     folders = {kind: BUILD / "datasets" / kind for kind in DATASETS}
     stage(data, args.name, going_on=going_on)
     if going_on:
         steps = run.stage_state(merged.jobs)
-        session["expect_env_steps"] = steps
         folders["state"] = BUILD / "datasets" / "state"
         print(
             f"resuming  {run.kernel} at step {', '.join(f'{n:,}' for n in steps)}; --fresh would start over"
         )
+    session = _expected(data, folders.values())
+    if going_on:
+        session["expect_env_steps"] = steps
     if args.accelerator == "none":
         session["allow_cpu"] = True
     check_run(data, baked)
@@ -245,9 +247,12 @@ def _stop(run: KaggleRun, *, sure: bool) -> int:
     return 0
 
 
-def _expected(data: ProcessedData) -> dict[str, Any]:
-    """Return the parameters by which the kernel checks its mounted data."""
-    return {"expect_data_hash": data.content_hash}
+def _expected(data: ProcessedData, folders: Iterable[Path]) -> dict[str, Any]:
+    """Return the parameters by which the kernel knows its own files among all that is mounted."""
+    known = {f"{name} {digest}" for name, digest in wheels.WHEELS.items()}
+    staged = [folder / name for folder in folders for name in (DATA_FILE, trials.NAME, EXPORT_INDEX)]
+    known |= {f"{path.name} {files.file_sha256(path)}" for path in staged if path.is_file()}
+    return {"expect_data_hash": data.content_hash, "expect_files": sorted(known)}
 
 
 def _needs_kaggle(args: argparse.Namespace) -> bool:

@@ -7,10 +7,12 @@ carries them as cells in this order; a newcomer reads them in this order.
 __version__ = "0.1.0"
 
 MODULES = (
+    "core.printable",
     "core.errors",
     "core.lazy",
     "core.renamed",
     "core.config",
+    "core.pt_file",
     "core.files",
     "core.paths",
     "core.packages",
@@ -138,12 +140,14 @@ HOME_MODULES = (
     "live.export",
     "live.promotion",
     "live.retrain",
+    "kaggle.credentials",
     "kaggle.process",
     "kaggle.client",
     "kaggle.state_export",
     "kaggle.run",
     "kaggle.kernel_notebook",
     "kaggle.probe",
+    "kaggle.redaction",
     "kaggle.rehearsal",
     "kaggle.wheels",
     "cli.options",
@@ -160,6 +164,7 @@ HOME_MODULES = (
     "cli.retrain",
     "cli.build",
     "cli.rehearse",
+    "cli.doctor",
     "cli.main",
     # older spellings of commands
     "export",

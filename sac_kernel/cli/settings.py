@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _OF_A_PRESET = ("num_episodes", "eval_frequency", "checkpoint_frequency")
 
+_MAX_TOML_BYTES = 1 << 20
+
 
 def parameters(args: argparse.Namespace, **options: str) -> dict[str, Any]:
     """Return the parameters that a command line sets, checked together, as plain values.
@@ -73,12 +75,17 @@ def read_settings_file(path: Path) -> dict[str, Any]:
         If it is not TOML, or a name or type is wrong. Ranges are checked later, with the other parameters.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as stream:
+            text = stream.read(_MAX_TOML_BYTES + 1)
+        if len(text) > _MAX_TOML_BYTES:
+            msg = f"--config: {path} is larger than {_MAX_TOML_BYTES:,} bytes."
+            raise ConfigError(msg)
+        content = tomllib.loads(text.decode("utf-8"))
     except FileNotFoundError as err:
         msg = f"--config: {path} does not exist."
         raise InputNotFoundError(msg) from err
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
-        msg = f"--config: {path} is not valid TOML: {err}"
+    except (OSError, ValueError, RecursionError) as err:  # ValueError: of TOML, UTF-8 and numbers too long
+        msg = f"--config: {path} is not valid TOML: {str(err)[:200] or type(err).__name__}"
         raise ConfigError(msg) from err
     return _plain(checked(content, str(path)))
 

@@ -94,6 +94,7 @@ class RunConfig:
     features_hash : set by the build: SHA-256 of the feature file
     expect_data_hash : set by the build: content hash of the bars that must be mounted
     expect_env_steps : set by the build: step from which each job of a resumed run must continue
+    expect_files : set by the build: name and SHA-256 of each mounted file that the run may use
     sac : settings of the agents; widths and an unset reward scale come from env and train bars
     env : account and episode
     left_to_preset : names among `LEFT_TO_PRESET` whose value in `sac` or `env` the agent's preset replaces
@@ -118,12 +119,13 @@ class RunConfig:
     features_hash: str = ""
     expect_data_hash: str = ""
     expect_env_steps: tuple[int, ...] = ()
+    expect_files: tuple[str, ...] = ()
     sac: SACConfig = DEFAULT_SAC
     env: TradingEnvConfig = DEFAULT_ENV
     left_to_preset: tuple[str, ...] = LEFT_TO_PRESET
 
     def __post_init__(self) -> None:
-        for name in ("agent_ids", "seeds", "expect_env_steps"):
+        for name in ("agent_ids", "seeds", "expect_env_steps", "expect_files"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         pairs, where = self.jobs, "RunConfig"
         require(bool(pairs), where, "agent_ids and seeds must not be empty", [self.agent_ids, self.seeds])
@@ -140,6 +142,8 @@ class RunConfig:
         require(
             fits, where, f"expect_env_steps must be empty or one for each of {len(pairs)} jobs", list(steps)
         )
+        odd = [entry for entry in self.expect_files if not paths.is_expected(entry)]
+        require(not odd, where, "expect_files must hold entries 'NAME SHA256'", odd[:1])
         check_divides(self.num_envs, self.env.episode_length)
         output_layout.check_file_count(len(pairs), self.num_episodes, self.checkpoint_frequency)
 
@@ -176,6 +180,14 @@ class RunConfig:
     def jobs(self) -> list[tuple[int, int]]:
         """Return (agent_id, seed) of every job, in order."""
         return [(agent_id, seed) for agent_id in self.agent_ids for seed in self.seeds]
+
+    def find_input(self, name: str) -> Path:
+        """Return the mounted file of this build called `name`; InputNotFoundError if there is none."""
+        return paths.find_input(name, digests=self.expected(name))
+
+    def expected(self, name: str) -> list[str]:
+        """Return the SHA-256 that a mounted file called `name` may have; [] if the build knows none."""
+        return paths.expected(self.expect_files, name)
 
     @property
     def top_folder(self) -> Path:
