@@ -136,6 +136,8 @@ def finish_outputs(
     models = [n for n in names if n.endswith(".pt") or "/logs/" in f"/{n}" or "metrics_ep" in n]
     files.write_zip(top / "models.zip", {n: (top / n).read_bytes() for n in models})
     facts = {k: headline.facts[k] for k in ("data_hash", "code_hash", "config_hash")}
+    facts |= {k: headline.facts.get(k, "") for k in ("run", "notebook_hash")}
+    facts["run"] = output_layout.run_id(facts)
     facts |= {k: sum(job.facts[k] for job in jobs) for k in ("env_steps", "updates")}
     facts |= {"status": summary["status"], "episodes": min(job.facts["episodes"] for job in jobs)}
     files.write_manifest(top, _output_files(top), facts)
