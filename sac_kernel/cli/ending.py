@@ -19,7 +19,9 @@ def run(action: Callable[[], int], say: Callable[[str], object]) -> int:
     """Return the exit status of a command; every expected failure is one message, without a traceback."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no failure
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # a name that the terminal cannot show is no failure
     return interrupts.run(lambda: _plainly(action, say))
 
 

@@ -27,7 +27,7 @@ class BusyError(SacKernelError):
     """Another process writes to the same folder."""
 
 
-class Interrupted(KeyboardInterrupt):  # noqa: N818  # no error of this package, as KeyboardInterrupt is none
+class Interrupted(KeyboardInterrupt):  # no error of this package, as KeyboardInterrupt is none
     """Ctrl-C or SIGTERM; `number` is the signal's."""
 
     def __init__(self, number: int) -> None:

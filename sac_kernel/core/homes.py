@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sac_kernel.core import paths
@@ -19,11 +17,32 @@ from sac_kernel.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 DEFAULT_NAME = "sac-trading"
 LEDGER = "trials.csv"
-_TAKEN = ("bench", "checkpoints", "figures", "logs", "previous", "processed", "runs", "state", "wheels", "docs")
-_OLDER = ("datasets", "last_run.json", "published.json", LEDGER, paths.WARM_START, "rehearsal", "probe", "train.ipynb")
+_TAKEN = (
+    "bench",
+    "checkpoints",
+    "figures",
+    "logs",
+    "previous",
+    "processed",
+    "runs",
+    "state",
+    "wheels",
+    "docs",
+)
+_OLDER = (
+    "datasets",
+    "last_run.json",
+    "published.json",
+    LEDGER,
+    paths.WARM_START,
+    "rehearsal",
+    "probe",
+    "train.ipynb",
+)
 """What lay in build/ itself when there was one home for all names."""
 
 
@@ -63,7 +82,11 @@ class Home:
     @property
     def data(self) -> Path:
         """Return the file of the bars to train on."""
-        return self.root / paths.LOCAL_DATA if self.is_default else self.root / "data" / self.name / paths.DATA_FILE
+        return (
+            self.root / paths.LOCAL_DATA
+            if self.is_default
+            else self.root / "data" / self.name / paths.DATA_FILE
+        )
 
     @property
     def notebook(self) -> Path:
@@ -109,13 +132,15 @@ class Home:
             return
         for path in older:
             target = self.build / path.name
-            if target.is_dir() and path.is_dir() and not os.listdir(target):
+            if target.is_dir() and path.is_dir() and not any(target.iterdir()):
                 target.rmdir()
             if not target.exists():
                 path.rename(target)
             elif path.name in ("datasets", "train.ipynb", "probe"):  # built again from what is there
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        say(f"moved     {', '.join(path.name for path in older)} from build/ to build/{self.name}/, their new place")
+        say(
+            f"moved     {', '.join(path.name for path in older)} from build/ to build/{self.name}/, their new place"
+        )
 
 
 def _name_of(last_run: Path) -> str:

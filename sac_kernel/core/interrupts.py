@@ -42,7 +42,7 @@ def run(action: Callable[[], int]) -> int:
 
     Only the main thread can be interrupted; elsewhere, and inside another `run`, the action just runs.
     """
-    global _advice, _pending, _deferred  # noqa: PLW0603  # one process has one pair of signals
+    global _advice, _pending, _deferred  # one process has one pair of signals
     if threading.current_thread() is not threading.main_thread() or _installed():
         return action()
     requested.clear()

@@ -50,7 +50,9 @@ def _acquire(path: Path, limit_s: float) -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as err:
-            msg = f"Cannot write to {path.parent}: {err.strerror or err}. Choose a folder that can be written."
+            msg = (
+                f"Cannot write to {path.parent}: {err.strerror or err}. Choose a folder that can be written."
+            )
             raise StorageError(msg) from err
         if _try_lock(descriptor):
             if _is_in_place(descriptor, path):

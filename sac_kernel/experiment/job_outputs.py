@@ -95,7 +95,7 @@ def finish_outputs(
     name -> error) make the run incomplete. `ensembles` are passes of several seeds' mean action, for the results
     table.
     """
-    files.sweep_temporaries(top)
+    output_layout.sweep_temporaries(top)
     headline, judgement = jobs[0], judgements[0]
     failures = dict(failures or {})
     complete = not failures and all(job.facts["status"] == "complete" for job in jobs)

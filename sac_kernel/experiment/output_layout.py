@@ -124,6 +124,16 @@ def entries_of(top: Path) -> list[Path]:
     return [top / name for name in ENTRIES if (top / name).exists()] + sorted(top.glob("agent_*.pt"))
 
 
+def sweep_temporaries(top: Path) -> None:
+    """Delete what a killed run left half-written in its own files: other runs may have their homes below `top`."""
+    for path in top.glob(".*.tmp"):
+        if re.fullmatch(r"\..+\.[0-9a-f]{32}\.tmp", path.name):
+            path.unlink(missing_ok=True)
+    for entry in entries_of(top):
+        if entry.is_dir():
+            files.sweep_temporaries(entry)
+
+
 def _free(outputs: Path, previous: Path | None = None) -> Path:
     """Return the folder in `previous` for the run in `outputs`; it does not exist yet."""
     previous = previous or outputs

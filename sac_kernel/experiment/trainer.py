@@ -186,7 +186,7 @@ class KaggleTrainer:
         restore_signals = self._deadline.stop_on_signals()
         try:
             self._start_or_resume()
-            files.sweep_temporaries(self.folder)
+            output_layout.sweep_temporaries(self.folder)
             self._log_header()
             self._run_episodes()
             return self._finish_training()
