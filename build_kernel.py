@@ -179,7 +179,8 @@ def _build_only(args: argparse.Namespace, home: Home, parameters: dict[str, Any]
     _say_built(home.notebook, notebook, home, data, parameters)
     print(
         "\nNothing was published: there are no Kaggle credentials. Make a token at kaggle.com/settings/api and put "
-        f"it into\n~/.kaggle/access_token, then run this again.\nnext      python build_kernel.py{_named(home)} --rehearse"
+        f"it into\n~/.kaggle/access_token, then run this again.\n"
+        f"next      python build_kernel.py{_named(home)} --rehearse"
     )
     return 2 if _needs_kaggle(args) else 0
 
@@ -265,6 +266,7 @@ def _probe(args: argparse.Namespace, home: Home) -> int:
         print("Nothing was published: there are no Kaggle credentials.")
         return 2 if _needs_kaggle(args) else 0
     run = KaggleRun(client, owner, home, folder / "outputs", say=print, kind="probe", folder=folder)
+    run.check_target(f"{run.kernel}-data", allow_public=args.allow_public)
     client.publish_dataset(folder / "dataset", digest, "probe", may_unpack=True)
     if not args.push:
         print(f"next      kaggle kernels push -p {_relative(folder)}")
