@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from sac_kernel import __version__
-from sac_kernel.core.errors import SacKernelError
+from sac_kernel.cli import ending
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     status
-        0: done; 2: an error, with its message in the last line. `sweep`, `build` and `retrain` have further ones.
+        0: done; 2: an error, with its message in the last line; 130, 143: stopped by Ctrl-C or SIGTERM. `sweep`,
+        `build` and `retrain` have further ones.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     # argparse cannot parse positional arguments on both sides of --, so what follows it is removed first.
@@ -55,12 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if more and not COMMANDS[args.command].takes_more:
         parser.error(f"{args.command} takes no arguments after --")
     args.words, args.more = own[1:], more
-    try:
-        status: int = args.run(args)
-    except SacKernelError as err:
-        logger.error("%s: %s", type(err).__name__, err)  # a traceback would add nothing
-        return 2
-    return status
+    return ending.run(lambda: args.run(args), logger.error)
 
 
 def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,13 +18,14 @@ if TYPE_CHECKING:
 
 LOCK_FILE = ".lock"
 _RETRY_S = 0.05
+_held: set[tuple[str, int]] = set()  # lock file and thread
 _HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 _FAR = 1 << 30  # Windows forbids others to read a locked byte, so one behind the text is locked
 
 
 @contextlib.contextmanager
 def hold(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
-    """Hold the lock of `folder`, which is made if need be.
+    """Hold the lock of `folder`, which is made if need be; a thread that holds it already just goes on.
 
     Parameters
     ----------
@@ -36,11 +38,17 @@ def hold(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
     StorageError
         If the folder cannot be written.
     """
-    path = folder / LOCK_FILE
+    path = folder.absolute() / LOCK_FILE
+    holder = (str(path), threading.get_ident())
+    if holder in _held:
+        yield
+        return
     descriptor = _acquire(path, time.monotonic() + wait_s)
+    _held.add(holder)
     try:
         yield
     finally:
+        _held.discard(holder)
         _release(descriptor, path)
 
 
