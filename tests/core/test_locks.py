@@ -130,7 +130,8 @@ def test_a_file_in_the_folders_place_is_a_storage_error_that_names_it(tmp_path):
 # -- interrupts
 
 COMMAND = """
-import subprocess, sys, threading, time
+import subprocess, sys, time
+from concurrent import futures
 from sac_kernel.core import interrupts
 interrupts.LIMIT_S = 2.0
 
@@ -139,13 +140,10 @@ def child():
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
 
 def in_thread():
-    done = threading.Thread(target=lambda: interrupts.finish(process, 600))
-    done.start()
-    print(process.pid, flush=True)
-    try:
-        time.sleep(600)
-    finally:
-        done.join()
+    with futures.ThreadPoolExecutor() as pool:
+        done = pool.submit(interrupts.finish, process, 600)
+        print(process.pid, flush=True)
+        done.result()
 
 def deaf():
     print(process.pid, flush=True)
