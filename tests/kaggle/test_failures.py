@@ -949,10 +949,10 @@ def run_not_complete(s: Scene) -> None:
 
 
 def writes_run(run_id: str, size: int = 9) -> str:
-    """Return a kernel that leaves the outputs of a run."""
+    """Return a kernel that leaves the outputs of a run; one file is another for each size."""
     facts = {"run": run_id, "status": "complete", "episodes": 1, "updates": size, "env_steps": 1}
     return (
-        WRITES_OUTPUTS.replace("b'weights", f"b'{run_id[-7:]:7}").replace("* 9", f"* {size}")
+        WRITES_OUTPUTS.replace("b'weights", f"b'{size:07d}", 1)
         + f'content = json.load(open("manifest.json")) | {facts!r}\njson.dump(content, open("manifest.json", "w"))\n'
     )
 
