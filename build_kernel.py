@@ -7,6 +7,11 @@ python build_kernel.py --set num_episodes=50 --rehearse
 
 from __future__ import annotations
 
+from sac_kernel.core import interrupts
+
+if __name__ == "__main__":
+    interrupts.end_at_once()  # the imports below take seconds
+
 import json
 import os
 import shutil
@@ -17,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from sac_kernel import MODULES, __version__, inlined_files
 from sac_kernel.cli import ending, settings
 from sac_kernel.cli.build import make_parser
-from sac_kernel.core import files, homes, interrupts, locks
+from sac_kernel.core import files, homes, locks
 from sac_kernel.core.errors import ConfigError, DataError
 from sac_kernel.core.homes import Home
 from sac_kernel.core.packages import code_hash

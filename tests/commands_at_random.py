@@ -246,7 +246,7 @@ def interrupted(world: World, number: int) -> str:
         took_s, status = time.monotonic() - began_s, process.returncode
         where = f"case {number}, {command.words[:4]}, {sent!r}: status {status} after {took_s:.1f} s\n{said[-3000:]}"
         assert took_s < STOPS_WITHIN_S or status == 0, where
-        early = (-sent, 1)  # before the handlers are there: the interpreter's own end
+        early = (-sent, 1)  # while the interpreter itself starts
         assert status in (0, 128 + sent, *early), where
         if status == 128 + sent:
             assert "Traceback" not in said, where

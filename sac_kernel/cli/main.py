@@ -49,6 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         `build` and `retrain` have further ones.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    return ending.run(lambda: _run(arguments), logger.error)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     # argparse cannot parse positional arguments on both sides of --, so what follows it is removed first.
     own, more = cut_at_dashes(list(sys.argv[1:] if arguments is None else arguments))
     parser = make_parser(own)
@@ -56,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if more and not COMMANDS[args.command].takes_more:
         parser.error(f"{args.command} takes no arguments after --")
     args.words, args.more = own[1:], more
-    return ending.run(lambda: args.run(args), logger.error)
+    status: int = args.run(args)
+    return status
 
 
 def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

@@ -61,6 +61,18 @@ def run(action: Callable[[], int]) -> int:
                 signal.signal(number, handler)
 
 
+def end_at_once() -> None:
+    """Until `run` begins, end on a signal with one sentence: nothing is under way that could be lost."""
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        _say()
+        os._exit(128 + number)
+
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handle)
+
+
 def advise(text: str) -> None:
     """Set the sentence that an interrupt from now on ends with."""
     global _advice  # noqa: PLW0603
