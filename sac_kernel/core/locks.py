@@ -43,6 +43,7 @@ def hold(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
     if holder in _held:
         yield
         return
+    made = not folder.exists()
     descriptor = _acquire(path, time.monotonic() + wait_s)
     _held.add(holder)
     try:
@@ -50,6 +51,9 @@ def hold(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
     finally:
         _held.discard(holder)
         _release(descriptor, path)
+        if made:
+            with contextlib.suppress(OSError):  # something was written to it
+                path.parent.rmdir()
 
 
 def _acquire(path: Path, limit_s: float) -> int:
