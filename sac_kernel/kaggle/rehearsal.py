@@ -6,6 +6,7 @@ all connections but loopback, has no credentials in its environment, and keeps i
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -108,6 +109,9 @@ def _execute(notebook: Path, executed: Path, working: Path) -> PapermillExecutio
             )
         except BaseException as err:  # noqa: BLE001  # raised again in the main thread
             errors.append(err)
+        finally:
+            with contextlib.suppress(RuntimeError):  # none was made
+                asyncio.get_event_loop().close()
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
