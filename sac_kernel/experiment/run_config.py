@@ -95,6 +95,8 @@ class RunConfig:
     expect_data_hash : set by the build: content hash of the bars that must be mounted
     expect_env_steps : set by the build: step from which each job of a resumed run must continue
     expect_files : set by the build: name and SHA-256 of each mounted file that the run may use
+    run_id : set by the build: name of the run in its manifest; the sessions of a run share it
+    notebook_hash : set by the build: SHA-256 of the notebook in which this value is empty
     sac : settings of the agents; widths and an unset reward scale come from env and train bars
     env : account and episode
     left_to_preset : names among `LEFT_TO_PRESET` whose value in `sac` or `env` the agent's preset replaces
@@ -120,6 +122,8 @@ class RunConfig:
     expect_data_hash: str = ""
     expect_env_steps: tuple[int, ...] = ()
     expect_files: tuple[str, ...] = ()
+    run_id: str = ""
+    notebook_hash: str = ""
     sac: SACConfig = DEFAULT_SAC
     env: TradingEnvConfig = DEFAULT_ENV
     left_to_preset: tuple[str, ...] = LEFT_TO_PRESET
