@@ -96,7 +96,7 @@ class EpisodeResult:
         curve = np.concatenate(([self.start_equity], self.equity))
         return {
             "net_return_frac": self.equity[-1] / self.start_equity - 1.0,
-            "annual_return_frac": float(np.mean(daily)) * metrics.TRADING_DAYS_PER_YEAR,
+            "annual_return_frac": metrics.annual_return(daily),
             "low_frac": low,
             "high_frac": high,
             "sharpe_ann": metrics.sharpe_ann(daily),

@@ -157,7 +157,7 @@ def train_and_judge(job: Mapping[str, Any], place: Place) -> dict[str, Any] | No
                 start = trainer.env_config.initial_equity
                 daily = runner.run_policy(market, act, start, policy, tier).daily_returns
                 column = f"{split}_{form}_{tier}"
-                row[f"{column}_annual_frac"] = float(np.mean(daily)) * metrics.TRADING_DAYS_PER_YEAR
+                row[f"{column}_annual_frac"] = metrics.annual_return(daily)
                 row[f"{column}_sharpe_ann"] = metrics.sharpe_ann(daily)
     for name in (checkpoint.STATE_FOLDER, "checkpoints"):
         shutil.rmtree(place.folder / name, ignore_errors=True)

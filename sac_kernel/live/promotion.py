@@ -20,7 +20,7 @@ from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.report import sections
 from sac_kernel.stats import significance
-from sac_kernel.stats.metrics import TRADING_DAYS_PER_YEAR
+from sac_kernel.stats.metrics import annual_return
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,8 +48,8 @@ class Comparison:
     ----------
     promote, reason : the decision and a text that explains it
     days : trading days that both traded
-    low_frac, high_frac : 95 % interval of the annual difference, candidate minus in use
-    candidate_frac, in_use_frac : mean net return a year
+    low_frac, high_frac : 95 % interval of 260 times the mean difference of a day, candidate minus in use
+    candidate_frac, in_use_frac : compound net return a year
     drift : 'retrain', 'keep', or '' if there are too few days
     """
 
@@ -79,11 +79,11 @@ def decide(candidate: FloatArray, in_use: FloatArray, *, drifted: bool) -> tuple
     difference = candidate - in_use
     if difference.size < MIN_DAYS:
         return False, f"{difference.size} days are new to both models; {MIN_DAYS} are required"
-    low, high = significance.bootstrap_interval(difference)
+    low, high = significance.bootstrap_interval(difference, "mean")
     if low > 0:
         return True, f"better: 95 % interval of the annual difference {low:+.1%} to {high:+.1%}"
     if drifted:
-        middle, _ = significance.bootstrap_interval(difference, level=LEVEL_AFTER_DRIFT)
+        middle, _ = significance.bootstrap_interval(difference, "mean", LEVEL_AFTER_DRIFT)
         if middle > 0:
             return (
                 True,
@@ -114,11 +114,8 @@ def compare(candidate: Path, in_use: Path, data: ProcessedData, after: str) -> C
     theirs, ours = (values[rows] for values, rows in zip(daily, at, strict=True))
     word = _drift(*markets[1])
     promote, reason = decide(theirs, ours, drifted=word == drift.RETRAIN)
-    low, high = significance.bootstrap_interval(theirs - ours)
-    means = [
-        float(np.mean(values)) * TRADING_DAYS_PER_YEAR if values.size else float("nan")
-        for values in (theirs, ours)
-    ]
+    low, high = significance.bootstrap_interval(theirs - ours, "mean")
+    means = [annual_return(values) for values in (theirs, ours)]
     return Comparison(promote, reason, int(common.size), low, high, means[0], means[1], word)
 
 

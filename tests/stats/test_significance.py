@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sac_kernel.stats.annualisation import lo_factor
 
 from sac_kernel.core.errors import ConfigError, DataError
 from sac_kernel.stats import fold_statistics, metrics, significance
-from sac_kernel.stats.annualisation import lo_factor
 from sac_kernel.stats.significance import Moments
 from tests.support import says
 
