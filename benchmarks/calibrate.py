@@ -135,7 +135,7 @@ def edges(days: FloatArray, trials: TrialCount = ONE) -> int:
         return significance.dsr(significance.moments(x), trials.effective, trials.spread / x.size)
 
     left = [x for x in days if deflated(x) > verdict.LEVEL]
-    left.sort(key=lambda x: round(significance.optimal_block(np.log1p(x))))  # resamples are kept by block
+    left.sort(key=lambda x: significance.interval_block(np.log1p(x)))  # resamples are kept by block
     return sum(verdict.decide(x, None, trials)["word"] == verdict.EDGE_WITHOUT_NULL for x in left)
 
 

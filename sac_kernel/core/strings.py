@@ -34,9 +34,8 @@ VERDICTS = {
         "That the agent will earn money: this is one market, one period and a model of costs, and an edge can end.",
     ),
     "edge (null not run)": (
-        "On bars that the agent never saw, after costs, its result passed every mark that was tested. The whole pipeline "
-        "was not tried on copies of the bars without a signal.",
-        "That the agent will earn money, or that its edge would survive that test: this is one market and one period.",
+        "On bars that the agent never saw, after costs, its result passed every mark but the pipeline's own null.",
+        "That it would pass that test too, or earn money: this is one market, one period and a model of costs.",
     ),
     "not shown": (
         "On these bars the result cannot be told from chance: not all marks fixed before the test were passed.",
@@ -87,7 +86,7 @@ QUESTIONS = {
     "seen": "Would we have seen an edge?",
     "skill": "Is it skill or exposure?",
 }
-EARNS = "Its net return is {annual_frac:+.1%} a year (compound), with a 95 % interval from {low_frac:+.1%} to {high_frac:+.1%}."
+EARNS = "Its net return is {annual_frac:+.1%} a year (compound), 95 % interval {low_frac:+.1%} to {high_frac:+.1%}."
 DSR = "The deflated Sharpe ratio is {value:.3f} ({trials}); an edge needs more than 0.95."
 NO_DSR = "There is no deflated Sharpe ratio: the daily returns never vary, or there are too few."
 NULL_NOT_RUN = "The pipeline's own null was not run."
@@ -98,7 +97,7 @@ NULL_NO_TRADE = "No p value of the pipeline's null: the agent did not trade."
 NULL_TOO_FEW = " So few copies allow no p below {least:.3f}."
 NO_POWER = "Fewer than {days} days cannot show any edge."
 TIMING = (
-    "Static exposure: a constant position of {beta:+.2f} x equity in the instrument explains {static_frac:+.1%} a year. "
+    "Static exposure: a constant position of {beta:+.2f} in the instrument explains {static_frac:+.1%} a year. "
     "Timing adds {timing_frac:+.1%} a year (95 % interval {low_frac:+.1%} to {high_frac:+.1%}): {shown}."
 )
 TIMING_WORDS = {
@@ -106,7 +105,7 @@ TIMING_WORDS = {
     "not shown": "not told from chance",
     "none": "a loss",
 }
-NO_TIMING = "Not split into timing and static exposure: the agent did not trade, or the instrument's days were not given."
+NO_TIMING = "Not known: the agent did not trade, or the returns of the instrument were not given."
 PIPELINE_POWER = (
     "On these bars this pipeline finds edges from a net Sharpe ratio of about {sharpe:.1f} on; smaller ones would be "
     "missed."

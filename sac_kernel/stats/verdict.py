@@ -142,7 +142,7 @@ SAC of width 64 x 64, 6,000 steps at 0.25 updates a step.
 """
 
 
-def decide(
+def decide(  # noqa: PLR0913  # what a verdict may know
     daily: FloatArray,
     percentile: float | None = None,
     trials: TrialCount | None = None,
@@ -314,8 +314,8 @@ def over_agents(verdicts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
     An edge whose corrected p value is not below 0.05 becomes 'not shown'.
     """
-    p = [v.get("p_value") for v in verdicts]
-    p = [1.0 if x is None or math.isnan(x) else float(x) for x in p]
+    raw = [v.get("p_value") for v in verdicts]
+    p = [1.0 if x is None or math.isnan(x) else float(x) for x in raw]
     corrected = []
     for verdict, adjusted in zip(verdicts, significance.holm(p), strict=True):
         passed = adjusted < 1.0 - LEVEL
