@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from sac_kernel.prices import costs
-from sac_kernel.stats import metrics, significance, verdict
+from sac_kernel.stats import evidence, metrics, significance, verdict
 from sac_kernel.stats.verdict import ErrorRate, TrialCount
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 DAILY_SD = 0.005
 """Half a percent: EURUSD at an exposure of one."""
-YEAR, FIVE_YEARS = 260, 1300
+YEAR, THREE_YEARS, FIVE_YEARS = 260, 780, 1300
 SELECTED_FROM = 20
 ONE = TrialCount()
 MARKS = {2.0: 0.80, 3.0: 0.95}
@@ -181,6 +181,17 @@ def power(kinds: dict[str, Maker], sets: int, seed: int) -> list[dict[str, Any]]
     return rows
 
 
+def false_evidence(kinds: dict[str, Maker], sets: int, seed: int) -> list[ErrorRate]:
+    """Return how often the evidence of three years without an edge ever reaches what is asked for, peeking daily."""
+    bound = evidence.largest_daily_loss()
+    rates = []
+    for name, make in kinds.items():
+        days = make(sets, THREE_YEARS, np.random.default_rng([seed, 3]))
+        alarms = sum(evidence.of_returns(x, bound).highest >= evidence.ASKED_FOR for x in days)
+        rates.append(ErrorRate(name, THREE_YEARS, alarms, sets))
+    return rates
+
+
 def passes(rates: list[ErrorRate], shares: list[dict[str, Any]]) -> bool:
     """Whether no rate's upper bound is above 5 %, and every power of a single trial reaches its mark."""
     enough = all(
@@ -189,6 +200,15 @@ def passes(rates: list[ErrorRate], shares: list[dict[str, Any]]) -> bool:
         if r["trials"] == 1 and "correlation" not in r["market"]
     )
     return enough and all(rate.upper <= 0.05 for rate in rates)
+
+
+def print_rates(what: str, rates: list[ErrorRate]) -> None:
+    """Print a table of rates with their exact upper bounds."""
+    print(f"| null market | days | {what} | rate [%] | upper 95 % bound [%] |\n|---|---|---|---|---|")
+    for rate in rates:
+        cells = (rate.market, rate.days, f"{rate.false_edges} of {rate.sets}")
+        figures = (f"{100 * rate.false_edges / rate.sets:.2f}", f"{100 * rate.upper:.2f}")
+        print("| " + " | ".join(map(str, (*cells, *figures))) + " |")
 
 
 def main() -> int:
@@ -214,17 +234,18 @@ def main() -> int:
         kinds["real days"] = signed(real)
     rates = false_edges(kinds, args.sets, args.seed)
     print(f"sets {args.sets}, seed {args.seed}, Python {platform.python_version()}, NumPy {np.__version__}\n")
-    print("| null market | days | false edges | rate [%] | upper 95 % bound [%] |\n|---|---|---|---|---|")
-    for rate in rates:
-        cells = (rate.market, rate.days, f"{rate.false_edges} of {rate.sets}")
-        figures = (f"{100 * rate.false_edges / rate.sets:.2f}", f"{100 * rate.upper:.2f}")
-        print("| " + " | ".join(map(str, (*cells, *figures))) + " |")
+    print_rates("false edges", rates)
     powered = ("random walk", "GARCH", "serial correlation 0.3", "real days")
     shares = power({k: kinds[k] for k in powered if k in kinds}, args.sets, args.seed)
     print("\n| market | true Sharpe ratio a year | trials | called an edge [%] |\n|---|---|---|---|")
     for row in shares:
         print(f"| {row['market']} | {row['sharpe']:.0f} | {row['trials']} | {100 * row['share']:.1f} |")
-    ok = passes(rates, shares)
+    alarms = false_evidence(kinds, args.sets, args.seed)
+    print()
+    print_rates("false alarms of the evidence", alarms)
+    # Days that follow each other break its null, E[r_t | past] <= 0: they are printed, not held to the mark.
+    held = [rate for rate in alarms if "correlation" not in rate.market and "overlapping" not in rate.market]
+    ok = passes([*rates, *held], shares)
     print(f"\n{'passes' if ok else 'FAILS'} in {time.monotonic() - started:.0f} s")
     return 0 if ok else 1
 

@@ -104,6 +104,7 @@ HOME_MODULES = (
     "prices.ingest.split",
     "prices.ingest.panel",
     "stats.fold_statistics",
+    "stats.evidence",
     "market.audit",
     "market.known_answer_kinds",
     "backtest.validation",

@@ -114,6 +114,10 @@ PIPELINE_POWER_LACKING = (
     "On these bars this pipeline would miss edges: even at a net Sharpe ratio of {sharpe:.1f} it found {found} of "
     "{copies} planted ones."
 )
+CPCV = (
+    "Over {paths} backtest paths the annual Sharpe ratio has median {middle:.2f} (middle half {low:.2f} to {high:.2f}, "
+    "all {least:.2f} to {most:.2f}); {negative:.0%} of the paths are below 0."
+)
 FALSE_ALARMS = (
     "False alarms of this rule: {false_edges} of {sets:,} sets of {days} days without any edge were called an edge "
     "on the worst kind of market ({market}), at most {upper:.1%} with 95 % confidence."

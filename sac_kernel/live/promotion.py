@@ -19,7 +19,7 @@ from sac_kernel.core.errors import DataError
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.report import sections
-from sac_kernel.stats import significance
+from sac_kernel.stats import evidence, significance
 from sac_kernel.stats.metrics import annual_return
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Comparison:
     low_frac, high_frac : 95 % interval of 260 times the mean difference of a day, candidate minus in use
     candidate_frac, in_use_frac : compound net return a year
     drift : 'retrain', 'keep', or '' if there are too few days
+    evidence : that the candidate is better, on a scale on which 20 is asked for (`stats.evidence`); NaN if unknown
     """
 
     promote: bool
@@ -61,6 +62,7 @@ class Comparison:
     candidate_frac: float
     in_use_frac: float
     drift: str
+    evidence: float = float("nan")
 
     def plain(self) -> dict[str, Any]:
         """Return the comparison as values that JSON can hold, NaN as None."""
@@ -116,7 +118,12 @@ def compare(candidate: Path, in_use: Path, data: ProcessedData, after: str) -> C
     promote, reason = decide(theirs, ours, drifted=word == drift.RETRAIN)
     low, high = significance.bootstrap_interval(theirs - ours, "mean")
     means = [annual_return(values) for values in (theirs, ours)]
-    return Comparison(promote, reason, int(common.size), low, high, means[0], means[1], word)
+    # The candidate's largest loss and the largest gain of the model in use, which is as large as its loss.
+    largest = min(
+        1.0, sum(evidence.largest_daily_loss(float(train.terms["exposure_cap"])) for train, _ in markets)
+    )
+    found = evidence.of_returns(theirs - ours, largest).now
+    return Comparison(promote, reason, int(common.size), low, high, means[0], means[1], word, found)
 
 
 def _traded(
