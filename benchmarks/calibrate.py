@@ -182,13 +182,22 @@ def power(kinds: dict[str, Maker], sets: int, seed: int) -> list[dict[str, Any]]
 
 
 def false_evidence(kinds: dict[str, Maker], sets: int, seed: int) -> list[ErrorRate]:
-    """Return how often the evidence of three years without an edge ever reaches what is asked for, peeking daily."""
-    bound = evidence.largest_daily_loss()
+    """Return how often the evidence of three years without an edge ever reaches what is asked for, peeking daily.
+
+    The account has a daily loss limit of 2 %, so its bets are larger than those of one without.
+    """
+    bound = evidence.largest_daily_loss(daily_loss_limit=0.02)
     rates = []
     for name, make in kinds.items():
-        days = make(sets, THREE_YEARS, np.random.default_rng([seed, 3]))
-        alarms = sum(evidence.of_returns(x, bound).highest >= evidence.ASKED_FOR for x in days)
-        rates.append(ErrorRate(name, THREE_YEARS, alarms, sets))
+        found = [
+            evidence.of_returns(x, bound) for x in make(sets, THREE_YEARS, np.random.default_rng([seed, 3]))
+        ]
+        for label, highest in (
+            (name, [e.highest for e in found]),
+            (f"{name}, by weeks", [e.weekly_highest for e in found]),
+        ):
+            alarms = sum(e >= evidence.ASKED_FOR for e in highest)
+            rates.append(ErrorRate(label, THREE_YEARS, alarms, sets))
     return rates
 
 
@@ -243,8 +252,9 @@ def main() -> int:
     alarms = false_evidence(kinds, args.sets, args.seed)
     print()
     print_rates("false alarms of the evidence", alarms)
-    # Days that follow each other break its null, E[r_t | past] <= 0: they are printed, not held to the mark.
-    held = [rate for rate in alarms if "correlation" not in rate.market and "overlapping" not in rate.market]
+    # Serially correlated days break the null of the days, E[r_t | past] <= 0: only their weeks are held to the mark.
+    dependent = ("correlation", "overlapping")
+    held = [r for r in alarms if "weeks" in r.market or not any(word in r.market for word in dependent)]
     ok = passes([*rates, *held], shares)
     print(f"\n{'passes' if ok else 'FAILS'} in {time.monotonic() - started:.0f} s")
     return 0 if ok else 1

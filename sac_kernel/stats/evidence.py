@@ -32,6 +32,7 @@ LARGEST_GAP = 0.05
 WEEK_DAYS = 5
 SHARPES = (1.0, 2.0, 3.0)
 _BETS = np.array([0.5, 1.0, 2.0, 3.0, 4.0])  # Sharpe ratios a year, one bet each; the stake is split equally
+_DEVIATION = 0.005  # EURUSD at an exposure of one
 _KNOWN_BEFORE = 10  # returns other than 0 that fix the first deviation
 
 
@@ -82,7 +83,7 @@ def e_process(returns: FloatArray, largest_loss: float) -> FloatArray:
     return evidence
 
 
-def expected_years(sharpe_ann: float, largest_loss: float = 0.0, deviation: float = 0.005) -> float:
+def expected_years(sharpe_ann: float, largest_loss: float = 0.0, deviation: float = _DEVIATION) -> float:
     """Return the years until `ASKED_FOR` at the mean rate of the best constant bet, infinity without an edge.
 
     At best log(20) x 2 / Sharpe^2; longer where the largest possible loss keeps the bet below the best one.
@@ -108,32 +109,43 @@ class Evidence:
     Attributes
     ----------
     now, highest : evidence after the last complete day, and the highest ever; at 20 an edge is shown for good
-    weekly : the same from blocks of five days, on which serial correlation of days hardly acts
+    weekly, weekly_highest : the same from blocks of five days, on which serial correlation of days hardly acts
     days : complete days
+    largest_loss : of a day, a fraction of equity
+    deviation : of a daily return so far, a fraction; half a percent before the account moves
     """
 
     now: float = 1.0
     highest: float = 1.0
     weekly: float = 1.0
+    weekly_highest: float = 1.0
     days: int = 0
+    largest_loss: float = LARGEST_DAY
+    deviation: float = _DEVIATION
 
     def __str__(self) -> str:
-        years = "/".join(f"{expected_years(sharpe):.1f}" for sharpe in SHARPES)
-        return home_strings.EVIDENCE.format(**vars(self), asked=ASKED_FOR, years=years)
+        best, own = (
+            "/".join(f"{expected_years(sharpe, *given):.1f}" for sharpe in SHARPES)
+            for given in ((), (self.largest_loss, self.deviation))
+        )
+        return home_strings.EVIDENCE.format(**vars(self), asked=ASKED_FOR, best=best, own=own)
 
 
 def of_returns(daily: FloatArray, largest_loss: float) -> Evidence:
     """Return the evidence of complete days; `largest_loss` is that of a day."""
     if daily.size == 0:
-        return Evidence()
+        return Evidence(largest_loss=largest_loss)
     weeks = daily[: daily.size // WEEK_DAYS * WEEK_DAYS].reshape(-1, WEEK_DAYS)
     by_week = e_process(np.prod(1.0 + weeks, axis=1) - 1.0, 1.0 - (1.0 - largest_loss) ** WEEK_DAYS)
     by_day = e_process(daily, largest_loss)
     return Evidence(
-        float(by_day[-1]),
-        max(1.0, float(by_day.max())),
-        float(by_week[-1]) if by_week.size else 1.0,
-        int(daily.size),
+        now=float(by_day[-1]),
+        highest=float(max(1.0, *by_day)),
+        weekly=float(by_week[-1]) if by_week.size else 1.0,
+        weekly_highest=float(max([1.0, *by_week])),
+        days=int(daily.size),
+        largest_loss=largest_loss,
+        deviation=float(daily.std()) or _DEVIATION,
     )
 
 
@@ -145,5 +157,5 @@ def of_equity(equity: FloatArray, day: IntArray, start_equity: float, largest_lo
     equity, day : at each bar's close, shape (n,); see `metrics.daily_returns`
     """
     if equity.size == 0:
-        return Evidence()
+        return Evidence(largest_loss=largest_loss)
     return of_returns(metrics.daily_returns(equity, day, start_equity)[:-1], largest_loss)

@@ -123,14 +123,24 @@ class ErrorRate:
 
 
 CALIBRATION = (
-    ErrorRate("random walk", 260, 64, 2000),
-    ErrorRate("random walk", 1300, 42, 2000),
-    ErrorRate("GARCH", 260, 58, 2000),
-    ErrorRate("GARCH", 1300, 53, 2000),
-    ErrorRate("serial correlation", 260, 82, 2000),
-    ErrorRate("serial correlation", 1300, 68, 2000),
-    ErrorRate("real days", 260, 69, 2000),
-    ErrorRate("real days", 1300, 61, 2000),
+    ErrorRate("random walk", 260, 55, 2000),
+    ErrorRate("random walk", 1300, 36, 2000),
+    ErrorRate("GARCH", 260, 51, 2000),
+    ErrorRate("GARCH", 1300, 40, 2000),
+    ErrorRate("GARCH with leverage", 260, 63, 2000),
+    ErrorRate("GARCH with leverage", 1300, 52, 2000),
+    ErrorRate("serial correlation 0.1", 260, 67, 2000),
+    ErrorRate("serial correlation 0.1", 1300, 49, 2000),
+    ErrorRate("serial correlation 0.2", 260, 72, 2000),
+    ErrorRate("serial correlation 0.2", 1300, 52, 2000),
+    ErrorRate("serial correlation 0.3", 260, 76, 2000),
+    ErrorRate("serial correlation 0.3", 1300, 56, 2000),
+    ErrorRate("overlapping holds of 5 days", 260, 47, 2000),
+    ErrorRate("overlapping holds of 5 days", 1300, 32, 2000),
+    ErrorRate("rare large losses", 260, 71, 2000),
+    ErrorRate("rare large losses", 1300, 41, 2000),
+    ErrorRate("real days", 260, 65, 2000),
+    ErrorRate("real days", 1300, 52, 2000),
     ErrorRate("best of 20 random walks", 1300, 10, 2000),
 )
 """Measured by `python -m benchmarks.calibrate`, seed 0; see docs/verdict.md."""
