@@ -31,16 +31,16 @@ def test_evidence_is_that_of_bets_one_by_one():
     returns = np.random.default_rng(0).standard_t(4, 120) * 0.004 + 0.001
     returns[[0, 3, 50]] = 0.0
     returns[70] = 0.09  # clipped
-    assert evidence.e_process(returns, 0.05) == pytest.approx(slow_evidence(returns.tolist(), 0.05), rel=1e-12)
+    assert evidence.e_process(returns, 0.05) == pytest.approx(
+        slow_evidence(returns.tolist(), 0.05), rel=1e-12
+    )
 
 
 def test_a_bet_sees_nothing_of_its_own_day_or_later():
     returns = np.random.default_rng(1).normal(0, 0.005, 60)
     changed = returns.copy()
     changed[40:] *= -3
-    assert np.array_equal(
-        evidence.e_process(returns, 0.2)[:40], evidence.e_process(changed, 0.2)[:40]
-    )
+    assert np.array_equal(evidence.e_process(returns, 0.2)[:40], evidence.e_process(changed, 0.2)[:40])
     # Day 40 gains or loses in proportion to its return: the bet itself is the same.
     one, other = (evidence.e_process(x, 0.2) for x in (returns, changed))
     assert (other[40] / one[39] - 1) / (one[40] / one[39] - 1) == pytest.approx(-3.0)
