@@ -13,7 +13,7 @@ from sac_kernel.agent import compiled_policy
 from sac_kernel.agent.config import SACConfig
 from sac_kernel.agent.sac import SACAgent
 from sac_kernel.backtest import baselines, policies, runner
-from sac_kernel.backtest.judgement import RANDOM, evaluate_checkpoint, judge
+from sac_kernel.backtest.judgement import RANDOM, evaluate_checkpoint, instrument_returns, judge
 from sac_kernel.backtest.policies import Form, Kind
 from sac_kernel.backtest.runner import EpisodeResult
 from sac_kernel.core import strings
@@ -263,6 +263,18 @@ def test_judgement_has_every_policy_at_three_tiers_and_ranks_the_headline(split,
     assert judged.percentile == below / 200
     ratio = judged.results["base"][-1].turnover / headline.turnover
     assert 0.8 < ratio < 1.2
+
+
+def test_timing_is_judged_against_the_instruments_own_days(split, market):
+    judged = judge({FINAL: random_agent(market)}, *split, CONFIG, draws=20)
+    headline, close = judged.results["base"][0], market.bars["close"]
+    before = {day: close[np.flatnonzero(market.bars["trading_day"] == day)[0] - 1] for day in headline.day}
+    last = {day: close[np.flatnonzero(market.bars["trading_day"] == day)[-1]] for day in headline.day}
+    before[headline.day[0]] = close[market.first_bar]  # the account begins at this close
+    moves = np.array([last[day] / before[day] - 1 for day in np.unique(headline.day)])
+    np.testing.assert_allclose(instrument_returns(headline, market), moves, atol=1e-12)
+    slope = np.polyfit(moves, headline.daily_returns, 1)
+    assert judged.verdict["timing"]["beta"] == pytest.approx(slope[0], abs=1e-9)
 
 
 def test_costs_rise_with_the_tier(split, market):
