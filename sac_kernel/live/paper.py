@@ -161,6 +161,7 @@ class PaperSession:
         self._kill_file = kill_file
         self._rows: list[tuple[Records, NDArray[np.float32]]] = []
         self._times: list[pd.Timestamp] = []
+        self._equity: list[float] = []
         if not journal.lines:
             journal.append({"schema": _SCHEMA, **facts})
         else:
@@ -185,6 +186,7 @@ class PaperSession:
         lines = self.journal.lines[1:]
         if not lines:
             return
+        self._equity = [line["equity"] for line in lines]
         own = bars[self.decider.instrument]
         times = pd.DatetimeIndex([line["open_time_utc"] for line in lines])
         own = own[(own.index >= times[0]) & (own.index <= times[-1])]
@@ -225,6 +227,7 @@ class PaperSession:
                 if k in ("high_vol_prob", "out_of_range", "limits") and v
             }
         self.journal.append(line)
+        self._equity.append(line["equity"])
         return decision
 
     def as_market(self) -> Market:
@@ -234,7 +237,7 @@ class PaperSession:
 
     def evidence(self) -> Evidence:
         """Return the evidence for an edge of the account's complete days."""
-        equity = np.array([line["equity"] for line in self.journal.lines[1:]])
+        equity = np.array(self._equity, np.float64)
         day = np.concatenate([rows["trading_day"] for rows, _ in self._rows]).astype(np.int64)
         return evidence.of_equity(equity, day, self.account.start_equity, self.account.largest_loss)
 
