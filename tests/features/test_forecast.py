@@ -146,29 +146,77 @@ def test_a_drift_is_no_signal():
     assert fit_forecast(x, y + 0.2 * y.std(), heads=("ridge",)).head == "flat"
 
 
-def test_the_non_linear_head_is_kept_where_it_wins_and_only_there():
+RESPONSES = {
+    "boosting": lambda x: np.sqrt(2) * np.sin(3 * x[:, 0]),
+    "products": lambda x: x[:, 0] * x[:, 2],
+    "sparse": lambda x: x[:, 1],
+    "ridge": lambda x: x.sum(axis=1) / np.sqrt(x.shape[1]),
+}
+
+
+@pytest.mark.parametrize("head", RESPONSES)
+def test_each_head_is_taken_where_the_response_is_its_own(head):
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((12_000, 12))
+    truth = 0.2 * RESPONSES[head](x)
+    fitted = fit_forecast(x, truth + rng.standard_normal(12_000))
+    assert fitted.head == head
+    assert np.corrcoef(fitted.train, truth)[0, 1] > 0.8
+    assert np.corrcoef(fitted.predict(x), truth)[0, 1] > 0.9
+    assert (truth @ fitted.train) / (fitted.train @ fitted.train) == pytest.approx(1.0, abs=0.15)
+    np.testing.assert_allclose(fitted.share, 0.04 / 1.04, rtol=0.4)
+
+
+def test_lines_alone_find_nothing_in_a_square():
     rng = np.random.default_rng(1)
     x = rng.standard_normal((12_000, 4))
-    noise = rng.standard_normal(12_000)
-    truth = 0.2 * (x[:, 0] ** 2 - 1) / np.sqrt(2)
-    curved = fit_forecast(x, truth + noise)
-    straight = fit_forecast(x, 0.2 * x[:, 0] + noise)
-    assert curved.head == "boosting"
-    assert np.corrcoef(curved.train, truth)[0, 1] > 0.8
-    assert np.corrcoef(curved.predict(x), truth)[0, 1] > 0.9
-    assert (truth @ curved.train) / (curved.train @ curved.train) == pytest.approx(1.0, abs=0.15)
-    assert straight.head == "ridge"
-    assert fit_forecast(x, truth + noise, heads=("ridge",)).head == "flat"
+    y = 0.2 * (x[:, 0] ** 2 - 1) / np.sqrt(2) + rng.standard_normal(12_000)
+    assert fit_forecast(x, y, heads=("ridge", "sparse")).head == "flat"
+    assert fit_forecast(x, y, heads=("ridge", "boosting")).head == "boosting"
+    assert fit_forecast(x, y).head == "products"
 
 
-def test_over_a_decision_of_bars_the_non_linear_head_may_win_too():
+def test_no_head_takes_noise_for_a_signal():
+    flat = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        x = np.cumsum(rng.standard_normal((1_500, 12)), axis=0)
+        flat += fit_forecast(x, rng.standard_normal(1_500)).head == "flat"
+    assert flat >= 56  # the best of four heads by luck: about one in fifty
+
+
+def test_over_a_decision_of_bars_a_non_linear_head_may_win_too():
     z, y = slow(60_000, ic=0.0, seed=4)
     y = y + 0.2 * (z**2 - 1) / np.sqrt(2)
     fitted = fit_forecast(z[:, None], mean_ahead(y, 4), stride=4)
-    assert fitted.head == "boosting"
+    assert fitted.head == "products"
     # z^2 - 1 fades by .98^2 a row.
     truth = 0.2 * (z**2 - 1) / np.sqrt(2) * np.mean(0.98 ** (2 * np.arange(4)))
     assert np.polyfit(truth, fitted.train, 1)[0] == pytest.approx(1.0, abs=0.15)
+
+
+def test_a_block_is_predicted_by_weights_and_products_of_the_others():
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((5_000, 6))
+    y = 0.3 * x[:, 0] * x[:, 1] + rng.standard_normal(5_000)
+    other = y.copy()
+    other[2_000:3_000] = rng.standard_normal(1_000)
+    a, b = (fit_forecast(x, r, purge=50, heads=("ridge", "products")) for r in (y, other))
+    assert a.head == b.head == "products"
+    third, first = slice(2_000, 3_000), slice(0, 1_000)
+    np.testing.assert_allclose(a.train[third] / a.slope, b.train[third] / b.slope, rtol=1e-9)
+    assert not np.allclose(a.train[first] / a.slope, b.train[first] / b.slope, rtol=1e-3)
+
+
+def test_heads_are_named_and_the_older_switch_still_works():
+    x, y, _ = planted(ic=0.2, rows=1_000)
+    with pytest.raises(ConfigError, match="heads"):
+        fit_forecast(x, y, heads=("boosting",))
+    with pytest.raises(ConfigError, match="heads"):
+        fit_forecast(x, y, heads=("ridge", "forest"))
+    with pytest.warns(FutureWarning, match="heads"):
+        old = fit_forecast(x, y, boosting=False)
+    np.testing.assert_array_equal(old.train, fit_forecast(x, y, heads=("ridge",)).train)
 
 
 def test_fits_are_equal_bit_for_bit():
