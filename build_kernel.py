@@ -258,6 +258,9 @@ def _data(args: argparse.Namespace) -> ProcessedData:
         source=source,
         path=str(path or ""),
         instrument=args.instrument,
+        kind=args.kind,
+        instrument_spec=args.instrument_spec,
+        costs=args.costs,
         price_side=args.price_side,
         clock=args.clock,
         bar_minutes=args.bar_minutes,
@@ -324,6 +327,8 @@ def _say_built(notebook: Path, data: ProcessedData, parameters: Mapping[str, Any
     others = f" beside {', '.join(sorted(set(data.train) - {data.traded}))}" if len(data.train) > 1 else ""
     what = f"{data.bar_seconds // 60}-minute {data.price_side} bars"
     print(f"data      {data.traded} is traded{others}, {what}: {counts}")
+    for line in data.cost_lines():
+        print(f"costs     {line}")
     print(f"notebook  {_relative(notebook)}, {size / 1000:.0f} kB as sent, code {code_hash()[:12]}")
     if parameters:
         print("baked in  " + ", ".join(f"{k} = {v!r}" for k, v in parameters.items()))

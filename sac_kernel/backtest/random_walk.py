@@ -156,7 +156,7 @@ def without_costs(market: Market) -> Market:
     """Return the market with no spread, commission, slippage or swap."""
     bars, terms = market.bars.copy(), market.terms.copy()
     bars["spread_open"] = bars["spread_close"] = 0.0
-    terms.commission = terms.slippage = terms.swap_long = terms.swap_short = 0.0
+    terms.commission = terms.commission_per_unit = terms.slippage = terms.swap_long = terms.swap_short = 0.0
     return dataclasses.replace(market, bars=bars, terms=terms)
 
 

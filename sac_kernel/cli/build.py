@@ -29,12 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "clock",
         help="time zone of PATH: UTC, an IANA zone, histdata or mt-eet; needed if the files do not show it",
     )
-    parser.add_argument(
-        "--instrument",
-        default="",
-        metavar="NAME",
-        help="the traded instrument (default: that of PATH, or EURUSD)",
-    )
+    options.add_instrument(parser)
     parser.add_argument(
         "--bar-minutes", type=int, default=0, metavar="N", help="aggregate bars to N minutes; 0 keeps them"
     )

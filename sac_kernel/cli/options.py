@@ -9,6 +9,7 @@ from typing import Any
 from sac_kernel.experiment.run_config import PARAMETERS, RUN_PRESETS
 from sac_kernel.prices.bars import PRICE_SIDES
 from sac_kernel.prices.costs import COST_TIERS
+from sac_kernel.prices.instruments import KINDS
 
 
 def integers(text: str) -> tuple[int, ...]:
@@ -47,6 +48,11 @@ SHARED: dict[str, dict[str, Any]] = {
         "help": "cost tiers; an agent is trained for each",
     },
     "cost-tier": {"choices": tuple(COST_TIERS), "default": "base", "help": "costs that the account pays"},
+    "costs": {
+        "metavar": "NAME=VALUE,...",
+        "help": "own costs of the traded instrument: spread_bps, commission_bps or commission_per_lot (a side), "
+        "slippage_bps, swap_long_bps, swap_short_bps, or spread=column; tiers are x .5, x 1, x 2 of them",
+    },
     "folds": {"type": int, "metavar": "N", "help": "walk-forward folds"},
     "test-days": {
         "type": int,
@@ -120,6 +126,34 @@ def older_settings(parser: argparse.ArgumentParser, **names: str) -> None:
             help=argparse.SUPPRESS,
             default=argparse.SUPPRESS,
         )
+
+
+def add_costs(parser: argparse.ArgumentParser) -> None:
+    """Add `--costs` to a command that takes parameters: it stands for `--set env_costs=...`."""
+    add(parser, "costs", action="append", dest="set", type="env_costs={}".format)
+
+
+def add_instrument(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what is traded and what it costs."""
+    parser.add_argument(
+        "--instrument",
+        default="",
+        metavar="NAME",
+        help="the traded instrument (default: that of PATH, or EURUSD)",
+    )
+    parser.add_argument(
+        "--kind",
+        default="",
+        choices=KINDS,
+        help="kind of an instrument that is not built in (docs/instruments.md)",
+    )
+    parser.add_argument(
+        "--instrument-spec",
+        default="",
+        metavar="TOML",
+        help="file with costs, calendar and hours of the instrument",
+    )
+    add(parser, "costs", default="")
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:

@@ -115,7 +115,7 @@ def finish_outputs(
     summary = {
         "verdict": _with_notes(_verdict(jobs, judgements), headline.facts.get("forecast"), failures),
         "table": rows,
-        "data": data.describe(),
+        "data": data.describe(headline.facts.get("env_config", {}).get("costs", "")),
         "status": "complete" if complete else "cut",
         "run": headline.facts,
         "jobs": [job.facts for job in jobs],

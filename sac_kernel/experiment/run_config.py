@@ -196,7 +196,7 @@ _PARTS: dict[str, SACConfig | TradingEnvConfig] = {"sac": DEFAULT_SAC, "env": DE
 
 _SHOWN = {
     "sac": "hidden_dims batch_size buffer_capacity warmup_steps utd_ratio learning_rate gamma",
-    "env": "episode_lengths horizon decision_interval_min cost_tier exposure_cap no_trade_band swap_long_bps "
+    "env": "episode_lengths horizon decision_interval_min cost_tier costs exposure_cap no_trade_band swap_long_bps "
     "swap_short_bps stop_loss_bps take_profit_bps volatility_target daily_loss_limit drawdown_stop kill_loss "
     "impact reward",
 }
@@ -206,6 +206,8 @@ _FLAT_FORMS: dict[str, tuple[Any, str]] = {
     "sac_gamma": (0.0, "0 takes the preset of the agent"),
     "env_horizon": (0, "0 is the episode length"),
     "env_decision_interval_min": (-1, "-1 takes the preset of the agent"),
+    "env_swap_long_bps": (1000.0, "1000 takes the instrument's"),
+    "env_swap_short_bps": (1000.0, "1000 takes the instrument's"),
     "env_reward": ("auto", "auto is denoised, or log_return where stops, limits or a cap above 1 are set"),
 }
 """Flat name -> the value for 'not set', which a parameters cell can hold, and its help."""
@@ -232,7 +234,8 @@ class Parameter:
         """Return what the field holds for a flat value."""
         if self.field == "episode_lengths":
             return (flat,)
-        return None if self.field == "horizon" and flat == 0 else flat
+        unset = self.field == "horizon" or self.field.startswith("swap_")
+        return None if unset and flat == self.default else flat
 
     def flat_value(self, value: Any) -> Any:  # noqa: ANN401
         """Return the flat value of what the field holds."""

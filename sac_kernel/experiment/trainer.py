@@ -254,6 +254,8 @@ class KaggleTrainer:
         )
         self.val_market = self._val_market()
         logger.info("data %s: %s", path, _data_line(self.data, self.instrument))
+        for line in self.data.cost_lines(self.env_config.costs):
+            logger.info("costs %s", line)
 
     def _val_market(self) -> Market:
         # Always at base cost, so that runs can be compared.

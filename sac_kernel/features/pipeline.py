@@ -23,8 +23,9 @@ from sac_kernel.features import forecast_input, indicators
 from sac_kernel.features.forecast_input import ForecastInput
 from sac_kernel.features.indicators import LogPath, Memory, ewma_volatility, log_path
 from sac_kernel.features.regimes import RegimeDetector
-from sac_kernel.prices.bars import PRICE_COLUMNS, check_bars, infer_bar_seconds, open_seconds
+from sac_kernel.prices.bars import PRICE_COLUMNS, check_bars, infer_bar_seconds, open_seconds, spec_for
 from sac_kernel.prices.clocks import unix_seconds, utc_offsets
+from sac_kernel.prices.instruments import EURUSD, InstrumentSpec, from_values, minute_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -78,6 +79,7 @@ _HOUR, _WEEK = (
         2 * np.pi * np.minimum(np.arange(7), 4) / 5,
     )
 )
+_SEVEN_DAYS = np.sin(2 * np.pi * np.arange(7) / 7), np.cos(2 * np.pi * np.arange(7) / 7)
 _SESSIONS = {  # local trading hours, in minutes of the local day
     "tokyo_open": ("Asia/Tokyo", 9 * 60, 18 * 60),
     "london_open": ("Europe/London", 8 * 60, 16 * 60 + 30),
@@ -126,6 +128,7 @@ class FeaturePipeline:
     regimes : append `regime_high_vol_prob`, the filtered probability of the state of high volatility
     forecast : append `return_forecast`, the forecast of the next return from the other features, in its
         standard deviations (`features.forecast_input`)
+    spec : what the traded instrument costs and when it trades, that of the bars of the first run
     feature_names : column order, known after the first run
     panel : the other instruments that give features, known after the first run
     left_out : instrument -> why it gives no features in the last run
@@ -134,7 +137,7 @@ class FeaturePipeline:
     def __init__(self, instrument: str = "EURUSD", regimes: bool = False, forecast: bool = False) -> None:
         self.instrument = instrument
         self.regimes, self.forecast = regimes, forecast
-        self.bar_seconds = 0
+        self.bar_seconds, self.spec = 0, EURUSD
         self.feature_names: list[str] = []
         self.panel = Panel()
         self.left_out: dict[str, str] = {}
@@ -174,7 +177,7 @@ class FeaturePipeline:
         if self._fitted:
             self._check_same_instruments(splits, bar_seconds)
         else:
-            self.bar_seconds, self.detector = bar_seconds, None
+            self.bar_seconds, self.spec, self.detector = bar_seconds, spec_for(own[0]), None
             coverage, self.left_out = _coverage(splits, self.instrument)
             self.panel = Panel.choose(coverage, self.instrument)
             reasons: dict[str, list[str]] = {}
@@ -217,6 +220,7 @@ class FeaturePipeline:
         own = self._bars_of(given, "the input")
         seconds = self.bar_seconds or infer_bar_seconds(own, self.instrument)
         if not self._fitted and not self.feature_names:
+            self.spec = spec_for(own)
             self.panel = Panel.choose(_coverage({"bars": given}, self.instrument)[0], self.instrument)
         missing = [name for name in self.panel.instruments if name not in given]
         if missing:
@@ -271,6 +275,7 @@ class FeaturePipeline:
         return {
             "instrument": self.instrument,
             "bar_seconds": self.bar_seconds,
+            "spec": self.spec.flat(),
             "names": list(self.feature_names),
             "mean": self._mean.tolist(),
             "std": self._std.tolist(),
@@ -286,6 +291,8 @@ class FeaturePipeline:
         regimes, forecast = state.get("regimes"), state.get("forecast", state.get("auxiliary"))
         pipeline = cls(str(state["instrument"]), regimes=regimes is not None, forecast=forecast is not None)
         pipeline.bar_seconds = int(state["bar_seconds"])
+        if "spec" in state:
+            pipeline.spec = from_values(state["spec"], "the agent's instrument")
         pipeline.feature_names = [
             forecast_input.FEATURE if name == "expected_return" else str(name) for name in state["names"]
         ]
@@ -319,7 +326,7 @@ class FeaturePipeline:
         self, bars: pd.DataFrame, bar_seconds: int, read: Reader, memory: Memory | None = None
     ) -> Columns:
         memory = memory or Memory()
-        yield from _columns(bars, bar_seconds, self.instrument, self.panel, read, memory)
+        yield from _columns(bars, bar_seconds, self.instrument, self.panel, read, memory, self.spec)
         if self.detector is not None:
             yield REGIME_FEATURE, self.detector.high_vol_prob(bars, bar_seconds, memory)
 
@@ -376,8 +383,14 @@ def warmup_bars(bar_seconds: int) -> int:
     return -(-WARMUP_MIN * 60 // bar_seconds)
 
 
-def _columns(
-    bars: pd.DataFrame, bar_seconds: int, instrument: str, panel: Panel, read: Reader, memory: Memory
+def _columns(  # noqa: PLR0913
+    bars: pd.DataFrame,
+    bar_seconds: int,
+    instrument: str,
+    panel: Panel,
+    read: Reader,
+    memory: Memory,
+    spec: InstrumentSpec,
 ) -> Columns:
     """Yield name and values of each feature in order, one at a time to bound memory."""
     path = log_path(bars, bar_seconds, memory)
@@ -404,7 +417,7 @@ def _columns(
         if name in paths:
             sigma = ewma_volatility(indicators.steps(paths[name], memory), day, memory)
             yield f"{name.lower()}_return_4h", indicators.scaled_change(paths[name], sigma, hours4, memory)
-    yield from time_features(bars.index, bar_seconds).items()  # type: ignore[arg-type]  # a DatetimeIndex
+    yield from time_features(bars.index, bar_seconds, spec).items()  # type: ignore[arg-type]  # a DatetimeIndex
     for name, age in ages.items():
         yield f"{name.lower()}_age", np.log1p(age / _HOUR_S)
 
@@ -447,23 +460,30 @@ def dollar_features(
     yield "dollar_residual_1h", indicators.scaled_residual(close, index, hour, day, memory)
 
 
-def time_features(open_time: pd.DatetimeIndex, bar_seconds: int) -> dict[str, FloatArray]:
-    """Return seven features of the time of decision (the bar's close), on local clocks with DST.
+def time_features(
+    open_time: pd.DatetimeIndex, bar_seconds: int, spec: InstrumentSpec = EURUSD
+) -> dict[str, FloatArray]:
+    """Return features of the time of decision (the bar's close), on local clocks with DST.
 
-    Hour and weekday are New York's; the trading week runs from Sunday 17:00 to Friday 17:00. Sessions are
-    1 while open, else 0, and 0 at weekends.
+    Hour and weekday are of the instrument's zone and trading days: New York's for FX, whose week runs from Sunday
+    17:00 to Friday 17:00; seven days where it is always open. Sessions are 1 while open, else 0, and 0 at weekends;
+    an exchange has the share of its own session that has passed instead.
     """
     closed = unix_seconds(open_time) + bar_seconds
-    # Seven hours make 17:00 midnight; one second less keeps Friday 17:00 on Friday.
-    minute, trading_day = indicators.clock_of(
-        closed, utc_offsets(closed, "America/New_York"), 7 * _HOUR_S - 1
-    )
+    # For FX seven hours make 17:00 midnight; one second less keeps Friday 17:00 on Friday.
+    later = -spec.day_start_min % _MINUTES_PER_DAY * 60 - 1
+    minute, trading_day = indicators.clock_of(closed, utc_offsets(closed, spec.zone), later)
+    week = _SEVEN_DAYS if spec.calendar == "always" else _WEEK
     features = {
         "hour_sin": _HOUR[0][minute],
         "hour_cos": _HOUR[1][minute],
-        "weekday_sin": _WEEK[0][trading_day],
-        "weekday_cos": _WEEK[1][trading_day],
+        "weekday_sin": week[0][trading_day],
+        "weekday_cos": week[1][trading_day],
     }
+    if spec.session:
+        opens, closes = (minute_of(text, spec.symbol) for text in spec.session)
+        passed = (minute.astype(np.float64) - opens) / (closes - opens)
+        return {**features, "session_passed": np.clip(passed, 0.0, 1.0)}
     for name, (zone, start, end) in _SESSIONS.items():
         minute, weekday = indicators.clock_of(closed, utc_offsets(closed, zone), 0)
         is_open = (minute >= start) & (minute < end) & (weekday < 5)

@@ -6,6 +6,7 @@ out with a note.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import itertools
 from pathlib import Path
@@ -14,16 +15,18 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from sac_kernel.core.errors import DataError
-from sac_kernel.prices.bars import Bars, inspect_bars
+from sac_kernel.prices.bars import Bars, check_plausible, inspect_bars, split_notes, with_spread
 from sac_kernel.prices.ingest import download, formats
 from sac_kernel.prices.ingest.split import SplitTimes, split_times
 from sac_kernel.prices.ingest.tables import BarTable, aggregate
 from sac_kernel.prices.ingest.writer import writing
-from sac_kernel.prices.instruments import DEFAULT, INSTRUMENTS, choose_traded
+from sac_kernel.prices.instruments import DEFAULT, INSTRUMENTS, choose_traded, spec_or_default
 from sac_kernel.prices.pipeline import DataConfig, day_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from sac_kernel.prices.instruments import InstrumentSpec
 
 _EDGE = pd.Timedelta(days=7)
 _LEAST_SHARE = 0.5
@@ -36,9 +39,21 @@ def write_source(config: DataConfig, target: Path, *, fetch: bool = False) -> No
     write_tables(tables, config, target)
 
 
-def write_tables(tables: Iterator[tuple[str, BarTable]], config: DataConfig, target: Path) -> None:
-    """Write the processed file of a stream of instruments; the first is traded and sets the splits."""
-    traded_name, traded = first = next(tables)
+def write_tables(
+    tables: Iterator[tuple[str, BarTable]],
+    config: DataConfig,
+    target: Path,
+    spec: InstrumentSpec | None = None,
+) -> None:
+    """Write the processed file of a stream of instruments; the first is traded and sets the splits.
+
+    `spec` is the traded instrument's; None takes the config's.
+    """
+    traded_name, traded = next(tables)
+    spec = spec or config.spec_of(traded_name)
+    traded = dataclasses.replace(traded, bars=with_spread(traded.bars, spec))
+    first = traded_name, traded
+    check_plausible(traded.bars, spec, traded.source)
     times = split_times(traded.bars, config)
     lengths = {name: len(part) for name, part in times.parts(traded.bars).items()}
     notes: list[str] = []
@@ -53,8 +68,9 @@ def write_tables(tables: Iterator[tuple[str, BarTable]], config: DataConfig, tar
             if reason:
                 left_out.append(f"{name}: left out, {reason}")
                 continue
-            notes += [*table.notes, *_quality(name, table)]
-            writer.add(name, {split: Bars(part, instrument=name) for split, part in parts.items()})
+            own = spec if name == traded_name else spec_or_default(name)
+            notes += [*table.notes, *split_notes(table.bars, own), *_quality(name, table)]
+            writer.add(name, {split: Bars(part, instrument=name) for split, part in parts.items()}, own)
         if len(names) > 1:
             left_out += [
                 f"No {name} bars: its features are left out." for name in INSTRUMENTS if name not in names
