@@ -178,11 +178,11 @@ def test_lines_alone_find_nothing_in_a_square():
 
 def test_no_head_takes_noise_for_a_signal():
     flat = 0
-    for seed in range(60):
+    for seed in range(30):
         rng = np.random.default_rng(seed)
         x = np.cumsum(rng.standard_normal((1_500, 12)), axis=0)
         flat += fit_forecast(x, rng.standard_normal(1_500)).head == "flat"
-    assert flat >= 56  # the best of four heads by luck: about one in fifty
+    assert flat >= 28  # the best of four heads by luck: about one in fifty
 
 
 def test_over_a_decision_of_bars_a_non_linear_head_may_win_too():

@@ -11,13 +11,13 @@ def test_an_orthogonal_input_gets_the_posterior_mean_of_its_own_least_squares_we
     # Orthogonal inputs: given shares and noise each weight is a scalar problem, and the shares are those of the
     # expectation-maximisation algorithm (Dempster, Laird & Rubin 1977), here run on its own.
     rng = np.random.default_rng(0)
-    n, columns = 4_096, 24
+    n, columns = 64, 24
     x = np.linalg.qr(rng.standard_normal((n, columns)))[0] * np.sqrt(n)
-    true = np.where(np.arange(columns) < 4, 0.2, 0.0)
+    true = np.where(np.arange(columns) < 4, 1.0, 0.0)
     y = x @ true + rng.standard_normal(n)
     ols, prior = x.T @ y / n, mixture_prior._VARIANCES / n
     share, noise = np.full(len(prior), 1 / len(prior)), y @ y / n
-    for _ in range(5_000):
+    for _ in range(1_000):
         spread = noise * (prior + 1 / n)
         chance = share * np.exp(-0.5 * ols[:, None] ** 2 / spread) / np.sqrt(spread)
         chance /= chance.sum(axis=1, keepdims=True)
@@ -26,8 +26,8 @@ def test_an_orthogonal_input_gets_the_posterior_mean_of_its_own_least_squares_we
         second = (chance * (mean**2 + noise * prior / n / (prior + 1 / n))).sum(axis=1)
         share = chance.mean(axis=0)
         noise = np.square(y - x @ w).mean() + (second - w**2).sum()
-    np.testing.assert_allclose(mixture_prior.weights(x, y), w, atol=2e-3)
-    assert np.abs(w[4:]).max() < 0.02 < 0.15 < w[:4].min()
+    np.testing.assert_allclose(mixture_prior.weights(x, y), w, atol=8e-3)  # both stop short of the limit
+    assert np.abs(w[4:]).max() < 0.3 < 0.6 < w[:4].min()
 
 
 def error(weights, true):
