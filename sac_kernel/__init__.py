@@ -38,6 +38,8 @@ MODULES = (
     "features.indicators",
     "features.regimes",
     "features.stumps",
+    "features.mixture_prior",
+    "features.products",
     "features.forecast",
     "features.forecast_input",
     "features.columns",

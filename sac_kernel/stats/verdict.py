@@ -181,12 +181,13 @@ def decide(  # noqa: PLR0913  # what a verdict may know
     Returns
     -------
     dict
-        word, sentence, finding (the sentence without the marks missed), marks (each a `Mark`), notes,
-        questions (key, question, answer); days, annual_frac, low_frac, high_frac (compound annual return with its 95 %
-        interval), rho (AR(1) coefficient), sharpe_ann (sqrt(days a year) x daily), sharpe_lo_ann (annualised with
-        serial correlation, Lo 2002), psr, dsr, p_value (1 - dsr), min_days (minimum track record), detectable_sharpe_ann,
-        timing (`timing`; None without `instrument`), null, power, trials, random_percentile, error_rates. A
-        statistic that does not exist, such as the Sharpe ratio of constant returns, is NaN
+        word, sentence, finding (the sentence without the marks missed), marks (each a `Mark`), notes, questions
+        (key, question, answer); days, annual_frac, low_frac, high_frac (compound annual return with its 95 %
+        interval), rho (AR(1) coefficient), sharpe_ann (sqrt(days a year) x daily), sharpe_lo_ann (annualised
+        with serial correlation, Lo 2002), psr, dsr, p_value (1 - dsr), min_days (minimum track record),
+        detectable_sharpe_ann, timing (`timing`; None without `instrument`), null, power, trials,
+        random_percentile, error_rates. A statistic that does not exist, such as the Sharpe ratio of constant
+        returns, is NaN
     """
     trials = trials or TrialCount(known=False)
     n = int(daily.size)
