@@ -51,7 +51,8 @@ class Ensemble:
         self.agent_id, self.context, self.device = first.agent_id, first.context, first.device
         names = names or [f"agent {i}" for i in range(len(agents))]
         for agent, name in zip(agents[1:], names[1:], strict=True):
-            lines = difference(_identity(first), _identity(agent))
+            lines = difference({"learner": first.learner_name}, {"learner": agent.learner_name})
+            lines += difference(_identity(first), _identity(agent))
             if lines:
                 text = "; ".join(line[:100] for line in lines[:3])
                 msg = f"{name} does not match {names[0]}: {text}. Leave it out of the ensemble."
@@ -90,6 +91,5 @@ def _identity(agent: SACAgent) -> dict[str, Any]:
         **plain,
         **nested,
         "agent_id": agent.agent_id,
-        "learner": agent.learner_name,
         **to_flat(agent.config),
     }

@@ -76,10 +76,10 @@ def decisions(market: Market, config: TradingEnvConfig, fill_spread: FloatArray 
     """
     _check_config(market, config)
     terms, seconds = market.terms, market.bar_seconds
-    close_time = unix_seconds(market.open_time) + seconds
-    cost, can_fill = fill_outlook(close_time, config.cost_tier, terms, seconds)
+    closed, now = unix_seconds(market.open_time) + seconds, market.bars["spread_close"]
+    cost, can_fill = fill_outlook(closed, now, market.fees, config.cost_tier, seconds, market.spec, terms)
     if fill_spread is not None:
-        cost = one_way(np.asarray(fill_spread, np.float64), terms)
+        cost = one_way(np.asarray(fill_spread, np.float64), market.fees, terms)
     features = market.observed[:, : -len(DECISION_FEATURES)] if terms.observes_target else market.observed
     return Decisions(features, cost, can_fill > 0.0)
 
@@ -94,7 +94,7 @@ def exact_problem(
     """Return the problem of one split.
 
     Rows are bars. Starts are those with features whose own decision and the next one lie within the bars, no
-    `HOLE` inside either.
+    `Market.hole` inside either.
 
     Parameters
     ----------
@@ -189,7 +189,8 @@ def _check_config(market: Market, config: TradingEnvConfig) -> None:
     """Raise ConfigError if the market's terms or sizes are not those of the config."""
     terms = market.terms
     side = {1.0: "bid", -1.0: "ask"}.get(terms.price_side, "mid")
-    own = account_terms(config, side, market.bar_seconds, close_at_end=bool(terms.close_at_end))
+    at_end = bool(terms.close_at_end)
+    own = account_terms(config, side, market.bar_seconds, close_at_end=at_end, spec=market.spec)
     differ = [name for name in Terms.__annotations__ if own[name] != terms[name]]
     sized = any(getattr(config, name) for name in _SIZES)
     if not sized and (market.bars["cap_share"] != 1.0).any():

@@ -148,7 +148,7 @@ def prepare(market: KnownAnswerMarket, seed: int, setting: Setting, judge: Judge
     features, returns, see = path.features[:-1, 0], path.returns[:, 0], _as_is
     bound = unseen
     if market.ic and market.linear:
-        bound = reference(market, fit_forecast(features, returns, boosting=False), judge)
+        bound = reference(market, fit_forecast(features, returns, heads=("ridge",)), judge)
     task = ForecastInput.fit(features, returns, np.arange(bars), purge=100)
     earned = returns if setting.rewards == "raw" else task.estimate.train
     seen_market = market
@@ -221,7 +221,7 @@ def trained_exact(
         path = one_path(market, REPLAYED_BARS if market.name == "M7" else setting.bars, seed)
         features, returns = path.features[:, 0], path.returns[:, 0]
         if market.name in NOISY_PATHS:
-            bound = reference(market, fit_forecast(features[:-1], returns, boosting=False), judge)
+            bound = reference(market, fit_forecast(features[:-1], returns, heads=("ridge",)), judge)
         if market.noise and setting.rewards == "denoised":
             returns = fit_forecast(features[:-1], returns).train
     cost = market.cost if judge else 0.0

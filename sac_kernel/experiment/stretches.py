@@ -10,7 +10,6 @@ import numpy as np
 
 from sac_kernel.core.errors import DataError
 from sac_kernel.market.envs import TradingVectorEnv
-from sac_kernel.market.market import HOLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 def of(market: Market) -> list[tuple[int, int]]:
     """Return (first row, row after the last) of each stretch with features that has two bars or more."""
-    edges = np.flatnonzero(np.diff(market.open_time.to_numpy("datetime64[ns]")) > HOLE) + 1
+    edges = np.flatnonzero(np.diff(market.open_time.to_numpy("datetime64[ns]")) > market.hole) + 1
     bounds = zip([0, *edges], [*edges, len(market.bars)], strict=True)
     return [(s, int(b)) for a, b in bounds if b - (s := max(int(a), market.first_bar)) > 1]
 

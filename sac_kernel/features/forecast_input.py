@@ -17,7 +17,7 @@ import numpy as np
 
 from sac_kernel.features.forecast import ReturnForecast, block_starts, fit_forecast
 from sac_kernel.prices import costs
-from sac_kernel.prices.bars import side_of
+from sac_kernel.prices.bars import side_of, spec_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,7 +105,8 @@ def next_returns(bars: pd.DataFrame, bar_seconds: int) -> FloatArray:
     close = bars["close"].to_numpy(np.float64)
     opened = pd.DatetimeIndex(bars.index)
     moment = opened + pd.Timedelta(seconds=bar_seconds - 1)  # the bar's last second
-    spread = costs.spread_bps(moment, "base") * 1e-4
+    spec = spec_for(bars)
+    spread = costs.spread_of(bars, moment, "base", spec, bar_seconds) * 1e-4
     mid = close * (1.0 + _SIDE[side_of(bars, "bar table")] * spread / 2.0)
-    returns = np.where(costs.is_tradable(opened[1:]), np.diff(np.log(mid)), np.nan)
+    returns = np.where(costs.is_tradable(opened[1:], spec, bar_seconds), np.diff(np.log(mid)), np.nan)
     return np.append(returns, np.nan)

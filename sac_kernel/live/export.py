@@ -41,11 +41,11 @@ _CONTRACT = 1
 UNITS = {
     forecast_input.FEATURE: "in standard deviations, as FeaturePipeline.compute gives it",
     "trading_cost": "log of the one-way cost now over that of normal hours",
-    "time_to_rollover": "days to 17:00 New York, in (0, 1]",
-    "can_trade": "1 if an order given now is filled at the next open, 0 from 16:45 to 19:00 New York",
     "fill_cost": "one-way cost of a full position at the next open, as a fraction of equity",
     "can_fill": "1 if an order given now fills before the next decision, else 0",
     "held_target": "the last target that was filled, in [-1, 1]; 0 before the first",
+    "time_to_rollover": "days to the next {ends} {zone}, in (0, 1]",
+    "can_trade": "1 if an order given now is filled at the next open, 0 {frozen}",
     "position": "notional over equity, over the exposure cap, signed",
     "unrealised_pnl": "over equity, in standard deviations of a day",
     "holding_time": "log(1 + bars held) / 5",
@@ -74,6 +74,34 @@ def export(model: Path, target: Path) -> dict[str, Any]:
     return contract
 
 
+def export_weights(model: Path, target: Path) -> int:
+    """Write the weights of a `.pt` as safetensors; return how many tensors that are.
+
+    The names are those of the agent's networks; `metadata` has the SHA-256 of the `.pt` and the agent's id.
+
+    Raises
+    ------
+    InputNotFoundError
+        If the package safetensors is not installed.
+    CheckpointError
+        If the file holds no agent.
+    """
+    if importlib.util.find_spec("safetensors") is None:
+        msg = "The package safetensors is not installed. Run `pip install safetensors` and export again."
+        raise InputNotFoundError(msg)
+    from safetensors.torch import save
+
+    agent = SACAgent.from_checkpoint(model, device="cpu")
+    tensors = {name: value.detach().clone().contiguous() for name, value in agent.nets.state_dict().items()}
+    facts = {
+        "agent_id": str(agent.agent_id),
+        "model_sha256": files.file_sha256(model),
+        "code_version": __version__,
+    }
+    files.write_bytes(target, save(tensors, metadata=facts))
+    return len(tensors)
+
+
 def contract_of(agent: SACAgent, pipeline: FeaturePipeline, model_sha256: str) -> dict[str, Any]:
     """Return the inputs and the output as plain values: name, order and unit of each."""
     names = list(agent.context.get("observation_names", ()))
@@ -89,7 +117,14 @@ def contract_of(agent: SACAgent, pipeline: FeaturePipeline, model_sha256: str) -
     inputs = [
         {"name": n, "unit": UNITS.get(n, "as FeaturePipeline.compute gives it, unscaled")} for n in market
     ]
-    inputs += [{"name": n, "unit": UNITS[n]} for n in others]
+    spec = pipeline.spec
+    ends = ", ".join(spec.session[1:] or spec.rollover)
+    frozen = (
+        "from {} to {} ".format(*spec.freeze) + spec.zone
+        if any(spec.frozen(pipeline.bar_seconds))
+        else "never"
+    )
+    inputs += [{"name": n, "unit": UNITS[n].format(ends=ends, zone=spec.zone, frozen=frozen)} for n in others]
     env = agent.context["env"]
     return {
         "contract": _CONTRACT,
@@ -97,6 +132,7 @@ def contract_of(agent: SACAgent, pipeline: FeaturePipeline, model_sha256: str) -
         "model_sha256": model_sha256,
         "code_version": __version__,
         "instrument": pipeline.instrument,
+        "instrument_spec": spec.flat(),
         "bar_seconds": pipeline.bar_seconds,
         "other_instruments": list(pipeline.panel.instruments),
         "decision_interval_min": env["decision_interval_min"] or pipeline.bar_seconds // 60,

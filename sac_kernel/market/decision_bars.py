@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sac_kernel.market.market import HOLE
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -68,7 +66,7 @@ def complete_decisions(market: Market) -> BoolArray:
     """Return whether all K bars of each close's decision exist, with no hole before or between them, (n,)."""
     n, k = len(market.bars), market.interval_bars
     time = market.open_time.to_numpy("datetime64[ns]")
-    holes = np.append(0, np.cumsum(np.diff(time) > HOLE))  # up to each bar
+    holes = np.append(0, np.cumsum(np.diff(time) > market.hole))  # up to each bar
     complete = np.zeros(n, bool)
     complete[: n - k] = holes[k:] == holes[: n - k]
     return complete

@@ -90,7 +90,7 @@ def reward_scale(market: Market) -> float:
     size = market.reward_sd
     if market.return_forecast is not None:
         part = market.bars[market.first_bar : -1]
-        cost = float(np.mean(part["spread_open"])) / 2 + market.terms.commission + market.terms.slippage
+        cost = float(np.mean(part["spread_open"])) / 2 + float(np.mean(market.fees))
         size = reward_spread(market.interval_bars * part["return_forecast"], cost) * market.terms.exposure_cap
     return float(f"{1.0 / size:.6g}")
 
