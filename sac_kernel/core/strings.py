@@ -255,6 +255,11 @@ PANELS = {
     "episode_lengths": ("Episode length", "Length [steps]", "healthy: full length; short ones are ruin"),
 }
 """Curve -> title, axis with unit, what healthy looks like."""
+TEXTBOOK_LOSS = (
+    "sac_config is textbook SAC, not the preset for bars. On the market M11 a first temperature of 1 and a width of "
+    "256 lose .02 of the optimum each, and the width trades 1.46 times as much as is best, the preset 1.24 times "
+    "(docs/learning.md, ablations). Use SACConfig.for_market(...), or leave sac_config out for exact SAC."
+)
 HEALTHY = "No sign of trouble in the training curves."
 COLLAPSE = (
     "Reward collapse: the mean training reward of the last {window} episodes is {last:+.4g}, down from {top:+.4g}.",
