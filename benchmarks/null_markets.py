@@ -106,7 +106,7 @@ def main() -> int:
             traded += base.turnover > 0
             gross.append(base.log_growth + base.cost_paid[-1] / base.start_equity)
             print(i, word, f"net {base.log_growth:+.4f}, turnover {base.turnover:.1f}", flush=True)
-    edges = words[verdict.EDGE]
+    edges = words[verdict.EDGE_WITHOUT_NULL]
     mean, error = np.mean(gross), np.std(gross, ddof=1) / np.sqrt(len(gross))
     print(
         f"\n{args.markets} random walks, seed {args.seed}: SAC {HIDDEN}, {args.episodes} x 3,000 steps, UTD {UTD}, "

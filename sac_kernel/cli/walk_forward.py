@@ -11,7 +11,7 @@ import shlex
 from pathlib import Path
 
 from sac_kernel.cli import options, settings
-from sac_kernel.core import paths
+from sac_kernel.core import locks, paths
 from sac_kernel.core.errors import ConfigError
 from sac_kernel.experiment import walk_forward
 from sac_kernel.experiment.fold_jobs import Settings
@@ -75,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
         config=RunConfig.from_flat(values, "walk-forward"),
     )
     command = shlex.join(("python", "-m", "sac_kernel", "walk-forward", *args.words))
-    summary = walk_forward.run(run_settings, args.output, args.workers, command, args.address)
+    with locks.hold(args.output):
+        summary = walk_forward.run(run_settings, args.output, args.workers, command, args.address)
     logger.info("%s", terminal.text_table(summary["table"]))
     for agent_id, verdict in summary["verdicts"].items():
         logger.info("agent %s: %s", agent_id, verdict["sentence"])

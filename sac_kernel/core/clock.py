@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sac_kernel.core.errors import TimeUpError
+from sac_kernel.core.errors import Interrupted, TimeUpError
 
 if TYPE_CHECKING:
     import logging
@@ -30,6 +30,7 @@ class Deadline:
     budget_s: float = float("inf")
     started_s: float = field(default_factory=time.monotonic)
     _stop: threading.Event = field(default_factory=threading.Event, repr=False)
+    _signal: int = 0
 
     def elapsed_s(self) -> float:
         """Return seconds since the start."""
@@ -61,7 +62,8 @@ class Deadline:
         if threading.current_thread() is not threading.main_thread():
             return lambda: None
 
-        def handler(_number: int, _frame: FrameType | None) -> None:
+        def handler(number: int, _frame: FrameType | None) -> None:
+            self._signal = number
             self.request_stop()
 
         old = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -71,6 +73,11 @@ class Deadline:
                 signal.signal(number, previous)
 
         return restore
+
+    def raise_if_interrupted(self) -> None:
+        """Raise Interrupted if a signal, not the clock, ended the run: what was trained is saved."""
+        if self._signal:
+            raise Interrupted(self._signal)
 
 
 class Progress:

@@ -41,6 +41,10 @@ FOLDS_COLUMNS = [
 PAPER_TITLE = "Paper account: {instrument} since {since:%Y-%m-%d %H:%M}"
 PAPER_FIGURE = "Price with the exposure held, equity, costs"
 PAPER_COLUMNS = ("Bar opens [UTC]", "Close", "Equity", "Exposure [x equity]", "Target", "Why")
+EVIDENCE = (
+    "evidence for an edge so far: e = {now:.2f} after {days} days ({weekly:.2f} by weeks), at least {asked:.0f} asked "
+    "for; that takes about {own} years at a true Sharpe ratio of 1/2/3, at the very best {best}"
+)
 PAPER_KILL = "A file KILL beside this page flattens the account at the next open, for good."
 HALTED, NEVER_SEEN = "halted", "never seen before: {name}"
 FROZEN = "exposure changes from {0} to {1} {2} wait until {1}"

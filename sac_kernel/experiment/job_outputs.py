@@ -108,7 +108,7 @@ def finish_outputs(
     name -> error) make the run incomplete. `ensembles` are passes of several seeds' mean action, for the results
     table.
     """
-    files.sweep_temporaries(top)
+    output_layout.sweep_temporaries(top)
     headline, judgement = jobs[0], judgements[0]
     failures = dict(failures or {})
     complete = not failures and all(job.facts["status"] == "complete" for job in jobs)
@@ -149,6 +149,8 @@ def finish_outputs(
     models = [n for n in names if n.endswith(".pt") or "/logs/" in f"/{n}" or "metrics_ep" in n]
     files.write_zip(top / "models.zip", {n: (top / n).read_bytes() for n in models})
     facts = {k: headline.facts[k] for k in ("data_hash", "code_hash", "config_hash")}
+    facts |= {k: headline.facts.get(k, "") for k in ("run", "notebook_hash")}
+    facts["run"] = output_layout.run_id(facts)
     facts |= {k: sum(job.facts[k] for job in jobs) for k in ("env_steps", "updates")}
     facts |= {"status": summary["status"], "episodes": min(job.facts["episodes"] for job in jobs)}
     files.write_manifest(top, _output_files(top), facts)

@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sac_kernel.core import network, packages, paths
+from sac_kernel.core import locks, network, packages, paths
 from sac_kernel.core.clock import Deadline
 from sac_kernel.core.device import device_names
 from sac_kernel.core.errors import SacKernelError
@@ -88,7 +88,11 @@ def run_jobs(
         If the only job, or every job, failed. One failed job of several is named in the summary: it must not
         cost the others their hours.
     """
-    deadline = deadline or Deadline(config.time_budget_h * 3600.0)
+    with locks.hold(config.top_folder):
+        return _run_jobs(config, deadline or Deadline(config.time_budget_h * 3600.0), devices)
+
+
+def _run_jobs(config: RunConfig, deadline: Deadline, devices: Sequence[str] | None) -> FinishedRun:
     devices = tuple(devices or device_names(config.device))
     logger.info("%s", describe_queue(config, devices))
     if min(len(config.jobs), len(devices)) > 1:
@@ -97,6 +101,7 @@ def run_jobs(
         failures = _spread(config, deadline, devices)
     else:
         failures = _in_turn(config, deadline)
+    deadline.raise_if_interrupted()
     if len(failures) == len(config.jobs):
         why = next(iter(failures.values()))
         msg = f"Every job failed. First error: {why}"

@@ -143,7 +143,7 @@ def prepare(market: KnownAnswerMarket, seed: int, setting: Setting, judge: Judge
     features, returns, see = path.features[:-1, 0], path.returns[:, 0], _as_is
     bound = unseen
     if market.ic and market.linear:
-        bound = reference(market, fit_forecast(features, returns, boosting=False), judge)
+        bound = reference(market, fit_forecast(features, returns, heads=("ridge",)), judge)
     task = ForecastInput.fit(features, returns, np.arange(bars), purge=100)
     earned = returns if setting.rewards == "raw" else task.estimate.train
     seen_market = market

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sac_kernel.agent.config import SACConfig
-from sac_kernel.core import paths
+from sac_kernel.core import packages, paths
 from sac_kernel.core.config import check_names, field_help, require, typed
 from sac_kernel.core.errors import ConfigError
 from sac_kernel.core.renamed import current, current_value, renamed_names
 from sac_kernel.experiment import output_layout
+from sac_kernel.features.own import OwnFeatures
+from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market.account import RENAMED_REWARDS, TradingEnvConfig
 
 if TYPE_CHECKING:
@@ -87,9 +89,14 @@ class RunConfig:
     allow_cpu : continue without the requested GPU
     warm_start : set by a retraining: SHA-256 of the saved agent whose weights this run starts from
     self_test : first prove the agent on markets with known answers, about two minutes
+    features_file : Python file with your own features(bars); empty: none
+    only_own_features : your own features replace the thirty instead of joining them
+    features_hash : set by the build: SHA-256 of the feature file
     expect_data_hash : set by the build: content hash of the bars that must be mounted
     expect_env_steps : set by the build: step from which each job of a resumed run must continue
     expect_files : set by the build: name and SHA-256 of each mounted file that the run may use
+    run_id : set by the build: name of the run in its manifest; the sessions of a run share it
+    notebook_hash : set by the build: SHA-256 of the notebook in which this value is empty
     sac : settings of the agents; widths and an unset reward scale come from env and train bars
     env : account and episode
     left_to_preset : names among `LEFT_TO_PRESET` whose value in `sac` or `env` the agent's preset replaces
@@ -109,9 +116,14 @@ class RunConfig:
     allow_cpu: bool = False
     warm_start: str = ""
     self_test: bool = False
+    features_file: str = ""
+    only_own_features: bool = False
+    features_hash: str = ""
     expect_data_hash: str = ""
     expect_env_steps: tuple[int, ...] = ()
     expect_files: tuple[str, ...] = ()
+    run_id: str = ""
+    notebook_hash: str = ""
     sac: SACConfig = DEFAULT_SAC
     env: TradingEnvConfig = DEFAULT_ENV
     left_to_preset: tuple[str, ...] = LEFT_TO_PRESET
@@ -127,6 +139,8 @@ class RunConfig:
         for agent_id in self.agent_ids:
             self.sac_config(agent_id)
             self.env_config(agent_id)
+        needs = not self.only_own_features or bool(self.features_file)
+        require(needs, where, "only_own_features needs features_file", self.features_file)
         steps = self.expect_env_steps
         fits = len(steps) in (0, len(pairs))
         require(
@@ -183,6 +197,14 @@ class RunConfig:
     def top_folder(self) -> Path:
         """Return the output folder of the whole run."""
         return Path(self.output_dir) if self.output_dir else paths.paths().working_dir
+
+    def feature_pipeline(self, instrument: str, agent_id: int) -> FeaturePipeline:
+        """Return the unfitted features of one agent, the user's own among them."""
+        preset, own = preset_of(agent_id), None
+        if self.features_file:
+            beside = packages.import_root() / self.features_file
+            own = OwnFeatures.load(beside if beside.is_file() else self.features_file, self.features_hash)
+        return FeaturePipeline(instrument, preset.regimes, preset.forecast, own, self.only_own_features)
 
     def sac_config(self, agent_id: int) -> SACConfig:
         """Return the hyper-parameters of one agent."""

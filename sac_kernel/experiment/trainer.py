@@ -19,7 +19,7 @@ from sac_kernel.agent.ensemble import Ensemble
 from sac_kernel.agent.sac import Interaction, SACAgent
 from sac_kernel.backtest import policies, runner
 from sac_kernel.backtest.policies import Form
-from sac_kernel.core import files, packages, paths
+from sac_kernel.core import files, locks, packages, paths
 from sac_kernel.core.clock import Deadline, Progress
 from sac_kernel.core.config import require, to_flat
 from sac_kernel.core.device import resolve_device, set_threads
@@ -33,7 +33,6 @@ from sac_kernel.experiment.run_config import (
     RunConfig,
     preset_of,
 )
-from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market import training
 from sac_kernel.market.envs import TradingVectorEnv
 from sac_kernel.market.market import Market, prepare_market
@@ -169,7 +168,12 @@ class KaggleTrainer:
 
     def run_training(self) -> tuple[SACAgent, dict[str, list[Any]]]:
         """Train, judge on the test split, write all outputs; return the final agent and the statistics."""
+        with locks.hold(self.folder):
+            return self._run_training()
+
+    def _run_training(self) -> tuple[SACAgent, dict[str, list[Any]]]:
         self.job = self.train()
+        self._deadline.raise_if_interrupted()
         job_outputs.bring_ledger(self.folder, self.config)
         self.judgement = self.judge(self.job)
         self.summary = job_outputs.finish_outputs(self.folder, [self.job], self.data, [self.judgement])
@@ -181,7 +185,7 @@ class KaggleTrainer:
         restore_signals = self._deadline.stop_on_signals()
         try:
             self._start_or_resume()
-            files.sweep_temporaries(self.folder)
+            output_layout.sweep_temporaries(self.folder)
             self._log_header()
             self._run_episodes()
             return self._finish_training()
@@ -224,12 +228,8 @@ class KaggleTrainer:
         begun = checkpoint.newest_facts(self.folder / checkpoint.STATE_FOLDER) is not None
         if over or (begun and self.config.resume == "never"):
             reason = "finished" if over else "resume='never'"
-            if output_layout.move_to_previous(top):
-                logger.info(
-                    "Earlier outputs (%s) moved to %s. Starting a new run.",
-                    reason,
-                    top / output_layout.PREVIOUS,
-                )
+            if (moved := output_layout.move_to_previous(top)) is not None:
+                logger.info("Earlier outputs (%s) moved to %s. Starting a new run.", reason, moved)
 
     # -- preparation -------------------------------------------------------------------------------
 
@@ -244,8 +244,7 @@ class KaggleTrainer:
             )
             raise DataError(msg)
         self.instrument = self.data.traded
-        preset = AGENT_PRESETS[self.agent_id]
-        self.pipeline = FeaturePipeline(self.instrument, regimes=preset.regimes, forecast=preset.forecast)
+        self.pipeline = self.config.feature_pipeline(self.instrument, self.agent_id)
         frames = self.pipeline.run_full_pipeline(self.data.train, self.data.val, self.data.test)
         self.features: dict[str, pd.DataFrame] = dict(zip(("train", "val", "test"), frames, strict=True))
         bars, features = self.data.train[self.instrument], self.features["train"]
@@ -291,6 +290,7 @@ class KaggleTrainer:
             **({"warm_start": self.config.warm_start} if self.config.warm_start else {}),
             "data_hash": self.data.content_hash,
             "features": self.pipeline.state()["names"],
+            **({"own_features": self.pipeline.own.sha256} if self.pipeline.own else {}),
             "env": to_flat(self.env_config),
             "sac": to_flat(self.sac_config),
             "agent_id": self.agent_id,
@@ -549,6 +549,8 @@ class KaggleTrainer:
             "updates_per_s": self.agent.updates / seconds,
             "env_steps_per_s": self.loop.env_steps / seconds,
             "train_s": self._train_s,
+            "run": self.config.run_id,
+            "notebook_hash": self.config.notebook_hash,
             "data_hash": self.data.content_hash,
             "code_hash": self.agent.context["code_hash"],
             "config_hash": files.content_hash(self.learning_identity),

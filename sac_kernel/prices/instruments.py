@@ -303,8 +303,8 @@ def from_toml(path: Path) -> InstrumentSpec:
 _KINDS: dict[str, dict[str, Any]] = {
     "fx": {"price_range": (1e-4, 1e5)},
     "metal": {
-        "triple_day": "wednesday",
         "spread_bps": 0.62,
+        "spread_widening": widening(_WIDE_EVENING),
         "commission_bps": 0.35,
         "slippage_bps": 0.3,
         "swap_long_bps": 1.4,

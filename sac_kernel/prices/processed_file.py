@@ -135,17 +135,9 @@ class ProcessedData:
     def with_spec(self, spec: InstrumentSpec) -> ProcessedData:
         """Return the same bars with another spec of the traded instrument."""
         spec = replace(spec, symbol=self.traded)
-        splits = {name: dict(split) for name, split in self.splits.items()}
-        digest = hash_splits(splits, self.traded, spec)
+        digest = hash_splits(self.splits, self.traded, spec)
         specs = tuple(spec if own.symbol == self.traded else own for own in self.specs)
-        return replace(
-            self,
-            train=splits["train"],
-            val=splits["val"],
-            test=splits["test"],
-            specs=specs,
-            content_hash=digest,
-        )
+        return replace(self, specs=specs, content_hash=digest)
 
     def cost_lines(self, costs: str = "") -> list[str]:
         """Return what the traded instrument costs, a run's own costs on top, for headers and reports."""

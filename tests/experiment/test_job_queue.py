@@ -101,7 +101,8 @@ def test_a_finished_queue_of_processes_starts_anew_and_keeps_the_old_in_previous
     shutil.copytree(spread[0].top_folder, tmp_path / "run")
     config = dataclasses.replace(spread[0], output_dir=str(tmp_path / "run"))
     again = run_jobs(config, Deadline(0.0), TWO_DEVICES)
-    kept = config.top_folder / "previous" / "runs" / "agent_2_seed_0" / "agent_2_final.pt"
+    (previous,) = (config.top_folder / "previous").iterdir()
+    kept = previous / "runs" / "agent_2_seed_0" / "agent_2_final.pt"
     first = spread[0].top_folder / "runs" / "agent_2_seed_0" / "agent_2_final.pt"
     assert kept.read_bytes() == first.read_bytes()
     assert [job["env_steps"] for job in again.summary["jobs"]] == [0, 0]

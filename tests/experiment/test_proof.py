@@ -92,10 +92,10 @@ def test_the_reference_is_near_the_optimum_with_much_data_and_flat_without_signa
     market = MARKETS["M4"]
     judge = Judge(market, bars=100, n=100)
     path = market.simulate(40_000, 1, np.random.default_rng(0))
-    fitted = fit_forecast(path.features[:-1, 0], path.returns[:, 0], boosting=False)
+    fitted = fit_forecast(path.features[:-1, 0], path.returns[:, 0], heads=("ridge",))
     assert reference(market, fitted, judge) > 0.95
     noise = np.random.default_rng(1).standard_normal(40_000)
-    assert reference(market, fit_forecast(path.features[:-1, 0], noise, boosting=False), judge) == 0.0
+    assert reference(market, fit_forecast(path.features[:-1, 0], noise, heads=("ridge",)), judge) == 0.0
 
 
 @pytest.mark.parametrize(

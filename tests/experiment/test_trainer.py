@@ -304,7 +304,7 @@ def test_a_finished_run_of_several_jobs_starts_anew_and_keeps_the_old_in_previou
     with figures_left_blank():
         again = run_jobs(config, Deadline(0.0))
     assert [job["env_steps"] for job in again.summary["jobs"]] == [0, 0]
-    previous = tmp_path / "previous"
+    (previous,) = (tmp_path / "previous").iterdir()
     assert (previous / "report.html").read_bytes() == report
     assert (previous / "runs" / "agent_1_seed_3" / "agent_1_final.pt").read_bytes() == agent
     listed = job_outputs.read_manifest(tmp_path)["files"]

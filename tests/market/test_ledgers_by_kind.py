@@ -40,7 +40,7 @@ def evening(day):
         ("EURUSD", TUESDAY, 1, {"spread": 2.75 + 5.5, "commission": 6.4, "slippage": 3.1, "swap": 6.0}),
         ("EURUSD", TUESDAY, -1, {"spread": 2.75 + 5.5, "commission": 6.4, "slippage": 3.1, "swap": 3.0}),
         ("EURUSD", WEDNESDAY, 1, {"spread": 2.75 + 5.5, "commission": 6.4, "slippage": 3.1, "swap": 18.0}),
-        ("XAUUSD", WEDNESDAY, 1, {"spread": 3.1 + 6.2, "commission": 7.0, "slippage": 6.0, "swap": 42.0}),
+        ("XAUUSD", WEDNESDAY, 1, {"spread": 3.1 + 12.4, "commission": 7.0, "slippage": 6.0, "swap": 42.0}),
         ("US30", WEDNESDAY, 1, {"spread": 5.3 + 10.6, "slippage": 6.0, "swap": 14.0}),
         ("US30", FRIDAY, 1, {"spread": 5.3 + 10.6, "slippage": 6.0, "swap": 42.0}),
     ],
