@@ -17,15 +17,20 @@ from typing import TYPE_CHECKING, Any
 from sac_kernel import MODULES, __version__, inlined_files
 from sac_kernel.cli import settings
 from sac_kernel.cli.build import make_parser
+from sac_kernel.cli.build_checks import check_run
 from sac_kernel.core import files, paths
 from sac_kernel.core.errors import ConfigError, SacKernelError
 from sac_kernel.core.packages import code_hash
 from sac_kernel.core.paths import CODE_MANIFEST, DATA_FILE, LOCAL_DATA
 from sac_kernel.experiment import output_layout
+from sac_kernel.experiment.checkpoint import EXPORT_INDEX
 from sac_kernel.experiment.run_config import RunConfig
+from sac_kernel.features.causality import assert_causal
+from sac_kernel.features.own import OWN_FILE, OwnFeatures, OwnPipeline
 from sac_kernel.kaggle import kernel_notebook, probe, rehearsal, wheels
 from sac_kernel.kaggle.client import KaggleClient
 from sac_kernel.kaggle.run import KaggleRun, check_accelerator
+from sac_kernel.prices.ingest.questions import MissingFactsError
 from sac_kernel.prices.ingest.writer import write_processed
 from sac_kernel.prices.pipeline import DataConfig, DataPipeline
 from sac_kernel.report.terminal import text_table
@@ -33,7 +38,7 @@ from sac_kernel.stats import trials
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from sac_kernel.prices.processed_file import ProcessedData
 
@@ -55,6 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the steps that the options name; return the exit status."""
     args = make_parser().parse_args(arguments)
     args.output = args.output or ROOT / "outputs"
+    args.words = sys.argv[1:] if arguments is None else arguments
     try:
         parameters = settings.parameters(args, agent_ids="agents", seeds="seeds")
         _check_name(args.name)
@@ -63,8 +69,9 @@ def main(arguments: list[str] | None = None) -> int:
             return _probe(args)
         if args.rehearse:
             data = _data(args)
-            notebook = build(parameters | _expected(data))
+            check_run(data, parameters)
             datasets = stage(data, args.name)
+            notebook = build(parameters | _expected(data, datasets.values()))
             _say_built(notebook, data, parameters)
             return _rehearse(notebook, datasets, parameters, args.output, fresh=args.fresh)
         return _on_kaggle(args, parameters)
@@ -76,7 +83,9 @@ def main(arguments: list[str] | None = None) -> int:
 def build(parameters: Mapping[str, Any]) -> Path:
     """Write build/train.ipynb and return its path."""
     path = BUILD / "train.ipynb"
-    text = kernel_notebook.build_notebook(TEMPLATE, PACKAGE, parameters, code_hash())
+    own = Path(parameters["features_file"]) if parameters.get("features_file") else None
+    baked = {**parameters, "features_file": OWN_FILE} if own else parameters
+    text = kernel_notebook.build_notebook(TEMPLATE, PACKAGE, baked, code_hash(), own)
     files.write_text(path, text)
     return path
 
@@ -110,8 +119,9 @@ def _on_kaggle(args: argparse.Namespace, parameters: dict[str, Any]) -> int:
     owner = client.owner()
     if owner is None:
         data = _data(args)
-        _say_built(build(parameters | _expected(data)), data, parameters)
-        stage(data, args.name)
+        check_run(data, parameters)
+        datasets = stage(data, args.name)
+        _say_built(build(parameters | _expected(data, datasets.values())), data, parameters)
         print(
             "\nNothing was published: there are no Kaggle credentials. Make a token at kaggle.com/settings/api and put "
             "it into\n~/.kaggle/access_token, then run this again.\nnext      python build_kernel.py --rehearse"
@@ -160,18 +170,20 @@ def _prepare_session(run: KaggleRun, args: argparse.Namespace, parameters: dict[
         msg = f"--resume: {args.output} holds no unfinished run of {run.kernel}. Fetch it with --fetch first."
         raise ConfigError(msg)
     baked = {**(last if going_on else {}), **parameters}
-    session = _expected(data)
     folders = {kind: BUILD / "datasets" / kind for kind in DATASETS}
     stage(data, args.name, going_on=going_on)
     if going_on:
         steps = run.stage_state(merged.jobs)
-        session["expect_env_steps"] = steps
         folders["state"] = BUILD / "datasets" / "state"
         print(
             f"resuming  {run.kernel} at step {', '.join(f'{n:,}' for n in steps)}; --fresh would start over"
         )
+    session = _expected(data, folders.values())
+    if going_on:
+        session["expect_env_steps"] = steps
     if args.accelerator == "none":
         session["allow_cpu"] = True
+    check_run(data, baked)
     notebook = build(baked | session)
     _say_built(notebook, data, baked)
     run.publish(folders)
@@ -235,9 +247,12 @@ def _stop(run: KaggleRun, *, sure: bool) -> int:
     return 0
 
 
-def _expected(data: ProcessedData) -> dict[str, Any]:
-    """Return the parameters by which the kernel checks its mounted data."""
-    return {"expect_data_hash": data.content_hash}
+def _expected(data: ProcessedData, folders: Iterable[Path]) -> dict[str, Any]:
+    """Return the parameters by which the kernel knows its own files among all that is mounted."""
+    known = {f"{name} {digest}" for name, digest in wheels.WHEELS.items()}
+    staged = [folder / name for folder in folders for name in (DATA_FILE, trials.NAME, EXPORT_INDEX)]
+    known |= {f"{path.name} {files.file_sha256(path)}" for path in staged if path.is_file()}
+    return {"expect_data_hash": data.content_hash, "expect_files": sorted(known)}
 
 
 def _needs_kaggle(args: argparse.Namespace) -> bool:
@@ -258,12 +273,25 @@ def _data(args: argparse.Namespace) -> ProcessedData:
         source=source,
         path=str(path or ""),
         instrument=args.instrument,
+        kind=args.kind,
+        instrument_spec=args.instrument_spec,
+        costs=args.costs,
         price_side=args.price_side,
         clock=args.clock,
         bar_minutes=args.bar_minutes,
+        accept_outliers=args.accept_outliers,
+        repair_rounding=args.repair_rounding,
+        embargo_hours=args.embargo_hours,
         output_path=str(target),
     )
-    data = DataPipeline(config).write()
+    try:
+        data = DataPipeline(config).write()
+    except MissingFactsError as err:
+        raise err.for_command(["python", "build_kernel.py", *args.words]) from None
+    if args.features:
+        own = OwnFeatures.load(args.features)
+        report = assert_causal(OwnPipeline(own, data.traded), data.train)
+        print(f"features  {args.features}, {report.features} columns: {report}")
     for note in filter(None, (data.cost_note, *data.notes)):
         print(f"          {note}")
     return data
@@ -324,6 +352,8 @@ def _say_built(notebook: Path, data: ProcessedData, parameters: Mapping[str, Any
     others = f" beside {', '.join(sorted(set(data.train) - {data.traded}))}" if len(data.train) > 1 else ""
     what = f"{data.bar_seconds // 60}-minute {data.price_side} bars"
     print(f"data      {data.traded} is traded{others}, {what}: {counts}")
+    for line in data.cost_lines():
+        print(f"costs     {line}")
     print(f"notebook  {_relative(notebook)}, {size / 1000:.0f} kB as sent, code {code_hash()[:12]}")
     if parameters:
         print("baked in  " + ", ".join(f"{k} = {v!r}" for k, v in parameters.items()))

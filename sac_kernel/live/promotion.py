@@ -116,8 +116,9 @@ def compare(candidate: Path, in_use: Path, data: ProcessedData, after: str) -> C
     theirs, ours = (values[rows] for values, rows in zip(daily, at, strict=True))
     word = _drift(*markets[1])
     promote, reason = decide(theirs, ours, drifted=word == drift.RETRAIN)
-    low, high = significance.bootstrap_interval(theirs - ours, "mean")
-    means = [annual_return(values) for values in (theirs, ours)]
+    year = data.spec.days_a_year
+    low, high = significance.bootstrap_interval(theirs - ours, "mean", days_a_year=year)
+    means = [annual_return(values, year) for values in (theirs, ours)]
     # The candidate's largest loss and the largest gain of the model in use, which is as large as its loss.
     largest = min(
         1.0, sum(evidence.largest_daily_loss(float(train.terms["exposure_cap"])) for train, _ in markets)

@@ -66,19 +66,19 @@ def daily_returns(equity: FloatArray, day: IntArray, start_equity: float) -> Flo
     return closes[1:] / closes[:-1] - 1.0
 
 
-def annual_return(returns: FloatArray) -> float:
-    """Return the compound return of a year of 260 such days, a fraction above -1; NaN without days.
+def annual_return(returns: FloatArray, days_a_year: float = TRADING_DAYS_PER_YEAR) -> float:
+    """Return the compound return of a year of such days, a fraction above -1; NaN without days.
 
     A few days of large gains can exceed any float in a year: the result is then infinite.
     """
     if returns.size == 0:
         return math.nan
     with np.errstate(over="ignore"):
-        return float(np.expm1(TRADING_DAYS_PER_YEAR * np.mean(np.log1p(returns))))
+        return float(np.expm1(days_a_year * np.mean(np.log1p(returns))))
 
 
-def sharpe_ann(returns: FloatArray) -> float:
-    """Return the annualised Sharpe ratio of daily returns, sqrt(260) mean / sd (ddof 1).
+def sharpe_ann(returns: FloatArray, days_a_year: float = TRADING_DAYS_PER_YEAR) -> float:
+    """Return the annualised Sharpe ratio of daily returns, sqrt(days a year) mean / sd (ddof 1).
 
     NaN below `MIN_DAYS_FOR_SHARPE` days; 0 if all returns are 0; NaN if they are another constant.
     """
@@ -88,4 +88,4 @@ def sharpe_ann(returns: FloatArray) -> float:
     mean = float(np.mean(returns))
     if sd <= 1e-15:  # rounding errors only
         return 0.0 if abs(mean) <= 1e-15 else math.nan
-    return math.sqrt(TRADING_DAYS_PER_YEAR) * mean / sd
+    return math.sqrt(days_a_year) * mean / sd

@@ -238,6 +238,7 @@ def bootstrap_interval(
     level: float = 0.95,
     draws: int = BOOTSTRAP_DRAWS,
     seed: int = 0,
+    days_a_year: float = TRADING_DAYS_PER_YEAR,
 ) -> tuple[float, float]:
     """Return the percentile interval of the annual return or Sharpe ratio of daily returns.
 
@@ -248,14 +249,14 @@ def bootstrap_interval(
     Parameters
     ----------
     returns : float array, shape (n_days,), simple daily returns
-    statistic : 'growth' (compound return of a year, a fraction), 'mean' (260 x mean, for differences of returns)
-        or 'sharpe'
+    statistic : 'growth' (compound return of a year, a fraction), 'mean' (days a year x mean, for differences of
+        returns) or 'sharpe'
     """
     n = returns.size
     if n < MIN_DAYS_FOR_SHARPE:
         return math.nan, math.nan
     if statistic == "growth":
-        low, high = bootstrap_interval(np.log1p(returns), "mean", level, draws, seed)
+        low, high = bootstrap_interval(np.log1p(returns), "mean", level, draws, seed, days_a_year)
         with np.errstate(over="ignore"):
             return float(np.expm1(low)), float(np.expm1(high))
     block = interval_block(returns)
@@ -263,14 +264,14 @@ def bootstrap_interval(
     value = _sums(visits, returns) / n
     middle = float(returns.mean())
     if statistic == "sharpe":
-        middle = float(np.nan_to_num(moments(returns).sharpe)) * math.sqrt(TRADING_DAYS_PER_YEAR)
+        middle = float(np.nan_to_num(moments(returns).sharpe)) * math.sqrt(days_a_year)
         variance = (_sums(visits, returns**2) / n - value**2) * n / (n - 1)
         sd = np.sqrt(np.maximum(variance, 0.0))
         value = np.divide(value, sd, out=np.zeros_like(value), where=sd > 1e-12)
-        value *= math.sqrt(TRADING_DAYS_PER_YEAR)
+        value *= math.sqrt(days_a_year)
     else:
-        value *= TRADING_DAYS_PER_YEAR
-        middle *= TRADING_DAYS_PER_YEAR
+        value *= days_a_year
+        middle *= days_a_year
     tail = (1.0 - level) / 2.0
     low, high = middle + (np.quantile(value, [tail, 1.0 - tail]) - middle) / math.sqrt(1.0 - 2.0 * block / n)
     return float(low), float(high)

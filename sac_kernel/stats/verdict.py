@@ -53,7 +53,6 @@ NULL_LEVEL = 0.05
 MIN_DAYS = 60
 """On fewer days, less than a quarter of a year, even a Sharpe ratio of 3 is mostly luck."""
 POWER = 0.8
-_ROOT_YEAR = math.sqrt(TRADING_DAYS_PER_YEAR)
 _NAN = math.nan
 _NORMAL = NormalDist()
 
@@ -157,6 +156,7 @@ def decide(  # noqa: PLR0913  # what a verdict may know
     percentile: float | None = None,
     trials: TrialCount | None = None,
     turnover: float = 1.0,
+    days_a_year: float = TRADING_DAYS_PER_YEAR,
     *,
     null: Mapping[str, Any] | None = None,
     power: Mapping[str, Any] | None = None,
@@ -173,6 +173,7 @@ def decide(  # noqa: PLR0913  # what a verdict may know
     percentile : share of random policies with the same turnover that the agent beats, in [0, 1]
     trials : count of the ledger; None if it is missing
     turnover : 0 if the agent never traded
+    days_a_year : trading days of the instrument
     null : of `stats.null.result`; None if the pipeline's null was not run
     power : of `stats.null.power`; None takes the power of the rule alone
     instrument : simple returns of the traded instrument on the same days, to tell timing from static exposure
@@ -188,11 +189,11 @@ def decide(  # noqa: PLR0913  # what a verdict may know
         statistic that does not exist, such as the Sharpe ratio of constant returns, is NaN
     """
     trials = trials or TrialCount(known=False)
-    n = int(daily.size)
-    low, high = significance.bootstrap_interval(daily)
+    n, year = int(daily.size), round(days_a_year)
+    low, high = significance.bootstrap_interval(daily, days_a_year=days_a_year)
     figures: dict[str, Any] = {
         "days": n,
-        "annual_frac": annual_return(daily),
+        "annual_frac": annual_return(daily, days_a_year),
         "low_frac": low,
         "high_frac": high,
     }
@@ -204,8 +205,8 @@ def decide(  # noqa: PLR0913  # what a verdict may know
         deflated = significance.dsr(m, trials.effective, trials.spread / n)
         figures |= {
             "rho": m.rho,
-            "sharpe_ann": _ROOT_YEAR * m.sharpe,
-            "sharpe_lo_ann": m.sharpe * significance.lo_factor(m.rho ** np.arange(1, TRADING_DAYS_PER_YEAR)),
+            "sharpe_ann": math.sqrt(days_a_year) * m.sharpe,
+            "sharpe_lo_ann": m.sharpe * significance.lo_factor(m.rho ** np.arange(1, year), year),
             "psr": significance.psr(m),
             "dsr": deflated,
             "p_value": 1.0 - deflated,
@@ -224,8 +225,8 @@ def decide(  # noqa: PLR0913  # what a verdict may know
     word, finding = _word(marks, low, high, n, flat=turnover == 0.0)
     missed = "; ".join(mark.name for mark in marks if not mark.passed)
     lists_marks = word is NOT_SHOWN and not math.isnan(low)
-    detectable = detectable_sharpe(n, trials)
-    split = None if instrument is None or turnover == 0.0 else timing(daily, instrument, trials)
+    detectable = detectable_sharpe(n, trials, days_a_year)
+    split = None if instrument is None or turnover == 0.0 else timing(daily, instrument, trials, days_a_year)
     seen = _power_sentence(n, detectable, power)
     return {
         "word": word.value,
@@ -256,7 +257,12 @@ def _word(marks: Sequence[Mark], low: float, high: float, days: int, *, flat: bo
     return NOT_SHOWN, strings.NOT_SHOWN.format(interval=interval)
 
 
-def timing(daily: FloatArray, instrument: FloatArray, trials: TrialCount) -> dict[str, Any]:
+def timing(
+    daily: FloatArray,
+    instrument: FloatArray,
+    trials: TrialCount,
+    days_a_year: float = TRADING_DAYS_PER_YEAR,
+) -> dict[str, Any]:
     """Return the verdict on what is left of daily returns without a static position in the instrument.
 
     Returns
@@ -266,13 +272,13 @@ def timing(daily: FloatArray, instrument: FloatArray, trials: TrialCount) -> dic
         annual return of either part), low_frac, high_frac (of timing), dsr (of timing), sentence
     """
     split, n = exposure.parts(daily, instrument), int(daily.size)
-    low, high = significance.bootstrap_interval(split.timing)
+    low, high = significance.bootstrap_interval(split.timing, days_a_year=days_a_year)
     deflated = significance.dsr(significance.moments(split.timing), trials.effective, trials.spread / n)
     passed = n >= MIN_DAYS and low > 0.0 and deflated > LEVEL
     figures = {
         "beta": split.beta,
-        "static_frac": annual_return(split.static),
-        "timing_frac": annual_return(split.timing),
+        "static_frac": annual_return(split.static, days_a_year),
+        "timing_frac": annual_return(split.timing, days_a_year),
         "low_frac": low,
         "high_frac": high,
     }
@@ -338,7 +344,7 @@ def over_agents(verdicts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return corrected
 
 
-def detectable_sharpe(days: int, trials: TrialCount) -> float:
+def detectable_sharpe(days: int, trials: TrialCount, days_a_year: float = TRADING_DAYS_PER_YEAR) -> float:
     """Return the smallest true annual Sharpe ratio detected with probability `POWER`, NaN below `MIN_DAYS`.
 
     It is the normal approximation of the two marks on returns. A policy this good also passes the mark on random
@@ -349,7 +355,7 @@ def detectable_sharpe(days: int, trials: TrialCount) -> float:
     interval = _NORMAL.inv_cdf((1.0 + LEVEL) / 2.0)
     hurdle = significance.expected_max_sharpe(trials.effective, trials.spread)  # in standard errors
     z = max(interval, hurdle + _NORMAL.inv_cdf(LEVEL)) + _NORMAL.inv_cdf(POWER)
-    return z * math.sqrt(TRADING_DAYS_PER_YEAR / days)
+    return z * math.sqrt(days_a_year / days)
 
 
 def upper_bound(count: int, total: int, level: float = 0.95) -> float:
