@@ -27,7 +27,7 @@ from sac_kernel.agent.config import SACConfig
 from sac_kernel.backtest import policies
 from sac_kernel.backtest.judgement import Judgement, judge
 from sac_kernel.core.device import set_threads
-from sac_kernel.experiment.run_config import preset_of
+from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.experiment.trainer import KaggleTrainer
 from sac_kernel.prices.bars import Bars
 from sac_kernel.prices.ingest.split import split_table
@@ -68,7 +68,7 @@ def judged(seed: int, episodes: int, reward: str) -> Judgement:
         write_processed(data, folder / "processed_data.h5")
         config = SACConfig.for_market(hidden_dims=HIDDEN, utd_ratio=UTD)
         env = dataclasses.replace(
-            preset_of(1).env_config, episode_lengths=(3000,), horizon=1000, reward=reward
+            RunConfig(learner="gaussian").env_config(1), episode_lengths=(3000,), horizon=1000, reward=reward
         )
         trainer = KaggleTrainer(
             folder / "processed_data.h5", folder / "out", episodes, 1, episodes, 1, "cpu", seed, config, env

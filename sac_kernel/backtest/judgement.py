@@ -117,10 +117,10 @@ def judge(  # noqa: PLR0913  # the verdict needs the last two
         percentile,
         counted,
         headline.turnover,
-        headline.days_a_year,
         null=null,
         power=power,
         instrument=instrument_returns(headline, markets["base"]),
+        days_a_year=headline.days_a_year,
     )
     return Judgement(results, growth, percentile, decided, markets["base"], fitted_on)
 

@@ -13,9 +13,8 @@ from sac_kernel.cli import options
 from sac_kernel.core import packages
 from sac_kernel.core.checkout import find_checkout
 from sac_kernel.core.errors import ConfigError
+from sac_kernel.core.homes import DEFAULT_NAME
 from sac_kernel.prices.pipeline import DataConfig
-
-DEFAULT_NAME = "sac-trading"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -50,8 +49,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="hours of bars left out after each boundary between train, validation and test",
     )
     options.add_run_options(parser)
-    options.add(parser, "output", help="folder for fetched files (default: outputs/ of the clone)")
-    parser.add_argument("--name", default=DEFAULT_NAME, help="prefix of kernel and datasets on Kaggle")
+    options.add(
+        parser, "output", help="folder for fetched files (default: outputs/ of the clone, or outputs/NAME/)"
+    )
+    parser.add_argument(
+        "--name",
+        default=DEFAULT_NAME,
+        help="name of the run: begins those of kernel and datasets, and keeps its files apart",
+    )
     parser.add_argument("--rehearse", action="store_true", help="run the notebook here as Kaggle would")
     _add_kaggle_options(parser)
 
@@ -67,6 +72,7 @@ def _add_kaggle_options(parser: argparse.ArgumentParser) -> None:
         "until-done": "run session after session, within the quota, until training is complete",
         "probe": "stage a diagnostic kernel for questions that only Kaggle can answer",
         "stop": "delete the kernel and its run, after asking",
+        "allow-public": "publish into a dataset even if everybody can read it",
         "yes": "with --stop: do not ask",
     }
     for name, text in flags.items():

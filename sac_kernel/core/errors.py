@@ -31,6 +31,18 @@ class StorageError(SacKernelError, OSError):
     """A file cannot be written: the disk is full, or the folder is read-only or gone."""
 
 
+class BusyError(SacKernelError):
+    """Another process writes to the same folder."""
+
+
+class Interrupted(KeyboardInterrupt):  # no error of this package, as KeyboardInterrupt is none
+    """Ctrl-C or SIGTERM; `number` is the signal's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
 class DeviceError(SacKernelError, RuntimeError):
     """The requested device is missing or does not work."""
 

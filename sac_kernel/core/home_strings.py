@@ -13,9 +13,8 @@ STANDS_FOR_ALL = (
     "It stands for all {agents} agents: its p value is the smallest, and Holm's correction pays for that."
 )
 BUDGET = (
-    "The verdict belongs to this learner at this budget: SAC {widths}, batch {batch}, {updates:,} updates a training "
-    "at {ratio:g} a step, reward '{reward}', {seeds} seeds, {folds} folds of {days} days. Longer training may say "
-    "something else."
+    "The verdict belongs to this learner at this budget: {learner} SAC {widths}, batch {batch}, {updates:,} updates a "
+    "training, reward '{reward}', {seeds} seeds, {folds} folds of {days} days. Longer training may say something else."
 )
 WALK_FORWARD_CAPTIONS = {
     "training": "Seed 0 in the last fold: a value for every twentieth of the updates.",

@@ -108,7 +108,7 @@ def finish_outputs(
     name -> error) make the run incomplete. `ensembles` are passes of several seeds' mean action, for the results
     table.
     """
-    files.sweep_temporaries(top)
+    output_layout.sweep_temporaries(top)
     headline, judgement = jobs[0], judgements[0]
     failures = dict(failures or {})
     complete = not failures and all(job.facts["status"] == "complete" for job in jobs)
@@ -149,6 +149,8 @@ def finish_outputs(
     models = [n for n in names if n.endswith(".pt") or "/logs/" in f"/{n}" or "metrics_ep" in n]
     files.write_zip(top / "models.zip", {n: (top / n).read_bytes() for n in models})
     facts = {k: headline.facts[k] for k in ("data_hash", "code_hash", "config_hash")}
+    facts |= {k: headline.facts.get(k, "") for k in ("run", "notebook_hash")}
+    facts["run"] = output_layout.run_id(facts)
     facts |= {k: sum(job.facts[k] for job in jobs) for k in ("env_steps", "updates")}
     facts |= {"status": summary["status"], "episodes": min(job.facts["episodes"] for job in jobs)}
     files.write_manifest(top, _output_files(top), facts)
@@ -163,7 +165,7 @@ def seed_passes(judgements: Sequence[Judgement]) -> list[EpisodeResult]:
 
 def _name(job: FinishedJob) -> str:
     """Return the job's own name: its folder's could reveal local paths."""
-    return output_layout.job_name(job.facts["agent_id"], job.facts["seed"])
+    return str(job.facts.get("job") or output_layout.job_name(job.facts["agent_id"], job.facts["seed"]))
 
 
 def _verdict(jobs: Sequence[FinishedJob], judgements: Sequence[Judgement]) -> dict[str, Any]:
@@ -190,13 +192,17 @@ def stats_for_plot(job: FinishedJob) -> dict[str, Any]:
     """Return training stats with the evaluations as separate lists with episode numbers."""
     done = [k for k, value in enumerate(job.stats["eval_rewards"]) if value is not None]
     evaluations = {name: [job.stats[name][k] for k in done] for name in ("eval_rewards", "eval_sharpes")}
-    target = job.final.config.entropy_target(job.final.updates)
-    return {**job.stats, **evaluations, "eval_episodes": [k + 1 for k in done], "target_entropy": target}
+    shown = {**job.stats, **evaluations, "eval_episodes": [k + 1 for k in done]}
+    if job.final.exact:  # its temperature is fixed
+        return shown
+    return shown | {"target_entropy": job.final.config.entropy_target(job.final.updates)}
 
 
 def health(job: FinishedJob) -> list[Finding]:
     """Return the findings on a job's training curves (`training_health.examine`)."""
     updates = np.cumsum(job.stats["updates"])
+    if job.final.exact:
+        return training_health.examine(job.stats)
     return training_health.examine(job.stats, [job.final.config.entropy_target(int(n)) for n in updates])
 
 

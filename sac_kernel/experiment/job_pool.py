@@ -145,6 +145,7 @@ def run(  # noqa: PLR0913  # where, on what and how many belong to the caller
     finally:
         progress.close()
         restore_signals()
+    deadline.raise_if_interrupted()
     stopped = "stopped before it started"
     return [outcomes.get(n) or Outcome(n, job, None, stopped, float("nan")) for n, job in named.items()]
 

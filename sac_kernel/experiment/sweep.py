@@ -141,8 +141,8 @@ def train_and_judge(job: Mapping[str, Any], place: Place) -> dict[str, Any] | No
     """
     run = {**job["run"], "h5_path": str(place.inputs[job["data"]]), "output_dir": str(place.folder)}
     config = RunConfig.from_flat({**run, "device": place.device, "expect_data_hash": job["data_hash"]})
-    ((agent_id, seed),) = config.jobs
-    trainer = job_queue.job_trainer(config, agent_id, seed, place.deadline)
+    (one,) = config.jobs
+    agent_id, trainer = one.agent_id, job_queue.job_trainer(config, one, place.deadline)
     finished = trainer.train()
     if finished.facts["status"] != "complete":
         return None

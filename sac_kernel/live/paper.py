@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from sac_kernel.backtest import drift
-from sac_kernel.core import files, home_strings
+from sac_kernel.core import files, home_strings, interrupts
 from sac_kernel.core.errors import CheckpointError
 from sac_kernel.features.indicators import price_columns
 from sac_kernel.features.pipeline import warmup_bars
@@ -367,7 +367,7 @@ def open_session(args: argparse.Namespace) -> Opened:
     name = decider.instrument
     feed = BarFiles(args.bars, name, decider.others, args.price_side or data.price_side, args.clock)
     bars = feed.read()
-    journal = Journal(args.journal / JOURNAL_FILE)
+    journal = Journal(args.journal / JOURNAL_FILE, claim=True)
     if journal.torn_bytes:
         logger.info("journal: the unfinished last line (%d bytes) will be dropped", journal.torn_bytes)
     start = _start(journal, bars[name], live=args.speed is None)
@@ -412,7 +412,9 @@ def follow(opened: Opened, speed: float | None, sleep: Callable[[float], object]
     fresh = session.last_time is not None
     for count, bars in enumerate(feed):
         if bars is not None:
-            watch.show(session.take(bars))
+            with interrupts.deferred():  # the line of a bar is whole
+                decision = session.take(bars)
+            watch.show(decision)
             fresh = True
         if speed != 0 or count % _SYNC_EVERY == 0:
             journal.sync()

@@ -156,11 +156,11 @@ def decide(  # noqa: PLR0913  # what a verdict may know
     percentile: float | None = None,
     trials: TrialCount | None = None,
     turnover: float = 1.0,
-    days_a_year: float = TRADING_DAYS_PER_YEAR,
     *,
     null: Mapping[str, Any] | None = None,
     power: Mapping[str, Any] | None = None,
     instrument: FloatArray | None = None,
+    days_a_year: float = TRADING_DAYS_PER_YEAR,
 ) -> dict[str, Any]:
     """Return the verdict on daily net returns at base cost, as plain values.
 
@@ -173,20 +173,21 @@ def decide(  # noqa: PLR0913  # what a verdict may know
     percentile : share of random policies with the same turnover that the agent beats, in [0, 1]
     trials : count of the ledger; None if it is missing
     turnover : 0 if the agent never traded
-    days_a_year : trading days of the instrument
     null : of `stats.null.result`; None if the pipeline's null was not run
     power : of `stats.null.power`; None takes the power of the rule alone
     instrument : simple returns of the traded instrument on the same days, to tell timing from static exposure
+    days_a_year : trading days of the instrument
 
     Returns
     -------
     dict
-        word, sentence, finding (the sentence without the marks missed), marks (each a `Mark`), notes,
-        questions (key, question, answer); days, annual_frac, low_frac, high_frac (compound annual return with its 95 %
-        interval), rho (AR(1) coefficient), sharpe_ann (sqrt(260) x daily), sharpe_lo_ann (annualised with serial
-        correlation, Lo 2002), psr, dsr, p_value (1 - dsr), min_days (minimum track record), detectable_sharpe_ann,
-        timing (`timing`; None without `instrument`), null, power, trials, random_percentile, error_rates. A
-        statistic that does not exist, such as the Sharpe ratio of constant returns, is NaN
+        word, sentence, finding (the sentence without the marks missed), marks (each a `Mark`), notes, questions
+        (key, question, answer); days, annual_frac, low_frac, high_frac (compound annual return with its 95 %
+        interval), rho (AR(1) coefficient), sharpe_ann (sqrt(days a year) x daily), sharpe_lo_ann (annualised
+        with serial correlation, Lo 2002), psr, dsr, p_value (1 - dsr), min_days (minimum track record),
+        detectable_sharpe_ann, timing (`timing`; None without `instrument`), null, power, trials,
+        random_percentile, error_rates. A statistic that does not exist, such as the Sharpe ratio of constant
+        returns, is NaN
     """
     trials = trials or TrialCount(known=False)
     n, year = int(daily.size), round(days_a_year)

@@ -292,17 +292,21 @@ def test_a_rehearsal_is_a_build_with_its_flag(monkeypatch):
 
 def test_settings_reach_the_build_of_a_retraining(tmp_path, monkeypatch):
     seen = {}
-    bars = types.SimpleNamespace(traded="EURUSD", train={"EURUSD": None}, test={"EURUSD": make_bars(3)})
+    bars = types.SimpleNamespace(
+        content_hash="1" * 64, traded="EURUSD", train={"EURUSD": None}, test={"EURUSD": make_bars(3)}
+    )
 
-    def train(start, agent_id, data, *, kaggle, more):
-        seen.update(start=start, agent_id=agent_id, data=data, kaggle=kaggle, more=more)
+    def train(start, agent_id, file, data, store, *, kaggle, more):
+        seen.update(start=start, agent_id=agent_id, data=file, kaggle=kaggle, more=more)
         return tmp_path / "candidate.pt"
 
     monkeypatch.setattr(retrain_command, "find_checkout", lambda: tmp_path)
-    monkeypatch.setattr(retrain_command, "read_processed", lambda path: bars)
+    monkeypatch.setattr(retrain, "read_processed", lambda path: bars)
     monkeypatch.setattr(retrain, "append_bars", lambda *args: bars)
     monkeypatch.setattr(retrain, "train", train)
     monkeypatch.setattr(retrain, "judge", lambda *args: False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "b").mkdir()
     words = ["--data", "x.h5", "--models", str(tmp_path), "--bars", "b", "--agents", "2", "--kaggle"]
     settings = ["--set", "num_episodes=5", "--", "--fresh"]
     assert cli.main(["retrain", *words, *settings]) == retrain_command.REJECTED

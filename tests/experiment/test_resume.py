@@ -129,6 +129,12 @@ def test_every_agent_with_one_and_sixty_accounts_goes_on_bit_for_bit(h5, tmp_pat
     assert_same_run(whole, resumed)
 
 
+def only(folder):
+    """Return the one folder in previous/."""
+    (path,) = folder.iterdir()
+    return path
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_run_well_with_its_state_saved(h5, uncut, tmp_path, number):
     class Signalled(StopAfter):
@@ -325,9 +331,9 @@ def test_a_finished_run_starts_anew_and_keeps_the_old_outputs_in_previous(
     assert "models.zip" in before
     again = small_trainer(h5, tmp_path)
     again.train()
-    assert outputs(tmp_path / "previous") == before
-    assert (tmp_path / "previous" / "report.html").is_file()
-    assert (tmp_path / "previous" / "state" / "state.json").is_file()
+    assert outputs(only(tmp_path / "previous")) == before
+    assert (only(tmp_path / "previous") / "report.html").is_file()
+    assert (only(tmp_path / "previous") / "state" / "state.json").is_file()
     assert (tmp_path / "notes.txt").read_text() == "mine"
     assert_same_run(uncut, again)
 
@@ -354,11 +360,8 @@ def test_a_move_to_previous_that_was_killed_is_gone_on_with_and_loses_no_file(
         assert calls
     again = small_trainer(h5, tmp_path)
     again.train()
-    kept = {
-        p.relative_to(tmp_path / "previous"): p.read_bytes()
-        for p in (tmp_path / "previous").rglob("*")
-        if p.is_file()
-    }
+    previous = only(tmp_path / "previous")
+    kept = {p.relative_to(previous): p.read_bytes() for p in previous.rglob("*") if p.is_file()}
     before.pop(Path("trials.csv"))  # it outlives every run
     assert kept == before
     assert_same_run(uncut, again)
@@ -370,7 +373,7 @@ def test_resume_never_starts_anew_from_a_cut_run(h5, uncut, tmp_path):
     fresh = small_trainer(h5, tmp_path, resume="never")
     fresh.train()
     assert_same_run(uncut, fresh)
-    assert outputs(tmp_path / "previous") == before
+    assert outputs(only(tmp_path / "previous")) == before
 
 
 def test_resume_from_a_path_goes_on_elsewhere_and_leaves_the_source_alone(h5, uncut, cut_folder, tmp_path):

@@ -174,7 +174,7 @@ def test_the_probe_answers_what_it_is_asked(checkout, tmp_path, scheme):
         done = build_kernel(checkout, env, "--probe", "--accelerator", "none", "--push", "--follow")
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         assert not kaggle.foreign_requests
-    folder = checkout / "build" / "probe" / "outputs"
+    folder = checkout / "build" / "sac-trading" / "probe" / "outputs"
     assert len(files.verify_manifest(folder)["files"]) == 312
     answers = files.read_json(folder / "probe.json")
     mounted = "datasets/tester/sac-trading-probe-data" if scheme == "datasets" else "sac-trading-probe-data"

@@ -230,7 +230,7 @@ def test_a_warm_start_begins_with_the_weights_of_the_named_agent(trained, tmp_pa
     (tmp_path / paths.WARM_START).unlink()
     longer = make_trainer(trained / "data.h5", tmp_path / "out", num_episodes=2, warm_start=digest)
     longer.train()
-    assert longer.loop.env_steps == 120
+    assert longer.learning.steps == 120
 
 
 def test_a_warm_start_from_another_file_or_none_is_refused(trained, tmp_path, monkeypatch):

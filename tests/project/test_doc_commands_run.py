@@ -75,8 +75,12 @@ NOT_RUN = (
     (r"python -m benchmarks\.\w+ (--guide )?FOLDER", "needs real bars"),
     (r"python -m benchmarks\.(?!promotion|export )", "measures for minutes to hours"),
 )  # fmt: skip
-STATUS = {"python -m sac_kernel retrain --bars": (0, 3), "python -m sac_kernel retrain --judge": (0, 3)}
-"""3: the candidate was not better. Whether four updates are better is no matter here."""
+STATUS = {
+    "python -m sac_kernel retrain --bars": (0, 3),
+    "python -m sac_kernel retrain --judge": (0, 3),
+    "python -m sac_kernel paper": (0, 130),
+}
+"""3: the candidate was not better; 130: stopped by Ctrl-C. Whether four updates are better is no matter here."""
 
 
 def shortened(command):
