@@ -14,7 +14,7 @@ EPISODES ?= 8
 export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_PROGRESS_BAR ?= on
 
-.PHONY: parity kaggle-rehearsal test-client test-python newest run test lint type bench prove calibrate audit docs fuzz crash soak coverage mutants lock licences audit-deps locked build clean distclean interrupts two-at-once check-wheels fmt
+.PHONY: parity kaggle-rehearsal test-client test-python newest run test lint type bench prove calibrate audit docs fuzz layouts crash soak coverage mutants lock licences audit-deps locked build clean distclean interrupts two-at-once check-wheels fmt
 
 run: $(READY)
 	$(BIN)/python build_kernel.py --set num_episodes=$(EPISODES) --set eval_frequency=2 \
@@ -99,8 +99,12 @@ docs: $(READY)-docs
 	$(BIN)/python -W ignore -m pdoc --docformat numpy -o build/docs sac_kernel
 
 fuzz: $(READY)-dev
-	$(BIN)/python -m tests.fuzz_bars --count 10000
+	$(BIN)/python -m tests.fuzz_bars --count 20000
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz_files --count 20000
+
+# The table of docs/layouts.md: what becomes of files as people have them.
+layouts: $(READY)-dev
+	$(BIN)/python -m tests.layout_table docs/layouts.md
 
 # Kill a run 200 times, at random moments and inside writes; the final digest must not change: about 10 minutes.
 crash: $(READY)-dev

@@ -22,13 +22,17 @@ from typing import TYPE_CHECKING, Any
 from sac_kernel import MODULES, __version__, inlined_files
 from sac_kernel.cli import ending, settings
 from sac_kernel.cli.build import make_parser
+from sac_kernel.cli.build_checks import check_run
 from sac_kernel.core import files, homes, locks
 from sac_kernel.core.errors import ConfigError, DataError
 from sac_kernel.core.homes import Home
 from sac_kernel.core.packages import code_hash
 from sac_kernel.core.paths import CODE_MANIFEST, DATA_FILE
 from sac_kernel.experiment import output_layout
+from sac_kernel.experiment.checkpoint import EXPORT_INDEX
 from sac_kernel.experiment.run_config import RunConfig
+from sac_kernel.features.causality import assert_causal
+from sac_kernel.features.own import OWN_FILE, OwnFeatures, OwnPipeline
 from sac_kernel.kaggle import kernel_notebook, probe, rehearsal, wheels
 from sac_kernel.kaggle.client import KaggleClient
 from sac_kernel.kaggle.run import (
@@ -40,6 +44,7 @@ from sac_kernel.kaggle.run import (
     kernel_metadata,
     merge_ledger,
 )
+from sac_kernel.prices.ingest.questions import MissingFactsError
 from sac_kernel.prices.ingest.writer import write_processed
 from sac_kernel.prices.pipeline import DataConfig, DataPipeline
 from sac_kernel.prices.processed_file import read_processed
@@ -48,7 +53,7 @@ from sac_kernel.stats import trials
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from sac_kernel.prices.processed_file import ProcessedData
 
@@ -59,12 +64,14 @@ PROBE = ROOT / "notebooks" / "probe.ipynb"
 DATASET_METADATA = ROOT / "dataset-metadata.json"
 DATASETS = ("data", "code")
 _RETRY_S = 3.0  # first pause before a failed call is repeated
+_OF_A_SESSION = ("expect_files", "expect_env_steps", "time_budget_h", "features_file")
 _DATA_WAIT_S = 120.0  # for another command that writes the same bars
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the steps that the options name; return the exit status."""
     args = make_parser().parse_args(arguments)
+    args.words = sys.argv[1:] if arguments is None else arguments
     return ending.run(lambda: _run(args), lambda text: print(f"\n{text}", file=sys.stderr))
 
 
@@ -86,24 +93,25 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def build(
-    parameters: Mapping[str, Any], home: Home, data: ProcessedData, run_id: str = "", *, fresh_of: str = ""
+    parameters: Mapping[str, Any], home: Home, run_id: str = "", *, fresh_of: str = ""
 ) -> tuple[str, str]:
     """Return the notebook's text and the id of its run.
 
     Parameters
     ----------
-    parameters : checked overrides
+    parameters : checked overrides, and what `_expected` returns
     run_id : of the run that this session continues; '' makes one of name, parameters, bars and code
     fresh_of : id of the run whose outputs lie in the home; a new run of the same content gets another one
     """
-    expected = {"expect_data_hash": data.content_hash}
+    own = Path(parameters["features_file"]) if parameters.get("features_file") else None
     if not run_id:
-        digest = files.content_hash([parameters, expected, code_hash()])[:12]
+        run = {k: v for k, v in parameters.items() if k not in _OF_A_SESSION}
+        digest = files.content_hash([run, files.file_sha256(own) if own else "", code_hash()])[:12]
         run_id = _other_than(fresh_of, f"{home.name}-{digest}")
-    baked = {**parameters, **expected, "run_id": run_id}
-    blank = kernel_notebook.build_notebook(TEMPLATE, PACKAGE, baked, code_hash())
+    baked = {**parameters, **({"features_file": OWN_FILE} if own else {}), "run_id": run_id}
+    blank = kernel_notebook.build_notebook(TEMPLATE, PACKAGE, baked, code_hash(), own)
     baked["notebook_hash"] = files.sha256(blank.encode())
-    return kernel_notebook.build_notebook(TEMPLATE, PACKAGE, baked, code_hash()), run_id
+    return kernel_notebook.build_notebook(TEMPLATE, PACKAGE, baked, code_hash(), own), run_id
 
 
 def stage(data: ProcessedData, home: Home, *, going_on: bool = False) -> dict[str, Path]:
@@ -171,12 +179,11 @@ def _on_kaggle(args: argparse.Namespace, home: Home, parameters: dict[str, Any])
 def _build_only(args: argparse.Namespace, home: Home, parameters: dict[str, Any]) -> int:
     """Build and stage without credentials; the metadata then names no owner, so that no push can mix versions."""
     data = _data(args, home)
-    notebook, _ = build(parameters, home, data)
-    stage(data, home)
-    path, metadata = (
-        home.kernel_folder / KERNEL_METADATA,
-        kernel_metadata(home, OWNER_PLACEHOLDER, DATASETS, args.accelerator),
-    )
+    check_run(data, parameters)
+    folders = stage(data, home)
+    notebook, _ = build(parameters | _expected(data, folders.values()), home)
+    path = home.kernel_folder / KERNEL_METADATA
+    metadata = kernel_metadata(home, OWNER_PLACEHOLDER, DATASETS, args.accelerator)
     if not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != metadata:
         home.notebook.unlink(missing_ok=True)
         files.write_text(path, json.dumps(metadata, indent=2) + "\n")
@@ -223,6 +230,7 @@ def _prepare_session(run: KaggleRun, args: argparse.Namespace, home: Home, param
         msg = f"--resume: {args.output} holds no unfinished run of {run.kernel}. Fetch it with --fetch first."
         raise ConfigError(msg)
     baked = {**(before if going_on else {}), **parameters}
+    check_run(data, baked)
     session: dict[str, Any] = {}
     if args.accelerator == "none":
         session["allow_cpu"] = True
@@ -237,8 +245,9 @@ def _prepare_session(run: KaggleRun, args: argparse.Namespace, home: Home, param
         print(
             f"resuming  {run.kernel} at step {', '.join(f'{n:,}' for n in steps)}; --fresh would start over"
         )
+    session |= _expected(data, folders.values())
     notebook, run_id = build(
-        baked | session, home, data, last.get("run", "") if going_on else "", fresh_of=_run_in(args.output)
+        baked | session, home, last.get("run", "") if going_on else "", fresh_of=_run_in(args.output)
     )
     _say_built(home.notebook, notebook, home, data, baked)
     digests = run.publish(folders, allow_public=args.allow_public)
@@ -325,6 +334,14 @@ def _stop(args: argparse.Namespace, home: Home) -> int:
     return 0
 
 
+def _expected(data: ProcessedData, folders: Iterable[Path]) -> dict[str, Any]:
+    """Return the parameters by which the kernel knows its own files among all that is mounted."""
+    known = {f"{name} {digest}" for name, digest in wheels.WHEELS.items()}
+    staged = [folder / name for folder in folders for name in (DATA_FILE, trials.NAME, EXPORT_INDEX)]
+    known |= {f"{path.name} {files.file_sha256(path)}" for path in staged if path.is_file()}
+    return {"expect_data_hash": data.content_hash, "expect_files": sorted(known)}
+
+
 def _needs_kaggle(args: argparse.Namespace) -> bool:
     return any((args.push, args.follow, args.fetch, args.resume, args.until_done, args.stop))
 
@@ -343,13 +360,26 @@ def _data(args: argparse.Namespace, home: Home) -> ProcessedData:
         source=source,
         path=str(path or ""),
         instrument=args.instrument,
+        kind=args.kind,
+        instrument_spec=args.instrument_spec,
+        costs=args.costs,
         price_side=args.price_side,
         clock=args.clock,
         bar_minutes=args.bar_minutes,
+        accept_outliers=args.accept_outliers,
+        repair_rounding=args.repair_rounding,
+        embargo_hours=args.embargo_hours,
         output_path=str(home.data),
     )
-    with locks.hold(home.data.parent, wait_s=_DATA_WAIT_S):
-        data = DataPipeline(config).write()
+    try:
+        with locks.hold(home.data.parent, wait_s=_DATA_WAIT_S):
+            data = DataPipeline(config).write()
+    except MissingFactsError as err:
+        raise err.for_command(["python", "build_kernel.py", *args.words]) from None
+    if args.features:
+        own = OwnFeatures.load(args.features)
+        report = assert_causal(OwnPipeline(own, data.traded), data.train)
+        print(f"features  {args.features}, {report.features} columns: {report}")
     for note in filter(None, (data.cost_note, *data.notes)):
         print(f"          {note}")
     return data
@@ -385,11 +415,12 @@ def _rehearse(args: argparse.Namespace, home: Home, parameters: dict[str, Any]) 
     """Build into the rehearsal's own folder, so that what is ready for a push stays as it is, and run it."""
     interrupts.advise("Nothing was run yet. The same command starts again.")
     data = _data(args, home)
-    text, _ = build(parameters, home, data)
+    check_run(data, parameters)
+    datasets = stage(data, home)
+    text, _ = build(parameters | _expected(data, datasets.values()), home)
     folder = home.rehearsal
     notebook = folder / "built" / "train.ipynb"
     files.write_text(notebook, text)
-    datasets = stage(data, home)
     _say_built(notebook, text, home, data, parameters)
     if args.fresh and output_layout.move_to_previous(folder / "working"):
         print("--fresh: the outputs of the earlier rehearsal are in previous/")
@@ -421,6 +452,8 @@ def _say_built(
     others = f" beside {', '.join(sorted(set(data.train) - {data.traded}))}" if len(data.train) > 1 else ""
     what = f"{data.bar_seconds // 60}-minute {data.price_side} bars"
     print(f"data      {data.traded} is traded{others}, {what}: {counts}")
+    for line in data.cost_lines():
+        print(f"costs     {line}")
     print(f"notebook  {_relative(notebook)}, {size / 1000:.0f} kB as sent, code {code_hash()[:12]}")
     if parameters:
         print("baked in  " + ", ".join(f"{k} = {v!r}" for k, v in parameters.items()))

@@ -24,13 +24,11 @@ from sac_kernel.core import files, packages
 from sac_kernel.core.config import check_names, typed
 from sac_kernel.core.device import set_threads
 from sac_kernel.experiment.proof import TABLE_HEAD, Setting, policy_figure, prove, prove_short
-from sac_kernel.market.known_answer_kinds import ALL_MARKETS, HourMarket, RegimeMarket
+from sac_kernel.market.known_answer_kinds import ALL_MARKETS
 from sac_kernel.report import plots
 
 WITH_BAND = tuple(
-    name
-    for name, market in ALL_MARKETS.items()
-    if market.cost and market.ic and not isinstance(market, HourMarket | RegimeMarket)
+    name for name, market in ALL_MARKETS.items() if market.cost and market.ic and market.inputs == 1
 )
 """Markets whose policy can be drawn over predictor and position."""
 

@@ -1,9 +1,8 @@
 """`python -m benchmarks.rollover_artefact FOLDER`: an edge that bid bars show and nobody can trade.
 
-FOLDER holds EURUSD_M5.parquet and others (timestamp, open, high, low, close; bid prices, UTC), its parent
-OANDA_spread_by_hour_2023.csv (symbol, hour_utc, median in pips). Prints the table of docs/rollover-artefact.md:
-the rule "long from 17:05 to 19:00 New York" with bid taken for mid and a flat cost, and with the right sides
-and the spread of the hour.
+FOLDER holds EURUSD_M5.parquet and others (timestamp, open, high, low, close; bid prices, UTC). Prints the table of
+docs/rollover-artefact.md: the rule "long from 17:05 to 19:00 New York" with bid taken for mid and a flat cost, and with
+the right sides and the costs of the hour.
 """
 
 from __future__ import annotations
@@ -22,9 +21,10 @@ from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.market.market import Market, prepare_market
 from sac_kernel.prices import costs
 from sac_kernel.prices.bars import Bars
+from sac_kernel.prices.instruments import EURUSD, InstrumentSpec, spec_of
 from sac_kernel.stats import metrics
 
-INSTRUMENTS = ("EURUSD", "EURGBP", "USDCHF")
+INSTRUMENTS = ("EURUSD", "EURGBP", "USDCHF", "XAUUSD")
 START_MIN, END_MIN = 17 * 60 + 5, 19 * 60
 START_EQUITY = 1e5
 
@@ -43,24 +43,11 @@ def rule(market: Market) -> np.ndarray:
     return ((minute >= START_MIN) & (minute < END_MIN)).astype(np.float64)
 
 
-def own_spread(folder: Path, instrument: str) -> np.ndarray:
-    """Return how many times EURUSD's spread, both in bps, a pair's is in each hour of New York, shape (24,).
-
-    The cost table is EURUSD's. OANDA's medians are by UTC hour, almost all of them in New York's summer.
-    """
-    table = pd.read_csv(folder.parent / "OANDA_spread_by_hour_2023.csv").set_index(["symbol", "hour_utc"])
-    price = {name: float(read_bars(folder, name)["close"].median()) for name in ("EURUSD", instrument)}
-    own, base = (table.loc[name, "median"].to_numpy() / price[name] for name in (instrument, "EURUSD"))
-    return np.roll(own / base, -4)
-
-
-def market_at(bars: pd.DataFrame, tier: str, factor: np.ndarray, *, naive: bool, freeze: bool) -> Market:
-    """Return the market; naive is bid taken for mid at the flat cost of normal hours, without swap.
-
-    `factor` is the pair's spread over EURUSD's by New York hour, not used by the naive market.
-    """
+def market_at(bars: pd.DataFrame, tier: str, spec: InstrumentSpec, *, naive: bool, freeze: bool) -> Market:
+    """Return the market; naive is bid taken for mid at the flat cost of normal hours, without swap."""
     swaps = {"swap_long_bps": 0.0, "swap_short_bps": 0.0} if naive else {}
-    config, bars = TradingEnvConfig(cost_tier=tier, **swaps), Bars(bars, side="mid" if naive else "bid")
+    config = TradingEnvConfig(cost_tier=tier, **swaps)
+    bars = Bars(bars, side="mid" if naive else "bid", spec=spec)
     nothing = pd.DataFrame({"none": np.zeros(len(bars), np.float32)}, index=bars.index)
     market = prepare_market(bars, nothing, config, close_at_end=True)
     table = market.bars.copy()
@@ -68,20 +55,16 @@ def market_at(bars: pd.DataFrame, tier: str, factor: np.ndarray, *, naive: bool,
         table["spread_open"] = table["spread_close"] = np.median(
             np.concatenate((table["spread_open"], table["spread_close"]))
         )
-    else:
-        hour = costs.new_york_minute(market.open_time) // 60
-        for name in ("spread_open", "spread_close"):
-            table[name] *= factor[hour]
     if not freeze:
         table["tradable"] = 1.0
     return dataclasses.replace(market, bars=table)
 
 
 def run_rule(
-    bars: pd.DataFrame, tier: str, factor: np.ndarray, *, naive: bool, freeze: bool
+    bars: pd.DataFrame, tier: str, spec: InstrumentSpec, *, naive: bool, freeze: bool
 ) -> EpisodeResult:
     """Return the rule's pass over all bars."""
-    market = market_at(bars, tier, factor, naive=naive, freeze=freeze)
+    market = market_at(bars, tier, spec, naive=naive, freeze=freeze)
     return run_targets(market, rule(market), START_EQUITY, "long 17:05-19:00", tier)
 
 
@@ -103,16 +86,16 @@ def main() -> int:
     tiers = tuple(costs.COST_TIERS)
     ways = {
         "bid taken for mid, flat cost": (True, False, False),
-        "bid and ask, EURUSD's spread of the hour": (False, False, False),
-        "bid and ask, its own spread of the hour": (False, True, False),
+        "bid and ask, EURUSD's costs of the hour": (False, False, False),
+        "bid and ask, its own costs of the hour": (False, True, False),
         "the same, no change of exposure 16:45-19:00": (False, True, True),
     }
     print(f"| instrument | how | {' | '.join(tiers)} |\n|---|---|{'---|' * len(tiers)}")
     for instrument in INSTRUMENTS:
-        bars, factor = read_bars(folder, instrument), own_spread(folder, instrument)
+        bars = read_bars(folder, instrument)
         for how, (naive, own, freeze) in ways.items():
-            spread = factor if own else np.ones(24)
-            cells = [figures(run_rule(bars, tier, spread, naive=naive, freeze=freeze)) for tier in tiers]
+            spec = spec_of(instrument) if own else EURUSD
+            cells = [figures(run_rule(bars, tier, spec, naive=naive, freeze=freeze)) for tier in tiers]
             print(f"| {instrument} | {how} | {' | '.join(cells)} |")
     return 0
 

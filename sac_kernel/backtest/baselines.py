@@ -96,16 +96,17 @@ def moving_averages(market: Market, fast_min: int, slow_min: int) -> FloatArray:
 
 
 def session_means(market: Market, train: Market) -> FloatArray:
-    """Return +1 or -1 in New York hours whose mean train return is `_MIN_T` errors from 0, else 0."""
+    """Return +1 or -1 in hours of the instrument's zone whose mean train return is `_MIN_T` errors from 0, else 0."""
     change = np.diff(np.log(train.bars["close"]))
-    hour = costs.new_york_minute(train.open_time)[1:] // 60
+    zone = market.spec.zone
+    hour = costs.local_minute(train.open_time, zone)[1:] // 60
     sign = np.zeros(24)
     for h in np.unique(hour):
         inside = change[hour == h]
         error = float(inside.std()) / math.sqrt(inside.size)
         sign[h] = np.sign(inside.mean()) if error > 0 and abs(inside.mean()) > _MIN_T * error else 0.0
     opens = market.open_time[decision_rows(market)] + pd.Timedelta(seconds=market.bar_seconds)
-    return sign[costs.new_york_minute(opens) // 60]
+    return sign[costs.local_minute(opens, zone) // 60]
 
 
 def _held_for_a_day(market: Market, targets: FloatArray) -> FloatArray:
@@ -218,7 +219,7 @@ def mean_reversion(forecast: FloatArray) -> tuple[float, float]:
 def one_way_cost(market: Market) -> float:
     """Return the cost of trading the whole equity in normal hours, as a fraction of it."""
     half = float(np.median(market.bars["spread_open"])) / 2.0
-    return half + float(market.terms.commission + market.terms.slippage)
+    return half + float(np.median(market.fees))
 
 
 def band_width(speed: float, deviation: float, cost: float) -> float:
@@ -285,7 +286,7 @@ def _growth(market: Market, rows: IntArray) -> tuple[list[Any], list[Any], list[
     whole = np.concatenate((np.zeros((1, 3)), np.cumsum(gap + bar, axis=0)))
     ends = np.append(rows[1:], len(b) - 1)
     held = whole[ends + 1] - whole[rows + 1] - gap[rows + 1]
-    fees = terms.commission + terms.slippage
-    cost = cap * (b["spread_open"][rows + 1] / 2.0 + fees)
-    closing = float(cap * (b["spread_close"][-1] / 2.0 + fees))
+    fees = market.fees
+    cost = cap * (b["spread_open"][rows + 1] / 2.0 + fees[rows])
+    closing = float(cap * (b["spread_close"][-1] / 2.0 + fees[-1]))
     return gap[rows + 1].tolist(), held.tolist(), cost.tolist(), closing

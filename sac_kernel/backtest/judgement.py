@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,7 +118,9 @@ def decide_verdict(
     headline: EpisodeResult, percentile: float | None, counted: TrialCount | None = None
 ) -> dict[str, Any]:
     """Return the verdict on one pass at base cost by the fixed rule (`verdict.decide`)."""
-    return verdict.decide(headline.daily_returns, percentile, counted, headline.turnover)
+    return verdict.decide(
+        headline.daily_returns, percentile, counted, headline.turnover, headline.days_a_year
+    )
 
 
 def evaluate_checkpoint(
@@ -126,6 +129,7 @@ def evaluate_checkpoint(
     split: str = "test",
     draws: int = RANDOM_DRAWS,
     trials_path: Path | None = None,
+    costs: str = "",
 ) -> tuple[Agent, Judgement]:
     """Load a saved agent in a fresh process and judge it on a split, with its own features and account.
 
@@ -134,6 +138,7 @@ def evaluate_checkpoint(
     Parameters
     ----------
     path : a `.pt`, or several of one agent's seeds: their ensemble is judged
+    costs : own costs, 'NAME=VALUE,...'; '' takes those that the agent was trained with
     trials_path : the ledger of trials; None looks for `trials.csv` beside the (first) file
     """
     agent: Agent
@@ -146,6 +151,7 @@ def evaluate_checkpoint(
     features = FeaturePipeline.from_checkpoint(path).run_full_pipeline(data.train, data.val, data.test)
     frames = dict(zip(("train", "val", "test"), features, strict=True))
     config = TradingEnvConfig(**agent.context["env"])
+    config = dataclasses.replace(config, costs=costs or config.costs)
     instrument = agent.context["features"]["instrument"]
     train = (data.train[instrument], frames["train"])
     count = trials.count(trials.read(trials_path or path.parent / trials.NAME))
@@ -153,9 +159,11 @@ def evaluate_checkpoint(
     return agent, judge({policy: agent}, bars, frames[split], config, draws, train=train, counted=count)
 
 
-def evaluate_file(path: Path | Sequence[Path], h5_path: Path, split: str = "test") -> tuple[Agent, Judgement]:
+def evaluate_file(
+    path: Path | Sequence[Path], h5_path: Path, split: str = "test", costs: str = ""
+) -> tuple[Agent, Judgement]:
     """Judge a saved agent on a split of a processed file."""
-    return evaluate_checkpoint(path, read_processed(h5_path), split)
+    return evaluate_checkpoint(path, read_processed(h5_path), split, costs=costs)
 
 
 def _median_draw(targets: FloatArray, growth: FloatArray, seed: int = 0) -> FloatArray:

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from sac_kernel.backtest.runner import run_targets
-from sac_kernel.features.pipeline import INSTRUMENTS, FeaturePipeline
+from sac_kernel.features.columns import INSTRUMENTS
+from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.market.market import Market, prepare_market
 from sac_kernel.prices.bars import INDEX_NAME, Bars
@@ -156,7 +157,7 @@ def without_costs(market: Market) -> Market:
     """Return the market with no spread, commission, slippage or swap."""
     bars, terms = market.bars.copy(), market.terms.copy()
     bars["spread_open"] = bars["spread_close"] = 0.0
-    terms.commission = terms.slippage = terms.swap_long = terms.swap_short = 0.0
+    terms.commission = terms.commission_per_unit = terms.slippage = terms.swap_long = terms.swap_short = 0.0
     return dataclasses.replace(market, bars=bars, terms=terms)
 
 

@@ -54,6 +54,7 @@ class EpisodeResult:
     action : target, in [-1, 1]; the last one filled where the change was no order
     day : trading-day number
     turnover, trades, start_equity, costs : of the whole pass; costs by kind
+    days_a_year : trading days of the instrument
     """
 
     policy: PolicyId
@@ -69,6 +70,7 @@ class EpisodeResult:
     trades: int
     start_equity: float
     costs: dict[str, float]
+    days_a_year: float = metrics.TRADING_DAYS_PER_YEAR
 
     @property
     def name(self) -> str:
@@ -92,14 +94,14 @@ class EpisodeResult:
     def figures(self) -> dict[str, Any]:
         """Return the figures of the results table, fractions unless named otherwise."""
         daily = self.daily_returns
-        low, high = significance.bootstrap_interval(daily)
+        low, high = significance.bootstrap_interval(daily, days_a_year=self.days_a_year)
         curve = np.concatenate(([self.start_equity], self.equity))
         return {
             "net_return_frac": self.equity[-1] / self.start_equity - 1.0,
-            "annual_return_frac": float(np.mean(daily)) * metrics.TRADING_DAYS_PER_YEAR,
+            "annual_return_frac": float(np.mean(daily)) * self.days_a_year,
             "low_frac": low,
             "high_frac": high,
-            "sharpe_ann": metrics.sharpe_ann(daily),
+            "sharpe_ann": metrics.sharpe_ann(daily, self.days_a_year),
             "max_drawdown_frac": metrics.max_drawdown(curve),
             "turnover_per_day": self.turnover / daily.size,
             "cost_frac": self.cost_paid[-1] / self.start_equity,
@@ -176,18 +178,31 @@ def greedy_policy(agent: Agent) -> Policy:
 
     Results must not depend on the device. An observation of another width raises CheckpointError.
     """
+    members = agent.agents if isinstance(agent, Ensemble) else [agent]
+    if exact := [member.exact for member in members if member.exact]:
+        return _width_checked(
+            compiled_policy.compiled_exact(
+                [policy.layers() for policy in exact], [policy.scale for policy in exact], exact[0].grid
+            ),
+            members[0],
+        )
     if isinstance(agent, Ensemble):
-        members = [greedy_policy(member) for member in agent.agents]
-        return lambda obs: sum(act(obs) for act in members) / len(members)
+        acts = [greedy_policy(member) for member in members]
+        return lambda obs: sum(act(obs) for act in acts) / len(acts)
     layers = [m for m in agent.nets.average.modules() if isinstance(m, torch.nn.Linear)]
     # The head's first output is the mean, the other the log deviation.
-    net = compiled_policy.compiled(
-        [(m.weight.detach().cpu().numpy(), m.bias.detach().cpu().numpy()) for m in layers]
+    return _width_checked(
+        compiled_policy.compiled(
+            [(m.weight.detach().cpu().numpy(), m.bias.detach().cpu().numpy()) for m in layers]
+        ),
+        agent,
     )
 
+
+def _width_checked(policy: Policy, agent: SACAgent) -> Policy:
     def act(obs: FeatureArray) -> float:
         agent.check_width(len(obs))
-        return net(obs)
+        return policy(obs)
 
     return act
 
@@ -275,6 +290,7 @@ def _result(market: Market, account: Account, trace: Records, policy: PolicyId, 
         trades=int(account.trades),
         start_equity=float(account.start_equity),
         costs={kind: float(getattr(account, f"{kind}_paid")) for kind in COSTS},
+        days_a_year=market.spec.days_a_year,
     )
 
 

@@ -33,7 +33,6 @@ GAP_FRAC = 0.05
 TREND_FRAC = 0.10
 """Drift a year, up or down."""
 MAX_MULTIPLE = 64.0
-_BARS_A_YEAR_S = metrics.TRADING_DAYS_PER_YEAR * 86_400
 
 
 def stress_table(market: Market, base: EpisodeResult) -> list[dict[str, Any]]:
@@ -97,6 +96,7 @@ def with_costs(market: Market, multiple: float) -> Market:
     """Return the market with spread, commission and slippage times `multiple`; swap stays."""
     terms = market.terms.copy()
     terms.commission *= multiple
+    terms.commission_per_unit *= multiple
     terms.slippage *= multiple
     return dataclasses.replace(wider_spread(market, multiple), terms=terms)
 
@@ -133,7 +133,8 @@ def gapped(market: Market, base: EpisodeResult) -> Market:
 def trending(market: Market, annual_frac: float) -> Market:
     """Return the market with an added drift of `annual_frac` a year."""
     bars = market.bars.copy()
-    rate = math.log1p(annual_frac) * market.bar_seconds / _BARS_A_YEAR_S
+    year_s = market.spec.days_a_year * market.spec.day_seconds
+    rate = math.log1p(annual_frac) * market.bar_seconds / year_s
     growth = np.exp(rate * np.arange(len(bars)))
     for name in PRICES:
         bars[name] *= growth
@@ -216,7 +217,7 @@ def _row(name: str, market: Market, targets: FloatArray, start: float) -> dict[s
     return {
         "scenario": name,
         "net_return_frac": result.equity[-1] / start - 1.0,
-        "sharpe_ann": metrics.sharpe_ann(result.daily_returns),
+        "sharpe_ann": metrics.sharpe_ann(result.daily_returns, result.days_a_year),
         "max_drawdown_frac": metrics.max_drawdown(curve),
         "cost_frac": result.cost_paid[-1] / start,
     }

@@ -20,7 +20,7 @@ from sac_kernel.core import files
 from sac_kernel.core.config import require
 from sac_kernel.core.errors import DataError
 from sac_kernel.prices import costs
-from sac_kernel.prices.bars import seconds_of
+from sac_kernel.prices.bars import seconds_of, spec_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -204,10 +204,11 @@ def joined_daily_returns(results: Sequence[EpisodeResult]) -> tuple[IntArray, Fl
 
 
 def trading_days(bars: pd.DataFrame) -> IntArray:
-    """Return the trading-day number of each bar's close, 17:00 to 17:00 New York."""
+    """Return the trading-day number of each bar's close, by its instrument's calendar."""
     seconds = seconds_of(bars, "trading_days")
     index: Any = bars.index
-    return costs.trading_day(index + pd.Timedelta(seconds=seconds) - pd.Timedelta(seconds=1))
+    closed = index + pd.Timedelta(seconds=seconds) - pd.Timedelta(seconds=1)
+    return costs.trading_day(closed, spec_for(bars))
 
 
 def _cut(bars: BarsByInstrument, days: IntArray) -> BarsByInstrument:

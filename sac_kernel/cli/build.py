@@ -14,6 +14,7 @@ from sac_kernel.core import packages
 from sac_kernel.core.checkout import find_checkout
 from sac_kernel.core.errors import ConfigError
 from sac_kernel.core.homes import DEFAULT_NAME
+from sac_kernel.prices.pipeline import DataConfig
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -28,14 +29,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "clock",
         help="time zone of PATH: UTC, an IANA zone, histdata or mt-eet; needed if the files do not show it",
     )
-    parser.add_argument(
-        "--instrument",
-        default="",
-        metavar="NAME",
-        help="the traded instrument (default: that of PATH, or EURUSD)",
-    )
+    options.add_instrument(parser)
     parser.add_argument(
         "--bar-minutes", type=int, default=0, metavar="N", help="aggregate bars to N minutes; 0 keeps them"
+    )
+    parser.add_argument(
+        "--accept-outliers", action="store_true", help="take bars that look wrong as they are, with a note"
+    )
+    parser.add_argument(
+        "--repair-rounding",
+        action="store_true",
+        help="widen highs and lows that miss open or close by one price step, with a note",
+    )
+    parser.add_argument(
+        "--embargo-hours",
+        type=float,
+        default=DataConfig.embargo_hours,
+        metavar="H",
+        help="hours of bars left out after each boundary between train, validation and test",
     )
     options.add_run_options(parser)
     options.add(

@@ -35,6 +35,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     options.add(parser, "price-side", help="bid, ask or mid: the prices of --bars (default: that of --data)")
     options.add(parser, "clock")
     options.add(parser, "cost-tier")
+    options.add(parser, "costs", default="")
+    options.add_features(parser)
     parser.add_argument("--equity", type=float, default=100_000.0, help="account currency")
     parser.add_argument("--units", type=float, default=0.0, help="base currency held, long positive")
     parser.add_argument("--entry-price", type=float, default=0.0, help="mean fill price of the position")
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the decision."""
     data = read_processed(args.data or paths.find_input(paths.DATA_FILE), args.price_side)
     side = args.price_side or data.price_side
-    decider = Decider.from_checkpoint(model_store.resolve(args.model), side, args.cost_tier)
+    decider = Decider.from_checkpoint(model_store.resolve(args.model), side, args.cost_tier, args.costs)
     name = decider.instrument
     if args.bars:
         bars = BarFiles(args.bars, name, decider.others, side, args.clock).read()

@@ -26,6 +26,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     options.describe(parser, __doc__)
     options.add(parser, "model", action="append", required=True)
     options.add(parser, "data")
+    options.add(parser, "costs", default="")
+    options.add_features(parser)
     parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="part of the bars")
 
 
@@ -33,6 +35,6 @@ def run(args: argparse.Namespace) -> int:
     """Print the table and the verdict."""
     models = [model_store.resolve(path) for path in args.model]
     data = args.data or paths.find_input(paths.DATA_FILE)
-    _, judgement = evaluate_file(models[0] if len(models) == 1 else models, data, args.split)
+    _, judgement = evaluate_file(models[0] if len(models) == 1 else models, data, args.split, args.costs)
     logger.info("%s\n%s", terminal.text_table(judgement.rows), judgement.verdict["sentence"])
     return 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sac_kernel import __version__
 from sac_kernel.cli import ending
+from sac_kernel.core.printable import log_to
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +29,8 @@ class Command(NamedTuple):
 COMMANDS = {
     "build": Command("build", "bundle notebook and datasets; publish, follow and fetch a run on Kaggle"),
     "rehearse": Command("rehearse", "build, then run the notebook here as Kaggle would"),
+    "download": Command("download", "fetch bars from Dukascopy or HistData.com into files that --data reads"),
+    "doctor": Command("doctor", "check Python, disk, the Kaggle client, login, quota and datasets"),
     "train": Command("train", "train and evaluate agents on processed bars"),
     "evaluate": Command("evaluate", "evaluate a saved agent: table and verdict"),
     "walk-forward": Command("walk_forward", "retrain agents fold by fold and report on one page"),
@@ -48,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0: done; 2: an error, with its message in the last line; 130, 143: stopped by Ctrl-C or SIGTERM. `sweep`,
         `build` and `retrain` have further ones.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    log_to(sys.stdout)
     return ending.run(lambda: _run(arguments), logger.error)
 
 

@@ -6,9 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from sac_kernel.core.errors import SacKernelError
 from sac_kernel.experiment.run_config import PARAMETERS, RUN_PRESETS
+from sac_kernel.features.own import OwnFeatures
 from sac_kernel.prices.bars import PRICE_SIDES
 from sac_kernel.prices.costs import COST_TIERS
+from sac_kernel.prices.instruments import KINDS
 
 
 def integers(text: str) -> tuple[int, ...]:
@@ -39,6 +42,15 @@ SHARED: dict[str, dict[str, Any]] = {
         "metavar": "PATH",
         "help": "bars: a file or a folder of instruments",
     },
+    "features": {
+        "type": Path,
+        "metavar": "FILE.py",
+        "help": "your own features: a file with a function features(bars)",
+    },
+    "only-own-features": {
+        "action": "store_true",
+        "help": "your own features replace the thirty instead of joining them",
+    },
     "journal": {"type": Path, "metavar": "DIR", "help": "folder of the session"},
     "workers": {"type": int, "default": 1, "metavar": "N", "help": "processes on this machine"},
     "tiers": {
@@ -47,6 +59,11 @@ SHARED: dict[str, dict[str, Any]] = {
         "help": "cost tiers; an agent is trained for each",
     },
     "cost-tier": {"choices": tuple(COST_TIERS), "default": "base", "help": "costs that the account pays"},
+    "costs": {
+        "metavar": "NAME=VALUE,...",
+        "help": "own costs of the traded instrument: spread_bps, commission_bps or commission_per_lot (a side), "
+        "slippage_bps, swap_long_bps, swap_short_bps, or spread=column; tiers are x .5, x 1, x 2 of them",
+    },
     "folds": {"type": int, "metavar": "N", "help": "walk-forward folds"},
     "test-days": {
         "type": int,
@@ -122,10 +139,53 @@ def older_settings(parser: argparse.ArgumentParser, **names: str) -> None:
         )
 
 
+def add_costs(parser: argparse.ArgumentParser) -> None:
+    """Add `--costs` to a command that takes parameters: it stands for `--set env_costs=...`."""
+    add(parser, "costs", action="append", dest="set", type="env_costs={}".format)
+
+
+def add_instrument(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what is traded and what it costs."""
+    parser.add_argument(
+        "--instrument",
+        default="",
+        metavar="NAME",
+        help="the traded instrument (default: that of PATH, or EURUSD)",
+    )
+    parser.add_argument(
+        "--kind",
+        default="",
+        choices=KINDS,
+        help="kind of an instrument that is not built in (docs/instruments.md)",
+    )
+    parser.add_argument(
+        "--instrument-spec",
+        default="",
+        metavar="TOML",
+        help="file with costs, calendar and hours of the instrument",
+    )
+    add(parser, "costs", default="")
+
+
+def add_features(parser: argparse.ArgumentParser) -> None:
+    """Add --features to a command that uses a saved agent; the file is run when the option is read."""
+    text = "the feature file that the agent was trained with, if it was"
+    add(parser, "features", type=own_features, help=text)
+
+
+def own_features(text: str) -> Path:
+    """Load a feature file, so that saved agents find it by its hash; return its path."""
+    try:
+        OwnFeatures.load(text)
+    except SacKernelError as err:
+        raise argparse.ArgumentTypeError(str(err)) from err
+    return Path(text)
+
+
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that define a run: agents, seeds, parameters."""
     for name, parameter in (("agents", "agent_ids"), ("seeds", "seeds")):
         default = ",".join(map(str, PARAMETERS[parameter].default))
         add(parser, name, help=f"{SHARED[name]['help']} (default: {default})")
-    for name in ("preset", "config", "set"):
+    for name in ("preset", "config", "set", "features", "only-own-features"):
         add(parser, name)

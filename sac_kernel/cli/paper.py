@@ -31,6 +31,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     options.add(parser, "price-side", help="bid, ask or mid: the prices of --bars (default: that of --data)")
     options.add(parser, "clock")
     options.add(parser, "cost-tier")
+    options.add(parser, "costs", default="")
+    options.add_features(parser)
     parser.add_argument("--equity", type=float, default=100_000.0, help="initial equity, account currency")
     for name in paper.LIMITS:
         option = f"--{name.replace('_', '-')}"

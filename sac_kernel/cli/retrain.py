@@ -40,6 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     options.add(parser, "preset")
     options.add(parser, "config")
     options.add(parser, "set")
+    options.add_features(parser)
     parser.add_argument(
         "--judge", type=Path, metavar="FILE", help="only compare this model with the one in use"
     )
@@ -71,9 +72,11 @@ def _run(args: argparse.Namespace, store: ModelStore) -> int:
         msg = "retrain needs --bars, --judge or --rollback."
         raise ConfigError(msg)
     require(len(args.agents) == 1, "retrain", "--agents must name one agent", args.agents)
-    more = [
-        part for item in settings.parameters(args).items() for part in ("--set", "=".join(map(_text, item)))
-    ]
+    given = settings.parameters(args).items()
+    set_here = [item for item in given if item[0] not in ("features_file", "features_hash")]
+    more = [part for item in set_here for part in ("--set", "=".join(map(_text, item)))]
+    if args.features:
+        more += ["--features", str(args.features.resolve())]
     find_checkout()  # before the bars are changed
     with locks.hold(args.data.parent, wait_s=_WAIT_S):
         data = retrain.with_new_bars(path, args.clock, args.data, store)

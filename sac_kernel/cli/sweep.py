@@ -33,6 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     options.add(
         parser, "set", metavar="NAME=V,V", help="a parameter (listed below) and the values to try; repeatable"
     )
+    options.add_costs(parser)
     options.add(parser, "folds", default=0, help="walk-forward folds; 0: the splits of the file")
     options.add(parser, "test-days")
     options.add(parser, "val-days")

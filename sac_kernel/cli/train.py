@@ -24,6 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     options.add(parser, "data")
     options.add(parser, "output", help="output folder (default: ./outputs; /kaggle/working on Kaggle)")
     options.add_run_options(parser)
+    options.add_costs(parser)
     options.add(parser, "device", help=f"{options.SHARED['device']['help']} (default: auto)")
     options.older(parser, "data", "--h5-path")
     options.older(parser, "output", "--output-dir")

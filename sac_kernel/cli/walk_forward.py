@@ -42,6 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     options.add(parser, "address")
     options.add(parser, "config", help="file of parameters that begin with sac_ or env_")
     options.add(parser, "set", help="a parameter that begins with sac_ or env_ (listed below); repeatable")
+    options.add_costs(parser)
     options.older(parser, "data", "--h5-path")
     options.older_settings(parser, reward="env_reward")
     parser.add_argument(

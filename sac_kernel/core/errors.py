@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from sac_kernel.core.printable import printable
+
 
 class SacKernelError(Exception):
-    """Base of all errors that this package raises on purpose."""
+    """Base of all errors that this package raises on purpose.
+
+    Its text is fit for a terminal, whatever a file put into it.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ConfigError(SacKernelError, ValueError):

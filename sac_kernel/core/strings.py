@@ -263,7 +263,7 @@ NO_HMMLEARN = (
     "agent 3 needs the package hmmlearn, which this image lacks, and the code dataset has no wheel of it for Python "
     "{python}. Build again online, or train agents 1 and 2."
 )
-NO_DATA = "the data is not mounted. A copy of this notebook needs its own data dataset. {err}"
+NO_DATA = "its input is not mounted. A copy of this notebook needs its own data dataset. {err}"
 NO_DISK = "only {free:.2f} GB of disk are free, {required} GB are needed."
 TRADE_COLUMNS = [
     "bar opened [UTC]", "open", "close", "spread [bps]", "target", "exposure", "equity", "paid", "reward [bps]",

@@ -26,9 +26,10 @@ from sac_kernel.agent.exact_grid import greedy_target, position_grid
 from sac_kernel.agent.exact_rewards import ExactProblem
 from sac_kernel.core.errors import ConfigError, DataError
 from sac_kernel.market.account import account_terms
-from sac_kernel.market.market import HOLE
+from sac_kernel.market.decision_bars import NEVER, complete_decisions, fill_bar, unit_moves
+from sac_kernel.market.market import DECISION_FEATURES, fill_outlook, one_way
 from sac_kernel.market.records import Terms
-from sac_kernel.prices import costs
+from sac_kernel.prices.clocks import unix_seconds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from sac_kernel.market.market import Market
 
     FloatArray = NDArray[np.float64]
-    IntArray = NDArray[np.int64]
     BoolArray = NDArray[np.bool_]
 
 _SIZES = ("volatility_target", "atr_risk")
@@ -62,7 +62,7 @@ class Decisions(NamedTuple):
     ----------
     features : (n, D), observed at the close
     cost : (n,), one-way, of a unit of position, as expected of the fill
-    tradable : (n,), whether an order given at this close fills before the next decision
+    tradable : (n,), whether the clock says that an order given at this close fills before the next decision
     """
 
     features: NDArray[np.float32]
@@ -77,7 +77,7 @@ def path_dependent_settings(config: TradingEnvConfig) -> list[str]:
 
 
 def decisions(market: Market, config: TradingEnvConfig, fill_spread: FloatArray | None = None) -> Decisions:
-    """Return what a decision at each close may look at; nothing of a later bar but its place on the clock is read.
+    """Return what a decision at each close may look at (`market.fill_outlook`); no later bar is read.
 
     Parameters
     ----------
@@ -91,14 +91,13 @@ def decisions(market: Market, config: TradingEnvConfig, fill_spread: FloatArray 
         If the market was prepared with another config.
     """
     _check_config(market, config)
-    fill, terms = _fill_bar(market), market.terms
-    if fill_spread is None:
-        clock = costs.spread_bps(market.open_time, config.cost_tier) * 1e-4
-        fill_spread = clock[np.minimum(fill, len(fill) - 1)]
-    half = np.asarray(fill_spread, np.float64) / 2.0
-    half = half / (1.0 + terms.price_side * half)  # of mid
-    cost = terms.exposure_cap * (half + terms.commission + terms.slippage)
-    return Decisions(market.observed, cost, fill < _NEVER)
+    terms, seconds = market.terms, market.bar_seconds
+    closed, now = unix_seconds(market.open_time) + seconds, market.bars["spread_close"]
+    cost, can_fill = fill_outlook(closed, now, market.fees, config.cost_tier, seconds, market.spec, terms)
+    if fill_spread is not None:
+        cost = one_way(np.asarray(fill_spread, np.float64), market.fees, terms)
+    features = market.observed[:, : -len(DECISION_FEATURES)] if terms.observes_target else market.observed
+    return Decisions(features, cost, can_fill > 0.0)
 
 
 def exact_problem(
@@ -111,7 +110,7 @@ def exact_problem(
     """Return the problem of one split.
 
     Rows are bars. Starts are those with features whose own decision and the next one lie within the bars, no
-    `HOLE` inside either.
+    `Market.hole` inside either.
 
     Parameters
     ----------
@@ -142,8 +141,8 @@ def exact_problem(
         raise DataError(msg)
     rows = n - k
     known = decisions(market, config, fill_spread)
-    moves, grid = _moves(market), position_grid(positions)
-    tradable, complete = known.tradable[:rows], _complete(market)
+    moves, grid = unit_moves(market), position_grid(positions)
+    tradable, complete = fill_bar(market)[:rows] < NEVER, complete_decisions(market)
     price_before, price_after = moves.before, moves.after
     if forecast is not None:
         given = np.asarray(forecast, np.float64)
@@ -162,7 +161,7 @@ def exact_problem(
     valid = complete[:rows] & (np.arange(rows) >= market.first_bar)
     valid &= np.append(complete[k:rows], np.zeros(min(k, rows), bool))
     return ExactProblem(
-        features=market.observed,
+        features=known.features,
         returns=cap * price_after,
         cost=known.cost[:rows],
         tradable=tradable,
@@ -172,24 +171,6 @@ def exact_problem(
         valid=valid,
         stride=k,
     )
-
-
-def forecast_target(market: Market, gamma: float) -> FloatArray:
-    """Return what a forecast of the returns is fitted to, (n,): y_t + gamma x the gap before the next fill.
-
-    The target chosen at t is held until the next decision's fill, so that gap is earned by it, and never the one
-    before its own fill. NaN in rows that cannot be filled (in the evening freeze a quoted move is mostly the
-    spread's), and in rows that are no start of `exact_problem`.
-    """
-    n, k = len(market.bars), market.interval_bars
-    moves, complete, rows = _moves(market), _complete(market), len(market.bars) - market.interval_bars
-    target = np.full(n, np.nan)
-    last = rows - k
-    usable = complete[:last] & complete[k:rows] & (np.arange(last) >= market.first_bar)
-    usable &= _fill_bar(market)[:last] < _NEVER
-    value = moves.after[:last] + gamma * moves.before[k:rows]
-    target[:last] = np.where(usable, value, np.nan)
-    return target
 
 
 def greedy_targets(market: Market, policy: ExactPolicy, known: Decisions) -> FloatArray:
@@ -208,58 +189,6 @@ def greedy_targets(market: Market, policy: ExactPolicy, known: Decisions) -> Flo
     return targets
 
 
-# -- the bars of a decision -----------------------------------------------------------------------------
-
-_NEVER = np.iinfo(np.int64).max
-
-
-class _Moves(NamedTuple):
-    """Of each decision, (n - K,): simple returns of mid and swap nights, before the fill and after it."""
-
-    before: FloatArray
-    after: FloatArray
-    nights_before: FloatArray
-    nights_after: FloatArray
-
-
-def _fill_bar(market: Market) -> IntArray:
-    """Return the bar at whose open the order of each close fills, (n,); `_NEVER` where nothing can fill."""
-    n, k = len(market.bars), market.interval_bars
-    place = np.where(market.bars["tradable"] > 0.0, np.arange(n), _NEVER)
-    following = np.append(np.minimum.accumulate(place[::-1])[::-1], _NEVER)[1:]
-    return np.where(following <= np.arange(n) + k, following, _NEVER)
-
-
-def _moves(market: Market) -> _Moves:
-    bars, k = market.bars, market.interval_bars
-    n, side = len(market.bars), market.terms.price_side
-    close = bars["close"] * (1.0 + side * bars["spread_close"] / 2.0)
-    opened = bars["open"] * (1.0 + side * bars["spread_open"] / 2.0)
-    rows = np.arange(n - k)
-    fill = _fill_bar(market)[: n - k]
-    fills, end = fill < _NEVER, rows + k
-    at = np.where(fills, fill, end)
-    turn = np.where(
-        fills, opened[at], close[end]
-    )  # the price at which the old position gives way to the new one
-    # Nights up to each bar's open and close: an interval's are a difference of two.
-    to_close = np.cumsum(bars["nights_gap"] + bars["nights_bar"])
-    to_turn = to_close[at] - np.where(fills, bars["nights_bar"][at], 0.0)
-    return _Moves(
-        turn / close[rows] - 1.0, close[end] / turn - 1.0, to_turn - to_close[rows], to_close[end] - to_turn
-    )
-
-
-def _complete(market: Market) -> BoolArray:
-    """Return whether all K bars of each close's decision exist, with no hole before or between them, (n,)."""
-    n, k = len(market.bars), market.interval_bars
-    time = market.open_time.to_numpy("datetime64[ns]")
-    holes = np.append(0, np.cumsum(np.diff(time) > HOLE))  # up to each bar
-    complete = np.zeros(n, bool)
-    complete[: n - k] = holes[k:] == holes[: n - k]
-    return complete
-
-
 def _swap(market: Market, nights: FloatArray, grid: FloatArray) -> FloatArray:
     """Return what the nights cost each position, (rows, G), as a fraction of equity over the cap."""
     rate = np.where(grid > 0.0, market.terms.swap_long, market.terms.swap_short)
@@ -276,7 +205,8 @@ def _check_config(market: Market, config: TradingEnvConfig) -> None:
     """Raise ConfigError if the market's terms or sizes are not those of the config."""
     terms = market.terms
     side = {1.0: "bid", -1.0: "ask"}.get(terms.price_side, "mid")
-    own = account_terms(config, side, market.bar_seconds, close_at_end=bool(terms.close_at_end))
+    at_end = bool(terms.close_at_end)
+    own = account_terms(config, side, market.bar_seconds, close_at_end=at_end, spec=market.spec)
     differ = [name for name in Terms.__annotations__ if own[name] != terms[name]]
     sized = any(getattr(config, name) for name in _SIZES)
     if not sized and (market.bars["cap_share"] != 1.0).any():

@@ -26,7 +26,6 @@ from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market import training
 from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.market.envs import TradingVectorEnv
-from sac_kernel.market.market import HOLE, Market
 from sac_kernel.prices.bars import concat_bars
 
 if TYPE_CHECKING:
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 
     from sac_kernel.backtest.runner import EpisodeResult, Policy
     from sac_kernel.market.account import TradingEnvConfig
+    from sac_kernel.market.market import Market
     from sac_kernel.prices.bars import BarsByInstrument
 
     FeatureArray = NDArray[np.float32]
@@ -92,7 +92,7 @@ class Recipe:
         """Return the agent's settings: the trainer's own, `shortened`."""
         if self.sac is not None:
             return self.sac
-        plain = SACConfig(gamma=preset_of(self.agent_id).gamma, utd_ratio=UTD_RATIO)
+        plain = SACConfig.for_market(gamma=preset_of(self.agent_id).gamma, utd_ratio=UTD_RATIO)
         return shortened(plain, self.updates)
 
     @property
@@ -246,7 +246,7 @@ def block_env(
     """
     if num_envs is None:
         num_envs = max(n for n in range(1, DEFAULT_NUM_ENVS + 1) if config.episode_length % n == 0)
-    edges = np.flatnonzero(np.diff(market.open_time.to_numpy("datetime64[ns]")) > HOLE) + 1
+    edges = np.flatnonzero(np.diff(market.open_time.to_numpy("datetime64[ns]")) > market.hole) + 1
     bounds = [*zip([0, *edges], [*edges, len(market.bars)], strict=True)]
     stretches = [
         (max(a, market.first_bar), b)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from sac_kernel.experiment.run_config import AGENT_PRESETS
-from sac_kernel.prices.costs import COMMISSION_BPS, COST_TIERS, NORMAL_SPREAD_BPS, SLIPPAGE_BPS
+from sac_kernel.prices.costs import COST_TIERS, normal_one_way_bps
 
 
 def horizons(bar_minutes: int = 5) -> list[str]:
@@ -49,6 +49,6 @@ def break_even_ic(minutes: float, tier: str, annual_volatility: float = 0.08) ->
     tier : of `COST_TIERS`
     annual_volatility : fraction; 0.08 is typical of EURUSD
     """
-    round_trip = 2e-4 * (NORMAL_SPREAD_BPS / 2.0 + COMMISSION_BPS + SLIPPAGE_BPS) * COST_TIERS[tier]
+    round_trip = 2e-4 * normal_one_way_bps(tier)
     move = annual_volatility * math.sqrt(minutes / (252 * 1440))
     return round_trip / (math.sqrt(2.0 / math.pi) * move)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from sac_kernel.backtest import policies
 from sac_kernel.backtest.judgement import judge
 from sac_kernel.backtest.policies import Form, Kind, agent_file
 from sac_kernel.core import files, paths, strings
+from sac_kernel.core.errors import InputNotFoundError
 from sac_kernel.experiment import output_layout
 from sac_kernel.features.forecast import LEAST_RUNS, SIGNIFICANCE
 from sac_kernel.report import page, plots, sections, training_health
@@ -26,9 +28,12 @@ if TYPE_CHECKING:
 
     from sac_kernel.backtest.judgement import Judgement
     from sac_kernel.backtest.runner import EpisodeResult
+    from sac_kernel.experiment.run_config import RunConfig
     from sac_kernel.market.account import TradingEnvConfig
     from sac_kernel.prices.processed_file import ProcessedData
     from sac_kernel.report.training_health import Finding
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,10 +65,18 @@ class FinishedJob:
         return cls(folder, final, best, stats, files.read_json(folder / output_layout.FACTS_FILE))
 
 
-def bring_ledger(top: Path) -> None:
-    """Merge mounted ledgers of trials, if any, into the output folder's."""
-    root = paths.paths().input_root
-    if root and (mounted := paths.input_files(root, trials.NAME)):
+def bring_ledger(top: Path, config: RunConfig) -> None:
+    """Merge the ledgers of trials that the build expects to be mounted into the output folder's.
+
+    A missing one costs a warning: this comes after hours of training.
+    """
+    root, mounted = paths.paths().input_root, []
+    for digest in config.expected(trials.NAME) if root else []:
+        try:
+            mounted.append(paths.find_input(trials.NAME, root, [digest]))
+        except InputNotFoundError as err:
+            logger.warning("Earlier trials are not counted. %s", err)
+    if mounted:
         trials.merge(top / trials.NAME, mounted)
 
 
@@ -115,7 +128,7 @@ def finish_outputs(
     summary = {
         "verdict": _with_notes(_verdict(jobs, judgements), headline.facts.get("forecast"), failures),
         "table": rows,
-        "data": data.describe(),
+        "data": data.describe(headline.facts.get("env_config", {}).get("costs", "")),
         "status": "complete" if complete else "cut",
         "run": headline.facts,
         "jobs": [job.facts for job in jobs],

@@ -23,6 +23,7 @@ from sac_kernel.core import locks, network, packages, paths
 from sac_kernel.core.clock import Deadline
 from sac_kernel.core.device import device_names
 from sac_kernel.core.errors import SacKernelError
+from sac_kernel.core.printable import log_to
 from sac_kernel.experiment import job_outputs, output_layout
 from sac_kernel.experiment.job_outputs import FinishedJob
 from sac_kernel.experiment.run_config import RunConfig
@@ -107,7 +108,7 @@ def _run_jobs(config: RunConfig, deadline: Deadline, devices: Sequence[str] | No
         raise SacKernelError(msg)
     finished = [job for job in config.jobs if output_layout.job_name(*job) not in failures]
     folders = [output_layout.job_folder(config.top_folder, *job, len(config.jobs)) for job in finished]
-    job_outputs.bring_ledger(config.top_folder)
+    job_outputs.bring_ledger(config.top_folder, config)
     trials.merge(config.top_folder / trials.NAME, [folder / trials.NAME for folder in folders])
     jobs, judgements, ensembles = [], [], []
     for agent_id, seed in finished:
@@ -138,7 +139,7 @@ def describe_queue(config: RunConfig, devices: Sequence[str]) -> str:
 
 def main() -> int:
     """Train one job named on the standard input, until its end is closed; return the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    log_to(sys.stdout)
     request = json.loads(sys.stdin.buffer.readline())
     if os.environ.get(paths.REHEARSAL_VARIABLE):
         network.block_network()
@@ -178,9 +179,9 @@ class _Worker:
 
     def __init__(self, config: RunConfig, job: _Job, device: str, budget_s: float, threads: int) -> None:
         self.job, self.name = job, output_layout.job_name(*job)
-        env = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONPATH": str(packages.import_root())}
+        env = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONPATH": packages.worker_path()}
         self._process = subprocess.Popen(  # noqa: S603  # this interpreter, arguments as a list
-            [sys.executable, "-u", "-m", _MODULE],
+            [sys.executable, "-P", "-u", "-m", _MODULE],
             env=env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

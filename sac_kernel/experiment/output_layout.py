@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import itertools
-import math
 import re
 import shutil
 from typing import TYPE_CHECKING, Any
@@ -65,7 +64,7 @@ def check_file_count(jobs: int, num_episodes: int, checkpoint_frequency: int) ->
     room = (MAX_FILES - fixed) // jobs - per_job
     checkpoints = num_episodes // checkpoint_frequency
     if 2 * checkpoints > room:
-        least = math.ceil(2 * num_episodes / max(room, 1))
+        least = -(-2 * num_episodes // max(room, 1))  # whole numbers of any size
         msg = (
             f"{jobs} job(s) with {2 * checkpoints} checkpoint files each exceed the limit of {MAX_FILES} output "
             f"files. Set checkpoint_frequency to {least} or more."
@@ -171,7 +170,7 @@ def is_moving(top: Path) -> bool:
 
 def warm_start_file(digest: str) -> Path:
     """Return the mounted agent to start from, after checking its SHA-256."""
-    path = paths.find_input(paths.WARM_START)
+    path = paths.find_input(paths.WARM_START, digests=[digest])
     if (found := files.file_sha256(path)) != digest:
         msg = (
             f"{path}: this run starts from the agent with hash {digest[:12]}, but {found[:12]} is mounted. Push again "

@@ -43,9 +43,9 @@ if TYPE_CHECKING:
 SIMULATED_ENVS, PATH_ENVS = 64, 60
 PATH_BARS = 150_000
 REPLAYED_BARS = 5_000  # of M7, which replays one path many times
-FINITE = ("M7", "M11", "M11-02", "M12")
+FINITE = ("M7", "M11", "M11-02", "M12", "M13", "M14")
 """Markets with one path, whatever the rewards."""
-NOISY_PATHS = ("M11", "M11-02")
+NOISY_PATHS = ("M11", "M11-02", "M14")
 """Of these, judged against ridge and dynamic programming on the same path."""
 EVALUATIONS = 10
 BANDIT_UPDATES = 1_000
@@ -176,7 +176,7 @@ def trained(
         **setting.changes,
     }  # fmt: skip
     width = task.env.single_observation_space.shape[0]
-    agent = SACAgent(SACConfig(state_dim=width, **fields), device="cpu", seed=seed)
+    agent = SACAgent(SACConfig.for_market(state_dim=width, **fields), device="cpu", seed=seed)
     loop, captures, result = Interaction(agent, task.env, seed), [], None
 
     def policy(obs: Array) -> Array:

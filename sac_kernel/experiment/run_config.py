@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sac_kernel.agent.config import SACConfig
-from sac_kernel.core import paths
+from sac_kernel.core import packages, paths
 from sac_kernel.core.config import check_names, field_help, require, typed
 from sac_kernel.core.errors import ConfigError
 from sac_kernel.core.renamed import current, current_value, renamed_names
 from sac_kernel.experiment import output_layout
+from sac_kernel.features.own import OwnFeatures
+from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market.account import RENAMED_REWARDS, TradingEnvConfig
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ RUN_PRESETS = {"quick": (50, 5, 10), "full": (500, 10, 20), "long": (1000, 20, 5
 """num_episodes, eval_frequency, checkpoint_frequency."""
 
 
-DEFAULT_SAC = SACConfig(utd_ratio=UTD_RATIO)
+DEFAULT_SAC = SACConfig.for_market(utd_ratio=UTD_RATIO)
 DEFAULT_ENV = TradingEnvConfig(no_trade_band=NO_TRADE_BAND)
 LEFT_TO_PRESET = ("sac_gamma", "env_decision_interval_min", "env_reward")
 """Parameters that the agent's preset sets unless the run does."""
@@ -87,8 +89,12 @@ class RunConfig:
     allow_cpu : continue without the requested GPU
     warm_start : set by a retraining: SHA-256 of the saved agent whose weights this run starts from
     self_test : first prove the agent on markets with known answers, about two minutes
+    features_file : Python file with your own features(bars); empty: none
+    only_own_features : your own features replace the thirty instead of joining them
+    features_hash : set by the build: SHA-256 of the feature file
     expect_data_hash : set by the build: content hash of the bars that must be mounted
     expect_env_steps : set by the build: step from which each job of a resumed run must continue
+    expect_files : set by the build: name and SHA-256 of each mounted file that the run may use
     run_id : set by the build: name of the run in its manifest; the sessions of a run share it
     notebook_hash : set by the build: SHA-256 of the notebook in which this value is empty
     sac : settings of the agents; widths and an unset reward scale come from env and train bars
@@ -110,8 +116,12 @@ class RunConfig:
     allow_cpu: bool = False
     warm_start: str = ""
     self_test: bool = False
+    features_file: str = ""
+    only_own_features: bool = False
+    features_hash: str = ""
     expect_data_hash: str = ""
     expect_env_steps: tuple[int, ...] = ()
+    expect_files: tuple[str, ...] = ()
     run_id: str = ""
     notebook_hash: str = ""
     sac: SACConfig = DEFAULT_SAC
@@ -119,7 +129,7 @@ class RunConfig:
     left_to_preset: tuple[str, ...] = LEFT_TO_PRESET
 
     def __post_init__(self) -> None:
-        for name in ("agent_ids", "seeds", "expect_env_steps"):
+        for name in ("agent_ids", "seeds", "expect_env_steps", "expect_files"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         pairs, where = self.jobs, "RunConfig"
         require(bool(pairs), where, "agent_ids and seeds must not be empty", [self.agent_ids, self.seeds])
@@ -129,11 +139,15 @@ class RunConfig:
         for agent_id in self.agent_ids:
             self.sac_config(agent_id)
             self.env_config(agent_id)
+        needs = not self.only_own_features or bool(self.features_file)
+        require(needs, where, "only_own_features needs features_file", self.features_file)
         steps = self.expect_env_steps
         fits = len(steps) in (0, len(pairs))
         require(
             fits, where, f"expect_env_steps must be empty or one for each of {len(pairs)} jobs", list(steps)
         )
+        odd = [entry for entry in self.expect_files if not paths.is_expected(entry)]
+        require(not odd, where, "expect_files must hold entries 'NAME SHA256'", odd[:1])
         check_divides(self.num_envs, self.env.episode_length)
         output_layout.check_file_count(len(pairs), self.num_episodes, self.checkpoint_frequency)
 
@@ -171,10 +185,26 @@ class RunConfig:
         """Return (agent_id, seed) of every job, in order."""
         return [(agent_id, seed) for agent_id in self.agent_ids for seed in self.seeds]
 
+    def find_input(self, name: str) -> Path:
+        """Return the mounted file of this build called `name`; InputNotFoundError if there is none."""
+        return paths.find_input(name, digests=self.expected(name))
+
+    def expected(self, name: str) -> list[str]:
+        """Return the SHA-256 that a mounted file called `name` may have; [] if the build knows none."""
+        return paths.expected(self.expect_files, name)
+
     @property
     def top_folder(self) -> Path:
         """Return the output folder of the whole run."""
         return Path(self.output_dir) if self.output_dir else paths.paths().working_dir
+
+    def feature_pipeline(self, instrument: str, agent_id: int) -> FeaturePipeline:
+        """Return the unfitted features of one agent, the user's own among them."""
+        preset, own = preset_of(agent_id), None
+        if self.features_file:
+            beside = packages.import_root() / self.features_file
+            own = OwnFeatures.load(beside if beside.is_file() else self.features_file, self.features_hash)
+        return FeaturePipeline(instrument, preset.regimes, preset.forecast, own, self.only_own_features)
 
     def sac_config(self, agent_id: int) -> SACConfig:
         """Return the hyper-parameters of one agent."""
@@ -200,7 +230,7 @@ _PARTS: dict[str, SACConfig | TradingEnvConfig] = {"sac": DEFAULT_SAC, "env": DE
 
 _SHOWN = {
     "sac": "hidden_dims batch_size buffer_capacity warmup_steps utd_ratio learning_rate gamma",
-    "env": "episode_lengths horizon decision_interval_min cost_tier exposure_cap no_trade_band swap_long_bps "
+    "env": "episode_lengths horizon decision_interval_min cost_tier costs exposure_cap no_trade_band swap_long_bps "
     "swap_short_bps stop_loss_bps take_profit_bps volatility_target daily_loss_limit drawdown_stop kill_loss "
     "impact reward",
 }
@@ -210,6 +240,8 @@ _FLAT_FORMS: dict[str, tuple[Any, str]] = {
     "sac_gamma": (0.0, "0 takes the preset of the agent"),
     "env_horizon": (0, "0 is the episode length"),
     "env_decision_interval_min": (-1, "-1 takes the preset of the agent"),
+    "env_swap_long_bps": (1000.0, "1000 takes the instrument's"),
+    "env_swap_short_bps": (1000.0, "1000 takes the instrument's"),
     "env_reward": ("auto", "auto is denoised, or log_return where stops, limits or a cap above 1 are set"),
 }
 """Flat name -> the value for 'not set', which a parameters cell can hold, and its help."""
@@ -236,7 +268,8 @@ class Parameter:
         """Return what the field holds for a flat value."""
         if self.field == "episode_lengths":
             return (flat,)
-        return None if self.field == "horizon" and flat == 0 else flat
+        unset = self.field == "horizon" or self.field.startswith("swap_")
+        return None if unset and flat == self.default else flat
 
     def flat_value(self, value: Any) -> Any:  # noqa: ANN401
         """Return the flat value of what the field holds."""

@@ -156,9 +156,10 @@ def train_and_judge(job: Mapping[str, Any], place: Place) -> dict[str, Any] | No
                 policy, act = policies.agent(agent_id, form), runner.greedy_policy(agent)
                 start = trainer.env_config.initial_equity
                 daily = runner.run_policy(market, act, start, policy, tier).daily_returns
+                year = market.spec.days_a_year
                 column = f"{split}_{form}_{tier}"
-                row[f"{column}_annual_frac"] = float(np.mean(daily)) * metrics.TRADING_DAYS_PER_YEAR
-                row[f"{column}_sharpe_ann"] = metrics.sharpe_ann(daily)
+                row[f"{column}_annual_frac"] = float(np.mean(daily)) * year
+                row[f"{column}_sharpe_ann"] = metrics.sharpe_ann(daily, year)
     for name in (checkpoint.STATE_FOLDER, "checkpoints"):
         shutil.rmtree(place.folder / name, ignore_errors=True)
     return row

@@ -33,7 +33,6 @@ from sac_kernel.experiment.run_config import (
     RunConfig,
     preset_of,
 )
-from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market import training
 from sac_kernel.market.envs import TradingVectorEnv
 from sac_kernel.market.market import Market, prepare_market
@@ -132,7 +131,7 @@ class KaggleTrainer:
             warm_start=warm_start,
             expect_data_hash=expect_data_hash,
             expect_env_steps=(expect_env_steps,),
-            sac=sac_config or SACConfig(gamma=preset.gamma, utd_ratio=UTD_RATIO),
+            sac=sac_config or SACConfig.for_market(gamma=preset.gamma, utd_ratio=UTD_RATIO),
             env=env,
             left_to_preset=(),
         )
@@ -175,7 +174,7 @@ class KaggleTrainer:
     def _run_training(self) -> tuple[SACAgent, dict[str, list[Any]]]:
         self.job = self.train()
         self._deadline.raise_if_interrupted()
-        job_outputs.bring_ledger(self.folder)
+        job_outputs.bring_ledger(self.folder, self.config)
         self.judgement = self.judge(self.job)
         self.summary = job_outputs.finish_outputs(self.folder, [self.job], self.data, [self.judgement])
         return self.agent, self.stats
@@ -235,7 +234,7 @@ class KaggleTrainer:
     # -- preparation -------------------------------------------------------------------------------
 
     def _load_data(self) -> None:
-        path = Path(self.config.h5_path) if self.config.h5_path else paths.find_input(paths.DATA_FILE)
+        path = Path(self.config.h5_path) if self.config.h5_path else self.config.find_input(paths.DATA_FILE)
         self.data: ProcessedData = read_processed(path, self.env_config.price_side)
         expected = self.config.expect_data_hash
         if expected not in ("", self.data.content_hash):
@@ -245,8 +244,7 @@ class KaggleTrainer:
             )
             raise DataError(msg)
         self.instrument = self.data.traded
-        preset = AGENT_PRESETS[self.agent_id]
-        self.pipeline = FeaturePipeline(self.instrument, regimes=preset.regimes, forecast=preset.forecast)
+        self.pipeline = self.config.feature_pipeline(self.instrument, self.agent_id)
         frames = self.pipeline.run_full_pipeline(self.data.train, self.data.val, self.data.test)
         self.features: dict[str, pd.DataFrame] = dict(zip(("train", "val", "test"), frames, strict=True))
         bars, features = self.data.train[self.instrument], self.features["train"]
@@ -254,7 +252,9 @@ class KaggleTrainer:
             bars, features, self.env_config
         )
         self.val_market = self._val_market()
-        logger.info("data %s: %s", path, _data_line(self.data, self.instrument))
+        logger.info("data %s: %s", path.name, _data_line(self.data, self.instrument))
+        for line in self.data.cost_lines(self.env_config.costs):
+            logger.info("costs %s", line)
 
     def _val_market(self) -> Market:
         # Always at base cost, so that runs can be compared.
@@ -290,6 +290,7 @@ class KaggleTrainer:
             **({"warm_start": self.config.warm_start} if self.config.warm_start else {}),
             "data_hash": self.data.content_hash,
             "features": self.pipeline.state()["names"],
+            **({"own_features": self.pipeline.own.sha256} if self.pipeline.own else {}),
             "env": to_flat(self.env_config),
             "sac": to_flat(self.sac_config),
             "agent_id": self.agent_id,
@@ -330,15 +331,13 @@ class KaggleTrainer:
             raise CheckpointError(msg)
 
     def _resume_mounted(self) -> None:
-        """Continue from the state dataset of an earlier session, unless every job in it is done.
+        """Continue from the state that the build expects to be mounted, unless every job in it is done.
 
         A finished job of an unfinished queue is restored too, to be judged with the others.
         """
-        root, job = paths.paths().input_root, output_layout.job_name(self.agent_id, self.seed)
-        indexes = (
-            paths.input_files(root, checkpoint.EXPORT_INDEX) if root and self.config.resume == "auto" else []
-        )
-        for index in indexes[:1]:
+        job = output_layout.job_name(self.agent_id, self.seed)
+        if self.config.resume == "auto" and self.config.expected(checkpoint.EXPORT_INDEX):
+            index = self.config.find_input(checkpoint.EXPORT_INDEX)
             jobs = checkpoint.exported_facts(index)
             with checkpoint.restoring(index):
                 over = all(f["finished"] and f["episodes"] >= self.config.num_episodes for f in jobs.values())

@@ -178,7 +178,9 @@ def verdicts(collected: Collected, ledger: Iterable[Trial]) -> dict[int, dict[st
         headline = collected.headline[agent_id, "base"]
         counted = trials.count(fold_statistics.over_folds(t for t in listed if t.agent_id == agent_id))
         share, _ = percentile(collected, agent_id)
-        decided.append(verdict.decide(headline.daily_returns, share, counted, headline.turnover))
+        decided.append(
+            verdict.decide(headline.daily_returns, share, counted, headline.turnover, headline.days_a_year)
+        )
     corrected = verdict.over_agents(decided) if len(decided) > 1 else decided
     return dict(zip(collected.settings.agents, corrected, strict=True))
 

@@ -39,20 +39,20 @@ SIGNIFICANCE = 2.5
 """Out-of-fold t-statistic below which the forecast is zero, and which the non-linear model needs against the ridge."""
 
 LEAST_RUNS = 30
-"""With fewer independent runs than this, overlapping returns prove nothing, however well the forecast fits."""
+"""With fewer independent runs than this, overlapping targets prove nothing, however well the forecast fits."""
 
-_RUN_HORIZONS = 4
+_RUN_STRIDES = 4
 
 
 @dataclass(frozen=True)
 class ReturnForecast:
-    """A fitted forecast, E[mean of the next `horizon` returns | features].
+    """A fitted forecast, E[target | features].
 
     Attributes
     ----------
-    train : (rows,) out-of-fold forecasts of the train rows, return per bar; 0 where a row has NaN
-    share : out-of-fold share of the return's variance that the forecast explains, before it is set to zero
-    t_stat : out-of-fold t-statistic of mean(return x forecast); 0 with fewer than `LEAST_RUNS` independent runs
+    train : (rows,) out-of-fold forecasts of the train rows, in the target's unit; 0 where a feature is NaN
+    share : out-of-fold share of the target's variance that the forecast explains, before it is set to zero
+    t_stat : out-of-fold t-statistic of mean(target x forecast); 0 with fewer than `LEAST_RUNS` independent runs
     head : 'flat', 'ridge' or 'boosting'
     penalty : of the ridge, as a share of the rows
     rounds : of the boosting; 0 if it did not compete
@@ -130,23 +130,24 @@ class ReturnForecast:
 
 def fit_forecast(
     features: ArrayLike,
-    returns: ArrayLike,
+    target: ArrayLike,
     folds: int = 5,
     purge: int = 100,
     boosting: bool = True,
-    horizon: int = 1,
+    stride: int = 1,
 ) -> ReturnForecast:
-    """Fit E[mean of the next `horizon` returns | features] on train rows.
+    """Fit E[target | features] on train rows.
 
     Parameters
     ----------
     features : (rows, columns), known at the close of each row, in order of time
-    returns : (rows,), from the close of a row to the close of the next; NaN is not used. The last row's return
-        lies outside the train rows and must be NaN
+    target : (rows,), what a unit of position earns from a decision at the close of each row; NaN rows are
+        forecast, but nothing is learnt from them. NaN belongs where the order cannot fill, and where the decision
+        ends outside the train rows
     folds : blocks in time; each is predicted by a model of the others
     purge : rows left out on either side of the predicted block; must exceed the memory of the features
     boosting : let the non-linear model compete
-    horizon : rows ahead whose mean return is forecast; `purge` grows by the overlap of the targets
+    stride : rows that a decision covers, so that the targets of `stride` rows overlap; `purge` grows accordingly
 
     Raises
     ------
@@ -155,13 +156,12 @@ def fit_forecast(
     """
     require(folds >= 2, "fit_forecast", "folds must be >= 2", folds)
     require(purge >= 0, "fit_forecast", "purge must be >= 0", purge)
-    require(horizon >= 1, "fit_forecast", "horizon must be >= 1", horizon)
+    require(stride >= 1, "fit_forecast", "stride must be >= 1", stride)
     x, known = _finite_rows(features)
-    y = np.asarray(returns, np.float64)
+    y = np.asarray(target, np.float64)
     if y.shape != (len(x),):
-        msg = f"fit_forecast: returns must have shape ({len(x)},), got {y.shape}"
+        msg = f"fit_forecast: the target must have shape ({len(x)},), got {y.shape}"
         raise DataError(msg)
-    y = _mean_ahead(y, horizon)
     usable = known & np.isfinite(y)
     if usable.sum() < 50 * folds or (np.bincount(_blocks(len(x), folds)[usable], minlength=folds) < 50).any():
         msg = f"fit_forecast: each of {folds} folds needs 50 usable rows, got {usable.sum()} rows in all"
@@ -170,7 +170,7 @@ def fit_forecast(
     scale = np.where(scale > 0, scale, 1.0)
     z = np.zeros_like(x)
     z[known] = (x[known] - mean) / scale
-    splits = _splits(len(x), folds, purge + horizon - 1, usable)
+    splits = _splits(len(x), folds, purge + stride - 1, usable)
 
     by_penalty, ridges = _ridge_out_of_fold(z, y, splits, known)
     best = int(np.argmin([_loss(y, raw, usable).mean() for raw in by_penalty]))
@@ -185,12 +185,12 @@ def fit_forecast(
         losses = [_loss(y, _slope(y, guess, usable) * guess, usable) for guess in by_rounds]
         least = int(np.argmin([loss.mean() for loss in losses]))
         rounds, ridge = ROUNDS[least], _slope(y, raw, usable) * raw
-        if _t_stat(_loss(y, ridge, usable) - losses[least], horizon) > SIGNIFICANCE:  # Diebold & Mariano 1995
+        if _t_stat(_loss(y, ridge, usable) - losses[least], stride) > SIGNIFICANCE:  # Diebold & Mariano 1995
             head, raw = "boosting", by_rounds[least]
             whole = _grow(bins[usable], y[usable], ROUNDS[: least + 1])
             steps = np.stack([*(fold[least] for fold in grown), whole[least]])
     slope = _slope(y, raw, usable)
-    t_stat = _t_stat((y * raw)[usable], horizon)
+    t_stat = _t_stat((y * raw)[usable], stride)
     share = 1.0 - float(_loss(y, slope * raw, usable).sum() / np.square(y)[usable].sum())
     if t_stat < SIGNIFICANCE:
         head, slope, steps = "flat", 0.0, None
@@ -198,6 +198,14 @@ def fit_forecast(
         slope * raw, share, t_stat, head, float(PENALTIES[best]), rounds, slope, mean, scale, weights,
         None if steps is None else edges, steps,
     )  # fmt: skip
+
+
+def mean_ahead(returns: Array, bars: int) -> Array:
+    """Return the mean of `bars` returns from each row on, (rows,); NaN where one of them is not known."""
+    mean = np.full(len(returns), np.nan)
+    if len(returns) >= bars:
+        mean[: len(returns) - bars + 1] = sliding_window_view(returns, bars).mean(axis=1)
+    return mean
 
 
 def reward_spread(returns: ArrayLike, cost: float) -> float:
@@ -292,28 +300,17 @@ def _slope(y: Array, raw: Array, usable: NDArray[np.bool_]) -> float:
     return max(float((y * raw)[usable].sum()) / power, 0.0) if power > 0 else 0.0
 
 
-def _mean_ahead(returns: Array, horizon: int) -> Array:
-    """Return the mean of `horizon` returns from each row on; NaN where one of them is not known."""
-    if horizon == 1:
-        return returns
-    mean = np.full(len(returns), np.nan)
-    if len(returns) >= horizon:
-        mean[: len(returns) - horizon + 1] = sliding_window_view(returns, horizon).mean(axis=1)
-    return mean
-
-
-def _t_stat(values: Array, horizon: int) -> float:
+def _t_stat(values: Array, stride: int) -> float:
     """Return the mean in standard errors.
 
-    One-bar returns are nearly uncorrelated, so every row counts. Returns over a longer horizon overlap: their
-    error comes from the means of runs of four horizons, which hardly overlap. With 30 runs about 1 % of pure
-    noise exceeds 2.5.
+    Targets of one row are nearly uncorrelated, so every row counts. Longer ones overlap: their error comes from the
+    means of runs of four strides, which hardly overlap. With 30 runs about 1 % of pure noise exceeds 2.5.
     """
-    if horizon > 1:
-        length = _RUN_HORIZONS * horizon
+    if stride > 1:
+        length = _RUN_STRIDES * stride
         runs = len(values) // length
         if runs < LEAST_RUNS:
             return 0.0
         values = values[: runs * length].reshape(runs, length).mean(axis=1)
-    error = float(values.std(ddof=int(horizon > 1))) / np.sqrt(len(values))
+    error = float(values.std(ddof=int(stride > 1))) / np.sqrt(len(values))
     return float(values.mean() / error) if error > 0 else 0.0

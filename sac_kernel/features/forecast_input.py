@@ -17,7 +17,7 @@ import numpy as np
 
 from sac_kernel.features.forecast import ReturnForecast, block_starts, fit_forecast
 from sac_kernel.prices import costs
-from sac_kernel.prices.bars import side_of
+from sac_kernel.prices.bars import side_of, spec_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,7 +55,8 @@ class ForecastInput:
 
         Parameters
         ----------
-        features, returns, purge : as in `fit_forecast`
+        features, purge : as in `fit_forecast`
+        returns : (rows,), as of `next_returns`; NaN is not learnt from
         seconds : (rows,) Unix time of each row, ascending
         """
         estimate = fit_forecast(features, returns, purge=purge)
@@ -89,10 +90,10 @@ class ForecastInput:
 
 
 def next_returns(bars: pd.DataFrame, bar_seconds: int) -> FloatArray:
-    """Return the log return of the mid price from each close to the next, NaN in the last row, shape (rows,).
+    """Return the log return of the mid price from each close to the next, shape (rows,).
 
-    Mid prices come from the usual spread at that time of day (base costs): when the spread widens bids fall, and
-    that is no return.
+    NaN in the last row, and where an order given at the close would meet the evening freeze. Mid prices come from the
+    usual spread at that time of day (base costs): when the spread widens bids fall, and that is no return.
 
     Raises
     ------
@@ -102,7 +103,10 @@ def next_returns(bars: pd.DataFrame, bar_seconds: int) -> FloatArray:
     import pandas as pd
 
     close = bars["close"].to_numpy(np.float64)
-    moment = pd.DatetimeIndex(bars.index) + pd.Timedelta(seconds=bar_seconds - 1)  # the bar's last second
-    spread = costs.spread_bps(moment, "base") * 1e-4
+    opened = pd.DatetimeIndex(bars.index)
+    moment = opened + pd.Timedelta(seconds=bar_seconds - 1)  # the bar's last second
+    spec = spec_for(bars)
+    spread = costs.spread_of(bars, moment, "base", spec, bar_seconds) * 1e-4
     mid = close * (1.0 + _SIDE[side_of(bars, "bar table")] * spread / 2.0)
-    return np.append(np.diff(np.log(mid)), np.nan)
+    returns = np.where(costs.is_tradable(opened[1:], spec, bar_seconds), np.diff(np.log(mid)), np.nan)
+    return np.append(returns, np.nan)

@@ -20,6 +20,7 @@ from sac_kernel import MODULES, inlined_files
 from sac_kernel.core import files
 from sac_kernel.core.errors import ConfigError, SacKernelError
 from sac_kernel.experiment.run_config import PARAMETERS
+from sac_kernel.features.own import OWN_FILE
 
 if typing.TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +53,9 @@ def parameters_cell() -> str:
     )
 
 
-def build_notebook(template: Path, package: Path, parameters: Mapping[str, Any], code_hash: str) -> str:
+def build_notebook(
+    template: Path, package: Path, parameters: Mapping[str, Any], code_hash: str, own: Path | None = None
+) -> str:
     """Return the kernel notebook's JSON text.
 
     Parameters
@@ -61,6 +64,7 @@ def build_notebook(template: Path, package: Path, parameters: Mapping[str, Any],
     package : folder of the modules
     parameters : checked overrides, scalars or flat lists
     code_hash : hash of the modules, which the run header shows
+    own : the user's feature file, which becomes a cell
 
     Raises
     ------
@@ -75,7 +79,7 @@ def build_notebook(template: Path, package: Path, parameters: Mapping[str, Any],
     bootstrap.source = bootstrap.source.replace(_FOLDERS_LINE, f"FOLDERS = {_folders()!r}".replace("'", '"'))
     cells: list[Any] = []
     for cell in notebook.cells:
-        cells += _module_cells(package) if cell.source.strip() == MODULE_MARKER else [cell]
+        cells += _module_cells(package) + _own_cell(own) if cell.source.strip() == MODULE_MARKER else [cell]
     if len(cells) == len(notebook.cells):
         msg = f"{template} has no markdown cell {MODULE_MARKER}."
         raise SacKernelError(msg)
@@ -141,6 +145,19 @@ def _module_cells(package: Path) -> list[Any]:
         anchor = f'{MODULE_ANCHOR}{module_name(file)}"></a>`sac_kernel/{file}`'
         cells += [nbformat.v4.new_markdown_cell(anchor), code]
     return cells
+
+
+def _own_cell(path: Path | None) -> list[Any]:
+    """Return the cell that writes the user's feature file beside the package."""
+    if path is None:
+        return []
+    text = path.read_text(encoding="utf-8").replace("\r\n", "\n")
+    return [
+        nbformat.v4.new_markdown_cell(
+            f"Your own features, `{path.name}`: replace them here or at the build."
+        ),
+        nbformat.v4.new_code_cell(f'{WRITES_A_MODULE} "{{PKG_DIR}}/../{OWN_FILE}"\n{text}'),
+    ]
 
 
 def _bake_parameters(notebook: Any, template: Path, parameters: Mapping[str, Any]) -> None:  # noqa: ANN401

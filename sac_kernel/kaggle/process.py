@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sac_kernel.core import interrupts
 from sac_kernel.core.errors import KaggleError
+from sac_kernel.core.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence, Set
@@ -190,7 +191,7 @@ class KaggleProcess:
         for secret in self._secrets:
             text = text.replace(secret, "***")
         text = re.sub(r"(Bearer|Basic) \S+", r"\1 ***", re.sub(r"://[^\s/@]+@", "://***@", text))
-        return re.sub(r"(://[^\s?]*)\?\S+", r"\1?***", text)
+        return printable(re.sub(r"(://[^\s?]*)\?\S+", r"\1?***", text))
 
     def _credential_files(self) -> list[Path]:
         home = Path(self._env.get("HOME") or self._env.get("USERPROFILE") or Path.home())

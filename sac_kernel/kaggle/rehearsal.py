@@ -28,6 +28,7 @@ from sac_kernel.core import files, interrupts, paths
 from sac_kernel.core.errors import SacKernelError
 from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.kaggle.kernel_notebook import MODULE_ANCHOR, MODULE_TABLE, WRITES_A_MODULE, first_sentence
+from sac_kernel.kaggle.redaction import without_places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -184,7 +185,8 @@ def render_html(notebook: Path, html: Path) -> None:
     page = nbformat.read(str(notebook), as_version=4)
     page.cells = _with_modules_folded(page.cells)
     body, _ = HTMLExporter().from_notebook_node(page)
-    files.write_text(html, body)
+    files.write_text(html, without_places(body))
+    files.write_text(notebook, without_places(notebook.read_text(encoding="utf-8")))
 
 
 def _with_modules_folded(cells: list[Any]) -> list[Any]:

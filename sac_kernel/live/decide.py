@@ -15,13 +15,14 @@ import pandas as pd
 
 from sac_kernel.agent.sac import SACAgent
 from sac_kernel.backtest import runner
+from sac_kernel.core import home_strings as strings
 from sac_kernel.core.config import from_flat
 from sac_kernel.core.errors import CheckpointError, DataError
 from sac_kernel.features.indicators import Memory
 from sac_kernel.features.pipeline import REGIME_FEATURE, FeaturePipeline, warmup_bars
 from sac_kernel.market import engine, market, risk_limits
 from sac_kernel.market.account import TradingEnvConfig, account_terms
-from sac_kernel.market.market import CLOCK_FEATURES, Market
+from sac_kernel.market.market import Market, clock_names
 from sac_kernel.market.records import MINUTE_DTYPE, Account, Bar, blank, join, new_table
 from sac_kernel.prices.bars import Bars, known_side, open_seconds, side_of
 
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from sac_kernel.prices.bars import BarsByInstrument
 
     FeatureArray = NDArray[np.float32]
-
-_FROZEN = "exposure changes from 16:45 to 19:00 New York time wait until 19:00"
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,8 @@ class Decider:
         self.agent, self.config, self.price_side = agent, config, side
         self.instrument, self.bar_seconds = pipeline.instrument, pipeline.bar_seconds
         self._pipeline, self._policy = pipeline, runner.greedy_policy(agent)
-        self.terms = account_terms(config, side, self.bar_seconds, close_at_end=False)
+        self.spec = pipeline.spec.with_costs(config.costs)
+        self.terms = account_terms(config, side, self.bar_seconds, close_at_end=False, spec=self.spec)
         self.interval_bars = int(self.terms.interval_bars)
         self._features, self._engine = Memory(), Memory()
         self._followed = 0
@@ -107,7 +107,8 @@ class Decider:
         self._high = -self._low
         self._seen: dict[str, int] = {}  # open of the last bar, Unix seconds
         self.rows = new_table(Bar, 0)
-        self.observed = np.zeros((0, len(pipeline.feature_names) + len(CLOCK_FEATURES)), np.float32)
+        self._clock_names = clock_names(self.terms)
+        self.observed = np.zeros((0, len(pipeline.feature_names) + len(self._clock_names)), np.float32)
         empty = self.as_market(self.rows, self.observed, pd.DatetimeIndex([], tz="UTC"))
         known = list(empty.observation_names)
         self._obs = np.empty(len(known), np.float32)
@@ -121,7 +122,7 @@ class Decider:
     @property
     def others(self) -> tuple[str, ...]:
         """Return the instruments whose bars the agent needs beside those of the traded one."""
-        return self._pipeline.panel.instruments
+        return self._pipeline.instruments
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -130,7 +131,7 @@ class Decider:
 
     @classmethod
     def from_checkpoint(
-        cls, path: str | Path, price_side: str | None = None, cost_tier: str = "base"
+        cls, path: str | Path, price_side: str | None = None, cost_tier: str = "base", costs: str = ""
     ) -> Decider:
         """Return the decider of a `.pt` file, loaded onto the CPU.
 
@@ -139,12 +140,14 @@ class Decider:
         path : an agent that a run wrote
         price_side : 'bid', 'ask' or 'mid', of the bars to come; None takes that of the agent's own account
         cost_tier : costs that the account pays
+        costs : own costs, 'NAME=VALUE,...'; '' takes those that the agent was trained with
         """
         agent = SACAgent.from_checkpoint(path, device="cpu")
         pipeline = FeaturePipeline.from_checkpoint(path)  # type: ignore[arg-type]  # read_pt takes both
         config = from_flat(TradingEnvConfig, agent.context["env"], f"{path}: env")
         side = known_side(price_side or config.price_side, str(path))
-        return cls(agent, pipeline, dataclasses.replace(config, cost_tier=cost_tier), side)
+        config = dataclasses.replace(config, cost_tier=cost_tier, costs=costs or config.costs)
+        return cls(agent, pipeline, config, side)
 
     def follow(self, bars: pd.DataFrame | BarsByInstrument) -> FeatureArray:
         """Take in bars before the account begins; return their scaled features, shape (n_bars, n_features)."""
@@ -175,8 +178,8 @@ class Decider:
         if len(own) == 0:
             return self.rows[:0], self.observed[:0]
         self._engine.rewind()
-        rows = market.bar_table(own, self.bar_seconds, self.config, self._engine)
-        clock = market.clock_features(open_seconds(own) + self.bar_seconds, self.config.cost_tier)
+        rows = market.bar_table(own, self.bar_seconds, self.config, self._engine, self.spec)
+        clock = market.clock_features(own, self.bar_seconds, self.config.cost_tier, self.spec, self.terms)
         keep = self.interval_bars + 1
         self.rows = join((self.rows, rows))[-keep:]
         seen = np.concatenate((features, clock), axis=1, dtype=np.float32)
@@ -207,9 +210,11 @@ class Decider:
 
     def as_market(self, rows: Records, observed: FeatureArray, index: pd.DatetimeIndex) -> Market:
         """Return rows and features from `append` as a `Market`; `index` holds their open times."""
-        names = (*self.feature_names, *CLOCK_FEATURES)
+        names = (*self.feature_names, *self._clock_names)
         no_minutes = np.empty((len(rows), 0), MINUTE_DTYPE)
-        return Market(rows, no_minutes, observed, self.terms, 0, names, index, self.bar_seconds)
+        return Market(
+            rows, no_minutes, observed, self.terms, 0, names, index, self.bar_seconds, spec=self.spec
+        )
 
     def _extend(self, bars: pd.DataFrame | BarsByInstrument) -> tuple[pd.DataFrame, FeatureArray]:
         """Return the new bars of the traded instrument and their features."""
@@ -274,12 +279,13 @@ class Decider:
 
     def _limits(self, target: float, row: Bar, state: Account) -> tuple[str, ...]:
         size = float(row.cap_share)
-        can_trade = self.observed[-1, -len(CLOCK_FEATURES) + CLOCK_FEATURES.index("can_trade")]
+        can_trade = self.observed[-1, len(self.feature_names) + self._clock_names.index("can_trade")]
         limits = {
             f"the account is halted until {_day_text(state.halted_until)}": risk_limits.is_halted(
                 state.halted_until, row.trading_day
             ),
-            _FROZEN: can_trade == 0.0 and target != state.target,
+            strings.FROZEN.format(*(*self.spec.freeze, "", "")[:2], self.spec.zone): can_trade == 0.0
+            and target != state.target,
             f"size {size:.3f} of the cap, by volatility": size < 1.0,
             f"exposure cap {self.terms.exposure_cap:g}": abs(target) >= 1.0,
         }

@@ -112,7 +112,7 @@ class Journal:
 def _parsed(line: bytes, number: int, path: Path) -> dict[str, Any]:
     try:
         value = json.loads(line)
-    except ValueError:  # neither text nor JSON
+    except (ValueError, RecursionError):  # neither text nor JSON
         value = None
     if not isinstance(value, dict):
         msg = f"{path}, line {number} is not a JSON object: {line[:40]!r}. Restore the file, or start a new one."

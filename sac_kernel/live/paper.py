@@ -350,7 +350,7 @@ class Opened(NamedTuple):
 def open_session(args: argparse.Namespace) -> Opened:
     """Return the session of the command line: a new one, or the one in --journal."""
     data, model = read_processed(args.data, args.price_side), model_store.resolve(args.model)
-    decider = Decider.from_checkpoint(model, args.price_side or data.price_side, args.cost_tier)
+    decider = Decider.from_checkpoint(model, args.price_side or data.price_side, args.cost_tier, args.costs)
     name = decider.instrument
     feed = BarFiles(args.bars, name, decider.others, args.price_side or data.price_side, args.clock)
     bars = feed.read()
@@ -368,6 +368,7 @@ def open_session(args: argparse.Namespace) -> Opened:
         "price_side": decider.price_side,
         "cost_tier": args.cost_tier,
         "start_equity": args.equity,
+        **({"costs": args.costs} if args.costs else {}),
         "limits": limits,
         "start": start.isoformat(),
         "history_sha256": _hash_of(history[name]),

@@ -20,7 +20,6 @@ from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.report import sections
 from sac_kernel.stats import significance
-from sac_kernel.stats.metrics import TRADING_DAYS_PER_YEAR
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,11 +113,9 @@ def compare(candidate: Path, in_use: Path, data: ProcessedData, after: str) -> C
     theirs, ours = (values[rows] for values, rows in zip(daily, at, strict=True))
     word = _drift(*markets[1])
     promote, reason = decide(theirs, ours, drifted=word == drift.RETRAIN)
-    low, high = significance.bootstrap_interval(theirs - ours)
-    means = [
-        float(np.mean(values)) * TRADING_DAYS_PER_YEAR if values.size else float("nan")
-        for values in (theirs, ours)
-    ]
+    year = data.spec.days_a_year
+    low, high = significance.bootstrap_interval(theirs - ours, days_a_year=year)
+    means = [float(np.mean(values)) * year if values.size else float("nan") for values in (theirs, ours)]
     return Comparison(promote, reason, int(common.size), low, high, means[0], means[1], word)
 
 

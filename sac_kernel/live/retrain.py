@@ -64,7 +64,7 @@ def append_bars(data: ProcessedData, path: Path, clock: str | None, target: Path
     for name in names:
         new = formats.read_instrument(paths_of[name], data.price_side, clock, name, data.bar_seconds)
         tables.append((name, _joined(data, name, new)))
-    write_tables(iter(tables), DataConfig(instrument=data.traded), target)
+    write_tables(iter(tables), DataConfig(instrument=data.traded), target, data.spec)
     return read_processed(target)
 
 

@@ -16,12 +16,14 @@ from sac_kernel.core.renamed import current_value, renamed_arguments
 from sac_kernel.market.records import Reward, Terms, blank
 from sac_kernel.prices import costs
 from sac_kernel.prices.bars import PRICE_SIDES
+from sac_kernel.prices.instruments import EURUSD, InstrumentSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 RENAMED_REWARDS = {"expected": "denoised"}
 REWARDS = tuple(kind.name.lower() for kind in Reward)
+OBSERVES = ("account", "target")
 
 _ESMA_MAX_LEVERAGE = 30.0
 _CLOSE_OUT_SHARE = 0.5  # of the minimum margin (ESMA): equity below notional / 60 is closed out
@@ -55,9 +57,11 @@ class TradingEnvConfig:
     decision_interval_min : minutes between decisions; 0 is every bar. A multiple of the bar
     episode_lengths : environment steps that count as one episode. A tuple of one value
     horizon : bars until truncation; None takes the episode length
-    swap_long_bps : of notional, paid per night by a long position; negative is received
-    swap_short_bps : of notional, paid per night by a short position; negative is received. Both sides pay by
-        default, because the sign of the carry changes over the years: set your broker's rates
+    costs : own costs, 'spread_bps=..,commission_bps=..': they replace the instrument's (`prices.instruments.COSTS`)
+    swap_long_bps : of notional, paid per rollover by a long position; negative is received; None takes the
+        instrument's
+    swap_short_bps : of notional, paid per rollover by a short position; None takes the instrument's. Both sides pay
+        by default, because the sign of the carry changes over the years: set your broker's rates
     stop_loss_bps : distance of a stop from the entry price; 0 is off
     take_profit_bps : distance of a take-profit order from the entry price; 0 is off
     random_start_position : training episodes start at a random exposure, to cover the position axis
@@ -82,6 +86,8 @@ class TradingEnvConfig:
         state is observed; 'denoised' R with the market profit replaced by its forecast (`prepare_market`)
     risk_aversion : lambda of the mean-variance reward
     sharpe_rate : eta of the differential Sharpe ratio, 1 / (decisions in its memory)
+    observes : account or target. 'account' is position, open profit and holding time; 'target' is the last filled
+        target, with cost and possibility of the next fill (`market.DECISION_FEATURES`), which exact SAC acts on
     """
 
     cost_tier: str = "base"
@@ -90,8 +96,9 @@ class TradingEnvConfig:
     decision_interval_min: int = 0
     episode_lengths: tuple[int, ...] = (3000,)
     horizon: int | None = None
-    swap_long_bps: float = 0.6
-    swap_short_bps: float = 0.3
+    costs: str = ""
+    swap_long_bps: float | None = None
+    swap_short_bps: float | None = None
     stop_loss_bps: float = 0.0
     take_profit_bps: float = 0.0
     random_start_position: bool = True
@@ -110,12 +117,14 @@ class TradingEnvConfig:
     reward: str = "log_return"
     risk_aversion: float = 1.0
     sharpe_rate: float = 0.01
+    observes: str = "account"
 
     def __post_init__(self) -> None:
         where = "TradingEnvConfig"
         object.__setattr__(self, "episode_lengths", tuple(self.episode_lengths))
         object.__setattr__(self, "cost_tier", current_value(where, self.cost_tier, costs.RENAMED_TIERS))
         object.__setattr__(self, "reward", current_value(where, self.reward, RENAMED_REWARDS))
+        EURUSD.with_costs(self.costs)  # checks names and numbers
         tiers = costs.COST_TIERS
         require(
             self.cost_tier in tiers, where, f"cost_tier must be one of {', '.join(tiers)}", self.cost_tier
@@ -128,6 +137,7 @@ class TradingEnvConfig:
         require(single, where, "episode_lengths must hold one positive number", list(self.episode_lengths))
         require(self.horizon is None or self.horizon > 0, where, "horizon must be > 0 bars", self.horizon)
         require(self.reward in REWARDS, where, f"reward must be one of {', '.join(REWARDS)}", self.reward)
+        require(self.observes in OBSERVES, where, f"observes must be {' or '.join(OBSERVES)}", self.observes)
         for names, bounds, inside in _BOUNDS:
             for name in names:
                 value = getattr(self, name)
@@ -161,8 +171,17 @@ class TradingEnvConfig:
         return self.horizon or self.episode_length
 
 
-def account_terms(config: TradingEnvConfig, side: str, bar_seconds: int, *, close_at_end: bool) -> Terms:
+def account_terms(
+    config: TradingEnvConfig,
+    side: str,
+    bar_seconds: int,
+    *,
+    close_at_end: bool,
+    spec: InstrumentSpec = EURUSD,
+) -> Terms:
     """Return the terms that the engine trades under; `side` is the price side of the bars.
+
+    The config's own costs come on top of `spec`.
 
     Raises
     ------
@@ -176,19 +195,23 @@ def account_terms(config: TradingEnvConfig, side: str, bar_seconds: int, *, clos
             f"got {config.decision_interval_min}"
         )
         raise DataError(msg)
-    factor = costs.COST_TIERS[config.cost_tier]
+    spec = spec.with_costs(config.costs)
+    factor = spec.factor(config.cost_tier)
     terms = blank(Terms)
     terms.price_side = {"bid": 1.0, "ask": -1.0, "mid": 0.0}[side]
     terms.exposure_cap = config.exposure_cap
-    terms.commission = costs.COMMISSION_BPS * factor * 1e-4
-    terms.slippage = costs.SLIPPAGE_BPS * factor * 1e-4
-    terms.swap_long, terms.swap_short = config.swap_long_bps * 1e-4, config.swap_short_bps * 1e-4
+    terms.commission = spec.commission_bps * factor * 1e-4
+    terms.commission_per_unit = spec.commission_per_unit * factor
+    terms.slippage = spec.slippage_bps * factor * 1e-4
+    swaps = (config.swap_long_bps, spec.swap_long_bps), (config.swap_short_bps, spec.swap_short_bps)
+    terms.swap_long, terms.swap_short = (1e-4 * (own if given is None else given) for given, own in swaps)
     terms.stop_loss, terms.take_profit = config.stop_loss_bps * 1e-4, config.take_profit_bps * 1e-4
     terms.close_out_margin = _CLOSE_OUT_SHARE / _ESMA_MAX_LEVERAGE
     terms.no_trade_band = config.no_trade_band
     terms.interval_bars = interval_s // bar_seconds
     terms.close_at_end = float(close_at_end)
-    terms.bars_per_day = max(1, 86_400 // bar_seconds)
+    terms.bars_per_day = max(1, spec.day_seconds // bar_seconds)
+    terms.days_a_year = spec.days_a_year
     terms.impact = config.impact / math.sqrt(config.daily_volume)
     terms.daily_loss_limit, terms.drawdown_stop = config.daily_loss_limit, config.drawdown_stop
     terms.kill_loss, terms.drawdown_pause_days = config.kill_loss, config.drawdown_pause_days
@@ -196,4 +219,5 @@ def account_terms(config: TradingEnvConfig, side: str, bar_seconds: int, *, clos
     if close_at_end and config.reward == "denoised":
         terms.reward = Reward.LOG_RETURN
     terms.risk_aversion, terms.sharpe_rate = config.risk_aversion, config.sharpe_rate
+    terms.observes_target = float(config.observes == "target")
     return terms

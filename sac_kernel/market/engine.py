@@ -16,7 +16,7 @@ from numba import literal_unroll
 
 from sac_kernel.market import records, risk_limits
 from sac_kernel.market.records import Account, AccountReport, Reward
-from sac_kernel.stats.metrics import MIN_DAYS_FOR_SHARPE, TRADING_DAYS_PER_YEAR
+from sac_kernel.stats.metrics import MIN_DAYS_FOR_SHARPE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
     FeatureArray = NDArray[np.float32]
+
+TARGET_FEATURES = ("held_target",)
+"""All that is observed of an account whose config `observes` the target: the last one filled, in [-1, 1]."""
 
 ACCOUNT_FEATURES = ("position", "unrealised_pnl", "holding_time")
 """position: held exposure over the cap. unrealised_pnl: over equity, in sigmas of a day.
@@ -68,6 +71,12 @@ def _mid_close(bar: Bar, side: float) -> float:
 def _mark(account: Account, mid: float, half: float) -> float:
     """Equity at the price that would close the position."""
     return account.cash + account.units * mid - abs(account.units) * half
+
+
+@_jit
+def _commission(terms: Terms, mid: float) -> float:
+    """Commission of a side, of notional; that a unit weighs by the price."""
+    return terms.commission + terms.commission_per_unit / mid
 
 
 @_jit
@@ -175,8 +184,8 @@ def _exit(  # noqa: PLR0913
     else:
         return False
     half = abs(bar.spread_open * bar.open) / 2.0
-    # The closing price is half a spread from mid, on the losing side.
-    _leave(account, sign * price + sign * half, half, slip, impact, terms.commission)
+    mid = sign * price + sign * half  # the closing price is half a spread from mid, on the losing side
+    _leave(account, mid, half, slip, impact, _commission(terms, mid))
     return True
 
 
@@ -191,7 +200,7 @@ def _finish_bar(account: Account, bars: Records, t: int, terms: Terms, last: boo
         account.turnover += (
             abs(account.units) * mid / max(account.equity, _FLOOR_FRACTION * account.start_equity)
         )
-        _fill(account, 0.0, mid, half, terms.slippage, _impact(bars[t - 1], terms), terms.commission)
+        _fill(account, 0.0, mid, half, terms.slippage, _impact(bars[t - 1], terms), _commission(terms, mid))
     if account.day_equity == 0.0:  # the first bar: no day ended before it
         account.day_equity = account.start_equity
     elif bar.trading_day != bars[t - 1].trading_day:
@@ -335,7 +344,7 @@ def _open_bar(account: Account, bars: Records, t: int, terms: Terms, target: flo
     _swap(account, bar.nights_gap, mid, terms)
     if risk_limits.is_halted(account.halted_until, bar.trading_day):
         if account.units != 0.0:
-            _leave(account, mid, half, terms.slippage, _impact(bars[t - 1], terms), terms.commission)
+            _leave(account, mid, half, terms.slippage, _impact(bars[t - 1], terms), _commission(terms, mid))
         return waiting
     equity = _mark(account, mid, half)
     if not waiting or bar.tradable == 0.0 or equity <= 0.0:
@@ -343,7 +352,7 @@ def _open_bar(account: Account, bars: Records, t: int, terms: Terms, target: flo
     units = target * terms.exposure_cap * bars[t - 1].cap_share * equity / mid
     account.target = target
     account.turnover += abs(units - account.units) * mid / equity
-    _fill(account, units, mid, half, terms.slippage, _impact(bars[t - 1], terms), terms.commission)
+    _fill(account, units, mid, half, terms.slippage, _impact(bars[t - 1], terms), _commission(terms, mid))
     return False
 
 
@@ -395,15 +404,22 @@ def observe(account: Account, bars: Records, terms: Terms, market: FeatureArray,
     bar: Bar = bars[t]
     mid = _mid_close(bar, terms.price_side)
     units, equity = account.units, account.equity
+    if terms.observes_target > 0.0:
+        # Without a filled target the position is what the episode began with.
+        held = account.target if abs(account.target) <= 1.0 else units * mid / (equity * terms.exposure_cap)
+        out[n] = min(1.0, max(-1.0, held))
+        return
     if units == 0.0:
         out[n] = out[n + 1] = out[n + 2] = 0.0
     else:
         out[n] = _clip(units * mid / (equity * terms.exposure_cap))
         day = bar.volatility * math.sqrt(terms.bars_per_day)
         out[n + 1] = _clip(units * (mid - account.entry_price) / (equity * day))
-        held = int(account.bars_held)
+        bars_held = int(account.bars_held)
         out[n + 2] = (
-            _HOLDING_TIME[held] if held < _HOLDING_TIME.size else min(math.log1p(held) / 5.0, _OBS_CLIP)
+            _HOLDING_TIME[bars_held]
+            if bars_held < _HOLDING_TIME.size
+            else min(math.log1p(bars_held) / 5.0, _OBS_CLIP)
         )
     n += 3
     if _has_limits(terms):
@@ -506,7 +522,7 @@ def _report(account: Account, bars: Records, terms: Terms, out: Any) -> None:  #
     out.position = _exposure(account, bar, terms)
     out.costs = _costs_paid(account)
     out.total_return = account.equity / account.start_equity - 1.0
-    out.sharpe_ann = _sharpe_ann(account.days, account.daily_return_mean, account.daily_return_m2)
+    out.sharpe_ann = _sharpe_ann(account, terms.days_a_year)
     out.max_drawdown = account.max_drawdown
     out.spread_paid = account.spread_paid
     out.commission_paid = account.commission_paid
@@ -532,13 +548,14 @@ def _costs_paid(account: Account) -> float:
 
 
 @_jit
-def _sharpe_ann(days: float, mean: float, m2: float) -> float:
+def _sharpe_ann(account: Account, days_a_year: float) -> float:
+    days, mean, m2 = account.days, account.daily_return_mean, account.daily_return_m2
     if days < MIN_DAYS_FOR_SHARPE:
         return math.nan
     sd = math.sqrt(m2 / (days - 1.0))
     if sd <= 1e-15:  # only rounding is left
         return 0.0 if abs(mean) <= 1e-15 else math.nan
-    return math.sqrt(TRADING_DAYS_PER_YEAR) * mean / sd
+    return math.sqrt(days_a_year) * mean / sd
 
 
 @_jit

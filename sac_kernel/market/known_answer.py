@@ -34,7 +34,9 @@ class Paths(NamedTuple):
     """n simulated paths of T decisions."""
 
     features: Array  # (T + 1, n, D), known at the close of t
-    state: Array  # (T + 1, n), input of the best policy: predictor, filtered probability or hour
+    state: (
+        Array  # (T + 1, n), input of the best policy: predictor, filtered probability, hour or pair (complex)
+    )
     mean: Array  # (T, n), E[return from close t to close t + 1 | state t]
     returns: Array  # (T, n), realised
 
@@ -88,18 +90,22 @@ class KnownAnswerMarket:
         paths = self.drawn(bars, n, rng)
         if not self.distractors:
             return paths
-        extra = _ar1(self.rho, (bars + 1, n, self.distractors), rng)
+        extra = ar1(self.rho, (bars + 1, n, self.distractors), rng)
         return paths._replace(features=np.concatenate((paths.features, extra), axis=-1))
 
     def drawn(self, bars: int, n: int, rng: np.random.Generator) -> Paths:
         """Return `simulate` without distractors."""
-        state = _ar1(self.rho, (bars + 1, n), rng)
+        state = ar1(self.rho, (bars + 1, n), rng)
         return self.with_returns(state[..., None], state, rng)
 
     def with_returns(self, features: Array, state: Array, rng: np.random.Generator) -> Paths:
         """Return the paths of given states: the expected returns of all but the last, and realised ones."""
         mean = self.expected_return(state[:-1])
         return Paths(features, state, mean, mean + self.noise * rng.standard_normal(mean.shape))
+
+    def optimum(self) -> Optimum:
+        """Return the best policy."""
+        return Optimum(self)
 
     def grid(self) -> Array:
         """Return the grid of states of the dynamic programme."""
@@ -159,10 +165,7 @@ class Optimum:
 
     def act(self, state: Array, position: Array) -> Array:
         """Return the best next position of the nearest grid state, shape of `state`."""
-        step = self.grid[1] - self.grid[0]
-        row = np.clip(np.rint((state - self.grid[0]) / step), 0, len(self.grid) - 1).astype(np.int64)
-        column = np.rint((position + 1.0) / (POSITIONS[1] - POSITIONS[0])).astype(np.int64)
-        return self.action[row, column]
+        return self.action[nearest(self.grid, state), nearest(POSITIONS, position)]
 
 
 class Result(NamedTuple):
@@ -197,7 +200,7 @@ class Judge:
     def __init__(self, market: KnownAnswerMarket, bars: int = 400, n: int = 512, seed: int = 12_345) -> None:
         self.market = market
         self.paths = market.simulate(bars, n, np.random.default_rng(seed))
-        optimum = Optimum(market)
+        optimum = market.optimum()
         self.best = play(market, self.paths, lambda t, _obs, p: optimum.act(self.paths.state[t], p))
 
     def result(self, policy: Callable[[Array], Any], every: int = 1) -> Result:
@@ -329,7 +332,13 @@ class BanditVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         return self._sign
 
 
-def _ar1(rho: float, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+def nearest(grid: Array, values: Array) -> NDArray[np.int64]:
+    """Return the index of the nearest value of an evenly spaced grid, the shape of `values`."""
+    place = np.rint((values - grid[0]) / (grid[1] - grid[0]))
+    return np.clip(place, 0, len(grid) - 1).astype(np.int64)
+
+
+def ar1(rho: float, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
     """Return stationary AR(1) series of unit variance along the first axis."""
     x = rng.standard_normal(shape)
     scale = np.sqrt(1.0 - rho**2)

@@ -1,4 +1,8 @@
-"""Markets with a known optimum of other kinds than a linear predictor: a square, a hidden regime, an hour of day."""
+"""Markets with a known optimum of other kinds than one linear predictor.
+
+The expected return depends on the square of an input, a hidden regime, the hour of day, the product of two inputs, or
+the sum of many.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sac_kernel.market.known_answer import GRID_SIZE, MARKETS, KnownAnswerMarket, Paths, normal_nodes, spread
+from sac_kernel.market.known_answer import (
+    GRID_SIZE,
+    MARKETS,
+    POSITIONS,
+    KnownAnswerMarket,
+    Optimum,
+    Paths,
+    ar1,
+    nearest,
+    normal_nodes,
+    spread,
+)
 
 if TYPE_CHECKING:
     from sac_kernel.market.known_answer import Array
@@ -15,6 +30,9 @@ HOURS = 24
 LAGS = 30
 SWITCH = 0.02
 """Probability per bar that the hidden regime changes."""
+DENSE_INPUTS = 29
+PAIR_GRID = np.linspace(-4.0, 4.0, 81)
+"""States of each of two inputs in the dynamic programme of their product."""
 
 
 class SquareMarket(KnownAnswerMarket):
@@ -103,10 +121,84 @@ class RegimeMarket(KnownAnswerMarket):
         return rows
 
 
+class DenseMarket(KnownAnswerMarket):
+    """The predictor is the normalised sum of 29 independent AR(1) inputs: each tells a 29th of it."""
+
+    inputs = DENSE_INPUTS
+
+    def drawn(self, bars: int, n: int, rng: np.random.Generator) -> Paths:
+        """Return `simulate` without distractors."""
+        features = ar1(self.rho, (bars + 1, n, DENSE_INPUTS), rng)
+        return self.with_returns(features, features.sum(axis=-1) / np.sqrt(DENSE_INPUTS), rng)
+
+
+class InteractionMarket(KnownAnswerMarket):
+    """The expected return is the product of two AR(1) inputs, of which neither tells anything alone.
+
+    The state is the pair as one complex number.
+    """
+
+    linear = False
+    inputs = 2
+
+    def expected_return(self, state: Array) -> Array:
+        """Return E[next return | state], the shape of `state`."""
+        response: Array = self.ic * state.real * state.imag
+        return response
+
+    def drawn(self, bars: int, n: int, rng: np.random.Generator) -> Paths:
+        """Return `simulate` without distractors."""
+        pair = ar1(self.rho, (bars + 1, n, 2), rng)
+        return self.with_returns(pair, pair[..., 0] + 1j * pair[..., 1], rng)
+
+    def grid(self) -> Array:
+        """Return the grid of either input."""
+        return PAIR_GRID
+
+    def optimum(self) -> PairOptimum:
+        """Return the best policy."""
+        return PairOptimum(self)
+
+
+class PairOptimum(Optimum):
+    """The best policy of an `InteractionMarket` by value iteration on (first input, second input, position).
+
+    Attributes
+    ----------
+    grid : values of either input, ascending
+    value, action : (21, len(grid), len(grid)), value and best next position for each present position and pair
+    """
+
+    def __init__(self, market: InteractionMarket, tolerance: float = 1e-9) -> None:
+        self.grid = market.grid()
+        chance, size = market.transitions(), len(self.grid)
+        earned = POSITIONS[:, None, None] * market.ic * np.outer(self.grid, self.grid)
+        step = market.cost * (POSITIONS[1] - POSITIONS[0])
+        value, change = np.zeros((len(POSITIONS), size, size)), np.inf
+        while change > tolerance:
+            held = earned + market.gamma * (chance @ value @ chance.T)
+            new = held.copy()  # the best of all targets: linear costs are paid from neighbour to neighbour
+            for i in range(1, len(POSITIONS)):
+                np.maximum(new[i], new[i - 1] - step, out=new[i])
+            for i in range(len(POSITIONS) - 2, -1, -1):
+                np.maximum(new[i], new[i + 1] - step, out=new[i])
+            change, value = float(np.abs(new - value).max()), new
+        trade = market.cost * np.abs(POSITIONS[:, None] - POSITIONS)  # (from, to)
+        best = [(held - paid[:, None, None]).argmax(axis=0) for paid in trade]
+        self.value, self.action = value, POSITIONS[np.stack(best)]
+
+    def act(self, state: Array, position: Array) -> Array:
+        """Return the best next position of the nearest pair of the grid, shape of `state`."""
+        pair = (nearest(self.grid, state.real), nearest(self.grid, state.imag))
+        return self.action[nearest(POSITIONS, position), *pair]
+
+
 _OTHERS = (
     RegimeMarket("M8", 0.80, ic=0.5, cost=1.0, noise=1.0),
     HourMarket("M10", 0.90, ic=0.3, cost=0.6, noise=0.954),
     SquareMarket("M12", 0.80, ic=0.05, cost=0.1, noise=0.9987, distractors=28),
+    InteractionMarket("M13", 0.70, ic=0.05, cost=0.1, noise=0.9987, distractors=27),
+    DenseMarket("M14", 0.90, ic=0.05, cost=0.1, noise=0.9987),
 )
 ALL_MARKETS = {
     market.name: market
@@ -114,4 +206,4 @@ ALL_MARKETS = {
         (*MARKETS.values(), *_OTHERS), key=lambda market: float(market.name[1:].replace("-", "."))
     )
 }
-"""M0 to M12; M12 is learnt from one finite path."""
+"""M0 to M14; from M11 on they are learnt from one finite path."""

@@ -18,11 +18,11 @@ from sac_kernel.features.indicators import Memory, atr, ewma_volatility, log_pat
 from sac_kernel.features.pipeline import CLIP
 from sac_kernel.market import risk_limits
 from sac_kernel.market.account import account_terms
-from sac_kernel.market.engine import ACCOUNT_FEATURES, LIMIT_FEATURES, SHARPE_FEATURES
+from sac_kernel.market.engine import ACCOUNT_FEATURES, LIMIT_FEATURES, SHARPE_FEATURES, TARGET_FEATURES
 from sac_kernel.market.records import MINUTE_DTYPE, PRICES, Bar, Reward, new_table
 from sac_kernel.prices import costs
-from sac_kernel.prices.bars import check_bars, open_seconds, seconds_of, side_of
-from sac_kernel.stats.metrics import TRADING_DAYS_PER_YEAR
+from sac_kernel.prices.bars import check_bars, open_seconds, seconds_of, side_of, spec_for
+from sac_kernel.prices.instruments import EURUSD, InstrumentSpec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,13 +35,18 @@ if TYPE_CHECKING:
     FeatureArray = NDArray[np.float32]
 
 CLOCK_FEATURES = ("trading_cost", "time_to_rollover", "can_trade")
-"""trading_cost: log of the one-way cost now over its normal value. time_to_rollover: to 17:00 New York,
-in days. can_trade: 1 if an order given now is filled at the next open, 0 if it waits for the end of the
-evening freeze. All follow from the clock alone."""
+"""trading_cost: log of the one-way cost now over its normal value. time_to_rollover: to 17:00 New York, or the
+instrument's own rollover or close, in days. can_trade: 1 if an order given now is filled at the next open, 0 if it
+waits for the end of the evening freeze. All follow from the clock, the first from the bars' own spread where it is
+charged."""
+
+DECISION_FEATURES = ("fill_cost", "can_fill")
+"""What a decision knows of its order, if the config `observes` the target. fill_cost: one-way cost, as a fraction of
+equity, of a full position at the first open at which exposure may change. can_fill: 1 if there is one before the next
+decision. Both follow from the clock alone, as if every bar came when it is due."""
 
 _ATR_FLOOR = 1e-8
-HOLE = np.timedelta64(4, "D")
-"""A gap between bars that is longer than a weekend with a holiday: rows were left out here."""
+_COST_FLOOR = 1e-6  # bps: an instrument may cost nothing
 
 
 @dataclass(frozen=True)
@@ -52,11 +57,13 @@ class Market:
     ----------
     bars : `Bar` records, shape (n_bars,)
     minutes : `Minute` records, shape (n_bars, minutes a bar); (n_bars, 0) without 1-minute bars
-    observed : shape (n_bars, n_market_features), float32: scaled features, then `CLOCK_FEATURES`
+    observed : shape (n_bars, n_market_features), float32: scaled features, `CLOCK_FEATURES`, then `DECISION_FEATURES`
+        if the config observes the target
     terms : what the account trades under
     first_bar : first bar with features
     feature_names : columns of `observed`
     return_forecast : shape (n_bars,), as given to `prepare_market`, or None
+    spec : what the instrument costs and when it trades, the config's own costs included
     """
 
     bars: Records
@@ -68,11 +75,14 @@ class Market:
     open_time: pd.DatetimeIndex
     bar_seconds: int
     return_forecast: FloatArray | None = None
+    spec: InstrumentSpec = EURUSD
 
     @property
     def observation_names(self) -> tuple[str, ...]:
         """Return the name of each number of an observation."""
         terms = self.terms
+        if terms.observes_target:
+            return (*self.feature_names, *TARGET_FEATURES)
         limits = terms.daily_loss_limit or terms.drawdown_stop or terms.kill_loss
         sharpe = terms.reward == Reward.DIFFERENTIAL_SHARPE
         return (
@@ -83,16 +93,26 @@ class Market:
         )
 
     @property
+    def hole(self) -> np.timedelta64:
+        """Return the difference of open times from which bars are missing between them, by the calendar."""
+        return np.timedelta64(self.spec.hole_s(self.bar_seconds), "s")
+
+    @property
     def mid_return(self) -> FloatArray:
         """Return the realised log return of mid from close t to close t + 1 in row t; (n_bars,).
 
-        NaN in the last row and where a `HOLE` follows: no position is held over it. The forecast is fitted to
+        NaN in the last row and where a `hole` follows: no position is held over it. The forecast is fitted to
         these; mid, so that the daily cycle of the spread is not taken for a move.
         """
         mid = self.bars["close"] * (1.0 + self.terms.price_side * self.bars["spread_close"] / 2.0)
         returns = np.diff(np.log(mid))
-        returns[np.diff(self.open_time.to_numpy("datetime64[ns]")) > HOLE] = np.nan
+        returns[np.diff(self.open_time.to_numpy("datetime64[ns]")) > self.hole] = np.nan
         return np.append(returns, np.nan)
+
+    @property
+    def fees(self) -> FloatArray:
+        """Return commission and slippage of a fill at each close, of notional, shape (n_bars,)."""
+        return fees_of(self.terms, self.bars["close"])
 
     @property
     def interval_bars(self) -> int:
@@ -165,8 +185,10 @@ def prepare_market(
         raise DataError(msg)
     bar_seconds = seconds_of(data, where)
     open_time: pd.DatetimeIndex = data.index  # type: ignore[assignment]  # checked above
-    clock = clock_features(open_seconds(data) + bar_seconds, config.cost_tier)
-    table = bar_table(data, bar_seconds, config)
+    spec = spec_for(data).with_costs(config.costs)
+    terms = account_terms(config, side, bar_seconds, close_at_end=close_at_end, spec=spec)
+    clock = clock_features(data, bar_seconds, config.cost_tier, spec, terms)
+    table = bar_table(data, bar_seconds, config, spec=spec)
     if return_forecast is not None:
         table["return_forecast"][first:-1] = _checked_forecast(return_forecast, first, data.index)
     elif config.reward == "denoised" and not close_at_end:
@@ -180,12 +202,13 @@ def prepare_market(
         bars=table,
         minutes=minutes,
         observed=np.ascontiguousarray(np.concatenate((values, clock), axis=1), np.float32),
-        terms=account_terms(config, side, bar_seconds, close_at_end=close_at_end),
+        terms=account_terms(config, side, bar_seconds, close_at_end=close_at_end, spec=spec),
         first_bar=first,
-        feature_names=(*map(str, features.columns), *CLOCK_FEATURES),
+        feature_names=(*map(str, features.columns), *clock_names(terms)),
         open_time=open_time,
         bar_seconds=bar_seconds,
         return_forecast=return_forecast,
+        spec=spec,
     )
 
 
@@ -213,10 +236,15 @@ def check_horizon(market: Market, config: TradingEnvConfig) -> None:
 
 
 def bar_table(
-    data: pd.DataFrame, bar_seconds: int, config: TradingEnvConfig, memory: Memory | None = None
+    data: pd.DataFrame,
+    bar_seconds: int,
+    config: TradingEnvConfig,
+    memory: Memory | None = None,
+    spec: InstrumentSpec = EURUSD,
 ) -> Records:
     """Return the engine's `Bar` records, shape (n_bars,), without a return forecast.
 
+    `spec` includes the config's own costs.
     Volatility and size start at the account's first bar. With a `memory` the bars may come in several calls; the
     rows are bit for bit those of one call.
     """
@@ -229,18 +257,19 @@ def bar_table(
     table = new_table(Bar, len(data))
     for name, prices in zip(PRICES, price_columns(data), strict=True):
         table[name] = prices
-    table["spread_open"] = costs.spread_bps(opened, tier) * 1e-4
-    table["spread_close"] = costs.spread_bps(inside, tier) * 1e-4
-    table["nights_gap"] = costs.swap_nights(previous, opened)
-    table["nights_bar"] = costs.swap_nights(opened, closed)
-    table["tradable"] = costs.is_tradable(opened)
-    table["trading_day"] = costs.trading_day(inside)
+    table["spread_open"] = costs.spread_of(data, opened, tier, spec, bar_seconds) * 1e-4
+    table["spread_close"] = costs.spread_of(data, inside, tier, spec, bar_seconds) * 1e-4
+    table["nights_gap"] = costs.swap_nights(previous, opened, spec)
+    table["nights_bar"] = costs.swap_nights(opened, closed, spec)
+    table["tradable"] = costs.is_tradable(opened, spec, bar_seconds)
+    table["trading_day"] = costs.trading_day(inside, spec)
     path, day_bars = log_path(data, bar_seconds, memory), max(1, 86_400 // bar_seconds)
     table["volatility"] = ewma_volatility(path.bar_return, day_bars, memory)
     table["cap_share"] = 1.0
     cap = config.exposure_cap
     if config.volatility_target > 0:
-        sigma_ann = table["volatility"] * math.sqrt(day_bars * TRADING_DAYS_PER_YEAR)
+        bars_a_year = max(1, spec.day_seconds // bar_seconds) * spec.days_a_year
+        sigma_ann = table["volatility"] * math.sqrt(bars_a_year)
         exposure = risk_limits.volatility_target_exposure(sigma_ann, config.volatility_target)
         table["cap_share"] = np.minimum(table["cap_share"], exposure / cap)
     if config.atr_risk > 0:
@@ -292,11 +321,62 @@ def _minute_table(data: pd.DataFrame, minute_bars: pd.DataFrame, bar_seconds: in
     return records
 
 
-def clock_features(close_time: costs.Moments, tier: str) -> FeatureArray:
-    """Return `CLOCK_FEATURES` at each bar's close, shape (n_bars, 3)."""
-    columns = (
-        np.log(costs.one_way_bps(close_time, tier) / costs.normal_one_way_bps(tier)),
-        costs.hours_to_rollover(close_time) / 24.0,
-        costs.is_tradable(close_time).astype(np.float64),
-    )
+def clock_names(terms: Terms) -> tuple[str, ...]:
+    """Return the names of the columns of `clock_features`."""
+    return (*CLOCK_FEATURES, *(DECISION_FEATURES if terms.observes_target else ()))
+
+
+def clock_features(
+    data: pd.DataFrame, bar_seconds: int, tier: str, spec: InstrumentSpec, terms: Terms
+) -> FeatureArray:
+    """Return the columns `clock_names` at each bar's close, shape (n_bars, 3 or 5)."""
+    closed = open_seconds(data) + bar_seconds
+    fees = (spec.commission_bps + spec.slippage_bps) * spec.factor(tier)
+    now = costs.spread_of(data, closed, tier, spec, bar_seconds)
+    normal = max(costs.normal_one_way_bps(tier, spec), _COST_FLOOR)
+    columns = [
+        np.log(np.maximum(now / 2.0 + fees, _COST_FLOOR) / normal),
+        costs.hours_to_rollover(closed, spec) / 24.0,
+        costs.is_tradable(closed, spec, bar_seconds).astype(np.float64),
+    ]
+    if terms.observes_target:
+        paid = fees_of(terms, data["close"].to_numpy(np.float64))
+        columns += fill_outlook(closed, now * 1e-4, paid, tier, bar_seconds, spec, terms)
     return np.clip(np.stack(columns, axis=1), -CLIP, CLIP).astype(np.float32)
+
+
+def fill_outlook(  # noqa: PLR0913  # what is known at each close, and what the account trades under
+    closed: NDArray[np.int64],
+    spread_now: FloatArray,
+    fees: FloatArray,
+    tier: str,
+    bar_seconds: int,
+    spec: InstrumentSpec,
+    terms: Terms,
+) -> tuple[FloatArray, FloatArray]:
+    """Return `DECISION_FEATURES` of an order given at each close, shape (n_bars,) each.
+
+    Parameters
+    ----------
+    closed : Unix seconds
+    spread_now : full spread over price at each close: what is expected where the bars' own spread is charged
+    fees : commission and slippage, of notional
+    """
+    opens = closed[:, None] + bar_seconds * np.arange(int(terms.interval_bars))
+    tradable = costs.is_tradable(opens.ravel(), spec, bar_seconds).reshape(opens.shape)
+    fill = opens[np.arange(len(opens)), tradable.argmax(axis=1)]  # the first open where none is tradable
+    if spec.spread_from != "column":
+        spread_now = costs.spread_bps(fill, tier, spec, bar_seconds) * 1e-4
+    return one_way(spread_now, fees, terms), tradable.any(axis=1).astype(np.float64)
+
+
+def one_way(spread: FloatArray, fees: FloatArray, terms: Terms) -> FloatArray:
+    """Return the one-way cost of a full position, a fraction of equity, for full spreads over price."""
+    half = spread / 2.0
+    half = half / (1.0 + terms.price_side * half)  # of mid
+    return np.asarray(terms.exposure_cap * (half + fees))
+
+
+def fees_of(terms: Terms, price: FloatArray) -> FloatArray:
+    """Return commission and slippage of a fill at each price, of notional."""
+    return np.asarray(terms.commission + terms.slippage + terms.commission_per_unit / price, np.float64)

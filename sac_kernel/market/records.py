@@ -48,7 +48,7 @@ class Bar(Record):
     nights_gap: float  # swap nights between the last close and this open
     nights_bar: float  # swap nights inside this bar
     tradable: float  # 1 if exposure may change at this open
-    trading_day: float  # number of the day that the close belongs to, from 17:00 to 17:00 New York
+    trading_day: float  # number of the day that the close belongs to; of FX from 17:00 to 17:00 New York
     volatility: float  # EWMA standard deviation of one-bar returns at the close, fraction
     cap_share: float  # exposure at |action| = 1 over the cap, in (0, 1], from what is known at the close
     return_forecast: float  # log return of mid a bar, for a decision made at this close
@@ -71,8 +71,9 @@ class Terms(Record):
     price_side: float  # +1 bid bars, -1 ask bars, 0 mid bars
     exposure_cap: float  # exposure at |action| = 1 and share 1, notional over equity
     commission: float  # a side, of notional
+    commission_per_unit: float  # a side, account currency a unit
     slippage: float  # a side, of price
-    swap_long: float  # paid a night, of notional
+    swap_long: float  # paid a rollover, of notional
     swap_short: float
     stop_loss: float  # distance from the entry price; 0 is off
     take_profit: float  # distance from the entry price; 0 is off
@@ -80,6 +81,7 @@ class Terms(Record):
     interval_bars: float  # bars per decision
     close_at_end: float  # 1: flat at cost on the last bar
     bars_per_day: float  # in the day that profit and impact are measured in
+    days_a_year: float  # trading days, for annual figures
     impact: float  # slippage on top, in daily volatilities, per root of the units traded; 0 is off
     daily_loss_limit: float  # of equity, `risk_limits`; 0 is off
     drawdown_stop: float  # of equity, `risk_limits`; 0 is off
@@ -89,6 +91,7 @@ class Terms(Record):
     risk_aversion: float  # lambda of the mean-variance reward
     sharpe_rate: float  # eta of the differential Sharpe ratio
     no_trade_band: float  # a target nearer than this to the last one filled is ignored
+    observes_target: float  # 1: of the account, only the last filled target is observed
 
 
 class Account(Record):

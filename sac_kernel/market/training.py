@@ -10,12 +10,14 @@ import numpy as np
 
 from sac_kernel.core.errors import DataError
 from sac_kernel.features import forecast_input
-from sac_kernel.features.forecast import fit_forecast, reward_spread
+from sac_kernel.features.forecast import fit_forecast, mean_ahead, reward_spread
 from sac_kernel.features.pipeline import MEMORY_S
+from sac_kernel.market.decision_bars import NEVER, fill_bar, forecast_target
 from sac_kernel.market.market import Market, prepare_market
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
     from sac_kernel.market.account import TradingEnvConfig
 
@@ -28,7 +30,8 @@ def build_training_market(
     """Return the market of the train rows, and the figures of its return forecast, empty without one.
 
     With reward 'denoised' the returns of a decision's bars are replaced by their forecast at the time of the
-    decision, cross-fitted on these rows alone (`features.forecast`).
+    decision, cross-fitted on these rows alone (`features.forecast`). Rows whose order cannot fill within the decision
+    teach nothing, and their own forecast is 0.
 
     Raises
     ------
@@ -40,14 +43,46 @@ def build_training_market(
     _check_moves(market)
     if config.reward != "denoised":
         return market, {}
+    target = mean_ahead(market.mid_return, market.interval_bars)
+    fillable = fill_bar(market) < NEVER
+    estimate, facts = _fitted(market, features, np.where(fillable, target, np.nan))
+    return prepare_market(
+        bars, features, config, close_at_end=False, return_forecast=estimate * fillable
+    ), facts
+
+
+def forecast_of_decisions(
+    market: Market, features: pd.DataFrame, gamma: float
+) -> tuple[NDArray[np.float64], dict[str, Any]]:
+    """Return the denoised returns that exact SAC learns from, (n_bars,), and the figures of the forecast.
+
+    Row t is the return of a unit expected of a decision at close t, out of fold: the forecast of
+    `decision_bars.forecast_target`. It is 0 without a signal and where the order cannot fill.
+
+    Parameters
+    ----------
+    market : the train rows
+    features : of the same rows
+    gamma : discount per decision
+    """
+    estimate, facts = _fitted(market, features, forecast_target(market, gamma))
+    return estimate * (fill_bar(market) < NEVER), facts
+
+
+def _fitted(
+    market: Market, features: pd.DataFrame, target: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], dict[str, Any]]:
+    """Return the out-of-fold forecast of a target per decision, and its figures, which are logged."""
     # Without the forecast's column, which is already a fit to these returns.
     inputs = features.drop(columns=forecast_input.FEATURE, errors="ignore")
-    purge, horizon = MEMORY_S // market.bar_seconds, market.interval_bars
-    fit = fit_forecast(inputs, market.mid_return, purge=purge, horizon=horizon)
-    facts = {**fit.summary(), "decision_bars": horizon}
+    stride = market.interval_bars
+    # Where the next decision cannot fill, its bars belong to this one's target too.
+    purge = MEMORY_S // market.bar_seconds + stride
+    fit = fit_forecast(inputs, target, purge=purge, stride=stride)
+    facts = {**fit.summary(), "decision_bars": stride}
     texts = (f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items())
     logger.info("Return forecast of the train rows: %s", ", ".join(texts))
-    return prepare_market(bars, features, config, close_at_end=False, return_forecast=fit.train), facts
+    return fit.train, facts
 
 
 def reward_scale(market: Market) -> float:
@@ -55,7 +90,7 @@ def reward_scale(market: Market) -> float:
     size = market.reward_sd
     if market.return_forecast is not None:
         part = market.bars[market.first_bar : -1]
-        cost = float(np.mean(part["spread_open"])) / 2 + market.terms.commission + market.terms.slippage
+        cost = float(np.mean(part["spread_open"])) / 2 + float(np.mean(market.fees))
         size = reward_spread(market.interval_bars * part["return_forecast"], cost) * market.terms.exposure_cap
     return float(f"{1.0 / size:.6g}")
 

@@ -1,10 +1,13 @@
 """Bars in one form: a table with its price side, bar length and instrument, and the checks it must pass.
 
+The optional column `spread` is the full spread as a fraction of price. `InstrumentSpec` says whether it is charged.
+
 A bar exists only where there was a price. Nothing here fills, sorts or smooths bars, or drops large ones.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -12,6 +15,7 @@ import pandas as pd
 
 from sac_kernel.core.errors import DataError
 from sac_kernel.prices.clocks import unix_seconds
+from sac_kernel.prices.instruments import EURUSD, InstrumentSpec, spec_or_default
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +27,9 @@ if TYPE_CHECKING:
     IntArray = NDArray[np.int64]
 
 PRICE_COLUMNS = ("open", "high", "low", "close")
+SPREAD = "spread"
+SPREAD_POINTS = "spread_points"
+"""Columns: full spread as a fraction of price; as files have it, in price steps (`with_spread` converts it)."""
 PRICE_SIDES = ("bid", "ask", "mid")
 INDEX_NAME = "open_time_utc"
 MAX_ROWS = 20_000_000
@@ -30,21 +37,24 @@ MAX_ROWS = 20_000_000
 
 _EARLIEST, _LATEST = pd.Timestamp("1971-01-01", tz="UTC"), pd.Timestamp("2100-01-01", tz="UTC")
 DAY_S = 86_400
+_SPLIT_RATIOS = (2, 3, 4, 5, 6, 7, 8, 10, 15, 20, 25, 50, 1.5)
+_SPLIT_TOLERANCE = 0.06  # in log price: the night's own move
 _SATURDAY_NOON_S = 216_000  # 1970-01-03 12:00 UTC
 
 
 class Bars(pd.DataFrame):
-    """Bars of one instrument: a DataFrame that knows its price side, bar length and instrument.
+    """Bars of one instrument: a DataFrame that knows its price side, bar length, instrument and costs.
 
-    Slices and copies keep the three attributes. New tables made by pandas (`pd.concat`, `resample`, arithmetic
+    Slices and copies keep the four attributes. New tables made by pandas (`pd.concat`, `resample`, arithmetic
     with arrays) may lose them: join parts with `concat_bars`.
 
     Parameters
     ----------
     data, *args, **kwargs : as of `pandas.DataFrame`: index `open_time_utc` (UTC), columns open, high, low, close
-    side : 'bid', 'ask' or 'mid'; '' if unknown. None takes that of `data`, as for the next two
+    side : 'bid', 'ask' or 'mid'; '' if unknown. None takes that of `data`, as for the next three
     seconds : length of a bar; 0 if unknown
     instrument : such as EURUSD; '' if unknown
+    spec : costs and hours; None takes those of the instrument (`spec_for`)
 
     Raises
     ------
@@ -58,11 +68,12 @@ class Bars(pd.DataFrame):
     'bid'
     """
 
-    _metadata: ClassVar[list[str]] = ["side", "seconds", "instrument"]
+    _metadata: ClassVar[list[str]] = ["side", "seconds", "instrument", "spec"]
 
     side: str = ""
     seconds: int = 0
     instrument: str = ""
+    spec: InstrumentSpec | None = None
 
     def __init__(
         self,
@@ -71,6 +82,7 @@ class Bars(pd.DataFrame):
         side: str | None = None,
         seconds: int | None = None,
         instrument: str | None = None,
+        spec: InstrumentSpec | None = None,
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(data, *args, **kwargs)  # type: ignore[call-arg]  # the stubs know __new__ alone
@@ -78,6 +90,7 @@ class Bars(pd.DataFrame):
         self.side = own.side if side is None else side
         self.seconds = own.seconds if seconds is None else int(seconds)
         self.instrument = own.instrument if instrument is None else instrument
+        self.spec = own.spec if spec is None else spec
         if self.side not in ("", *PRICE_SIDES):
             msg = f"Bars: side must be bid, ask, mid or '', got {self.side!r}"
             raise DataError(msg)
@@ -92,6 +105,49 @@ class Bars(pd.DataFrame):
 
 BarsByInstrument = dict[str, pd.DataFrame]
 """Instrument -> its bars: `Bars`, or a DataFrame of the same columns where side and length do not matter."""
+
+
+def spec_for(bars: pd.DataFrame) -> InstrumentSpec:
+    """Return the costs and hours of bars: their own, else those of their instrument, else EURUSD's."""
+    if not isinstance(bars, Bars):
+        return EURUSD
+    return bars.spec or (spec_or_default(bars.instrument) if bars.instrument else EURUSD)
+
+
+def with_spread(bars: Bars, spec: InstrumentSpec) -> Bars:
+    """Return bars whose column `spread_points`, in price steps, has become `spread`; others as they are."""
+    if SPREAD_POINTS not in bars:
+        return bars
+    spread = bars[SPREAD_POINTS].to_numpy(np.float64) * spec.price_step / bars["close"].to_numpy(np.float64)
+    return Bars(bars.drop(columns=SPREAD_POINTS).assign(**{SPREAD: spread}))
+
+
+def check_plausible(bars: pd.DataFrame, spec: InstrumentSpec, where: str) -> None:
+    """Raise DataError if the median price is outside the instrument's plausible range."""
+    median, (low, high) = float(bars["close"].median()), spec.price_range
+    if not low <= median <= high:
+        msg = (
+            f"{where}: a typical price is {median:g}, but {spec.symbol} ({spec.kind}) lies between {low:g} and "
+            f"{high:g}. Pass the right name with --instrument, or --instrument-spec FILE.toml with a price_range."
+        )
+        raise DataError(msg)
+
+
+def split_notes(bars: pd.DataFrame, spec: InstrumentSpec) -> list[str]:
+    """Return a note for each bar of an equity that opens as after an unadjusted split, 4:1 or 1:4 for instance."""
+    if spec.kind != "equity" or len(bars) < 2:
+        return []
+    jump = np.log(bars["open"].to_numpy()[1:] / bars["close"].to_numpy()[:-1])
+    notes = []
+    for i in np.flatnonzero(np.abs(jump) > math.log(1.5) - _SPLIT_TOLERANCE):
+        ratio = min(_SPLIT_RATIOS, key=lambda r: abs(abs(jump[i]) - math.log(r)))
+        if abs(abs(jump[i]) - math.log(ratio)) <= _SPLIT_TOLERANCE:
+            named = f"{ratio:g}:1" if jump[i] < 0 else f"1:{ratio:g}"
+            notes.append(
+                f"{spec.symbol}: the open of {bars.index[i + 1]:%Y-%m-%d} is {math.exp(jump[i]):.3g} times the close "
+                f"before, which looks like a {named} split that is not adjusted. Use adjusted prices."
+            )
+    return notes
 
 
 def side_of(bars: pd.DataFrame, where: str, stated: str | None = None) -> str:
@@ -138,26 +194,30 @@ def concat_bars(parts: Sequence[pd.DataFrame]) -> Bars:
         If they differ in side, bar length or instrument.
     """
     tables = [Bars(part) for part in parts]
-    for name in ("side", "seconds", "instrument"):
+    for name in ("side", "seconds", "instrument", "spec"):
         values = {getattr(table, name) for table in tables}
         if len(values) > 1:
             msg = f"concat_bars: {name} must be the same in all parts, got {', '.join(sorted(map(str, values)))}"
             raise DataError(msg)
     first = tables[0]
-    return Bars(pd.concat(parts), side=first.side, seconds=first.seconds, instrument=first.instrument)
+    facts = {name: getattr(first, name) for name in first._metadata}
+    return Bars(pd.concat(parts), **facts)
 
 
-def make_bars(
+def make_bars(  # noqa: PLR0913
     times: pd.DatetimeIndex,
     prices: FloatArray,
     where: str,
     side: str = "",
     seconds: int = 0,
     instrument: str = "",
+    spread: FloatArray | None = None,
 ) -> Bars:
     """Return checked bars of UTC open times (n,) and prices (n, 4) in the order open, high, low, close."""
     index = pd.DatetimeIndex(times, name=INDEX_NAME).as_unit("ns")
     frame = pd.DataFrame(prices, index=index, columns=list(PRICE_COLUMNS), dtype=np.float64)
+    if spread is not None:
+        frame[SPREAD] = np.asarray(spread, np.float64)
     bars = Bars(frame, side=side, seconds=seconds, instrument=instrument)
     check_bars(bars, where)
     return bars
@@ -195,6 +255,9 @@ def check_bars(bars: pd.DataFrame, where: str) -> None:
         "open times must be whole seconds": np.asarray(bars.index.as_unit("ns").asi8 % 1_000_000_000 != 0),  # type: ignore[attr-defined]  # a DatetimeIndex
         "open times must be from 1971 to 2100": (bars.index < _EARLIEST) | (bars.index > _LATEST),
     }
+    if SPREAD in bars:
+        spread = bars[SPREAD].to_numpy(np.float64)
+        faults["spread must be in [0, 1) of price"] = ~((spread >= 0) & (spread < 1))
     for rule, bad in faults.items():
         if bad.any():
             i = int(np.argmax(bad))

@@ -48,13 +48,15 @@ def attributes(group: h5py.Group, names: Iterable[str], where: str) -> dict[str,
     return values
 
 
-def texts(group: h5py.Group, name: str, where: str, most: int) -> list[str] | None:
+def texts(
+    group: h5py.Group, name: str, where: str, most: int, longest: int = _MAX_TEXT_BYTES
+) -> list[str] | None:
     """Return a column of at most `most` short texts, None if there is no such column."""
     dataset = child(group, name, where)
     if dataset is None:
         return None
     fits = isinstance(dataset, h5py.Dataset) and dataset.dtype.kind == "S" and len(dataset.shape) == 1
-    if not fits or dataset.size > most or dataset.dtype.itemsize > _MAX_TEXT_BYTES:
+    if not fits or dataset.size > most or dataset.dtype.itemsize > longest:
         msg = f"{where} must be a column of at most {most} short texts, got {dataset}. Build the file again."
         raise DataError(msg)
     check_storage(dataset, where)

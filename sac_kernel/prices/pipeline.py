@@ -5,6 +5,7 @@ Unusable bars are rejected, never repaired. `prices.ingest` reads sources and wr
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import importlib
 import tempfile
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sac_kernel.core import paths
 from sac_kernel.core.config import require
 from sac_kernel.core.errors import ConfigError, DataError
+from sac_kernel.prices.instruments import EURUSD, KINDS, InstrumentSpec, from_toml, spec_of
 from sac_kernel.prices.processed_file import ProcessedData, read_processed
 
 if TYPE_CHECKING:
@@ -37,10 +39,15 @@ class DataConfig:
     path : a file of bars or a folder of them, one instrument or more; the h5 file
     instrument : the traded instrument; its bars set the splits' boundaries. '' takes that of a single file, its name
         or an h5; of several instruments, and of a download, EURUSD
+    kind : fx, metal, index, crypto or equity: costs and hours of an instrument that is not built in
+    instrument_spec : TOML file with the traded instrument's `InstrumentSpec`
+    costs : own costs of it, 'spread_bps=..,commission_bps=..'
     price_side : 'bid', 'ask' or 'mid'; needed unless the file states it
     clock : 'UTC', an IANA zone, 'histdata' or 'mt-eet'; needed unless the file states it
     bar_minutes : length of the bars to make; 0 leaves them as they are (a download makes 5)
     train_fraction, val_fraction : shares of the bars, in time order; the rest is the test split
+    accept_outliers : take bars that look wrong as they are (`ingest.suspect`), with a note
+    repair_rounding : widen highs and lows that miss open or close by one price step, with a note
     embargo_hours : hours of bars left out after each boundary, so that no feature or held position crosses
         it; at least the longest feature horizon (1 day)
     output_path : the processed file
@@ -52,11 +59,16 @@ class DataConfig:
     source: str = "sample"
     path: str = ""
     instrument: str = ""
+    kind: str = ""
+    instrument_spec: str = ""
+    costs: str = ""
     price_side: str | None = None
     clock: str | None = None
     bar_minutes: int = 0
     train_fraction: float = 0.6
     val_fraction: float = 0.2
+    accept_outliers: bool = False
+    repair_rounding: bool = False
     embargo_hours: float = 120.0
     output_path: str = str(paths.LOCAL_DATA)
     download_from: str = "dukascopy"
@@ -77,8 +89,29 @@ class DataConfig:
         share = self.train_fraction + self.val_fraction
         require(share < 1, where, "train_fraction + val_fraction must be below 1", share)
         require(self.embargo_hours >= 24, where, "embargo_hours must be >= 24", self.embargo_hours)
+        require(self.kind in ("", *KINDS), where, f"kind must be one of {', '.join(KINDS)}", self.kind)
+        EURUSD.with_costs(self.costs)  # checks names and numbers
         for name in ("download_start", "download_end"):
             day_of(getattr(self, name), name)
+
+    @property
+    def states_spec(self) -> bool:
+        """Return whether a kind, a spec or costs are set."""
+        return bool(self.kind or self.instrument_spec or self.costs)
+
+    def spec_of(self, name: str, stored: InstrumentSpec | None = None) -> InstrumentSpec:
+        """Return the spec of the traded instrument: of the TOML file, else `stored`, else built in; own costs on top.
+
+        Raises
+        ------
+        DataError
+            If the instrument is not known and neither kind nor spec is set.
+        """
+        if self.instrument_spec:
+            spec = from_toml(Path(self.instrument_spec))
+        else:
+            spec = stored if stored and not self.kind else spec_of(name, self.kind)
+        return dataclasses.replace(spec.with_costs(self.costs), symbol=name)
 
 
 def _import_module(name: str) -> Any:  # noqa: ANN401  # a module
@@ -158,13 +191,15 @@ class DataPipeline:
         """Return the content of an existing file, after writing it to `target` unless it is there already."""
         c, path = self.config, Path(self.config.path)
         data = read_processed(path, c.price_side, c.clock, c.instrument)
+        if c.states_spec:
+            data = data.with_spec(c.spec_of(data.traded, data.spec))
         if c.bar_minutes and c.bar_minutes * 60 != data.bar_seconds:
             msg = (
                 f"{path} holds bars of {data.bar_seconds / 60:g} minutes, already split; they cannot become bars "
                 f"of {c.bar_minutes} minutes. Leave --bar-minutes out, or pass the original bars."
             )
             raise DataError(msg)
-        if path.resolve() != target.resolve() or c.instrument:
+        if path.resolve() != target.resolve() or c.instrument or c.states_spec:
             _import_module("sac_kernel.prices.ingest.writer").write_processed(data, target)
         return data
 

@@ -1,7 +1,7 @@
 """`processed_data.h5`: the contract between a user's machine and the kernel; `prices.ingest.writer` writes it.
 
-/train|val|test/<INSTRUMENT>/{timestamp, open, high, low, close}, /metadata attributes, among them the traded
-instrument, and /metadata/instruments/, a column for each fact (`InstrumentSpec`), a row for each instrument.
+/train|val|test/<INSTRUMENT>/{timestamp, open, high, low, close, optional spread}, /metadata attributes, among them the
+traded instrument, and /metadata/instruments/{symbol, spec}, a row for each instrument: its `InstrumentSpec` as TOML.
 Files are untrusted: links, external storage and unknown filters are rejected, and sizes are checked before
 memory is allocated.
 """
@@ -9,34 +9,47 @@ memory is allocated.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field, fields
+import tomllib
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 import pandas as pd
 
-from sac_kernel.core.errors import DataError, InputNotFoundError
+from sac_kernel.core.errors import ConfigError, DataError, InputNotFoundError
+from sac_kernel.core.printable import printable
 from sac_kernel.prices import bars as bar_table
 from sac_kernel.prices import clocks, hdf5
 from sac_kernel.prices.bars import (
     PRICE_COLUMNS,
     PRICE_SIDES,
+    SPREAD,
     Bars,
     BarsByInstrument,
     make_bars,
     open_seconds,
     utc_index,
 )
-from sac_kernel.prices.instruments import DEFAULT, InstrumentSpec, choose_traded
+from sac_kernel.prices.costs import describe
+from sac_kernel.prices.instruments import (
+    DEFAULT,
+    EURUSD,
+    InstrumentSpec,
+    choose_traded,
+    from_values,
+    known,
+    spec_or_default,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
 SPLITS = ("train", "val", "test")
-SCHEMA_VERSION = 3
-_OLDER_VERSIONS = (2,)
+SCHEMA_VERSION = 4
+_OLDER_VERSIONS = (2, 3)
+_WITH_TRADED, _WITH_SPECS = 3, 4
 COLUMNS = ("timestamp", *PRICE_COLUMNS)
 
 _ATTRIBUTES = (
@@ -46,6 +59,7 @@ _ATTRIBUTES = (
 _FIRST_PLAUSIBLE_S = 31_536_000  # 1971; seconds divided by 1000 are far below
 _LAST_PLAUSIBLE_S = 4_102_444_800  # 2100; milliseconds are far above
 _MAX_INSTRUMENTS = 64
+_MAX_SPEC_BYTES = 8192
 _MAX_TOTAL_BYTES = 1 << 31  # ten instruments of minute bars over fourteen years; several names may share data
 
 
@@ -58,9 +72,9 @@ class ProcessedData:
     train, val, test : instrument -> `Bars`, all of one side and length
     traded : the instrument that agents trade; the others give features
     source, clock : where the bars came from, in words
-    content_hash : of the bars and the traded instrument (`hash_splits`)
+    content_hash : of the bars, the traded instrument and its spec (`hash_splits`)
     notes : for the reader
-    specs : a row for each instrument; () takes the defaults
+    specs : of each instrument, by name; those left out are built in, or EURUSD's under another name
     """
 
     train: BarsByInstrument
@@ -74,14 +88,21 @@ class ProcessedData:
     specs: tuple[InstrumentSpec, ...] = field(default=())
 
     def __post_init__(self) -> None:
+        for name in ("source", "clock"):  # a file's words, which messages and pages show
+            object.__setattr__(self, name, printable(getattr(self, name)))
+        object.__setattr__(self, "notes", tuple(map(printable, self.notes)))
         where = f"ProcessedData {self.source}"
         choose_traded(self.train, self.traded, where)
         first = self.train[self.traded]
         for split, instruments in self.splits.items():
             for name, bars in instruments.items():
                 check_alike(bars, first, f"{where}: {name} in {split}")
-        if not self.specs:
-            object.__setattr__(self, "specs", tuple(InstrumentSpec(name) for name in sorted(self.train)))
+        given = {spec.symbol: spec for spec in self.specs}
+        specs = {name: given.get(name) or spec_or_default(name) for name in sorted(self.train)}
+        object.__setattr__(self, "specs", tuple(specs.values()))
+        for split, instruments in self.splits.items():
+            made = {name: Bars(bars, spec=specs[name]) for name, bars in instruments.items()}
+            object.__setattr__(self, split, made)
 
     @property
     def bar_seconds(self) -> int:
@@ -107,13 +128,29 @@ class ProcessedData:
         return bar_table.concat_bars([split[name] for split in self.splits.values()])
 
     @property
-    def cost_note(self) -> str:
-        """Return a note if the traded instrument is charged another one's costs, '' otherwise."""
-        costs = next((spec.costs for spec in self.specs if spec.symbol == self.traded), DEFAULT)
-        return f"{self.traded}: costs are {costs}'s defaults" if costs != self.traded else ""
+    def spec(self) -> InstrumentSpec:
+        """Return what the traded instrument costs and when it trades."""
+        return next(spec for spec in self.specs if spec.symbol == self.traded)
 
-    def describe(self) -> dict[str, Any]:
-        """Return plain facts for headers and reports."""
+    def with_spec(self, spec: InstrumentSpec) -> ProcessedData:
+        """Return the same bars with another spec of the traded instrument."""
+        spec = replace(spec, symbol=self.traded)
+        digest = hash_splits(self.splits, self.traded, spec)
+        specs = tuple(spec if own.symbol == self.traded else own for own in self.specs)
+        return replace(self, specs=specs, content_hash=digest)
+
+    def cost_lines(self, costs: str = "") -> list[str]:
+        """Return what the traded instrument costs, a run's own costs on top, for headers and reports."""
+        return describe(self.spec.with_costs(costs), float(self.train[self.traded]["close"].median()))
+
+    @property
+    def cost_note(self) -> str:
+        """Return a note if nothing is known of the traded instrument's costs, '' otherwise."""
+        guessed = not known(self.traded) and self.spec == spec_or_default(self.traded)
+        return f"{self.traded} is not known: its costs are {DEFAULT}'s. Pass --kind." if guessed else ""
+
+    def describe(self, costs: str = "") -> dict[str, Any]:
+        """Return plain facts for headers and reports; `costs` are a run's own (`TradingEnvConfig.costs`)."""
         spans = {
             name: {
                 instrument: {
@@ -134,17 +171,19 @@ class ProcessedData:
             "clock": self.clock,
             "content_hash": self.content_hash,
             "notes": [*filter(None, [self.cost_note]), *self.notes],
+            "costs": self.cost_lines(costs),
             "splits": spans,
         }
 
 
-def hash_splits(splits: dict[str, BarsByInstrument], traded: str) -> str:
+def hash_splits(splits: dict[str, BarsByInstrument], traded: str, spec: InstrumentSpec | None = None) -> str:
     """Return the SHA-256 of the splits' content, independent of the file's bytes.
 
-    It covers names, times, prices, price side, bar length and the traded instrument.
+    It covers names, times, prices, spreads, price side, bar length, the traded instrument and its spec.
     """
     first = Bars(splits["train"][traded])
-    return with_traded(joint_hash(_digests(splits), first.seconds, first.side), traded)
+    digest = joint_hash(_digests(splits), first.seconds, first.side)
+    return with_traded(digest, traded, spec or spec_or_default(traded))
 
 
 def read_processed(
@@ -192,10 +231,10 @@ def read_traded(path: Path) -> str:
 
 
 def hash_bars(bars: pd.DataFrame) -> str:
-    """Return the SHA-256 of bars: their number, times and prices."""
+    """Return the SHA-256 of bars: their number, times, prices and spreads."""
     digest = hashlib.sha256(f"{len(bars)}".encode())
     digest.update(open_seconds(bars).tobytes())
-    for column in PRICE_COLUMNS:
+    for column in (*PRICE_COLUMNS, *((SPREAD,) if SPREAD in bars else ())):
         digest.update(bars[column].to_numpy(np.float64).tobytes())
     return digest.hexdigest()
 
@@ -210,14 +249,15 @@ def joint_hash(digests: dict[str, str], bar_seconds: int, price_side: str) -> st
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def with_traded(bars_hash: str, traded: str) -> str:
-    """Return the content hash of bars and the traded instrument.
+def with_traded(bars_hash: str, traded: str, spec: InstrumentSpec | None) -> str:
+    """Return the content hash of bars, the traded instrument and its spec; None for schemas before 4.
 
-    With EURUSD it is that of the bars alone, as in schema 2, so that runs on such files can be resumed.
+    With EURUSD's built-in spec it is that of the bars alone, so that runs on files of schema 2 can be resumed.
     """
-    if traded == DEFAULT:
+    if traded == DEFAULT and spec in (None, EURUSD):
         return bars_hash
-    return hashlib.sha256(f"{bars_hash} traded {traded}".encode()).hexdigest()
+    text = f"{bars_hash} traded {traded}" + (f"\n{spec.toml()}" if spec else "")
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def check_alike(bars: pd.DataFrame, first: pd.DataFrame, where: str) -> None:
@@ -266,10 +306,12 @@ def _read_file(
     for split in splits.values():
         for name, bars in split.items():
             split[name] = Bars(bars, side=side, seconds=seconds, instrument=name)
-    stored = str(attrs["traded"]) if version == SCHEMA_VERSION and "traded" in attrs else ""
+    stored = str(attrs["traded"]) if version >= _WITH_TRADED and "traded" in attrs else ""
     traded = choose_traded(splits["train"], instrument or stored, str(path))
     digest = joint_hash(_digests(splits), seconds, side)
-    if attrs.get("content_hash", kept := with_traded(digest, stored or DEFAULT)) != kept:
+    specs = _read_specs(file, splits["train"], path) if version >= _WITH_SPECS else {}
+    charged = specs.get(stored or DEFAULT)
+    if attrs.get("content_hash", kept := with_traded(digest, stored or DEFAULT, charged)) != kept:
         msg = f"{path}: the bars do not match the stored content hash. Build the file again."
         raise DataError(msg)
     stored_notes = filter(None, str(attrs.get("notes", "")).split("\n"))
@@ -278,9 +320,9 @@ def _read_file(
         traded=traded,
         source=str(attrs.get("source", path.name)),
         clock=str(attrs.get("clock", clock or "UTC")),
-        content_hash=with_traded(digest, traded),
+        content_hash=with_traded(digest, traded, specs.get(traded) or spec_or_default(traded)),
         notes=(*stored_notes, *notes),
-        specs=_read_specs(file, splits["train"], path),
+        specs=tuple(specs.values()),
     )
 
 
@@ -297,22 +339,26 @@ def _refuse_other_statements(
         raise DataError(msg)
 
 
-def _read_specs(file: h5py.File, names: Iterable[str], path: Path) -> tuple[InstrumentSpec, ...]:
-    """Return the file's facts about each instrument; unknown columns are ignored."""
+def _read_specs(file: h5py.File, names: Iterable[str], path: Path) -> dict[str, InstrumentSpec]:
+    """Return the file's facts about each of its instruments."""
     where, table = f"{path}:/metadata/instruments", None
     if (metadata := hdf5.child(file, "metadata", f"{path}:/metadata")) is not None:
         table = hdf5.child(metadata, "instruments", where)
-    columns: dict[str, list[str]] = {}
-    for column in fields(InstrumentSpec) if isinstance(table, h5py.Group) else ():
-        texts = hdf5.texts(table, column.name, f"{where}/{column.name}", _MAX_INSTRUMENTS)
-        if texts is not None:
-            columns[column.name] = texts
-    if columns and (len(set(map(len, columns.values()))) > 1 or "symbol" not in columns):
-        msg = f"{where} must have columns of one length, symbol among them. Build the file again."
+    if not isinstance(table, h5py.Group):
+        return {}
+    symbols = hdf5.texts(table, "symbol", f"{where}/symbol", _MAX_INSTRUMENTS)
+    specs = hdf5.texts(table, "spec", f"{where}/spec", _MAX_INSTRUMENTS, _MAX_SPEC_BYTES)
+    if symbols is None or specs is None or len(symbols) != len(specs):
+        msg = f"{where} must have the columns symbol and spec of one length. Build the file again."
         raise DataError(msg)
-    made = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
-    rows = {row["symbol"]: row for row in made}
-    return tuple(InstrumentSpec(**rows.get(name, {"symbol": name})) for name in sorted(names))
+    try:
+        rows = {
+            name: from_values(tomllib.loads(text), where) for name, text in zip(symbols, specs, strict=True)
+        }
+    except (ConfigError, tomllib.TOMLDecodeError) as err:
+        msg = f"{where} holds no instrument: {err}. Build the file again."
+        raise DataError(msg) from err
+    return {name: rows[name] for name in sorted(names) if name in rows}
 
 
 def _attributes(file: h5py.File, path: Path) -> dict[str, Any]:
@@ -342,6 +388,9 @@ def _read_split(file: h5py.File, split: str, path: Path, room: list[int]) -> Bar
     names = [] if not isinstance(group, h5py.Group) else sorted(group)
     # combined_data.h5 keeps its features beside the instruments
     names = [name for name in names if name != "features"]
+    if odd := [name for name in names if len(name) > 64 or printable(name) != name or {*name} & {*"\t\n"}]:
+        msg = f"{path}:/{split}: {odd[0]!r:.100} is no instrument: use 64 letters at most, no controls."
+        raise DataError(msg)
     if not names:
         msg = (
             f"{path} must have the layout /train|val|test/<INSTRUMENT>/, got {_layout(file)}. "
@@ -365,12 +414,14 @@ def _read_bars(group: Any, where: str, room: list[int]) -> Bars:  # noqa: ANN401
         content = ", ".join(group) if isinstance(group, h5py.Group) else type(group).__name__
         msg = f"{where} must have the datasets {', '.join(COLUMNS)}, got {content}"
         raise DataError(msg)
-    shapes = {c: children[c].shape for c in COLUMNS}
+    if isinstance(spread := hdf5.child(group, SPREAD, f"{where}/{SPREAD}"), h5py.Dataset):
+        children[SPREAD] = spread
+    shapes = {c: dataset.shape for c, dataset in children.items()}
     if len(set(shapes.values())) != 1 or len(shapes["timestamp"] or ()) != 1:
         msg = f"{where}: the datasets must be one-dimensional and of equal length, got {shapes}"
         raise DataError(msg)
-    kinds = [str(children[c].dtype) for c in COLUMNS]
-    if [children[c].dtype.kind for c in COLUMNS] != ["i", "f", "f", "f", "f"]:
+    kinds = [str(dataset.dtype) for dataset in children.values()]
+    if "".join(dataset.dtype.kind for dataset in children.values()) != "iffff" + "f" * (SPREAD in children):
         msg = f"{where}: timestamp must be int64 and prices float, got {kinds}"
         raise DataError(msg)
     for name, dataset in children.items():
@@ -389,7 +440,8 @@ def _read_bars(group: Any, where: str, room: list[int]) -> Bars:  # noqa: ANN401
         )
         raise DataError(msg)
     prices = np.stack([children[c][:].astype(np.float64) for c in PRICE_COLUMNS], axis=1)
-    return make_bars(utc_index(seconds), prices, where)
+    spread = children[SPREAD][:] if SPREAD in children else None
+    return make_bars(utc_index(seconds), prices, where, spread=spread)
 
 
 def _only_common(splits: dict[str, BarsByInstrument], path: Path) -> list[str]:
@@ -440,7 +492,8 @@ def _from_fixed_est(splits: dict[str, BarsByInstrument], path: Path) -> dict[str
             labels = pd.DatetimeIndex(bars.index).tz_localize(None) - pd.Timedelta(hours=5)
             moved = bars.set_axis(clocks.to_utc(labels, clocks.HISTDATA, where), axis=0)
             moved, _ = bar_table.drop_repeats(Bars(moved), where)
-            corrected[split][name] = make_bars(pd.DatetimeIndex(moved.index), moved.to_numpy(), where)
+            prices = moved[list(PRICE_COLUMNS)].to_numpy()
+            corrected[split][name] = make_bars(pd.DatetimeIndex(moved.index), prices, where)
     return corrected
 
 

@@ -14,7 +14,7 @@ from sac_kernel.backtest.drift import Series
 from sac_kernel.backtest.policies import Kind
 from sac_kernel.core import strings
 from sac_kernel.core.errors import ConfigError
-from sac_kernel.features.pipeline import time_features
+from sac_kernel.features.columns import time_features
 from sac_kernel.market.market import CLOCK_FEATURES
 from sac_kernel.report import plots
 from sac_kernel.stats import metrics, significance
@@ -127,14 +127,14 @@ def regimes_table(result: EpisodeResult, day: IntArray, change: FloatArray) -> d
     daily, rows = result.daily_returns, []
     for name, chosen in regimes.items():
         part = daily[chosen]
-        ends = significance.bootstrap_interval(part)
+        ends = significance.bootstrap_interval(part, days_a_year=result.days_a_year)
         interval = (
             strings.SPAN.format(low=f"{100 * ends[0]:.1f}", high=f"{100 * ends[1]:.1f}")
             if np.isfinite(ends[0])
             else None
         )
-        annual = 100 * float(part.mean()) * metrics.TRADING_DAYS_PER_YEAR if part.size else None
-        rows.append([name, int(chosen.sum()), annual, interval, metrics.sharpe_ann(part)])
+        annual = 100 * float(part.mean()) * result.days_a_year if part.size else None
+        rows.append([name, int(chosen.sum()), annual, interval, metrics.sharpe_ann(part, result.days_a_year)])
     return {
         "title": strings.REGIMES_TITLE,
         "note": strings.REGIMES_NOTE.format(policy=result.name),
@@ -220,7 +220,7 @@ def watched_series(train: Market, now: Market) -> dict[str, Series]:
 def _daily(market: Market) -> dict[str, FloatArray]:
     day, change = _log_changes(market)
     means = drift.daily_means(market.observed[market.first_bar :].astype(np.float64), day)
-    clock = {*CLOCK_FEATURES, *time_features(market.open_time[:1], market.bar_seconds)}
+    clock = {*CLOCK_FEATURES, *time_features(market.open_time[:1], market.bar_seconds, market.spec)}
     daily = {name: means[:, i] for i, name in enumerate(market.feature_names) if name not in clock}
     bars_a_day = float(np.median(np.unique(day, return_counts=True)[1]))
     daily["return"] = bars_a_day * drift.daily_means(change[:, None], day)[:, 0]

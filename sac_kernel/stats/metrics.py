@@ -66,8 +66,8 @@ def daily_returns(equity: FloatArray, day: IntArray, start_equity: float) -> Flo
     return closes[1:] / closes[:-1] - 1.0
 
 
-def sharpe_ann(returns: FloatArray) -> float:
-    """Return the annualised Sharpe ratio of daily returns, sqrt(260) mean / sd (ddof 1).
+def sharpe_ann(returns: FloatArray, days_a_year: float = TRADING_DAYS_PER_YEAR) -> float:
+    """Return the annualised Sharpe ratio of daily returns, sqrt(days a year) mean / sd (ddof 1).
 
     NaN below `MIN_DAYS_FOR_SHARPE` days; 0 if all returns are 0; NaN if they are another constant.
     """
@@ -77,4 +77,4 @@ def sharpe_ann(returns: FloatArray) -> float:
     mean = float(np.mean(returns))
     if sd <= 1e-15:  # rounding errors only
         return 0.0 if abs(mean) <= 1e-15 else math.nan
-    return math.sqrt(TRADING_DAYS_PER_YEAR) * mean / sd
+    return math.sqrt(days_a_year) * mean / sd

@@ -185,6 +185,7 @@ def bootstrap_interval(
     level: float = 0.95,
     draws: int = BOOTSTRAP_DRAWS,
     seed: int = 0,
+    days_a_year: float = TRADING_DAYS_PER_YEAR,
 ) -> tuple[float, float]:
     """Return the percentile interval of the annualised mean return or Sharpe ratio of daily returns.
 
@@ -195,7 +196,7 @@ def bootstrap_interval(
     Parameters
     ----------
     returns : float array, shape (n_days,), simple daily returns
-    statistic : 'mean' (260 x mean, a fraction a year) or 'sharpe'
+    statistic : 'mean' (days a year x mean, a fraction a year) or 'sharpe'
     """
     n = returns.size
     if n < MIN_DAYS_FOR_SHARPE:
@@ -206,9 +207,9 @@ def bootstrap_interval(
         variance = (_sums(visits, returns**2) / n - value**2) * n / (n - 1)
         sd = np.sqrt(np.maximum(variance, 0.0))
         value = np.divide(value, sd, out=np.zeros_like(value), where=sd > 1e-12)
-        value *= math.sqrt(TRADING_DAYS_PER_YEAR)
+        value *= math.sqrt(days_a_year)
     else:
-        value *= TRADING_DAYS_PER_YEAR
+        value *= days_a_year
     tail = (1.0 - level) / 2.0
     low, high = np.quantile(value, [tail, 1.0 - tail])
     return float(low), float(high)

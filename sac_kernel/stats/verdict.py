@@ -39,7 +39,6 @@ LEVEL = 0.95
 MIN_DAYS = 60
 """On fewer days, less than a quarter of a year, even a Sharpe ratio of 3 is mostly luck."""
 POWER = 0.8
-_ROOT_YEAR = math.sqrt(TRADING_DAYS_PER_YEAR)
 _NORMAL = NormalDist()
 
 
@@ -132,6 +131,7 @@ def decide(
     percentile: float | None = None,
     trials: TrialCount | None = None,
     turnover: float = 1.0,
+    days_a_year: float = TRADING_DAYS_PER_YEAR,
 ) -> dict[str, Any]:
     """Return the verdict on daily net returns at base cost, as plain values.
 
@@ -144,6 +144,7 @@ def decide(
     percentile : share of random policies with the same turnover that the agent beats, in [0, 1]
     trials : count of the ledger; None if it is missing
     turnover : 0 if the agent never traded
+    days_a_year : trading days of the instrument
 
     Returns
     -------
@@ -155,14 +156,14 @@ def decide(
     """
     trials = trials or TrialCount(known=False)
     n = int(daily.size)
-    low, high = significance.bootstrap_interval(daily)
+    low, high = significance.bootstrap_interval(daily, days_a_year=days_a_year)
     figures: dict[str, Any] = {"days": n, "low_frac": low, "high_frac": high, "random_percentile": percentile}
     marks = [_mark("days", n, MIN_DAYS, passed=n >= MIN_DAYS)]
     if n >= MIN_DAYS_FOR_SHARPE:
         m = significance.moments(daily)
         deflated = significance.dsr(m, trials.effective, trials.spread / n)
         figures |= {
-            "sharpe_ann": _ROOT_YEAR * m.sharpe,
+            "sharpe_ann": math.sqrt(days_a_year) * m.sharpe,
             "psr": significance.psr(m),
             "dsr": deflated,
             "p_value": 1.0 - deflated,
@@ -178,7 +179,7 @@ def decide(
     word, finding = _word(marks, low, high, n, flat=turnover == 0.0)
     missed = "; ".join(mark.name for mark in marks if not mark.passed)
     lists_marks = word is NOT_SHOWN and not math.isnan(low)
-    detectable = detectable_sharpe(n, trials)
+    detectable = detectable_sharpe(n, trials, days_a_year)
     return {
         "word": word.value,
         "sentence": f"{finding} {strings.NOT_PASSED.format(marks=missed)}" if lists_marks else finding,
@@ -235,7 +236,7 @@ def over_agents(verdicts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return corrected
 
 
-def detectable_sharpe(days: int, trials: TrialCount) -> float:
+def detectable_sharpe(days: int, trials: TrialCount, days_a_year: float = TRADING_DAYS_PER_YEAR) -> float:
     """Return the smallest true annual Sharpe ratio detected with probability `POWER`, NaN below `MIN_DAYS`.
 
     It is the normal approximation of the two marks on returns. A policy this good also passes the mark on random
@@ -246,7 +247,7 @@ def detectable_sharpe(days: int, trials: TrialCount) -> float:
     interval = _NORMAL.inv_cdf((1.0 + LEVEL) / 2.0)
     hurdle = significance.expected_max_sharpe(trials.effective, trials.spread)  # in standard errors
     z = max(interval, hurdle + _NORMAL.inv_cdf(LEVEL)) + _NORMAL.inv_cdf(POWER)
-    return z * math.sqrt(TRADING_DAYS_PER_YEAR / days)
+    return z * math.sqrt(days_a_year / days)
 
 
 def upper_bound(count: int, total: int, level: float = 0.95) -> float:

@@ -11,16 +11,15 @@ from sac_kernel.agent.exact import train_exact
 from sac_kernel.agent.exact_config import ExactConfig
 from sac_kernel.agent.exact_grid import position_grid
 from sac_kernel.core.errors import ConfigError, DataError
-from sac_kernel.experiment import exact_problem as module
 from sac_kernel.experiment.exact_problem import (
     decisions,
     exact_problem,
-    forecast_target,
     greedy_targets,
     path_dependent_settings,
 )
-from sac_kernel.market import engine
+from sac_kernel.market import decision_bars, engine
 from sac_kernel.market.account import TradingEnvConfig
+from sac_kernel.market.decision_bars import forecast_target
 from sac_kernel.market.market import prepare_market
 from sac_kernel.market.records import PRICES, Account, blank
 from tests.conftest import make_bars
@@ -134,7 +133,7 @@ def hand_market(tradable, interval):
 
 
 def test_a_gap_and_its_night_belong_to_the_position_before():
-    moves = module._moves(hand_market([1, 1, 1, 1, 1, 1], 1))
+    moves = decision_bars.unit_moves(hand_market([1, 1, 1, 1, 1, 1], 1))
     np.testing.assert_allclose(moves.before, [101 / 100 - 1, 0, 104 / 103 - 1, 0, 100 / 102 - 1])
     np.testing.assert_allclose(moves.after, [102 / 101 - 1, 103 / 102 - 1, 0, 102 / 104 - 1, 0])
     np.testing.assert_array_equal(moves.nights_before, [0, 0, 1, 0, 0])
@@ -142,14 +141,14 @@ def test_a_gap_and_its_night_belong_to_the_position_before():
 
 
 def test_an_order_waits_for_the_first_open_that_can_be_traded():
-    moves = module._moves(hand_market([1, 0, 0, 1, 1, 1], 3))
+    moves = decision_bars.unit_moves(hand_market([1, 0, 0, 1, 1, 1], 3))
     np.testing.assert_allclose(moves.before, [104 / 100 - 1, 104 / 102 - 1, 104 / 103 - 1])
     np.testing.assert_allclose(moves.after, [0, 102 / 104 - 1, 100 / 104 - 1])
     np.testing.assert_array_equal(moves.nights_before, [1, 1, 1])
 
 
 def test_where_nothing_can_fill_the_whole_decision_belongs_to_the_position_before():
-    moves = module._moves(hand_market([1, 0, 0, 0, 1, 1], 3))
+    moves = decision_bars.unit_moves(hand_market([1, 0, 0, 0, 1, 1], 3))
     assert moves.before[0] == pytest.approx(104 / 100 - 1)
     assert moves.after[0] == 0.0
     assert moves.nights_before[0] == 1.0

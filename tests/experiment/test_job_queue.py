@@ -197,3 +197,11 @@ def test_every_cuda_device_takes_jobs_unless_one_is_named(monkeypatch):
 def test_the_grace_covers_an_evaluation():
     assert job_queue._GRACE_S > 60
     assert train_sac_kaggle.STATE_INTERVAL_S >= 60
+
+
+def test_a_worker_imports_nothing_from_the_current_folder(h5, tmp_path, monkeypatch):
+    for name in ("h5py", "gymnasium", "tempfile"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nraise SystemExit(9)\n")
+    monkeypatch.chdir(tmp_path)
+    run_jobs(config_of(h5, tmp_path / "out"), Deadline(0.0), TWO_DEVICES)
+    assert not (tmp_path / "ran").exists()

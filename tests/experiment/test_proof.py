@@ -52,7 +52,7 @@ def test_noisy_markets_are_one_path_with_denoised_rewards_and_a_simulator_with_r
     denoised = {name for name, market in MARKETS.items() if on_path(market, "denoised")}
     raw = {name for name, market in MARKETS.items() if on_path(market, "raw")}
     assert denoised == set(MARKETS) - {"M0", "M1", "M2", "M9"}
-    assert raw == {"M7", "M11", "M11-02", "M12"}
+    assert raw == {"M7", "M11", "M11-02", "M12", "M13", "M14"}
 
 
 def test_where_nothing_is_predicted_an_account_earns_nothing_and_pays_its_costs():

@@ -23,12 +23,14 @@ def test_the_names_and_defaults_that_are_promised():
     assert RunConfig().flat() == {
         "h5_path": "", "output_dir": "", "agent_ids": [1], "seeds": [0], "num_episodes": 100, "eval_frequency": 10,
         "checkpoint_frequency": 5, "num_envs": 60, "device": "auto", "time_budget_h": 11.0, "resume": "auto",
-        "allow_cpu": False, "warm_start": "", "self_test": False, "expect_data_hash": "", "expect_env_steps": [],
-            "run_id": "", "notebook_hash": "",
+        "allow_cpu": False, "warm_start": "", "self_test": False, "features_file": "",
+            "only_own_features": False, "features_hash": "", "expect_data_hash": "", "expect_env_steps": [],
+            "expect_files": [], "run_id": "", "notebook_hash": "",
         "sac_hidden_dims": [64, 64], "sac_batch_size": 256, "sac_buffer_capacity": 300_000,
         "sac_warmup_steps": 5_000, "sac_utd_ratio": 0.25, "sac_learning_rate": 3e-4, "env_episode_length": 3_000,
-        "env_cost_tier": "base", "env_exposure_cap": 1.0, "env_no_trade_band": 0.1, "env_swap_long_bps": 0.6,
-        "env_swap_short_bps": 0.3, "env_stop_loss_bps": 0.0, "env_take_profit_bps": 0.0,
+        "env_cost_tier": "base", "env_exposure_cap": 1.0, "env_no_trade_band": 0.1, "env_costs": "",
+        "env_swap_long_bps": 1000.0,
+        "env_swap_short_bps": 1000.0, "env_stop_loss_bps": 0.0, "env_take_profit_bps": 0.0,
         "env_volatility_target": 0.0, "env_daily_loss_limit": 0.0, "env_drawdown_stop": 0.0, "env_kill_loss": 0.0,
         "env_impact": 0.0, **OPEN,
     }  # fmt: skip

@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from sac_kernel.core.errors import ConfigError, DataError
-from sac_kernel.features.forecast import PENALTIES, fit_forecast, reward_spread
+from sac_kernel.features.forecast import PENALTIES, fit_forecast, mean_ahead, reward_spread
 from sac_kernel.market.known_answer import MARKETS
 from tests.support import says
 
@@ -100,10 +100,10 @@ def slow(rows, ic, seed, rho=0.98):
     return z, ic * z + rng.standard_normal(rows)
 
 
-def test_over_a_horizon_the_estimate_is_of_the_mean_of_the_returns_ahead():
+def test_over_a_decision_of_bars_the_estimate_is_of_the_mean_of_the_returns_ahead():
     z, y = slow(60_000, ic=0.1, seed=0)
     other = np.random.default_rng(1).standard_normal((60_000, 3))
-    fitted = fit_forecast(np.column_stack((z, other)), y, boosting=False, horizon=12)
+    fitted = fit_forecast(np.column_stack((z, other)), mean_ahead(y, 12), boosting=False, stride=12)
     assert fitted.head == "ridge"
     # E[mean of 12 returns | z] = .1 z (1 - .98^12) / (12 x .02) = .0897 z.
     truth = 0.1 * z * (1 - 0.98**12) / (12 * 0.02)
@@ -117,25 +117,25 @@ def test_overlapping_returns_are_not_taken_for_as_many_looks():
     for seed in range(40):
         columns = [slow(6_000, 0.0, 1_000 + 4 * seed + i)[0] for i in range(4)]
         returns = np.random.default_rng(seed).standard_normal(6_000)
-        fitted = fit_forecast(np.stack(columns, axis=1), returns, boosting=False, horizon=24)
+        fitted = fit_forecast(np.stack(columns, axis=1), mean_ahead(returns, 24), boosting=False, stride=24)
         flat += fitted.head == "flat"
     assert flat >= 38  # about one in a hundred is expected to be taken for a signal
 
 
 def test_too_few_independent_looks_show_nothing():
-    # 1,000 rows are ten runs of four horizons of 24.
+    # 1,000 rows are ten runs of four strides of 24.
     z, y = slow(1_000, ic=1.0, seed=3)
-    fitted = fit_forecast(z[:, None], y, boosting=False, horizon=24)
+    fitted = fit_forecast(z[:, None], mean_ahead(y, 24), boosting=False, stride=24)
     assert (fitted.t_stat, fitted.head) == (0.0, "flat")
-    assert fit_forecast(z[:, None], y, boosting=False, horizon=2).head == "ridge"
+    assert fit_forecast(z[:, None], mean_ahead(y, 2), boosting=False, stride=2).head == "ridge"
 
 
 @pytest.mark.parametrize("row", [2_500, 1_950, 3_068])
-def test_over_a_horizon_the_purge_covers_what_the_targets_overlap(row):
+def test_over_a_decision_of_bars_the_purge_covers_what_the_targets_overlap(row):
     x, y, _ = planted(ic=0.2, rows=5_000)
     other = y.copy()
     other[row] += 2 * y.std()
-    a, b = (fit_forecast(x, r, purge=50, boosting=False, horizon=20) for r in (y, other))
+    a, b = (fit_forecast(x, mean_ahead(r, 20), purge=50, boosting=False, stride=20) for r in (y, other))
     assert a.penalty == b.penalty
     np.testing.assert_allclose(a._weights[2], b._weights[2], rtol=1e-9)
     assert not np.allclose(a._weights[0], b._weights[0], rtol=1e-5, atol=0)
@@ -161,10 +161,10 @@ def test_the_non_linear_head_is_kept_where_it_wins_and_only_there():
     assert fit_forecast(x, truth + noise, boosting=False).head == "flat"
 
 
-def test_over_a_horizon_the_non_linear_head_may_win_too():
+def test_over_a_decision_of_bars_the_non_linear_head_may_win_too():
     z, y = slow(60_000, ic=0.0, seed=4)
     y = y + 0.2 * (z**2 - 1) / np.sqrt(2)
-    fitted = fit_forecast(z[:, None], y, horizon=4)
+    fitted = fit_forecast(z[:, None], mean_ahead(y, 4), stride=4)
     assert fitted.head == "boosting"
     # z^2 - 1 fades by .98^2 a row.
     truth = 0.2 * (z**2 - 1) / np.sqrt(2) * np.mean(0.98 ** (2 * np.arange(4)))

@@ -76,12 +76,13 @@ def test_next_returns_are_of_mid():
     bars = make_bars(40)
     plain = next_returns(bars, 3600)
     mid = next_returns(Bars(bars, side="mid"), 3600)
-    np.testing.assert_allclose(mid[:-1], np.diff(np.log(bars["close"])), rtol=1e-12)
-    assert np.isnan(mid[-1])
-    # 2017-01-02 21:00 UTC is 16:00 New York: the bar that closes at 17:00 still has the normal spread, .55 bps;
-    # the next one closes at 18:00, in the last second of its half hour at 6 x. Bid to mid is half of it.
-    row = 21
-    assert plain[row] - mid[row] == pytest.approx((6 - 1) * 0.55e-4 / 2, rel=1e-3)
+    known = np.isfinite(mid[:-1])
+    np.testing.assert_allclose(mid[:-1][known], np.diff(np.log(bars["close"]))[known], rtol=1e-12)
+    # 2017-01-02 00:00 UTC is 19:00 New York. The order of bar 23 fills at 19:00; its close, in the last second of
+    # 18:59, has twice the normal spread of .55 bps, the next one the normal spread. Bid to mid is half of it.
+    assert plain[23] - mid[23] == pytest.approx((1 - 2) * 0.55e-4 / 2, rel=1e-3)
+    # At 16:00 New York orders fill, at 17:00 and 18:00 they do not.
+    assert np.flatnonzero(np.isnan(mid)).tolist() == [21, 22, 39]
 
 
 # -- in the feature pipeline -------------------------------------------------------------------------

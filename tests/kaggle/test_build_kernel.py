@@ -60,7 +60,7 @@ def build_here(folder, monkeypatch, *flags, **environment):
     spec = importlib.util.spec_from_file_location("build_kernel_of_a_copy", folder / "build_kernel.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(wheels, "WHEELS", {})
+    monkeypatch.setattr(wheels, "fetch_wheels", lambda _: ([], []))
     module.KaggleClient = functools.partial(KaggleClient, python=client_python())
     return module.main([str(flag) for flag in flags])
 

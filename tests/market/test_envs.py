@@ -700,7 +700,7 @@ def test_stable_baselines_checks_and_trains_on_it(make_env):
 def test_the_page_on_the_account_names_every_option_but_those_of_the_episode():
     page = (ROOT / "docs" / "account.md").read_text(encoding="utf-8")
     elsewhere = {"cost_tier", "episode_lengths", "horizon", "initial_equity", "price_side"}
-    elsewhere |= {"swap_long_bps", "swap_short_bps"}
+    elsewhere |= {"costs", "swap_long_bps", "swap_short_bps"}
     names = {field.name for field in dataclasses.fields(TradingEnvConfig)} - elsewhere
     assert {name for name in names if f"`{name}`" not in page} == set()
     assert {name for name in REWARDS if f"`{name}`" not in page} == set()

@@ -282,3 +282,63 @@ def test_another_discount_gives_another_band():
     patient = band(Optimum(replace(MARKETS["M2"], gamma=0.99)))[1]
     myopic = band(Optimum(replace(MARKETS["M2"], gamma=0.5)))[1]
     assert patient < band(Optimum(MARKETS["M2"]))[1] < myopic
+
+
+# -- the product of two inputs, the sum of many ---------------------------------------------------
+
+
+def product_band(q):
+    return lambda _t, obs, p: np.where(np.abs(obs[:, 0] * obs[:, 1]) > q, np.sign(obs[:, 0] * obs[:, 1]), p)
+
+
+def test_neither_input_of_a_product_tells_anything_alone_nor_does_its_square():
+    paths = simulated(MARKETS["M13"], 400, 500, seed=1)
+    x, y = (paths.features[:-1, ..., i].ravel() for i in (0, 1))
+    mean = paths.mean.ravel()
+    np.testing.assert_array_equal(mean, 0.05 * x * y)
+    seen = [np.corrcoef(mean, column)[0, 1] for column in (x, y, x**2, y**2, np.abs(x), np.abs(y))]
+    assert np.abs(seen).max() < 0.06  # 200,000 rows of which few are independent: about .01 each
+    assert mean.std() == pytest.approx(0.05, rel=0.03)  # E[x^2 y^2] = 1
+
+
+def test_without_cost_the_best_position_is_the_sign_of_the_product():
+    judge = Judge(replace(MARKETS["M13"], cost=0.0), bars=200, n=300)
+    sign = judge.result(lambda obs: np.sign(obs[:, 0] * obs[:, 1]))
+    assert judge.capture(sign) == pytest.approx(1.0, abs=5e-3)
+    assert judge.best.reward == pytest.approx(0.05 * 2 / np.pi, rel=0.05)  # E|x| E|y|
+
+
+def test_with_uncorrelated_inputs_the_products_band_is_the_cost_itself():
+    market = replace(MARKETS["M13"], rho=0.0)
+    optimum = market.optimum()
+    x = optimum.grid
+    inner = np.abs(x) > 1.0  # where the product moves by less than a tenth from state to state
+    for i in np.flatnonzero(inner)[::7]:
+        buy = x[i] * x[optimum.action[0, i] > 0]
+        assert buy.min() == pytest.approx(market.cost / market.ic, abs=0.1 * abs(x[i]) + 1e-9)
+
+
+def test_the_products_optimum_beats_every_band_on_it_and_satisfies_bellmans_equation():
+    market = MARKETS["M13"]
+    judge, optimum = Judge(market, bars=300, n=400), market.optimum()
+    best = max(play(market, judge.paths, product_band(q)).reward for q in np.linspace(0.1, 1.5, 8))
+    assert 0.9 < best / judge.best.reward < 1.0
+    chance, grid = market.transitions(), optimum.grid
+    for i, j, column in ((40, 40, 3), (55, 20, 0), (10, 71, 20)):
+        ahead = chance[i] @ optimum.value @ chance[j]
+        values = [
+            a * 0.05 * grid[i] * grid[j] - 0.1 * abs(a - POSITIONS[column]) + 0.95 * ahead[k]
+            for k, a in enumerate(POSITIONS)
+        ]
+        assert optimum.value[column, i, j] == pytest.approx(max(values), abs=1e-7)
+        assert optimum.action[column, i, j] == POSITIONS[int(np.argmax(values))]
+
+
+def test_each_of_29_inputs_tells_as_much_of_the_sum_and_the_optimum_is_that_of_one():
+    paths = simulated(MARKETS["M14"], 400, 500, seed=1)
+    x = paths.features[:-1].reshape(-1, 29)
+    np.testing.assert_allclose(paths.mean.ravel(), 0.05 * x.sum(axis=1) / np.sqrt(29), rtol=1e-12)
+    weights = np.linalg.lstsq(x, paths.returns.ravel(), rcond=None)[0]
+    np.testing.assert_allclose(weights, 0.05 / np.sqrt(29), atol=0.01)
+    assert (paths.state[1:] * paths.state[:-1]).mean() == pytest.approx(0.95, abs=0.02)
+    np.testing.assert_array_equal(MARKETS["M14"].optimum().action, Optimum(MARKETS["M11"]).action)

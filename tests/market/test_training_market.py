@@ -48,6 +48,15 @@ def laid_out(bars, config=EXPECTED):
     return training.build_training_market(train, features, config)[0], features
 
 
+def fillable(market):
+    """Rows with features whose order fills within the decision: not in the evening freeze, nor at the end."""
+    tradable = np.append(market.bars["tradable"][1:], 0.0) > 0
+    hours = market.interval_bars
+    soon = np.any([np.roll(tradable, -i) for i in range(hours)], axis=0)
+    rows = np.flatnonzero(soon)
+    return rows[(rows >= market.first_bar) & (rows < len(market.bars) - hours)]
+
+
 @pytest.fixture(scope="module")
 def predictable():
     return laid_out(reverting_bars())
@@ -56,9 +65,9 @@ def predictable():
 def test_what_is_expected_is_the_planted_share_of_the_last_return(predictable):
     """The true expectation is -0.35 x the last return, of standard deviation 0.35 x 1.07e-3."""
     market, _ = predictable
-    rows = slice(market.first_bar, -1)
+    rows = fillable(market)
     expected = market.bars["return_forecast"][rows]
-    truth = -0.35 * np.diff(np.log(market.bars["close"]))[market.first_bar - 1 : -1]
+    truth = -0.35 * np.diff(np.log(market.bars["close"]))[rows - 1]
     assert np.corrcoef(expected, truth)[0, 1] > 0.9
     assert 0.85 < np.polyfit(truth, expected, 1)[0] < 1.1
 
@@ -79,11 +88,43 @@ def test_the_scale_is_that_of_what_is_expected(predictable):
 def test_a_decision_of_two_bars_is_told_what_to_expect_of_two_bars():
     # E[mean of the next two returns] = (-.35 + .35^2) / 2 of the last one = -.11375; a decision earns both.
     market, _ = laid_out(reverting_bars(), dataclasses.replace(EXPECTED, decision_interval_min=120))
-    rows = slice(market.first_bar, -1)
-    expected = market.bars["return_forecast"][rows]
-    last = np.diff(np.log(market.bars["close"]))[market.first_bar - 1 : -1]
-    assert np.polyfit(last, expected, 1)[0] == pytest.approx(-0.11375, abs=0.03)
-    assert training.reward_scale(market) == pytest.approx(1.0 / (2 * np.std(expected)), rel=1e-4)
+    rows = fillable(market)
+    expected = market.bars["return_forecast"]
+    last = np.diff(np.log(market.bars["close"]))[rows - 1]
+    assert np.polyfit(last, expected[rows], 1)[0] == pytest.approx(-0.11375, abs=0.03)
+    size = 2 * np.std(expected[market.first_bar : -1])
+    assert training.reward_scale(market) == pytest.approx(1.0 / size, rel=1e-4)
+
+
+@pytest.mark.parametrize("hours", [1, 2])
+def test_rows_whose_order_cannot_fill_teach_neither_learner_and_expect_nothing(hours, monkeypatch):
+    config, targets = dataclasses.replace(EXPECTED, decision_interval_min=60 * hours), []
+    train, features = features_of(reverting_bars())
+    fit = training.fit_forecast
+    monkeypatch.setattr(
+        training, "fit_forecast", lambda x, y, **options: targets.append(y) or fit(x, y, **options)
+    )
+    market, facts = training.build_training_market(train, features, config)
+    exact, exact_facts = training.forecast_of_decisions(market, features, gamma=0.9)
+    rows = np.arange(market.first_bar, len(market.bars) - 2 * hours)
+    frozen = np.setdiff1d(rows, fillable(market))
+    assert frozen.size > 100
+    for target, expected in zip(targets, (market.bars["return_forecast"], exact), strict=True):
+        assert np.array_equal(np.flatnonzero(np.isnan(target[rows])) + rows[0], frozen)
+        assert not expected[frozen].any()
+        assert expected[np.setdiff1d(rows, frozen)].all()
+    assert facts["head"] == exact_facts["head"] == "ridge"
+
+
+def test_exact_sac_is_told_what_a_decision_earns_from_its_fill_to_the_next():
+    # Opens are the closes before: no gap, so the target is the return of the decision's two bars.
+    market, features = laid_out(reverting_bars(), dataclasses.replace(EXPECTED, decision_interval_min=120))
+    expected, facts = training.forecast_of_decisions(market, features, gamma=0.9)
+    rows = fillable(market)
+    last = np.diff(np.log(market.bars["close"]))[rows - 1]
+    whole = np.flatnonzero(market.bars["tradable"][rows + 1] > 0)  # filled at once
+    assert np.polyfit(last[whole], expected[rows][whole], 1)[0] == pytest.approx(-0.2275, abs=0.05)
+    assert (facts["decision_bars"], expected.shape) == (2, (len(market.bars),))
 
 
 def test_the_report_says_over_how_many_bars_and_when_there_are_too_few():

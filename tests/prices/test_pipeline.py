@@ -263,7 +263,7 @@ def overlap(file):
         (duplicate, ("/val/EURUSD", "unique", 1)),
         (thousandth, ("Unix seconds", 1000)),
         (thousandfold, ("Unix seconds", 1483315200000)),
-        (other_version, ("schema", 3, 99)),
+        (other_version, ("schema", 4, 99)),
         (other_price, ("content hash",)),
         (no_side, ("price side", "bid", "ask", "mid")),
         (overlap, ("EURUSD", "val", "2017-01-06T04:00:00")),

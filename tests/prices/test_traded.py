@@ -8,8 +8,9 @@ import pytest
 
 from sac_kernel.core.errors import DataError
 from sac_kernel.prices.bars import Bars
+from sac_kernel.prices.ingest.questions import MissingFactsError, ask
 from sac_kernel.prices.ingest.writer import write_processed
-from sac_kernel.prices.instruments import InstrumentSpec
+from sac_kernel.prices.instruments import spec_of
 from sac_kernel.prices.pipeline import DataConfig, DataPipeline
 from sac_kernel.prices.processed_file import hash_splits, read_processed, read_traded
 from tests.conftest import make_bars, make_data
@@ -92,14 +93,33 @@ def test_a_single_file_is_of_the_instrument_that_its_name_tells(tmp_path):
         build("files", path, tmp_path / "y.h5", price_side="bid", instrument="EURUSD")
 
 
-@pytest.mark.parametrize("name", ["bars.csv", "AAPL.csv", "NEARUSDT.csv"])
-def test_a_file_that_tells_no_instrument_needs_its_name(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "instrument", "asked"),
+    [
+        ("bars.csv", "", {"instrument", "kind"}),
+        ("AAPL.csv", "", {"kind"}),
+        ("NEARUSDT.csv", "", set()),
+        ("US30_M60.csv", "", set()),
+        ("bars.csv", "AAPL", {"kind"}),
+        ("bars.csv", "USDCHF", set()),
+    ],
+)
+def test_what_a_name_does_not_tell_is_asked_for(tmp_path, name, instrument, asked):
     path = write_csv(make_bars(1600), tmp_path / name)
-    with pytest.raises(DataError, match=rf"{name}.*--instrument NAME"):
-        build("files", path, tmp_path / "x.h5", price_side="bid")
-    data = build("files", path, tmp_path / "x.h5", price_side="bid", instrument="AAPL")
-    assert data.traded == "AAPL"
-    assert data.cost_note == data.describe()["notes"][0] == "AAPL: costs are EURUSD's defaults"
+    config = DataConfig(source="files", path=str(path), price_side="bid", instrument=instrument)
+    if not asked:
+        ask(config)
+        return
+    with pytest.raises(MissingFactsError) as refused:
+        ask(config)
+    assert set(refused.value.missing) == asked
+
+
+def test_an_instrument_that_is_not_built_in_is_built_with_its_kind(tmp_path):
+    path = write_csv(make_bars(1600), tmp_path / "bars.csv")
+    data = build("files", path, tmp_path / "x.h5", price_side="bid", instrument="AAPL", kind="equity")
+    assert (data.traded, data.spec.kind, data.cost_note) == ("AAPL", "equity", "")
+    assert read_processed(tmp_path / "x.h5").spec == data.spec
 
 
 # -- an existing file
@@ -186,7 +206,7 @@ def test_a_file_of_schema_2_without_eurusd_asks_for_a_name(panel, tmp_path):
 
 
 def test_an_unknown_schema_is_refused(panel, tmp_path):
-    with pytest.raises(DataError, match="schema version 3"):
+    with pytest.raises(DataError, match="schema version 4"):
         read_processed(older(panel, tmp_path / "old.h5", version=1))
 
 
@@ -214,15 +234,9 @@ def test_the_table_has_a_row_an_instrument_and_later_columns_are_passed_over(pan
     with h5py.File(path, "r+") as file:
         table = file["metadata/instruments"]
         assert table["symbol"][:].tolist() == [name.encode() for name in NAMES]
-        del table["costs"]
-        table["costs"] = np.array([b"EURUSD", b"GBPUSD", b"EURUSD"])
-        table["kind"] = np.array([b"fx", b"fx", b"fx"])
+        table["later"] = np.array([b"a", b"b", b"c"])
     found = read_processed(path)
-    assert found.specs == (
-        InstrumentSpec("EURUSD"),
-        InstrumentSpec("GBPUSD", "GBPUSD"),
-        InstrumentSpec("USDJPY"),
-    )
+    assert found.specs == tuple(spec_of(name) for name in ("EURUSD", "GBPUSD", "USDJPY"))
     assert found.cost_note == ""
     write_processed(found, tmp_path / "again.h5")
     assert read_processed(tmp_path / "again.h5").specs == found.specs

@@ -69,7 +69,7 @@ NOT_RUN = (
     (r"python -m pytest", "the suite itself"),
     (r"kaggle kernels push|python build_kernel.py .*--(push|follow|fetch|resume|until-done|stop)", STORY),
     (r"python -m sac_kernel retrain --bars bars/ --kaggle", "`--rehearse` with `--until-done` instead, which " + STORY),
-    (r"python -c .*force_download", "asks a provider: prices/test_download.py has one on this machine"),
+    (r"python -m sac_kernel download", "asks a provider: prices/test_download.py has one on this machine"),
     (r"python -m sac_kernel train --preset quick", "50 episodes; cli/test_command_line.py has the presets"),
     (r"ray |.*--address auto", "needs ray: experiment/test_job_pool_ray.py, where it is installed"),
     (r"python -m benchmarks\.\w+ (--guide )?FOLDER", "needs real bars"),

@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import fields
+import dataclasses
 from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
 
 from sac_kernel.core import files
-from sac_kernel.prices.bars import PRICE_COLUMNS, Bars, open_seconds
-from sac_kernel.prices.instruments import InstrumentSpec, choose_traded
+from sac_kernel.prices.bars import PRICE_COLUMNS, SPREAD, Bars, open_seconds, spec_for
+from sac_kernel.prices.instruments import choose_traded
 from sac_kernel.prices.processed_file import (
     SCHEMA_VERSION,
     SPLITS,
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
+
+    from sac_kernel.prices.instruments import InstrumentSpec
+
 _CHUNK_ROWS = 16_384
 _MAX_NOTES = 40
 
@@ -52,14 +55,16 @@ class ProcessedWriter:
         self, instrument: str, splits: dict[str, pd.DataFrame], spec: InstrumentSpec | None = None
     ) -> None:
         """Write the three splits of one instrument: chunked, gzip, shuffle, checksums, no timestamps."""
-        self._specs[instrument] = spec or InstrumentSpec(instrument)
+        spec = spec or spec_for(Bars(splits["train"], instrument=instrument))
+        self._specs[instrument] = dataclasses.replace(spec, symbol=instrument)
         self._first = Bars(splits["train"].iloc[:0]) if self._first is None else self._first
         for split in SPLITS:
             bars = splits[split]
             check_alike(bars, self._first, f"{self._file.filename}: {instrument} in {split}")
             group = self._file.create_group(f"{split}/{instrument}")
             columns = {"timestamp": open_seconds(bars)}
-            columns |= {name: bars[name].to_numpy(np.float64) for name in PRICE_COLUMNS}
+            stored = (*PRICE_COLUMNS, SPREAD) if SPREAD in bars else PRICE_COLUMNS
+            columns |= {name: bars[name].to_numpy(np.float64) for name in stored}
             for name, values in columns.items():
                 group.create_dataset(
                     name,
@@ -89,12 +94,13 @@ class ProcessedWriter:
         attrs["clock"] = clock
         attrs["notes"] = "\n".join(notes[:_MAX_NOTES])
         digest = joint_hash(self._digests, self._first.seconds, self._first.side)
-        attrs["content_hash"] = with_traded(digest, self._traded)
+        attrs["content_hash"] = with_traded(digest, self._traded, self._specs[self._traded])
         attrs["schema_version"] = SCHEMA_VERSION
         table = group.create_group("instruments")
-        for column in fields(InstrumentSpec):
-            texts = [getattr(self._specs[name], column.name).encode() for name in sorted(self._specs)]
-            table.create_dataset(column.name, data=np.array(texts, dtype="S"), track_times=False)
+        rows = [(name, self._specs[name].toml()) for name in sorted(self._specs)]
+        for column, values in zip(("symbol", "spec"), zip(*rows, strict=True), strict=True):
+            texts = np.array([text.encode() for text in values], dtype="S")
+            table.create_dataset(column, data=texts, track_times=False)
         self.finished = True
 
 
