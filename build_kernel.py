@@ -64,7 +64,6 @@ PROBE = ROOT / "notebooks" / "probe.ipynb"
 DATASET_METADATA = ROOT / "dataset-metadata.json"
 DATASETS = ("data", "code")
 _RETRY_S = 3.0  # first pause before a failed call is repeated
-_OF_A_SESSION = ("expect_files", "expect_env_steps", "time_budget_h", "features_file")
 _DATA_WAIT_S = 120.0  # for another command that writes the same bars
 
 
@@ -93,25 +92,42 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def build(
-    parameters: Mapping[str, Any], home: Home, run_id: str = "", *, fresh_of: str = ""
+    parameters: Mapping[str, Any],
+    home: Home,
+    data: ProcessedData,
+    folders: Iterable[Path],
+    run_id: str = "",
+    *,
+    fresh_of: str = "",
 ) -> tuple[str, str]:
     """Return the notebook's text and the id of its run.
 
     Parameters
     ----------
-    parameters : checked overrides, and what `_expected` returns
+    parameters : checked overrides
+    folders : staged datasets
     run_id : of the run that this session continues; '' makes one of name, parameters, bars and code
     fresh_of : id of the run whose outputs lie in the home; a new run of the same content gets another one
     """
     own = Path(parameters["features_file"]) if parameters.get("features_file") else None
+    parameters = {**parameters, "features_file": OWN_FILE} if own else parameters
+    expected = _expected(data, folders)
     if not run_id:
-        run = {k: v for k, v in parameters.items() if k not in _OF_A_SESSION}
-        digest = files.content_hash([run, files.file_sha256(own) if own else "", code_hash()])[:12]
+        of_run = [parameters, {"expect_data_hash": data.content_hash}, code_hash()]
+        digest = files.content_hash(of_run)[:12]
         run_id = _other_than(fresh_of, f"{home.name}-{digest}")
-    baked = {**parameters, **({"features_file": OWN_FILE} if own else {}), "run_id": run_id}
+    baked = {**parameters, **expected, "run_id": run_id}
     blank = kernel_notebook.build_notebook(TEMPLATE, PACKAGE, baked, code_hash(), own)
     baked["notebook_hash"] = files.sha256(blank.encode())
     return kernel_notebook.build_notebook(TEMPLATE, PACKAGE, baked, code_hash(), own), run_id
+
+
+def _expected(data: ProcessedData, folders: Iterable[Path]) -> dict[str, Any]:
+    """Return the parameters by which the kernel knows its own files among all that is mounted."""
+    known = {f"{name} {digest}" for name, digest in wheels.WHEELS.items()}
+    staged = [folder / name for folder in folders for name in (DATA_FILE, trials.NAME, EXPORT_INDEX)]
+    known |= {f"{path.name} {files.file_sha256(path)}" for path in staged if path.is_file()}
+    return {"expect_data_hash": data.content_hash, "expect_files": sorted(known)}
 
 
 def stage(data: ProcessedData, home: Home, *, going_on: bool = False) -> dict[str, Path]:
@@ -180,10 +196,11 @@ def _build_only(args: argparse.Namespace, home: Home, parameters: dict[str, Any]
     """Build and stage without credentials; the metadata then names no owner, so that no push can mix versions."""
     data = _data(args, home)
     check_run(data, parameters)
-    folders = stage(data, home)
-    notebook, _ = build(parameters | _expected(data, folders.values()), home)
-    path = home.kernel_folder / KERNEL_METADATA
-    metadata = kernel_metadata(home, OWNER_PLACEHOLDER, DATASETS, args.accelerator)
+    notebook, _ = build(parameters, home, data, stage(data, home).values())
+    path, metadata = (
+        home.kernel_folder / KERNEL_METADATA,
+        kernel_metadata(home, OWNER_PLACEHOLDER, DATASETS, args.accelerator),
+    )
     if not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != metadata:
         home.notebook.unlink(missing_ok=True)
         files.write_text(path, json.dumps(metadata, indent=2) + "\n")
@@ -237,6 +254,7 @@ def _prepare_session(run: KaggleRun, args: argparse.Namespace, home: Home, param
     else:
         budget_h = RunConfig.from_flat(baked).time_budget_h
         session |= {"time_budget_h": h} if (h := run.budget_h(budget_h)) != budget_h else {}
+    check_run(data, baked)
     folders = stage(data, home, going_on=going_on)
     if going_on:
         steps = run.stage_state(merged.jobs)
@@ -245,9 +263,9 @@ def _prepare_session(run: KaggleRun, args: argparse.Namespace, home: Home, param
         print(
             f"resuming  {run.kernel} at step {', '.join(f'{n:,}' for n in steps)}; --fresh would start over"
         )
-    session |= _expected(data, folders.values())
+    continued = last.get("run", "") if going_on else ""
     notebook, run_id = build(
-        baked | session, home, last.get("run", "") if going_on else "", fresh_of=_run_in(args.output)
+        baked | session, home, data, folders.values(), continued, fresh_of=_run_in(args.output)
     )
     _say_built(home.notebook, notebook, home, data, baked)
     digests = run.publish(folders, allow_public=args.allow_public)
@@ -334,14 +352,6 @@ def _stop(args: argparse.Namespace, home: Home) -> int:
     return 0
 
 
-def _expected(data: ProcessedData, folders: Iterable[Path]) -> dict[str, Any]:
-    """Return the parameters by which the kernel knows its own files among all that is mounted."""
-    known = {f"{name} {digest}" for name, digest in wheels.WHEELS.items()}
-    staged = [folder / name for folder in folders for name in (DATA_FILE, trials.NAME, EXPORT_INDEX)]
-    known |= {f"{path.name} {files.file_sha256(path)}" for path in staged if path.is_file()}
-    return {"expect_data_hash": data.content_hash, "expect_files": sorted(known)}
-
-
 def _needs_kaggle(args: argparse.Namespace) -> bool:
     return any((args.push, args.follow, args.fetch, args.resume, args.until_done, args.stop))
 
@@ -417,7 +427,7 @@ def _rehearse(args: argparse.Namespace, home: Home, parameters: dict[str, Any]) 
     data = _data(args, home)
     check_run(data, parameters)
     datasets = stage(data, home)
-    text, _ = build(parameters | _expected(data, datasets.values()), home)
+    text, _ = build(parameters, home, data, datasets.values())
     folder = home.rehearsal
     notebook = folder / "built" / "train.ipynb"
     files.write_text(notebook, text)

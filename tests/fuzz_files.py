@@ -53,7 +53,8 @@ _TENSOR = (
 OPCODES = (
     b"}", b"]", b")", b"(", b"t", b"\x85", b"\x86", b"\x87", b"e", b"a", b"s", b"u", b"N", b"\x88", b"K\x01", b"0",
     b"b", b"M\x01\x02", b"J\x01\x02\x03\x04", b"G\0\0\0\0\0\0\0\0", b"X\x01\0\0\0a", b"X\xff\xff\xff\x7f", b"q\0",
-    b"q\1", b"R", b"h\0", b"h\1", b"\x8a\x01\x05", b"\x8a\xff" + b"\x7f" * 255, b"ctorch\nFloatStorage\n", b"Q", b"\x8f",
+    b"q\1", b"R", b"h\0", b"h\1", b"\x8a\x01\x05", b"\x8a\xff" + b"\x7f" * 255, b"ctorch\nFloatStorage\n", b"Q",
+    b"\x8f",
     b"\x90", b"ctorch._utils\n_rebuild_tensor_v2\n", b"ccollections\nOrderedDict\n", b"cos\nsystem\n",
     b"\x96" + b"\x7f" * 8, _STORAGE, _TENSOR,
 )  # fmt: skip

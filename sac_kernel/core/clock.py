@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sac_kernel.core.errors import Interrupted, TimeUpError
 
@@ -81,12 +81,16 @@ class Deadline:
 
 
 class Progress:
-    """Progress with rate and ETA: a live line on a terminal, one log line at intervals elsewhere."""
+    """Progress with rate and ETA: a live bar or line on a terminal, a live line in a notebook, else log lines.
+
+    The bar needs the package rich; a terminal without it gets the line.
+    """
 
     def __init__(self, logger: logging.Logger, label: str, total: int, done: int = 0) -> None:
         self._logger, self._label, self._total = logger, label, total
         self._started_s, self._first = time.monotonic(), done
-        self._live = sys.stderr.isatty()
+        self._show = _live_display(label, total)
+        self._live = self._show is not None
         self._interval_s = 1.0 if self._live else 10.0
         self._next_s = self._started_s + 1.0
 
@@ -99,17 +103,56 @@ class Progress:
         rate = (done - self._first) / max(now - self._started_s, 1e-9)
         eta = duration((self._total - done) / rate) if rate > 0 else "?"
         line = f"{self._label} {done:,}/{self._total:,} ({done / self._total:.0%}) ETA {eta} {note}".rstrip()
-        if self._live:
-            sys.stderr.write(f"\r\x1b[K{line}")
-            sys.stderr.flush()
+        if self._show:
+            self._show(done, line)
         else:
             self._logger.info("%s", line)
 
     def close(self) -> None:
-        """End the live line."""
-        if self._live:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+        """End what is live."""
+        if self._show:
+            self._show(None, "")
+
+
+def _live_display(label: str, total: int) -> Callable[[int | None, str], None] | None:
+    """Return what shows progress live: it takes the count, None at the end, and a line. None if nothing does."""
+    if shell := getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)():
+        return _in_notebook() if hasattr(shell, "kernel") else None
+    if not sys.stderr.isatty():
+        return None
+    try:
+        from rich.console import Console
+        from rich.progress import Progress as Bar
+    except ImportError:
+        return _on_terminal
+    bar = Bar(console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False)
+    task = bar.add_task(label, total=total)
+
+    def show(done: int | None, _line: str) -> None:
+        if done is None:
+            bar.stop()
+            return
+        bar.start()
+        bar.update(task, completed=done)
+
+    return show
+
+
+def _on_terminal(_done: int | None, line: str) -> None:
+    sys.stderr.write(f"\r\x1b[K{line}")
+    sys.stderr.flush()
+
+
+def _in_notebook() -> Callable[[int | None, str], None]:
+    import IPython.display
+
+    shown: Any = IPython.display  # untyped
+    handle = shown.display(shown.HTML(""), display_id=True)
+
+    def show(_done: int | None, line: str) -> None:
+        handle.update(shown.HTML(f"<pre>{line}</pre>" if line else ""))
+
+    return show
 
 
 def duration(seconds: float) -> str:

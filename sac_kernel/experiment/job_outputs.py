@@ -165,7 +165,7 @@ def seed_passes(judgements: Sequence[Judgement]) -> list[EpisodeResult]:
 
 def _name(job: FinishedJob) -> str:
     """Return the job's own name: its folder's could reveal local paths."""
-    return output_layout.job_name(job.facts["agent_id"], job.facts["seed"])
+    return str(job.facts.get("job") or output_layout.job_name(job.facts["agent_id"], job.facts["seed"]))
 
 
 def _verdict(jobs: Sequence[FinishedJob], judgements: Sequence[Judgement]) -> dict[str, Any]:
@@ -192,13 +192,17 @@ def stats_for_plot(job: FinishedJob) -> dict[str, Any]:
     """Return training stats with the evaluations as separate lists with episode numbers."""
     done = [k for k, value in enumerate(job.stats["eval_rewards"]) if value is not None]
     evaluations = {name: [job.stats[name][k] for k in done] for name in ("eval_rewards", "eval_sharpes")}
-    target = job.final.config.entropy_target(job.final.updates)
-    return {**job.stats, **evaluations, "eval_episodes": [k + 1 for k in done], "target_entropy": target}
+    shown = {**job.stats, **evaluations, "eval_episodes": [k + 1 for k in done]}
+    if job.final.exact:  # its temperature is fixed
+        return shown
+    return shown | {"target_entropy": job.final.config.entropy_target(job.final.updates)}
 
 
 def health(job: FinishedJob) -> list[Finding]:
     """Return the findings on a job's training curves (`training_health.examine`)."""
     updates = np.cumsum(job.stats["updates"])
+    if job.final.exact:
+        return training_health.examine(job.stats)
     return training_health.examine(job.stats, [job.final.config.entropy_target(int(n)) for n in updates])
 
 

@@ -32,14 +32,14 @@ REPORT_FILES = ("report.html", "summary.json", "manifest.json", "models.zip")
 ENTRIES = ("checkpoints", "logs", "state", "figures", RUNS, *REPORT_FILES)
 
 
-def job_name(agent_id: int, seed: int) -> str:
-    """Return the name of one job: 'agent_1_seed_0'."""
-    return f"agent_{agent_id}_seed_{seed}"
+def job_name(agent_id: int, seed: int, learner: str = "") -> str:
+    """Return the name of one job: 'agent_1_seed_0', with its learner in a run of both."""
+    return f"agent_{agent_id}_seed_{seed}" + (f"_{learner}" if learner else "")
 
 
-def job_folder(top: Path, agent_id: int, seed: int, jobs: int) -> Path:
+def job_folder(top: Path, job: tuple[int, int, str], jobs: int) -> Path:
     """Return the folder of a job: the top for a single job, else its own under runs/."""
-    return top if jobs == 1 else top / RUNS / job_name(agent_id, seed)
+    return top if jobs == 1 else top / RUNS / job_name(*job)
 
 
 def top_of(folder: Path) -> Path:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sac_kernel.core.homes import Home
+    from sac_kernel.experiment.run_config import Job
 
 OWNER_PLACEHOLDER = "INSERT_OWNER"
 KERNEL_METADATA = "kernel-metadata.json"
@@ -387,13 +388,13 @@ class KaggleRun:
             raise KaggleError(msg)
         return steps
 
-    def stage_state(self, jobs: list[tuple[int, int]]) -> list[int]:
+    def stage_state(self, jobs: list[Job]) -> list[int]:
         """Stage the fetched state as a dataset folder; return the env steps of each job in it."""
         target = self.home.dataset("state")
         if target.exists():
             shutil.rmtree(target)
         folders = {
-            output_layout.job_name(*job): output_layout.job_folder(self.outputs, *job, len(jobs))
+            output_layout.job_name(*job): output_layout.job_folder(self.outputs, job, len(jobs))
             / checkpoint.STATE_FOLDER
             for job in jobs
         }

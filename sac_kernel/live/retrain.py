@@ -116,8 +116,10 @@ def judge(candidate: Path, data: ProcessedData, store: ModelStore) -> bool:
         store.reject(candidate, facts)
     logger.info("%s %s: %s", "promoted" if result.promote else "rejected", candidate, result.reason)
     logger.info(
-        "          %d days since %s: candidate %+.1f %% a year, in use %+.1f %%%s", result.days, current.judged_until,
+        "          %d days since %s: candidate %+.1f %% a year (compound), in use %+.1f %%%s; evidence e = %.2f",
+        result.days, current.judged_until,
         100 * result.candidate_frac, 100 * result.in_use_frac, f"; drift: {result.drift}" if result.drift else "",
+        result.evidence,
     )  # fmt: skip
     return result.promote
 

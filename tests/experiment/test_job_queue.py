@@ -128,7 +128,7 @@ def test_a_process_asked_to_stop_saves_its_state_and_ends_well(h5, tmp_path):
 def test_a_job_that_fails_costs_the_others_nothing(h5, tmp_path, devices):
     """The first job finds a state that was learnt from other settings; the second trains."""
     other = config_of(h5, tmp_path, sac_batch_size=64, num_episodes=1)
-    trainer = job_queue.job_trainer(other, 1, 0)
+    trainer = job_queue.job_trainer(other, other.jobs[0])
     trainer.train()
     run = run_jobs(config_of(h5, tmp_path), devices=devices)
     assert list(run.failures) == ["agent_1_seed_0"]

@@ -92,6 +92,7 @@ def settings(tmp_path_factory):
         val_days=22,
         purge_days=2,
         config=RunConfig(
+            learner="gaussian",
             sac=SACConfig(hidden_dims=(8,), batch_size=16, warmup_steps=120, utd_ratio=0.1),
             env=TradingEnvConfig(episode_lengths=(600,), horizon=150),
             left_to_preset=("sac_gamma", "env_decision_interval_min"),
