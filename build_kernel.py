@@ -254,7 +254,6 @@ def _prepare_session(run: KaggleRun, args: argparse.Namespace, home: Home, param
     else:
         budget_h = RunConfig.from_flat(baked).time_budget_h
         session |= {"time_budget_h": h} if (h := run.budget_h(budget_h)) != budget_h else {}
-    check_run(data, baked)
     folders = stage(data, home, going_on=going_on)
     if going_on:
         steps = run.stage_state(merged.jobs)
