@@ -42,7 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     options.add(parser, "address")
     options.add(parser, "config", help="file of parameters that begin with sac_ or env_")
     options.add(parser, "set", help="a parameter that begins with sac_ or env_ (listed below); repeatable")
-    options.add_costs(parser)
+    options.add(parser, "costs")
     options.older(parser, "data", "--h5-path")
     options.older_settings(parser, reward="env_reward")
     parser.add_argument(
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     logging.getLogger("sac_kernel.features.pipeline").setLevel(
         logging.WARNING
     )  # one line per job is too much
-    values = settings.parameters(args)
+    values = settings.parameters(args, env_costs="costs")
     own = [name for name in values if not name.startswith(("sac_", "env_"))]
     if own:
         msg = f"walk-forward cannot set {', '.join(own)}; it takes parameters that begin with sac_ or env_. See --help."
