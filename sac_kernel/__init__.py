@@ -69,6 +69,7 @@ MODULES = (
     "experiment.output_layout",
     "experiment.run_config",
     "experiment.checkpoint",
+    "experiment.progress_log",
     "experiment.job_outputs",
     "experiment.proof",
     "experiment.trainer",
