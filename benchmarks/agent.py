@@ -83,7 +83,7 @@ def noise(n: int, state_dim: int = STATE_DIM) -> Batch:
 def ours(batch: int, hidden_dims: tuple[int, ...] | None = None) -> Callable[[], int]:
     """Return a unit of work: ten updates of this project's agent, replay sampling and averages included."""
     wide = {"hidden_dims": hidden_dims} if hidden_dims else {}
-    config = SACConfig(state_dim=STATE_DIM, batch_size=batch, buffer_capacity=CAPACITY, **wide)
+    config = SACConfig.for_market(state_dim=STATE_DIM, batch_size=batch, buffer_capacity=CAPACITY, **wide)
     agent = SACAgent(config, device="cpu")
     agent.buffer.add(noise(CAPACITY))
 
@@ -183,7 +183,7 @@ def speed(threads: int, rounds: int) -> None:
             "ours": ours(batch, hidden),
             "sb3": peer("sb3", batch),
             "sbx": peer("sbx", batch),
-            "products": products(batch, hidden or SACConfig().hidden_dims),
+            "products": products(batch, hidden or SACConfig.for_market().hidden_dims),
         }
         rates = timing.interleaved(works, rounds, clock)
         medians = [f"{statistics.median(r):,.1f}" for r in rates.values()]
@@ -208,7 +208,9 @@ def memory() -> None:
             del frames
         env = TradingVectorEnv(market, config, 60)
         width = env.single_observation_space.shape[0]
-        agent = SACAgent(SACConfig(state_dim=width, buffer_capacity=n, warmup_steps=60), device="cpu")
+        agent = SACAgent(
+            SACConfig.for_market(state_dim=width, buffer_capacity=n, warmup_steps=60), device="cpu"
+        )
         loop = Interaction(agent, env, 0)
         for _ in range(100):  # in parts: the noise itself is not to be counted
             agent.buffer.add(noise(n // 100, width))

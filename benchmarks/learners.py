@@ -96,7 +96,8 @@ class Ours:
         space = self._env.single_action_space
         fields = our_fields(settings, self._env.num_envs, space.shape[0])
         width = self._env.single_observation_space.shape[0]
-        config = SACConfig(state_dim=width, action_dim=space.shape[0], gamma=gamma, **fields)
+        made = SACConfig if settings.get("textbook") else SACConfig.for_market
+        config = made(state_dim=width, action_dim=space.shape[0], gamma=gamma, **fields)
         self.agent = SACAgent(config, device="cpu", seed=seed)
         self._low, self._span = space.low, (space.high - space.low) / 2.0
 

@@ -66,7 +66,7 @@ def judged(seed: int, episodes: int, reward: str) -> Judgement:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_processed(data, folder / "processed_data.h5")
-        config = SACConfig(hidden_dims=HIDDEN, utd_ratio=UTD)
+        config = SACConfig.for_market(hidden_dims=HIDDEN, utd_ratio=UTD)
         env = dataclasses.replace(
             preset_of(1).env_config, episode_lengths=(3000,), horizon=1000, reward=reward
         )

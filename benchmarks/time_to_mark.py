@@ -118,7 +118,7 @@ def settings_of(how: str) -> dict[str, learners.Settings]:
         return {learner: entry["settings"] for learner, entry in found.items()}
     if how == "shipped":
         return {learner: {} for learner in learners.LEARNERS}
-    ours = SACConfig()
+    ours = SACConfig.for_market()
     peer = {
         "initial_alpha": ours.initial_alpha,
         "target_entropy": (ours.entropy_target(0) + ours.entropy_target(ours.schedule_updates)) / 2.0,

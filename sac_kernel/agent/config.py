@@ -1,11 +1,13 @@
-"""Hyper-parameters of one agent: plain numbers, so a build or a fetch can check them without a framework."""
+"""Hyper-parameters of one Gaussian agent: plain numbers, so a build or a fetch can check them without a framework."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from sac_kernel.core.config import require
+from sac_kernel.core.renamed import removed_fields
 
 MAX_WIDTH = 1 << 16
 """Largest observation, action or hidden layer: a file's config may claim any width."""
@@ -14,9 +16,13 @@ _AVERAGED_PARTS = 10.0
 """The average reaches back over 1 / this of the updates so far."""
 
 
+@removed_fields("cuda_graph")
 @dataclass(frozen=True)
 class SACConfig:
-    """Hyper-parameters of one agent.
+    """Hyper-parameters of one Gaussian agent; the defaults are those of Stable-Baselines3 2.7.
+
+    They are SAC as published (Haarnoja et al. 2018, arXiv:1812.05905), for any Gymnasium task. `for_market` has the
+    settings that the ablations on known-answer markets earn (docs/learning.md).
 
     Attributes
     ----------
@@ -31,35 +37,32 @@ class SACConfig:
     tau : Polyak weight of the online critic: target = (1 - tau) target + tau online
     initial_alpha : entropy temperature at the start, in units of scaled reward
     target_entropy : nats, at the start; None is -action_dim
-    final_target_entropy : nats, from update `schedule_updates` on; None is -2.5 action_dim.
-        Broad exploration first, then a policy sharp enough for the bands that trading costs make optimal
+    final_target_entropy : nats, from update `schedule_updates` on; None is `target_entropy`
     schedule_updates : updates over which the target entropy moves linearly to its final value
     reward_scale : factor on rewards inside the update; statistics stay unscaled. Temperature is in units
         of scaled reward, so a reward of 3e-4 a step needs a factor that brings it near one. KaggleTrainer sets
         it from the train bars; elsewhere None is 1
     average_decay : a greedy action comes from an average of the actor's weights, so that no single noisy update
-        decides: over the last tenth of the updates so far, up to a horizon of 1 / (1 - average_decay)
-    cuda_graph : on CUDA, replay the update as one captured graph once it has equalled the eager update; off,
-        because it has not run on a GPU yet
+        decides: over the last tenth of the updates so far, up to a horizon of 1 / (1 - average_decay). 0 is the
+        newest actor
     """
 
     state_dim: int = 30
     action_dim: int = 1
-    hidden_dims: tuple[int, ...] = (64, 64)
-    buffer_capacity: int = 300_000
+    hidden_dims: tuple[int, ...] = (256, 256)
+    buffer_capacity: int = 1_000_000
     batch_size: int = 256
-    warmup_steps: int = 5_000
+    warmup_steps: int = 100
     gamma: float = 0.99
     utd_ratio: float = 1.0
     learning_rate: float = 3e-4
     tau: float = 0.005
-    initial_alpha: float = 0.02
+    initial_alpha: float = 1.0
     target_entropy: float | None = None
     final_target_entropy: float | None = None
     schedule_updates: int = 10_000
     reward_scale: float | None = None
-    average_decay: float = 0.999
-    cuda_graph: bool = False
+    average_decay: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden_dims", tuple(self.hidden_dims))
@@ -80,12 +83,28 @@ class SACConfig:
             value = 1.0 if value is None else value
             require(value > 0 and math.isfinite(value), where, f"{name} must be > 0 and finite", value)
 
+    @classmethod
+    def for_market(cls, **changes: Any) -> SACConfig:  # noqa: ANN401  # the fields
+        """Return the settings for an account on bars.
+
+        Small nets and a quarter of an update a step suit noisy rewards. Exploration is broad first, then the policy
+        gets sharp enough for the no-trade bands that costs make optimal. An averaged actor decides.
+
+        Parameters
+        ----------
+        changes : fields that differ
+        """
+        market = {
+            "hidden_dims": (64, 64), "buffer_capacity": 300_000, "warmup_steps": 5_000, "utd_ratio": 0.25,
+            "initial_alpha": 0.02, "final_target_entropy": -2.5 * changes.get("action_dim", 1),
+            "average_decay": 0.999,
+        }  # fmt: skip
+        return cls(**{**market, **changes})
+
     def entropy_target(self, updates: int) -> float:
         """Return the target entropy in nats after `updates`."""
-        first, last = (
-            share * self.action_dim if given is None else given
-            for share, given in ((-1.0, self.target_entropy), (-2.5, self.final_target_entropy))
-        )
+        first = -float(self.action_dim) if self.target_entropy is None else self.target_entropy
+        last = first if self.final_target_entropy is None else self.final_target_entropy
         return first + (last - first) * min(updates / self.schedule_updates, 1.0)
 
     def average_weight(self, updates: int) -> float:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _ROWS_AT_ONCE = 65_536
 
+EXACT_INPUTS = ("fill_cost", "can_fill", "held_target")
+"""What an exact agent observes after the features: cost of the next fill, whether it can fill (> 0), target held."""
+
 
 @dataclass(frozen=True)
 class ExactPolicy:
@@ -83,6 +86,26 @@ class ExactPolicy:
         """Return the target position of each row, (n,), in [-1, 1]; `greedy_target` on this network's values."""
         return greedy_target(self.values(features), self.grid, position, cost, tradable)
 
+    def sample(
+        self,
+        features: ArrayLike,
+        position: ArrayLike,
+        cost: ArrayLike,
+        tradable: ArrayLike,
+        generator: torch.Generator,
+    ) -> FloatArray:
+        """Return a target of each row drawn from pi, (n,); what is held where nothing can fill."""
+        held, price = np.asarray(position, np.float64), np.asarray(cost, np.float64)
+        gain = self.values(features) - price[:, None] * np.abs(self.grid - held[:, None])
+        pi = torch.softmax(torch.from_numpy(gain * (self.scale / self.config.alpha)), -1)
+        drawn = torch.multinomial(pi, 1, generator=generator)[:, 0].numpy()
+        return np.where(np.asarray(tradable, bool), self.grid[drawn], held)
+
+    def layers(self) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """Return weight (out, in) and bias (out,) of each layer of W."""
+        joined = (layer[0].numpy() for layer in self._layout.layers(self.weights[None]))
+        return [(np.ascontiguousarray(layer[:, :-1]), np.ascontiguousarray(layer[:, -1])) for layer in joined]
+
     def state(self) -> dict[str, Any]:
         """Return the policy as plain values and one tensor."""
         config = {
@@ -104,3 +127,8 @@ class ExactPolicy:
     @property
     def _layout(self) -> Layout:
         return Layout((self.inputs, *self.config.hidden_dims, self.config.positions))
+
+
+def exact_size(inputs: int, config: ExactConfig) -> int:
+    """Return the length of a policy's vector of weights."""
+    return Layout((inputs, *config.hidden_dims, config.positions)).size

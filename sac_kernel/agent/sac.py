@@ -1,4 +1,4 @@
-"""Soft Actor-Critic: the agent, and its interaction with any Box env.
+"""The agent, of either learner, and the interaction of Gaussian SAC with any Box env.
 
 The agent knows arrays and widths; it never imports data, features or an env.
 """
@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from sac_kernel import __version__
+from sac_kernel.agent.config import MAX_WIDTH
 from sac_kernel.agent.config import SACConfig as SACConfig  # users of the manual guide import it from here
-from sac_kernel.agent.cuda_graph import CapturedUpdate
+from sac_kernel.agent.exact_config import ExactConfig
+from sac_kernel.agent.exact_policy import EXACT_INPUTS, ExactPolicy, exact_size
 from sac_kernel.agent.networks import Networks
 from sac_kernel.agent.replay import Batch, ReplayBuffer
 from sac_kernel.agent.update import UPDATE_METRICS, SACUpdate, Schedule
@@ -35,16 +37,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-AGENT_SCHEMA = 1
+AGENT_SCHEMA = 2
+_SCHEMAS = (1, AGENT_SCHEMA)
+"""Readable: schema 1 holds Gaussian agents alone and says no learner."""
+
+GAUSSIAN, EXACT = "gaussian", "exact"
 WIDTH_FIELDS = ("state_dim", "action_dim", "hidden_dims")
 
 
 class SACAgent:
-    """A Soft Actor-Critic agent.
+    """A Soft Actor-Critic agent: Gaussian, which learns by `update` and `learn`, or exact, from `of_policy` or a file.
 
     Parameters
     ----------
-    config : widths and hyper-parameters
+    config : widths and hyper-parameters of a Gaussian agent
     agent_id : 1, 2 or 3; a label that names files and presets
     device : 'auto', 'cpu', 'cuda' or 'cuda:N'
     seed : of weights, exploration and replay
@@ -52,6 +58,7 @@ class SACAgent:
     Attributes
     ----------
     context : plain values that travel with the saved agent (features, env, data hash)
+    exact : the policy of exact SAC, None for a Gaussian agent; `config` is then an `ExactConfig`
     updates : gradient updates so far
     batch_size : transitions per update; starts as the config's and is halved when a GPU runs out of memory
     """
@@ -59,7 +66,8 @@ class SACAgent:
     def __init__(
         self, config: SACConfig | None = None, agent_id: int = 1, device: str = "auto", seed: int = 0
     ) -> None:
-        self.config = config or SACConfig()
+        self.config: Any = config or SACConfig()  # of either learner
+        self.exact: ExactPolicy | None = None
         self.agent_id = agent_id
         self.device = resolve_device(device)
         self.context: dict[str, Any] = {}
@@ -69,13 +77,35 @@ class SACAgent:
             nets = _networks(self.config)
         self.nets = nets.to(self.device)
         self.learner = SACUpdate(self.nets, self.config.learning_rate)
-        captured = self.config.cuda_graph and self.device.type == "cuda"
-        self._captured = CapturedUpdate(self.learner) if captured else None
         self.batch_size = self.config.batch_size
         self.generator = torch.Generator(self.device).manual_seed(seed + 1)
         self.metrics_sum = torch.zeros(len(UPDATE_METRICS), device=self.device)
         self._buffer: ReplayBuffer | None = None
         self._schedule = self._make_schedule()
+
+    @classmethod
+    def of_policy(cls, policy: ExactPolicy, agent_id: int = 1, seed: int = 0) -> SACAgent:
+        """Return the agent that acts by a policy of exact SAC, on the CPU."""
+        agent = cls.__new__(cls)
+        agent.agent_id, agent.context = agent_id, {}
+        agent.generator = torch.Generator().manual_seed(seed + 1)
+        agent.take_policy(policy)
+        return agent
+
+    def take_policy(self, policy: ExactPolicy) -> None:
+        """Act by a policy of exact SAC from here on."""
+        self.exact, self.config, self.updates = policy, policy.config, policy.updates
+        self.device = torch.device("cpu")
+
+    @property
+    def learner_name(self) -> str:
+        """Return 'exact' or 'gaussian'."""
+        return EXACT if self.exact else GAUSSIAN
+
+    @property
+    def width(self) -> int:
+        """Return the width of an observation."""
+        return self.exact.inputs + len(EXACT_INPUTS) if self.exact else int(self.config.state_dim)
 
     @property
     def buffer(self) -> ReplayBuffer:
@@ -90,9 +120,12 @@ class SACAgent:
 
         Parameters
         ----------
-        state : float array; its width must be `config.state_dim`
-        evaluate : True is deterministic: tanh of the mean of the averaged actor; False samples
+        state : float array; its width must be `width`. For an exact agent the last three numbers are `EXACT_INPUTS`
+        evaluate : True is deterministic: tanh of the mean of the averaged actor, or the exact policy's best target;
+            False samples
         """
+        if self.exact:
+            return self._exact_action(np.asarray(state, np.float32), evaluate=evaluate)
         obs = torch.as_tensor(np.asarray(state, np.float32), device=self.device)
         self.check_width(obs.shape[-1])
         with torch.inference_mode():
@@ -107,14 +140,25 @@ class SACAgent:
 
     def check_width(self, width: int) -> None:
         """Raise CheckpointError unless a state of this width fits; the message names its numbers."""
-        if width != self.config.state_dim:
+        if width != self.width:
             names = self.context.get("observation_names", [])
             hint = f" ({', '.join(names)})" if names else ""
             msg = (
-                f"The agent needs a state of width {self.config.state_dim}{hint}, got {width}. "
+                f"The agent needs a state of width {self.width}{hint}, got {width}. "
                 "Build the env from the features that the agent was trained on."
             )
             raise CheckpointError(msg)
+
+    def _exact_action(self, obs: FeatureArray, *, evaluate: bool) -> FeatureArray:
+        assert self.exact
+        self.check_width(obs.shape[-1])
+        rows = obs.reshape(-1, obs.shape[-1])
+        features, (cost, can_fill, held) = rows[:, : -len(EXACT_INPUTS)], rows[:, -len(EXACT_INPUTS) :].T
+        if evaluate:
+            target = self.exact.target(features, held, cost, can_fill > 0.0)
+        else:
+            target = self.exact.sample(features, held, cost, can_fill > 0.0, self.generator)
+        return target.astype(np.float32).reshape(*obs.shape[:-1], 1)
 
     def update(self) -> None:
         """Do one gradient update from the replay buffer and add its metrics to `metrics_sum`.
@@ -144,7 +188,7 @@ class SACAgent:
         noise = torch.randn(shape, generator=self.generator, device=self.device)
         self._schedule.average_weight.fill_(c.average_weight(self.updates))
         self._schedule.target_entropy.fill_(c.entropy_target(self.updates))
-        self.metrics_sum += (self._captured or self.learner).update(batch, noise, self._schedule)
+        self.metrics_sum += self.learner.update(batch, noise, self._schedule)
         self.updates += 1
 
     def pop_metrics(self, updates: int) -> dict[str, float | None]:
@@ -171,6 +215,12 @@ class SACAgent:
 
     def learn(self, env: Any, env_steps: int, seed: int = 0) -> SACAgent:  # noqa: ANN401
         """Train on any Gymnasium Env or VectorEnv (SAME_STEP) with Box spaces for `env_steps` transitions."""
+        if self.exact:
+            msg = (
+                "An exact agent does not learn by steps in an environment. Train it with KaggleTrainer or train_exact, "
+                "or make a Gaussian agent with SACAgent(SACConfig(...))."
+            )
+            raise ConfigError(msg)
         loop = Interaction(self, as_vector_env(env), seed)
         while loop.env_steps < env_steps:
             loop.advance()
@@ -184,7 +234,8 @@ class SACAgent:
         It reads the device, so it runs before saving and judging, not in updates: a loss or gradient that is not
         finite leaves weights that are not finite either.
         """
-        for name, tensor in _named(self._learnt()):
+        learnt = {"weights": self.exact.weights} if self.exact else self._learnt()
+        for name, tensor in _named(learnt):
             if not torch.isfinite(tensor).all():
                 msg = (
                     f"Training diverged: {name} holds NaN or infinity at update {self.updates}. "
@@ -204,18 +255,33 @@ class SACAgent:
         self.check_finite()
         return {
             "schema": AGENT_SCHEMA,
+            "learner": self.learner_name,
             "agent_id": self.agent_id,
             "code_version": __version__,
             "updates": self.updates,
             "config": to_flat(self.config),
             **self.context,
-            "weights": _cpu_copy(self.nets.state_dict()),
+            "weights": {"exact": self.exact.weights.clone()}
+            if self.exact
+            else _cpu_copy(self.nets.state_dict()),
+            **({"scale": self.exact.scale, "inputs": self.exact.inputs} if self.exact else {}),
         }
 
     def load(self, path: str | Path) -> None:
-        """Fill this agent from a saved one; raise CheckpointError with the difference if it does not fit."""
+        """Fill this agent from a saved one; it becomes the file's learner.
+
+        Raises
+        ------
+        CheckpointError
+            If the file is no agent, or a Gaussian one of other widths; the message has the difference.
+        """
         path = Path(path)
         content = _checked(files.read_pt(path), path)
+        if content["learner"] == EXACT or self.exact:
+            loaded = SACAgent.from_checkpoint(path, device=str(self.device))
+            _warn_of_widths(path, self, loaded)
+            self.__dict__.update(loaded.__dict__)
+            return
         saved, here = content["config"], to_flat(self.config)
         lines = difference({k: saved[k] for k in WIDTH_FIELDS}, {k: here[k] for k in WIDTH_FIELDS})
         names = content.get("observation_names"), self.context.get("observation_names")
@@ -237,11 +303,16 @@ class SACAgent:
         """Return the saved agent with its own config, ready to act."""
         path = Path(path)
         content = _checked(files.read_pt(path), path)
+        exact = content["learner"] == EXACT
         try:
-            config = from_flat(SACConfig, content["config"], "config")
+            config: Any = from_flat(ExactConfig if exact else SACConfig, content["config"], "config")
         except ConfigError as err:
             msg = f"{path} does not fit this version of the package. Its {err}"
             raise CheckpointError(msg) from err
+        if exact:
+            agent = cls.of_policy(_policy_of(content, config, path), int(content["agent_id"]))
+            agent.context = _context_of(content)
+            return agent
         # Checked before memory is allocated, because a config may claim any width.
         with torch.device("meta"):
             layers = len(config.hidden_dims)
@@ -287,8 +358,7 @@ class SACAgent:
         weights = content["weights"]
         _check_like(weights, self.nets.state_dict(), f"{path}: weights")
         self.nets.load_state_dict(weights)
-        fixed = {"schema", "agent_id", "code_version", "updates", "config", "weights"}
-        self.context = {k: v for k, v in content.items() if k not in fixed}
+        self.context = _context_of(content)
         self.updates = int(content["updates"])
 
     def _make_schedule(self) -> Schedule:
@@ -440,6 +510,37 @@ def _check_like(saved: Any, own: Any, where: str) -> None:  # noqa: ANN401
 
 
 _CONTENT_TYPES = {"schema": int, "agent_id": int, "updates": int, "config": dict, "weights": dict}
+_FIXED = {*_CONTENT_TYPES, "code_version", "learner", "scale", "inputs"}
+
+
+def _context_of(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in content.items() if k not in _FIXED}
+
+
+def _policy_of(content: Mapping[str, Any], config: ExactConfig, path: Path) -> ExactPolicy:
+    """Return the exact policy of a file, checked before memory is taken."""
+    inputs: Any = content.get("inputs")
+    scale: Any = content.get("scale")
+    fits = type(inputs) is int and 0 < inputs <= MAX_WIDTH and type(scale) is float and 0 < scale < math.inf
+    if not fits or max(*config.hidden_dims, config.positions) > MAX_WIDTH:
+        msg = f"{path} is damaged: inputs {inputs!r}, scale {scale!r}, config {content['config']}. Use an earlier file."
+        raise CheckpointError(msg)
+    weights = content["weights"].get("exact")
+    like = torch.empty(exact_size(inputs, config), device="meta")
+    _check_like(weights, like, f"{path}: weights")
+    return ExactPolicy(config, weights, inputs, scale, int(content["updates"]))
+
+
+def _warn_of_widths(path: Path, own: SACAgent, loaded: SACAgent) -> None:
+    """Log one warning if a file's learner or widths are not those that the agent was made with."""
+    here = {"learner": own.learner_name, "state_dim": own.width, "hidden_dims": list(own.config.hidden_dims)}
+    saved = {
+        "learner": loaded.learner_name,
+        "state_dim": loaded.width,
+        "hidden_dims": list(loaded.config.hidden_dims),
+    }
+    if lines := difference(saved, here):
+        logger.warning("%s decides what this agent is: %s.", path, "; ".join(lines))
 
 
 def _checked(content: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -450,7 +551,11 @@ def _checked(content: dict[str, Any], path: Path) -> dict[str, Any]:
             f"It has {', '.join(map(str, list(content)[:6])) or 'nothing'}."
         )
         raise CheckpointError(msg)
-    if content["schema"] != AGENT_SCHEMA:
-        msg = f"{path} has agent schema {content['schema']!r}, but this version reads schema {AGENT_SCHEMA}."
+    if content["schema"] not in _SCHEMAS:
+        msg = f"{path} has agent schema {content['schema']!r}, but this version reads schemas {_SCHEMAS}."
+        raise CheckpointError(msg)
+    learner = content.setdefault("learner", GAUSSIAN)
+    if learner not in (GAUSSIAN, EXACT):
+        msg = f"{path} holds an agent of learner {learner!r}. This version knows {GAUSSIAN} and {EXACT}."
         raise CheckpointError(msg)
     return content

@@ -176,18 +176,31 @@ def greedy_policy(agent: Agent) -> Policy:
 
     Results must not depend on the device. An observation of another width raises CheckpointError.
     """
+    members = agent.agents if isinstance(agent, Ensemble) else [agent]
+    if exact := [member.exact for member in members if member.exact]:
+        return _width_checked(
+            compiled_policy.compiled_exact(
+                [policy.layers() for policy in exact], [policy.scale for policy in exact], exact[0].grid
+            ),
+            members[0],
+        )
     if isinstance(agent, Ensemble):
-        members = [greedy_policy(member) for member in agent.agents]
-        return lambda obs: sum(act(obs) for act in members) / len(members)
+        acts = [greedy_policy(member) for member in members]
+        return lambda obs: sum(act(obs) for act in acts) / len(acts)
     layers = [m for m in agent.nets.average.modules() if isinstance(m, torch.nn.Linear)]
     # The head's first output is the mean, the other the log deviation.
-    net = compiled_policy.compiled(
-        [(m.weight.detach().cpu().numpy(), m.bias.detach().cpu().numpy()) for m in layers]
+    return _width_checked(
+        compiled_policy.compiled(
+            [(m.weight.detach().cpu().numpy(), m.bias.detach().cpu().numpy()) for m in layers]
+        ),
+        agent,
     )
 
+
+def _width_checked(policy: Policy, agent: SACAgent) -> Policy:
     def act(obs: FeatureArray) -> float:
         agent.check_width(len(obs))
-        return net(obs)
+        return policy(obs)
 
     return act
 

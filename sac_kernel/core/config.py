@@ -16,7 +16,7 @@ import typing
 from typing import Any, TypeVar
 
 from sac_kernel.core.errors import ConfigError
-from sac_kernel.core.renamed import current, renamed_names
+from sac_kernel.core.renamed import current, renamed_names, without_removed
 
 if typing.TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -73,7 +73,7 @@ def from_flat(cls: type[T], values: Mapping[str, object], where: str) -> T:
         If a name is not a field of `cls`, or a value has the wrong type or range.
     """
     hints = typing.get_type_hints(cls)
-    values = current(where, values, renamed_names(cls))
+    values = current(where, without_removed(cls, where, values), renamed_names(cls))
     names = [f.name for f in dataclasses.fields(cls) if f.init]  # type: ignore[arg-type]  # T is a dataclass
     check_names(where, values, names)
     return cls(**{k: typed(where, k, v, hints[k]) for k, v in values.items()})

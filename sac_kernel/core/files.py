@@ -15,6 +15,7 @@ import os
 import pickle
 import pickletools
 import re
+import sys
 import uuid
 import warnings
 import zipfile
@@ -164,8 +165,17 @@ def pt_bytes(content: Mapping[str, Any]) -> bytes:
     import torch  # the ground layer must import without the framework
 
     buffer = io.BytesIO()
-    torch.save(dict(content), buffer)
+    torch.save(_unshared(dict(content)), buffer)
     return buffer.getvalue()
+
+
+def _unshared(value: Any) -> Any:  # noqa: ANN401
+    """Return plain values in containers of their own, equal strings as one object: pickle writes what is shared."""
+    if isinstance(value, dict):
+        return {_unshared(k): _unshared(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_unshared, value))
+    return sys.intern(value) if type(value) is str else value
 
 
 def read_pt(path: str | Path) -> dict[str, Any]:

@@ -42,6 +42,25 @@ def renamed_arguments(**new_names: str) -> Callable[[T], T]:
     return decorate
 
 
+def removed_fields(*names: str) -> Callable[[T], T]:
+    """Return a decorator of a config class whose saved files may hold fields that it does not have any more."""
+
+    def decorate(target: Any) -> Any:  # noqa: ANN401
+        target.__removed__ = names
+        return target
+
+    return decorate
+
+
+def without_removed(target: object, where: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mapping without the removed fields of a class; each gives a FutureWarning."""
+    removed = [name for name in getattr(target, "__removed__", ()) if name in values]
+    if removed:
+        text = f"{where}: {', '.join(removed)} has no effect and is ignored. Remove it."
+        warnings.warn(text, FutureWarning, stacklevel=3)
+    return {name: value for name, value in values.items() if name not in removed}
+
+
 def renamed_names(target: object) -> Mapping[str, str]:
     """Return old name -> new name for a class decorated by `renamed_arguments`, empty for any other."""
     return getattr(target, "__renamed__", {})

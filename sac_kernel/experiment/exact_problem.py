@@ -26,9 +26,9 @@ from sac_kernel.agent.exact_grid import greedy_target, position_grid
 from sac_kernel.agent.exact_rewards import ExactProblem
 from sac_kernel.core.errors import ConfigError, DataError
 from sac_kernel.market.account import account_terms
-from sac_kernel.market.market import HOLE
+from sac_kernel.market.market import DECISION_FEATURES, HOLE, fill_outlook, one_way
 from sac_kernel.market.records import Terms
-from sac_kernel.prices import costs
+from sac_kernel.prices.clocks import unix_seconds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,7 +62,7 @@ class Decisions(NamedTuple):
     ----------
     features : (n, D), observed at the close
     cost : (n,), one-way, of a unit of position, as expected of the fill
-    tradable : (n,), whether an order given at this close fills before the next decision
+    tradable : (n,), whether the clock says that an order given at this close fills before the next decision
     """
 
     features: NDArray[np.float32]
@@ -77,7 +77,7 @@ def path_dependent_settings(config: TradingEnvConfig) -> list[str]:
 
 
 def decisions(market: Market, config: TradingEnvConfig, fill_spread: FloatArray | None = None) -> Decisions:
-    """Return what a decision at each close may look at; nothing of a later bar but its place on the clock is read.
+    """Return what a decision at each close may look at (`market.fill_outlook`); no later bar is read.
 
     Parameters
     ----------
@@ -91,14 +91,13 @@ def decisions(market: Market, config: TradingEnvConfig, fill_spread: FloatArray 
         If the market was prepared with another config.
     """
     _check_config(market, config)
-    fill, terms = _fill_bar(market), market.terms
-    if fill_spread is None:
-        clock = costs.spread_bps(market.open_time, config.cost_tier) * 1e-4
-        fill_spread = clock[np.minimum(fill, len(fill) - 1)]
-    half = np.asarray(fill_spread, np.float64) / 2.0
-    half = half / (1.0 + terms.price_side * half)  # of mid
-    cost = terms.exposure_cap * (half + terms.commission + terms.slippage)
-    return Decisions(market.observed, cost, fill < _NEVER)
+    terms, seconds = market.terms, market.bar_seconds
+    close_time = unix_seconds(market.open_time) + seconds
+    cost, can_fill = fill_outlook(close_time, config.cost_tier, terms, seconds)
+    if fill_spread is not None:
+        cost = one_way(np.asarray(fill_spread, np.float64), terms)
+    features = market.observed[:, : -len(DECISION_FEATURES)] if terms.observes_target else market.observed
+    return Decisions(features, cost, can_fill > 0.0)
 
 
 def exact_problem(
@@ -143,7 +142,7 @@ def exact_problem(
     rows = n - k
     known = decisions(market, config, fill_spread)
     moves, grid = _moves(market), position_grid(positions)
-    tradable, complete = known.tradable[:rows], _complete(market)
+    tradable, complete = _fill_bar(market)[:rows] < _NEVER, _complete(market)
     price_before, price_after = moves.before, moves.after
     if forecast is not None:
         given = np.asarray(forecast, np.float64)
@@ -162,7 +161,7 @@ def exact_problem(
     valid = complete[:rows] & (np.arange(rows) >= market.first_bar)
     valid &= np.append(complete[k:rows], np.zeros(min(k, rows), bool))
     return ExactProblem(
-        features=market.observed,
+        features=known.features,
         returns=cap * price_after,
         cost=known.cost[:rows],
         tradable=tradable,

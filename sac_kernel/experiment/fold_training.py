@@ -92,7 +92,7 @@ class Recipe:
         """Return the agent's settings: the trainer's own, `shortened`."""
         if self.sac is not None:
             return self.sac
-        plain = SACConfig(gamma=preset_of(self.agent_id).gamma, utd_ratio=UTD_RATIO)
+        plain = SACConfig.for_market(gamma=preset_of(self.agent_id).gamma, utd_ratio=UTD_RATIO)
         return shortened(plain, self.updates)
 
     @property

@@ -176,7 +176,7 @@ def trained(
         **setting.changes,
     }  # fmt: skip
     width = task.env.single_observation_space.shape[0]
-    agent = SACAgent(SACConfig(state_dim=width, **fields), device="cpu", seed=seed)
+    agent = SACAgent(SACConfig.for_market(state_dim=width, **fields), device="cpu", seed=seed)
     loop, captures, result = Interaction(agent, task.env, seed), [], None
 
     def policy(obs: Array) -> Array:

@@ -59,7 +59,7 @@ RUN_PRESETS = {"quick": (50, 5, 10), "full": (500, 10, 20), "long": (1000, 20, 5
 """num_episodes, eval_frequency, checkpoint_frequency."""
 
 
-DEFAULT_SAC = SACConfig(utd_ratio=UTD_RATIO)
+DEFAULT_SAC = SACConfig.for_market(utd_ratio=UTD_RATIO)
 DEFAULT_ENV = TradingEnvConfig(no_trade_band=NO_TRADE_BAND)
 LEFT_TO_PRESET = ("sac_gamma", "env_decision_interval_min", "env_reward")
 """Parameters that the agent's preset sets unless the run does."""

@@ -132,7 +132,7 @@ class KaggleTrainer:
             warm_start=warm_start,
             expect_data_hash=expect_data_hash,
             expect_env_steps=(expect_env_steps,),
-            sac=sac_config or SACConfig(gamma=preset.gamma, utd_ratio=UTD_RATIO),
+            sac=sac_config or SACConfig.for_market(gamma=preset.gamma, utd_ratio=UTD_RATIO),
             env=env,
             left_to_preset=(),
         )

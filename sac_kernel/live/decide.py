@@ -21,7 +21,7 @@ from sac_kernel.features.indicators import Memory
 from sac_kernel.features.pipeline import REGIME_FEATURE, FeaturePipeline, warmup_bars
 from sac_kernel.market import engine, market, risk_limits
 from sac_kernel.market.account import TradingEnvConfig, account_terms
-from sac_kernel.market.market import CLOCK_FEATURES, Market
+from sac_kernel.market.market import Market, clock_names
 from sac_kernel.market.records import MINUTE_DTYPE, Account, Bar, blank, join, new_table
 from sac_kernel.prices import costs
 from sac_kernel.prices.bars import Bars, known_side, open_seconds, side_of
@@ -113,7 +113,8 @@ class Decider:
         self._high = -self._low
         self._seen: dict[str, int] = {}  # open of the last bar, Unix seconds
         self.rows = new_table(Bar, 0)
-        self.observed = np.zeros((0, len(pipeline.feature_names) + len(CLOCK_FEATURES)), np.float32)
+        self._clock_names = clock_names(self.terms)
+        self.observed = np.zeros((0, len(pipeline.feature_names) + len(self._clock_names)), np.float32)
         empty = self.as_market(self.rows, self.observed, pd.DatetimeIndex([], tz="UTC"))
         known = list(empty.observation_names)
         self._obs = np.empty(len(known), np.float32)
@@ -182,7 +183,8 @@ class Decider:
             return self.rows[:0], self.observed[:0]
         self._engine.rewind()
         rows = market.bar_table(own, self.bar_seconds, self.config, self._engine)
-        clock = market.clock_features(open_seconds(own) + self.bar_seconds, self.config.cost_tier)
+        closed = open_seconds(own) + self.bar_seconds
+        clock = market.clock_features(closed, self.config.cost_tier, self.terms, self.bar_seconds)
         keep = self.interval_bars + 1
         self.rows = join((self.rows, rows))[-keep:]
         seen = np.concatenate((features, clock), axis=1, dtype=np.float32)
@@ -213,7 +215,7 @@ class Decider:
 
     def as_market(self, rows: Records, observed: FeatureArray, index: pd.DatetimeIndex) -> Market:
         """Return rows and features from `append` as a `Market`; `index` holds their open times."""
-        names = (*self.feature_names, *CLOCK_FEATURES)
+        names = (*self.feature_names, *self._clock_names)
         no_minutes = np.empty((len(rows), 0), MINUTE_DTYPE)
         return Market(rows, no_minutes, observed, self.terms, 0, names, index, self.bar_seconds)
 
@@ -289,13 +291,9 @@ class Decider:
 
     def _opens_until_fill(self) -> int | None:
         """Return how many opens of this decision's interval pass before exposure may change; None if all do."""
-        place = CLOCK_FEATURES.index("can_trade") - len(CLOCK_FEATURES)
-        if self.observed[-1, place] > 0.0:
-            return 0
         close = self._seen[self.instrument] + self.bar_seconds
-        later = close + self.bar_seconds * np.arange(1, self.interval_bars)
-        can_trade = market.clock_features(later, self.config.cost_tier)[:, place] > 0.0
-        return int(np.argmax(can_trade)) + 1 if can_trade.any() else None
+        can_trade = costs.is_tradable(close + self.bar_seconds * np.arange(self.interval_bars))
+        return int(np.argmax(can_trade)) if can_trade.any() else None
 
     def _limits(self, action: float, row: Bar, state: Account, waits: str | None) -> tuple[str, ...]:
         size = float(row.cap_share)

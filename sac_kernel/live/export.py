@@ -14,19 +14,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sac_kernel import __version__
+from sac_kernel.agent.exact_grid import SAME_POSITION
 from sac_kernel.agent.sac import SACAgent
 from sac_kernel.core import files
 from sac_kernel.core.errors import CheckpointError, InputNotFoundError
 from sac_kernel.features import forecast_input
 from sac_kernel.features.pipeline import CLIP, FeaturePipeline
-from sac_kernel.market.engine import ACCOUNT_FEATURES, LIMIT_FEATURES, SHARPE_FEATURES
-from sac_kernel.market.market import CLOCK_FEATURES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from sac_kernel.agent.exact_policy import ExactPolicy
 
     FloatArray = NDArray[np.float64]
 
@@ -42,6 +43,9 @@ UNITS = {
     "trading_cost": "log of the one-way cost now over that of normal hours",
     "time_to_rollover": "days to 17:00 New York, in (0, 1]",
     "can_trade": "1 if an order given now is filled at the next open, 0 from 16:45 to 19:00 New York",
+    "fill_cost": "one-way cost of a full position at the next open, as a fraction of equity",
+    "can_fill": "1 if an order given now fills before the next decision, else 0",
+    "held_target": "the last target that was filled, in [-1, 1]; 0 before the first",
     "position": "notional over equity, over the exposure cap, signed",
     "unrealised_pnl": "over equity, in standard deviations of a day",
     "holding_time": "log(1 + bars held) / 5",
@@ -73,7 +77,7 @@ def export(model: Path, target: Path) -> dict[str, Any]:
 def contract_of(agent: SACAgent, pipeline: FeaturePipeline, model_sha256: str) -> dict[str, Any]:
     """Return the inputs and the output as plain values: name, order and unit of each."""
     names = list(agent.context.get("observation_names", ()))
-    known = (*CLOCK_FEATURES, *ACCOUNT_FEATURES, *LIMIT_FEATURES, *SHARPE_FEATURES)
+    known = tuple(UNITS)
     market, others = names[: len(pipeline.feature_names)], names[len(pipeline.feature_names) :]
     if market != pipeline.feature_names or not {*others} <= {*known}:
         msg = (
@@ -108,7 +112,9 @@ def contract_of(agent: SACAgent, pipeline: FeaturePipeline, model_sha256: str) -
 
 
 def onnx_bytes(agent: SACAgent, center: FloatArray, scale: FloatArray, contract: Mapping[str, Any]) -> bytes:
-    """Return the bytes of the model file: clip((x - center) / scale), then the averaged actor, then tanh.
+    """Return the bytes of the model file: clip((x - center) / scale), then the policy.
+
+    The policy is the averaged actor and tanh, or the rule of exact SAC on its W (`agent.exact_grid.greedy_target`).
 
     Parameters
     ----------
@@ -116,7 +122,7 @@ def onnx_bytes(agent: SACAgent, center: FloatArray, scale: FloatArray, contract:
     """
     onnx = _onnx()
     helper, numpy_helper = onnx.helper, onnx.numpy_helper
-    width = agent.config.state_dim
+    width = agent.width
     shift, factor, limit = np.zeros(width), np.ones(width), np.full(width, np.inf, np.float32)
     shift[: center.size], factor[: center.size], limit[: center.size] = center, 1.0 / scale, CLIP
     # In double precision and rounded once, as the pipeline scales the features.
@@ -127,20 +133,26 @@ def onnx_bytes(agent: SACAgent, center: FloatArray, scale: FloatArray, contract:
         helper.make_node("Mul", ["centered", "factor"], ["scaled"]),
         helper.make_node("Cast", ["scaled"], ["narrow"], to=onnx.TensorProto.FLOAT),
         helper.make_node("Min", ["narrow", "limit"], ["below"]),
-        helper.make_node("Max", ["below", "floor"], ["layer_0"]),
+        helper.make_node("Max", ["below", "floor"], ["scaled_inputs"]),
     ]
-    actions, layers = agent.config.action_dim, _layers(agent)
+    actions, layers = 1 if agent.exact else agent.config.action_dim, _layers(agent)
+    if agent.exact:
+        more, constants = _exact_nodes(helper, agent.exact, f"linear_{len(layers) - 1}", onnx.TensorProto)
+        nodes.append(helper.make_node("Slice", ["scaled_inputs", "zero", "inputs", "one"], ["layer_0"]))
+        weights |= constants
+    else:
+        more = [helper.make_node("Tanh", [f"linear_{len(layers) - 1}"], [OUTPUT])]
+        nodes.append(helper.make_node("Identity", ["scaled_inputs"], ["layer_0"]))
     for i, (weight, bias) in enumerate(layers):
         last = i == len(layers) - 1
-        # The first rows of the head are the mean; the rest is not exported.
-        rows = slice(0, actions if last else None)
+        # The first rows of a Gaussian head are the mean; the rest is not exported.
+        rows = slice(0, actions if last and not agent.exact else None)
         weights |= {f"weight_{i}": weight[rows], f"bias_{i}": bias[rows]}
-        nodes += [
-            helper.make_node("Gemm", [f"layer_{i}", f"weight_{i}", f"bias_{i}"], [f"linear_{i}"], transB=1),
-            helper.make_node(
-                "Tanh" if last else "Relu", [f"linear_{i}"], [OUTPUT if last else f"layer_{i + 1}"]
-            ),
-        ]
+        nodes.append(
+            helper.make_node("Gemm", [f"layer_{i}", f"weight_{i}", f"bias_{i}"], [f"linear_{i}"], transB=1)
+        )
+        nodes += [] if last else [helper.make_node("Relu", [f"linear_{i}"], [f"layer_{i + 1}"])]
+    nodes += more
     ends = [
         helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", columns])
         for name, columns in ((INPUT, width), (OUTPUT, actions))
@@ -158,8 +170,71 @@ def onnx_bytes(agent: SACAgent, center: FloatArray, scale: FloatArray, contract:
     return bytes(model.SerializeToString(deterministic=True))
 
 
+def _exact_nodes(
+    helper: Any,  # noqa: ANN401  # onnx has no types
+    policy: ExactPolicy,
+    values: str,
+    kinds: Any,  # noqa: ANN401
+) -> tuple[list[Any], dict[str, NDArray[Any]]]:
+    """Return the nodes from W to the target, and their constants; in double precision, as `greedy_target`."""
+    d, half = policy.inputs, (len(policy.grid) - 1) / 2.0
+    steps = [
+        ("Slice", [INPUT, "inputs", "cost_end", "one"], "cost_32"),
+        ("Slice", [INPUT, "cost_end", "fill_end", "one"], "can_fill_32"),
+        ("Slice", [INPUT, "fill_end", "held_end", "one"], "held_32"),
+        ("Cast:d", ["cost_32"], "cost"),
+        ("Cast:d", ["held_32"], "held"),
+        ("Cast:d", [values], "scaled_w"),
+        ("Div", ["scaled_w", "w_scale"], "w"),
+        ("Sub", ["grid", "held"], "difference"),
+        ("Abs", ["difference"], "distance"),
+        ("Mul", ["cost", "distance"], "paid"),
+        ("Sub", ["w", "paid"], "gain_all"),
+        ("Less", ["distance", "same"], "is_held"),
+        ("Where", ["is_held", "never", "gain_all"], "gain"),
+        # W at the held target by linear interpolation: each position weighs what its hat function says.
+        ("Mul", ["distance", "half"], "places"),
+        ("Sub", ["one_wide", "places"], "hat_all"),
+        ("Max", ["hat_all", "zero_wide"], "hat"),
+        ("Mul", ["w", "hat"], "hat_w"),
+        ("ReduceSum", ["hat_w", "one"], "holding"),
+        ("ReduceMax:axes", ["gain"], "best"),
+        ("ArgMax", ["gain"], "place"),
+        ("Gather", ["grid_32", "place"], "target_32"),
+        ("Greater", ["best", "holding"], "better"),
+        ("Greater", ["can_fill_32", "zero_32"], "fills"),
+        ("And", ["better", "fills"], "trades"),
+        ("Where", ["trades", "target_32", "held_32"], OUTPUT),
+    ]
+    arguments = {"Cast:d": {"to": kinds.DOUBLE}, "ReduceMax:axes": {"axes": [1]}, "ArgMax": {"axis": 1}}
+    nodes = [
+        helper.make_node(kind.partition(":")[0], inputs, [output], **arguments.get(kind, {}))
+        for kind, inputs, output in steps
+    ]
+    grid = policy.grid
+    constants: dict[str, NDArray[Any]] = {
+        name: np.array([value], np.int64)
+        for name, value in {
+            "zero": 0,
+            "one": 1,
+            "inputs": d,
+            "cost_end": d + 1,
+            "fill_end": d + 2,
+            "held_end": d + 3,
+        }.items()
+    }
+    constants |= {
+        "grid": grid, "grid_32": grid.astype(np.float32), "w_scale": np.array([policy.scale]),
+        "same": np.array([SAME_POSITION]), "never": np.array([-np.inf]), "half": np.array([half]),
+        "one_wide": np.array([1.0]), "zero_wide": np.array([0.0]), "zero_32": np.zeros(1, np.float32),
+    }  # fmt: skip
+    return nodes, constants
+
+
 def _layers(agent: SACAgent) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Return weight (out, in) and bias (out,) of each layer of the averaged actor, the head last."""
+    """Return weight (out, in) and bias (out,) of each layer: of W, or of the averaged actor, its head last."""
+    if agent.exact:
+        return agent.exact.layers()
     state = {k: v.numpy() for k, v in agent.nets.average.state_dict().items()}
     stems = [name.removesuffix(".weight") for name in state if name.endswith(".weight")]
     return [(state[f"{stem}.weight"], state[f"{stem}.bias"]) for stem in stems]

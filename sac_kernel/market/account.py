@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 RENAMED_REWARDS = {"expected": "denoised"}
 REWARDS = tuple(kind.name.lower() for kind in Reward)
+OBSERVES = ("account", "target")
 
 _ESMA_MAX_LEVERAGE = 30.0
 _CLOSE_OUT_SHARE = 0.5  # of the minimum margin (ESMA): equity below notional / 60 is closed out
@@ -82,6 +83,8 @@ class TradingEnvConfig:
         state is observed; 'denoised' R with the market profit replaced by its forecast (`prepare_market`)
     risk_aversion : lambda of the mean-variance reward
     sharpe_rate : eta of the differential Sharpe ratio, 1 / (decisions in its memory)
+    observes : account or target. 'account' is position, open profit and holding time; 'target' is the last filled
+        target, with cost and possibility of the next fill (`market.DECISION_FEATURES`), which exact SAC acts on
     """
 
     cost_tier: str = "base"
@@ -110,6 +113,7 @@ class TradingEnvConfig:
     reward: str = "log_return"
     risk_aversion: float = 1.0
     sharpe_rate: float = 0.01
+    observes: str = "account"
 
     def __post_init__(self) -> None:
         where = "TradingEnvConfig"
@@ -128,6 +132,7 @@ class TradingEnvConfig:
         require(single, where, "episode_lengths must hold one positive number", list(self.episode_lengths))
         require(self.horizon is None or self.horizon > 0, where, "horizon must be > 0 bars", self.horizon)
         require(self.reward in REWARDS, where, f"reward must be one of {', '.join(REWARDS)}", self.reward)
+        require(self.observes in OBSERVES, where, f"observes must be {' or '.join(OBSERVES)}", self.observes)
         for names, bounds, inside in _BOUNDS:
             for name in names:
                 value = getattr(self, name)
@@ -196,4 +201,5 @@ def account_terms(config: TradingEnvConfig, side: str, bar_seconds: int, *, clos
     if close_at_end and config.reward == "denoised":
         terms.reward = Reward.LOG_RETURN
     terms.risk_aversion, terms.sharpe_rate = config.risk_aversion, config.sharpe_rate
+    terms.observes_target = float(config.observes == "target")
     return terms

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
     FeatureArray = NDArray[np.float32]
 
+TARGET_FEATURES = ("held_target",)
+"""All that is observed of an account whose config `observes` the target: the last one filled, in [-1, 1]."""
+
 ACCOUNT_FEATURES = ("position", "unrealised_pnl", "holding_time")
 """position: held exposure over the cap. unrealised_pnl: over equity, in sigmas of a day.
 holding_time: log(1 + bars held) / 5. Each clipped to [-5, 5]."""
@@ -395,15 +398,22 @@ def observe(account: Account, bars: Records, terms: Terms, market: FeatureArray,
     bar: Bar = bars[t]
     mid = _mid_close(bar, terms.price_side)
     units, equity = account.units, account.equity
+    if terms.observes_target > 0.0:
+        # Without a filled target the position is what the episode began with.
+        held = account.target if abs(account.target) <= 1.0 else units * mid / (equity * terms.exposure_cap)
+        out[n] = min(1.0, max(-1.0, held))
+        return
     if units == 0.0:
         out[n] = out[n + 1] = out[n + 2] = 0.0
     else:
         out[n] = _clip(units * mid / (equity * terms.exposure_cap))
         day = bar.volatility * math.sqrt(terms.bars_per_day)
         out[n + 1] = _clip(units * (mid - account.entry_price) / (equity * day))
-        held = int(account.bars_held)
+        bars_held = int(account.bars_held)
         out[n + 2] = (
-            _HOLDING_TIME[held] if held < _HOLDING_TIME.size else min(math.log1p(held) / 5.0, _OBS_CLIP)
+            _HOLDING_TIME[bars_held]
+            if bars_held < _HOLDING_TIME.size
+            else min(math.log1p(bars_held) / 5.0, _OBS_CLIP)
         )
     n += 3
     if _has_limits(terms):

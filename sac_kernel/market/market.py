@@ -18,7 +18,7 @@ from sac_kernel.features.indicators import Memory, atr, ewma_volatility, log_pat
 from sac_kernel.features.pipeline import CLIP
 from sac_kernel.market import risk_limits
 from sac_kernel.market.account import account_terms
-from sac_kernel.market.engine import ACCOUNT_FEATURES, LIMIT_FEATURES, SHARPE_FEATURES
+from sac_kernel.market.engine import ACCOUNT_FEATURES, LIMIT_FEATURES, SHARPE_FEATURES, TARGET_FEATURES
 from sac_kernel.market.records import MINUTE_DTYPE, PRICES, Bar, Reward, new_table
 from sac_kernel.prices import costs
 from sac_kernel.prices.bars import check_bars, open_seconds, seconds_of, side_of
@@ -39,6 +39,11 @@ CLOCK_FEATURES = ("trading_cost", "time_to_rollover", "can_trade")
 in days. can_trade: 1 if an order given now is filled at the next open, 0 if it waits for the end of the
 evening freeze. All follow from the clock alone."""
 
+DECISION_FEATURES = ("fill_cost", "can_fill")
+"""What a decision knows of its order, if the config `observes` the target. fill_cost: one-way cost, as a fraction of
+equity, of a full position at the first open at which exposure may change. can_fill: 1 if there is one before the next
+decision. Both follow from the clock alone, as if every bar came when it is due."""
+
 _ATR_FLOOR = 1e-8
 HOLE = np.timedelta64(4, "D")
 """A gap between bars that is longer than a weekend with a holiday: rows were left out here."""
@@ -52,7 +57,8 @@ class Market:
     ----------
     bars : `Bar` records, shape (n_bars,)
     minutes : `Minute` records, shape (n_bars, minutes a bar); (n_bars, 0) without 1-minute bars
-    observed : shape (n_bars, n_market_features), float32: scaled features, then `CLOCK_FEATURES`
+    observed : shape (n_bars, n_market_features), float32: scaled features, `CLOCK_FEATURES`, then `DECISION_FEATURES`
+        if the config observes the target
     terms : what the account trades under
     first_bar : first bar with features
     feature_names : columns of `observed`
@@ -73,6 +79,8 @@ class Market:
     def observation_names(self) -> tuple[str, ...]:
         """Return the name of each number of an observation."""
         terms = self.terms
+        if terms.observes_target:
+            return (*self.feature_names, *TARGET_FEATURES)
         limits = terms.daily_loss_limit or terms.drawdown_stop or terms.kill_loss
         sharpe = terms.reward == Reward.DIFFERENTIAL_SHARPE
         return (
@@ -165,7 +173,8 @@ def prepare_market(
         raise DataError(msg)
     bar_seconds = seconds_of(data, where)
     open_time: pd.DatetimeIndex = data.index  # type: ignore[assignment]  # checked above
-    clock = clock_features(open_seconds(data) + bar_seconds, config.cost_tier)
+    terms = account_terms(config, side, bar_seconds, close_at_end=close_at_end)
+    clock = clock_features(open_seconds(data) + bar_seconds, config.cost_tier, terms, bar_seconds)
     table = bar_table(data, bar_seconds, config)
     if return_forecast is not None:
         table["return_forecast"][first:-1] = _checked_forecast(return_forecast, first, data.index)
@@ -180,9 +189,9 @@ def prepare_market(
         bars=table,
         minutes=minutes,
         observed=np.ascontiguousarray(np.concatenate((values, clock), axis=1), np.float32),
-        terms=account_terms(config, side, bar_seconds, close_at_end=close_at_end),
+        terms=terms,
         first_bar=first,
-        feature_names=(*map(str, features.columns), *CLOCK_FEATURES),
+        feature_names=(*map(str, features.columns), *clock_names(terms)),
         open_time=open_time,
         bar_seconds=bar_seconds,
         return_forecast=return_forecast,
@@ -292,11 +301,36 @@ def _minute_table(data: pd.DataFrame, minute_bars: pd.DataFrame, bar_seconds: in
     return records
 
 
-def clock_features(close_time: costs.Moments, tier: str) -> FeatureArray:
-    """Return `CLOCK_FEATURES` at each bar's close, shape (n_bars, 3)."""
-    columns = (
+def clock_names(terms: Terms) -> tuple[str, ...]:
+    """Return the names of the columns of `clock_features`."""
+    return (*CLOCK_FEATURES, *(DECISION_FEATURES if terms.observes_target else ()))
+
+
+def clock_features(close_time: costs.Moments, tier: str, terms: Terms, bar_seconds: int) -> FeatureArray:
+    """Return the columns `clock_names` at each bar's close, shape (n_bars, 3 or 5)."""
+    columns = [
         np.log(costs.one_way_bps(close_time, tier) / costs.normal_one_way_bps(tier)),
         costs.hours_to_rollover(close_time) / 24.0,
         costs.is_tradable(close_time).astype(np.float64),
-    )
+    ]
+    if terms.observes_target:
+        columns += fill_outlook(close_time, tier, terms, bar_seconds)
     return np.clip(np.stack(columns, axis=1), -CLIP, CLIP).astype(np.float32)
+
+
+def fill_outlook(
+    close_time: costs.Moments, tier: str, terms: Terms, bar_seconds: int
+) -> tuple[FloatArray, FloatArray]:
+    """Return `DECISION_FEATURES` of an order given at each close, shape (n_bars,) each."""
+    opens = np.asarray(close_time)[:, None] + bar_seconds * np.arange(int(terms.interval_bars))
+    tradable = costs.is_tradable(opens.ravel()).reshape(opens.shape)
+    fill = opens[np.arange(len(opens)), tradable.argmax(axis=1)]  # the first open where none is tradable
+    cost = one_way(costs.spread_bps(fill, tier) * 1e-4, terms)
+    return cost, tradable.any(axis=1).astype(np.float64)
+
+
+def one_way(spread: FloatArray, terms: Terms) -> FloatArray:
+    """Return the one-way cost of a full position, a fraction of equity, for full spreads over price."""
+    half = spread / 2.0
+    half = half / (1.0 + terms.price_side * half)  # of mid
+    return np.asarray(terms.exposure_cap * (half + terms.commission + terms.slippage))

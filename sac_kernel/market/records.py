@@ -89,6 +89,7 @@ class Terms(Record):
     risk_aversion: float  # lambda of the mean-variance reward
     sharpe_rate: float  # eta of the differential Sharpe ratio
     no_trade_band: float  # a target nearer than this to the last one filled is ignored
+    observes_target: float  # 1: of the account, only the last filled target is observed
 
 
 class Account(Record):

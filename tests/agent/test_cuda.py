@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from sac_kernel.agent.config import SACConfig
-from sac_kernel.agent.cuda_graph import WARM_UP, CapturedUpdate
 from sac_kernel.agent.networks import Networks
 from sac_kernel.agent.replay import Batch, ReplayBuffer
 from sac_kernel.agent.sac import SACAgent
@@ -105,73 +104,6 @@ def test_an_agent_on_cuda_goes_on_bit_for_bit(cuda):
             agent.update()
     pairs = zip(first.nets.parameters(), second.nets.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
-
-
-@pytest.mark.gpu
-def test_the_captured_graph_equals_eager_updates(cuda):
-    eager, graph = small_agent(cuda), small_agent(cuda, cuda_graph=True)
-    for _ in range(30):
-        eager.update()
-        graph.update()
-    assert graph._captured._captured is not None
-    for own, other in zip(eager.nets.parameters(), graph.nets.parameters(), strict=True):
-        torch.testing.assert_close(own, other, rtol=1e-3, atol=1e-5)
-    torch.testing.assert_close(eager.metrics_sum, graph.metrics_sum, rtol=1e-3, atol=1e-4)
-
-
-# -- without one: who decides --------------------------------------------------------------------
-
-
-def recorded(work):
-    """Capture as CUDA does: nothing is done now, all of it at each replay, into one output."""
-    metrics = torch.zeros(5)
-    return metrics, lambda: metrics.copy_(work())
-
-
-def test_the_graph_takes_over_after_its_proof_and_changes_nothing():
-    (ours, eager), (theirs, learner) = learner_on(CPU), learner_on(CPU)
-    replays = []
-
-    def counted(work):
-        metrics, replay = recorded(work)
-        return metrics, lambda: (replays.append(1), replay())
-
-    captured = CapturedUpdate(learner, counted)
-    for k in range(WARM_UP + 5):
-        assert torch.equal(eager.update(*inputs(k, CPU)), captured.update(*inputs(k, CPU)))
-    assert len(replays) == 1 + 4  # its proof, and every update after that
-    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
-    assert torch.equal(eager.state()["step"], learner.state()["step"])
-
-
-def wrong(work):
-    metrics, replay = recorded(work)
-    return metrics, lambda: (replay(), replay())
-
-
-def impossible(_work):
-    msg = "operation not permitted when stream is capturing"
-    raise RuntimeError(msg)
-
-
-@pytest.mark.parametrize(("capture", "said"), [(wrong, "differs"), (impossible, "not permitted")])
-def test_a_graph_that_is_not_the_update_is_dropped_and_said_so(capture, said, caplog):
-    (ours, eager), (theirs, learner) = learner_on(CPU), learner_on(CPU)
-    captured = CapturedUpdate(learner, capture)
-    with caplog.at_level(logging.WARNING, "sac_kernel.agent.cuda_graph"):
-        for k in range(WARM_UP + 3):
-            assert torch.equal(eager.update(*inputs(k, CPU)), captured.update(*inputs(k, CPU)))
-    assert captured.refused
-    assert [said in r.getMessage() for r in caplog.records] == [True]
-    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
-
-
-def test_another_batch_size_is_captured_anew():
-    captured = CapturedUpdate(learner_on(CPU)[1], recorded)
-    for k in range(WARM_UP + 2):
-        captured.update(*inputs(k, CPU))
-    captured.update(*inputs(9, CPU, n=32))
-    assert captured._captured.inputs[0].shape == (32, 4)
 
 
 # -- memory --------------------------------------------------------------------------------------

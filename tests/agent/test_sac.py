@@ -148,8 +148,10 @@ def test_a_hyper_parameter_out_of_range_is_refused_by_name(field, value):
 
 
 def test_the_entropy_target_goes_from_minus_one_to_minus_two_and_a_half_an_action_and_stays_there():
-    three = SACConfig(action_dim=3, schedule_updates=1000)
+    three = SACConfig.for_market(action_dim=3, schedule_updates=1000)
     assert [three.entropy_target(k) for k in (0, 500, 1000, 50_000)] == [-3.0, -5.25, -7.5, -7.5]
+    textbook = SACConfig(action_dim=3)
+    assert {textbook.entropy_target(k) for k in (0, 500, 50_000)} == {-3.0}
     given = SACConfig(target_entropy=-0.5, final_target_entropy=-2.5, schedule_updates=4)
     assert [given.entropy_target(k) for k in range(6)] == [-0.5, -1.0, -1.5, -2.0, -2.5, -2.5]
 
@@ -200,7 +202,7 @@ def test_actions_are_scaled_to_the_envs_own_bounds_and_stored_within_one():
 
 def test_the_average_reaches_back_over_a_tenth_of_the_updates_until_that_is_its_horizon():
     # What was there at a half of n updates weighs prod_{k=n/2+1..n} (1 - 10/k), which tends to 2^-10.
-    weights = [SACConfig().average_weight(n) for n in range(20_000)]
+    weights = [SACConfig.for_market().average_weight(n) for n in range(20_000)]
     assert weights[:10] == [1.0] * 10
     assert math.prod(1.0 - w for w in weights[2_000:4_000]) == pytest.approx(2**-10, rel=0.02)
     assert weights[9_999:] == pytest.approx([0.001] * 10_001, rel=1e-9)

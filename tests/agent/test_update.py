@@ -434,7 +434,7 @@ def test_update_is_a_function_of_networks_batch_and_noise():
 @pytest.mark.learns
 def test_bandit_is_learnt_by_the_default_recipe_in_a_thousand_updates():
     # Optimum sign(s). A policy whose actor gets no gradient through Q stays at 0.
-    agent = SACAgent(SACConfig(state_dim=1, warmup_steps=250), device="cpu", seed=0)
+    agent = SACAgent(SACConfig.for_market(state_dim=1, warmup_steps=250, utd_ratio=1.0), device="cpu", seed=0)
     agent.learn(BanditVectorEnv(10), 1000, seed=0)
     assert agent.updates == 1000
     states = np.array([[-1.0], [1.0]], np.float32)
