@@ -19,6 +19,7 @@ from tests.support import told
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {
+    "learner": "gaussian",
     "num_episodes": 4_000,
     "eval_frequency": 10,
     "checkpoint_frequency": 200,
