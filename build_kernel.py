@@ -398,7 +398,7 @@ def _stage_code(folder: Path, home: Home) -> None:
     """Write a readable copy of the modules, the available wheels, and code_manifest.json."""
     hashes = {}
     for file in inlined_files():
-        text = kernel_notebook.module_source(PACKAGE, file)
+        text = (PACKAGE / file).read_bytes().decode("utf-8").replace("\r\n", "\n")
         flat = file.replace("/", ".")  # Kaggle drops folders of a dataset
         files.write_text(folder / flat, text)
         hashes[flat] = files.sha256(text.encode())

@@ -19,6 +19,7 @@ from papermill.parameterize import parameterize_notebook
 from sac_kernel import MODULES, inlined_files
 from sac_kernel.core import files
 from sac_kernel.core.errors import ConfigError, SacKernelError
+from sac_kernel.core.packages import bundled
 from sac_kernel.experiment.run_config import PARAMETERS
 from sac_kernel.features.own import OWN_FILE
 
@@ -41,7 +42,7 @@ _ASSIGNMENT = re.compile(r"^(?P<head>(?P<name>\w+): [\w\[\], .]+ = )(?P<value>.*
 _HIDDEN = {
     "_kg_hide-input": True,
     "_kg_hide-output": True,
-    "jupyter": {"source_hidden": True, "outputs_hidden": True},
+    "jupyter": {"source_hidden": True},
 }
 
 
@@ -112,8 +113,8 @@ def client_text_bytes(notebook_text: str) -> int:
 
 
 def module_source(package: Path, file: str) -> str:
-    """Return the text of one of `inlined_files`, with LF line ends even if the checkout has others."""
-    return (package / file).read_text(encoding="utf-8").replace("\r\n", "\n")
+    """Return the text of one of `inlined_files` as the notebook carries it (`packages.bundled`)."""
+    return bundled((package / file).read_bytes().decode("utf-8"))
 
 
 def first_sentence(source: str) -> str:
@@ -135,15 +136,18 @@ def _folders() -> list[str]:
 def _module_cells(package: Path) -> list[Any]:
     sources = {file: module_source(package, file) for file in inlined_files()}
     about = {module_name(file): first_sentence(source) for file, source in sources.items()}
-    rows = [f"| [`{name}`](#{name}) | {about[name]} |" for name in MODULES]
+    rows = [f"| [`{name}`](#{name.partition('.')[0]}) | {about[name]} |" for name in MODULES]
     table = "\n".join([MODULE_TABLE, "|---|---|", *rows])
     cells = [nbformat.v4.new_markdown_cell(table)]
     for file, source in sources.items():
         code = nbformat.v4.new_code_cell(
             f'{WRITES_A_MODULE} "{{PKG_DIR}}/{file}"\n{source}', metadata=_HIDDEN
         )
-        anchor = f'{MODULE_ANCHOR}{module_name(file)}"></a>`sac_kernel/{file}`'
-        cells += [nbformat.v4.new_markdown_cell(anchor), code]
+        if "/" not in file or file.endswith("/__init__.py"):
+            name = module_name(file)
+            heading = f'{MODULE_ANCHOR}{name}"></a>**{name}**: {about[name]}'
+            cells.append(nbformat.v4.new_markdown_cell(heading))
+        cells.append(code)
     return cells
 
 

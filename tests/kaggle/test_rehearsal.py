@@ -34,6 +34,7 @@ SETTINGS = [
     "num_episodes=6",
     "eval_frequency=2",
     "checkpoint_frequency=1",
+    "learner=gaussian",
     "num_envs=6",
     "device=cpu",
     "sac_hidden_dims=[16, 16]",
