@@ -14,7 +14,7 @@ EPISODES ?= 8
 export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_PROGRESS_BAR ?= on
 
-.PHONY: parity kaggle-rehearsal test-client test-python newest run test lint type bench prove calibrate audit docs fuzz crash soak coverage mutants lock licences audit-deps locked build clean check-wheels fmt
+.PHONY: parity kaggle-rehearsal test-client test-python newest run test lint type bench prove calibrate audit docs fuzz layouts crash soak coverage mutants lock licences audit-deps locked build clean distclean interrupts two-at-once check-wheels fmt
 
 run: $(READY)
 	$(BIN)/python build_kernel.py --set num_episodes=$(EPISODES) --set eval_frequency=2 \
@@ -99,12 +99,24 @@ docs: $(READY)-docs
 	$(BIN)/python -W ignore -m pdoc --docformat numpy -o build/docs sac_kernel
 
 fuzz: $(READY)-dev
-	$(BIN)/python -m tests.fuzz_bars --count 10000
+	$(BIN)/python -m tests.fuzz_bars --count 20000
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz_files --count 20000
+
+# The table of docs/layouts.md: what becomes of files as people have them.
+layouts: $(READY)-dev
+	$(BIN)/python -m tests.layout_table docs/layouts.md
 
 # Kill a run 200 times, at random moments and inside writes; the final digest must not change: about 10 minutes.
 crash: $(READY)-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.crash --kills 200
+
+# Stop paper, publish, fetch and rehearse 200 times, at random moments, by Ctrl-C, SIGTERM and SIGKILL: hours.
+interrupts: $(READY)-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.commands_at_random interrupts --count 200
+
+# Two commands at once, 200 times: each ends as it ends alone, or is refused because of the other.
+two-at-once: $(READY)-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.commands_at_random two --count 200
 
 # Two million environment steps: growth of memory and files.
 soak: $(READY)-dev
@@ -152,9 +164,18 @@ newest: $(READY)-dev
 check-wheels:
 	$(PYTHON) .ci/check_wheels.py
 
+# What can be built or fetched again. Outputs, rehearsals, records of runs, bars and the ledger of trials stay.
 clean:
-	rm -rf build outputs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build/wheels build/docs build/prove build/*/datasets build/*/probe build/*/train.ipynb build/*/kernel-metadata.json
+	rm -rf build/*/rehearsal/input build/*/rehearsal/built .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	git checkout -- kernel-metadata.json
+
+# Everything that a clone has beyond its source, bars and models excepted; it asks first.
+distclean:
+	@printf 'Delete build/ and outputs/ with all fetched models, reports and saved states? Type yes: '; \
+		read answer && [ "$$answer" = yes ]
+	$(MAKE) clean
+	rm -rf build outputs
 
 $(READY): requirements/torch.txt requirements/run.txt requirements/$(IMAGE).txt
 	$(PYTHON) -m venv "$(VENV)"

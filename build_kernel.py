@@ -7,6 +7,11 @@ python build_kernel.py --set num_episodes=50 --rehearse
 
 from __future__ import annotations
 
+from sac_kernel.core import interrupts
+
+if __name__ == "__main__":
+    interrupts.end_at_once()  # the imports below take seconds
+
 import json
 import os
 import shutil
@@ -15,25 +20,40 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sac_kernel import MODULES, __version__, inlined_files
-from sac_kernel.cli import settings
+from sac_kernel.cli import ending, settings
 from sac_kernel.cli.build import make_parser
-from sac_kernel.core import files, paths
-from sac_kernel.core.errors import ConfigError, SacKernelError
+from sac_kernel.cli.build_checks import check_run
+from sac_kernel.core import files, homes, locks
+from sac_kernel.core.errors import ConfigError, DataError
+from sac_kernel.core.homes import Home
 from sac_kernel.core.packages import code_hash
-from sac_kernel.core.paths import CODE_MANIFEST, DATA_FILE, LOCAL_DATA
+from sac_kernel.core.paths import CODE_MANIFEST, DATA_FILE
 from sac_kernel.experiment import output_layout
+from sac_kernel.experiment.checkpoint import EXPORT_INDEX
 from sac_kernel.experiment.run_config import RunConfig
+from sac_kernel.features.causality import assert_causal
+from sac_kernel.features.own import OWN_FILE, OwnFeatures, OwnPipeline
 from sac_kernel.kaggle import kernel_notebook, probe, rehearsal, wheels
 from sac_kernel.kaggle.client import KaggleClient
-from sac_kernel.kaggle.run import KaggleRun, check_accelerator
+from sac_kernel.kaggle.run import (
+    KERNEL_METADATA,
+    OWNER_PLACEHOLDER,
+    KaggleRun,
+    check_accelerator,
+    in_words,
+    kernel_metadata,
+    merge_ledger,
+)
+from sac_kernel.prices.ingest.questions import MissingFactsError
 from sac_kernel.prices.ingest.writer import write_processed
 from sac_kernel.prices.pipeline import DataConfig, DataPipeline
+from sac_kernel.prices.processed_file import read_processed
 from sac_kernel.report.terminal import text_table
 from sac_kernel.stats import trials
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from sac_kernel.prices.processed_file import ProcessedData
 
@@ -41,155 +61,243 @@ ROOT = Path(__file__).resolve().parent
 PACKAGE = ROOT / "sac_kernel"
 TEMPLATE = ROOT / "notebooks" / "train.ipynb"
 PROBE = ROOT / "notebooks" / "probe.ipynb"
-KERNEL_METADATA = ROOT / "kernel-metadata.json"
 DATASET_METADATA = ROOT / "dataset-metadata.json"
-BUILD = ROOT / "build"
-LEDGER = ROOT / "data" / trials.NAME
-LEDGER_AT_START = BUILD / trials.NAME
-WARM_START = BUILD / paths.WARM_START
 DATASETS = ("data", "code")
 _RETRY_S = 3.0  # first pause before a failed call is repeated
+_DATA_WAIT_S = 120.0  # for another command that writes the same bars
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the steps that the options name; return the exit status."""
     args = make_parser().parse_args(arguments)
-    args.output = args.output or ROOT / "outputs"
-    try:
-        parameters = settings.parameters(args, agent_ids="agents", seeds="seeds")
-        _check_name(args.name)
-        check_accelerator(args.accelerator)
+    args.words = sys.argv[1:] if arguments is None else arguments
+    return ending.run(lambda: _run(args), lambda text: print(f"\n{text}", file=sys.stderr))
+
+
+def _run(args: argparse.Namespace) -> int:
+    for path in filter(None, (ROOT, args.data, args.output)):
+        _check_path(path)
+    parameters = settings.parameters(args, agent_ids="agents", seeds="seeds")
+    homes.check_name(args.name)
+    check_accelerator(args.accelerator)
+    home = Home(ROOT, args.name)
+    args.output = args.output or home.outputs
+    if args.stop:
+        return _stop(args, home)
+    with locks.hold(home.build):
+        home.take_over(print)
         if args.probe:
-            return _probe(args)
-        if args.rehearse:
-            data = _data(args)
-            notebook = build(parameters | _expected(data))
-            datasets = stage(data, args.name)
-            _say_built(notebook, data, parameters)
-            return _rehearse(notebook, datasets, parameters, args.output, fresh=args.fresh)
-        return _on_kaggle(args, parameters)
-    except SacKernelError as err:
-        print(f"\n{type(err).__name__}: {err}", file=sys.stderr)
-        return 2
+            return _probe(args, home)
+        return _rehearse(args, home, parameters) if args.rehearse else _on_kaggle(args, home, parameters)
 
 
-def build(parameters: Mapping[str, Any]) -> Path:
-    """Write build/train.ipynb and return its path."""
-    path = BUILD / "train.ipynb"
-    text = kernel_notebook.build_notebook(TEMPLATE, PACKAGE, parameters, code_hash())
-    files.write_text(path, text)
-    return path
+def build(
+    parameters: Mapping[str, Any],
+    home: Home,
+    data: ProcessedData,
+    folders: Iterable[Path],
+    run_id: str = "",
+    *,
+    fresh_of: str = "",
+) -> tuple[str, str]:
+    """Return the notebook's text and the id of its run.
+
+    Parameters
+    ----------
+    parameters : checked overrides
+    folders : staged datasets
+    run_id : of the run that this session continues; '' makes one of name, parameters, bars and code
+    fresh_of : id of the run whose outputs lie in the home; a new run of the same content gets another one
+    """
+    own = Path(parameters["features_file"]) if parameters.get("features_file") else None
+    parameters = {**parameters, "features_file": OWN_FILE} if own else parameters
+    expected = _expected(data, folders)
+    if not run_id:
+        of_run = [parameters, {"expect_data_hash": data.content_hash}, code_hash()]
+        digest = files.content_hash(of_run)[:12]
+        run_id = _other_than(fresh_of, f"{home.name}-{digest}")
+    baked = {**parameters, **expected, "run_id": run_id}
+    blank = kernel_notebook.build_notebook(TEMPLATE, PACKAGE, baked, code_hash(), own)
+    baked["notebook_hash"] = files.sha256(blank.encode())
+    return kernel_notebook.build_notebook(TEMPLATE, PACKAGE, baked, code_hash(), own), run_id
 
 
-def stage(data: ProcessedData, name: str, *, going_on: bool = False) -> dict[str, Path]:
-    """Write build/datasets/{data,code}, flat, each with its metadata; return slug -> folder.
+def _expected(data: ProcessedData, folders: Iterable[Path]) -> dict[str, Any]:
+    """Return the parameters by which the kernel knows its own files among all that is mounted."""
+    known = {f"{name} {digest}" for name, digest in wheels.WHEELS.items()}
+    staged = [folder / name for folder in folders for name in (DATA_FILE, trials.NAME, EXPORT_INDEX)]
+    known |= {f"{path.name} {files.file_sha256(path)}" for path in staged if path.is_file()}
+    return {"expect_data_hash": data.content_hash, "expect_files": sorted(known)}
+
+
+def stage(data: ProcessedData, home: Home, *, going_on: bool = False) -> dict[str, Path]:
+    """Write the data and code datasets of a home, flat, each with its metadata; return kind -> folder.
 
     The ledger of trials in the code dataset is that of the run's start; the state dataset has the later trials.
+
+    Raises
+    ------
+    DataError
+        If a folder does not hold what was written to it.
     """
     if not going_on:
-        LEDGER_AT_START.unlink(missing_ok=True)
-        trials.merge(LEDGER_AT_START, [LEDGER])
-    folders = {f"{name}-{kind}": BUILD / "datasets" / kind for kind in DATASETS}
-    for (slug, folder), kind in zip(folders.items(), DATASETS, strict=True):
+        home.ledger_at_start.unlink(missing_ok=True)
+        trials.merge(home.ledger_at_start, [home.ledger])
+    folders = {kind: home.dataset(kind) for kind in DATASETS}
+    for kind, folder in folders.items():
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
+        slug = f"{home.name}-{kind}"
         metadata = json.loads(DATASET_METADATA.read_text(encoding="utf-8"))
-        metadata |= {"id": f"INSERT_OWNER/{slug}", "title": slug.replace("-", " ")}
+        metadata |= {"id": f"{OWNER_PLACEHOLDER}/{slug}", "title": slug.replace("-", " ")}
         if kind == "data":
             write_processed(data, folder / DATA_FILE)
         else:
-            _stage_code(folder)
+            _stage_code(folder, home)
         files.write_json(folder / DATASET_METADATA.name, metadata)
+    _check_staged(folders, data)
     return folders
 
 
-def _on_kaggle(args: argparse.Namespace, parameters: dict[str, Any]) -> int:
+def _check_staged(folders: Mapping[str, Path], data: ProcessedData) -> None:
+    """Raise DataError unless the staged folders hold what the notebook expects."""
+    manifest = files.read_object(folders["code"] / CODE_MANIFEST)
+    wrong = [
+        name
+        for listed in (manifest["files"], manifest["wheels"])
+        for name, digest in listed.items()
+        if files.file_sha256(folders["code"] / name) != digest
+    ]
+    if manifest["code_hash"] != code_hash():
+        wrong.append(CODE_MANIFEST)
+    if read_processed(folders["data"] / DATA_FILE).content_hash != data.content_hash:
+        wrong.append(DATA_FILE)
+    if wrong:
+        msg = f"{', '.join(wrong[:3])} changed while it was staged. Nothing was published: run the command again."
+        raise DataError(msg)
+
+
+def _on_kaggle(args: argparse.Namespace, home: Home, parameters: dict[str, Any]) -> int:
     """Run the steps on Kaggle that the options name; without credentials build and stage only."""
     client = KaggleClient(say=print, poll_s=min(args.poll_s, _RETRY_S))
     owner = client.owner()
     if owner is None:
-        data = _data(args)
-        _say_built(build(parameters | _expected(data)), data, parameters)
-        stage(data, args.name)
-        print(
-            "\nNothing was published: there are no Kaggle credentials. Make a token at kaggle.com/settings/api and put "
-            "it into\n~/.kaggle/access_token, then run this again.\nnext      python build_kernel.py --rehearse"
-        )
-        return 2 if _needs_kaggle(args) else 0
-    run = KaggleRun(client, owner, args.name, ROOT, args.output, say=print)
-    if args.stop:
-        return _stop(run, sure=args.yes)
+        return _build_only(args, home, parameters)
+    run = KaggleRun(client, owner, home, args.output, say=print)
     if args.fetch:
-        return _say_fetched(run.fetch(), args.output)
+        return _say_fetched(run, run.fetch(), args.output)
     if args.follow and not (args.push or args.resume or args.until_done):
         return _follow_and_fetch(run, args)
-    return _sessions(run, args, parameters)
+    return _sessions(run, args, home, parameters)
 
 
-def _sessions(run: KaggleRun, args: argparse.Namespace, parameters: dict[str, Any]) -> int:
+def _build_only(args: argparse.Namespace, home: Home, parameters: dict[str, Any]) -> int:
+    """Build and stage without credentials; the metadata then names no owner, so that no push can mix versions."""
+    data = _data(args, home)
+    check_run(data, parameters)
+    notebook, _ = build(parameters, home, data, stage(data, home).values())
+    path, metadata = (
+        home.kernel_folder / KERNEL_METADATA,
+        kernel_metadata(home, OWNER_PLACEHOLDER, DATASETS, args.accelerator),
+    )
+    if not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != metadata:
+        home.notebook.unlink(missing_ok=True)
+        files.write_text(path, json.dumps(metadata, indent=2) + "\n")
+    files.write_text(home.notebook, notebook)
+    _say_built(home.notebook, notebook, home, data, parameters)
+    print(
+        "\nNothing was published: there are no Kaggle credentials. Make a token at kaggle.com/settings/api and put "
+        f"it into\n~/.kaggle/access_token, then run this again.\n"
+        f"next      python build_kernel.py{_named(home)} --rehearse"
+    )
+    return 2 if _needs_kaggle(args) else 0
+
+
+def _sessions(run: KaggleRun, args: argparse.Namespace, home: Home, parameters: dict[str, Any]) -> int:
     """Prepare a session; push and follow it if the options say so; with --until-done one after another."""
     before = -1
     while True:
-        run.settle()
+        run.settle(fresh=args.fresh)
         before = run.check_progress(before) if args.until_done else before
-        config = _prepare_session(run, args, parameters)
+        num_episodes = _prepare_session(run, args, home, parameters)
         if not (args.push or args.resume or args.until_done):
-            print("next      kaggle kernels push")
+            print(f"next      kaggle kernels push{'' if home.is_default else f' -p {_relative(home.build)}'}")
             return 0
-        if args.accelerator != "none":
-            run.check_quota(config["time_budget_h"])
         run.push()
         args.fresh = False  # only the first session starts over
         if not (args.follow or args.until_done):
-            print("next      python build_kernel.py --follow")
+            print(f"next      {run.words} --follow")
             return 0
         status = _follow_and_fetch(run, args)
-        if status != 0 or not args.until_done or not run.unfinished(config["num_episodes"]):
+        if status != 0 or not args.until_done or not run.unfinished(num_episodes):
             return status
 
 
-def _prepare_session(run: KaggleRun, args: argparse.Namespace, parameters: dict[str, Any]) -> dict[str, Any]:
-    """Stage, publish and build one session: the first, or the next of an unfinished run."""
-    data = _data(args)
-    last = run.last_run().get("parameters", {})
-    merged = RunConfig.from_flat({**last, **parameters})
+def _prepare_session(run: KaggleRun, args: argparse.Namespace, home: Home, parameters: dict[str, Any]) -> int:
+    """Stage, publish and build one session: the first, or the next of an unfinished run; return its episodes."""
+    interrupts.advise("Nothing was published or pushed. The same command starts again.")
+    data = _data(args, home)
+    last = run.last_run()
+    before = last.get("parameters", {})
+    merged = RunConfig.from_flat({**before, **parameters})
     fresh = args.fresh or run.stays_fresh()
     going_on = not fresh and run.unfinished(merged.num_episodes)
     if args.resume and not going_on:
         msg = f"--resume: {args.output} holds no unfinished run of {run.kernel}. Fetch it with --fetch first."
         raise ConfigError(msg)
-    baked = {**(last if going_on else {}), **parameters}
-    session = _expected(data)
-    folders = {kind: BUILD / "datasets" / kind for kind in DATASETS}
-    stage(data, args.name, going_on=going_on)
+    baked = {**(before if going_on else {}), **parameters}
+    check_run(data, baked)
+    session: dict[str, Any] = {}
+    if args.accelerator == "none":
+        session["allow_cpu"] = True
+    else:
+        budget_h = RunConfig.from_flat(baked).time_budget_h
+        session |= {"time_budget_h": h} if (h := run.budget_h(budget_h)) != budget_h else {}
+    folders = stage(data, home, going_on=going_on)
     if going_on:
         steps = run.stage_state(merged.jobs)
         session["expect_env_steps"] = steps
-        folders["state"] = BUILD / "datasets" / "state"
+        folders["state"] = home.dataset("state")
         print(
             f"resuming  {run.kernel} at step {', '.join(f'{n:,}' for n in steps)}; --fresh would start over"
         )
-    if args.accelerator == "none":
-        session["allow_cpu"] = True
-    notebook = build(baked | session)
-    _say_built(notebook, data, baked)
-    run.publish(folders)
-    run.write_metadata(list(folders), args.accelerator)
-    run.prepare(baked, fresh=fresh)
-    return {"num_episodes": merged.num_episodes, "time_budget_h": merged.time_budget_h}
+    continued = last.get("run", "") if going_on else ""
+    notebook, run_id = build(
+        baked | session, home, data, folders.values(), continued, fresh_of=_run_in(args.output)
+    )
+    _say_built(home.notebook, notebook, home, data, baked)
+    digests = run.publish(folders, allow_public=args.allow_public)
+    run.write_kernel(notebook, folders, args.accelerator)
+    run.prepare(baked, run_id, digests, fresh=fresh)
+    return merged.num_episodes
 
 
-def _probe(args: argparse.Namespace) -> int:
+def _run_in(outputs: Path) -> str:
+    """Return the id of the run whose outputs lie in a folder; '' if none do."""
+    path = outputs / "manifest.json"
+    return output_layout.run_id(files.read_object(path)) if path.is_file() else ""
+
+
+def _other_than(taken: str, run_id: str) -> str:
+    """Return the id, with a number behind it if the last run has it already."""
+    if taken == run_id:
+        return f"{run_id}-2"
+    base, _, number = taken.rpartition("-")
+    return f"{run_id}-{int(number) + 1}" if base == run_id and number.isdigit() else run_id
+
+
+def _probe(args: argparse.Namespace, home: Home) -> int:
     """Stage and publish the probe; with --push run it, with --follow fetch its answers."""
-    client, folder = KaggleClient(say=print, poll_s=min(args.poll_s, _RETRY_S)), BUILD / "probe"
+    client, folder = KaggleClient(say=print, poll_s=min(args.poll_s, _RETRY_S)), home.build / "probe"
     owner = client.owner()
-    digest = probe.stage_probe(folder, PROBE, owner or "INSERT_OWNER", args.name, args.accelerator)
+    digest = probe.stage_probe(folder, PROBE, owner or OWNER_PLACEHOLDER, args.name, args.accelerator)
     print(f"probe     {_relative(folder)}, {args.accelerator}")
     if owner is None:
         print("Nothing was published: there are no Kaggle credentials.")
         return 2 if _needs_kaggle(args) else 0
-    run = KaggleRun(client, owner, args.name, folder, folder / "outputs", say=print, kind="probe")
+    run = KaggleRun(client, owner, home, folder / "outputs", say=print, kind="probe", folder=folder)
+    run.check_target(f"{run.kernel}-data", allow_public=args.allow_public)
     client.publish_dataset(folder / "dataset", digest, "probe", may_unpack=True)
     if not args.push:
         print(f"next      kaggle kernels push -p {_relative(folder)}")
@@ -208,52 +316,55 @@ def _follow_and_fetch(run: KaggleRun, args: argparse.Namespace) -> int:
     status = run.follow(args.poll_s)
     if status != "COMPLETE":
         print(
-            f"The run ended as {status}. Kaggle keeps no outputs of such a run; the last fetched state is intact."
+            f"The run {in_words(status)}. Kaggle keeps no outputs of such a run; the last fetched state is intact."
         )
         return 1
-    return _say_fetched(run.fetch(), args.output)
+    return _say_fetched(run, run.fetch(), args.output)
 
 
-def _say_fetched(manifest: Mapping[str, Any], folder: Path) -> int:
+def _say_fetched(run: KaggleRun, manifest: Mapping[str, Any], folder: Path) -> int:
     summary = files.read_json(folder / "summary.json")
     print(f"\n{text_table(summary['table'])}\n\n{summary['verdict']['sentence']}\n")
     print(f"report    {_relative(folder / 'report.html')}")
     if manifest["status"] != "complete":
-        print("next      python build_kernel.py --resume, or --until-done")
+        print(f"next      {run.words} --resume, or --until-done")
     return 0
 
 
-def _stop(run: KaggleRun, *, sure: bool) -> int:
+def _stop(args: argparse.Namespace, home: Home) -> int:
+    """Delete the kernel; this works while another command follows it."""
+    client = KaggleClient(say=print, poll_s=min(args.poll_s, _RETRY_S))
+    owner = client.owner()
+    if owner is None:
+        print("There are no Kaggle credentials.")
+        return 2
+    run = KaggleRun(client, owner, home, args.output, say=print)
+    interrupts.advise("The deletion may have taken effect: the same command tells.")
     print(
         f"--stop deletes {run.kernel} on Kaggle with its active run, its log and all outputs not fetched yet."
     )
     print("Datasets and fetched files stay.")
-    if not sure and input(f"Type {run.name} to continue: ").strip() != run.name:
+    if not args.yes and input(f"Type {run.name} to continue: ").strip() != run.name:
         print("Nothing was deleted.")
         return 1
     run.stop()
     return 0
 
 
-def _expected(data: ProcessedData) -> dict[str, Any]:
-    """Return the parameters by which the kernel checks its mounted data."""
-    return {"expect_data_hash": data.content_hash}
-
-
 def _needs_kaggle(args: argparse.Namespace) -> bool:
     return any((args.push, args.follow, args.fetch, args.resume, args.until_done, args.stop))
 
 
-def _data(args: argparse.Namespace) -> ProcessedData:
-    """Return the data to train on; data/processed/ is replaced only if the new bars are usable."""
-    target = ROOT / LOCAL_DATA
-    if args.data is None and target.is_file():
-        path, source = target, "h5"
-    elif args.data is None:
+def _data(args: argparse.Namespace, home: Home) -> ProcessedData:
+    """Return the data to train on; those of the home are replaced only if the new bars are usable."""
+    local = next((path for path in (home.data, Home(ROOT, homes.DEFAULT_NAME).data) if path.is_file()), None)
+    if args.data is not None:
+        path, source = args.data, "h5" if args.data.suffix.lower() in (".h5", ".hdf5") else "files"
+    elif local is not None:
+        path, source = local, "h5"
+    else:
         print("No --data PATH given: using the embedded sample, 6,225 EURUSD hours of 2017.")
         path, source = None, "sample"
-    else:
-        path, source = args.data, "h5" if args.data.suffix.lower() in (".h5", ".hdf5") else "files"
     config = DataConfig(
         source=source,
         path=str(path or ""),
@@ -264,26 +375,37 @@ def _data(args: argparse.Namespace) -> ProcessedData:
         price_side=args.price_side,
         clock=args.clock,
         bar_minutes=args.bar_minutes,
-        output_path=str(target),
+        accept_outliers=args.accept_outliers,
+        repair_rounding=args.repair_rounding,
+        embargo_hours=args.embargo_hours,
+        output_path=str(home.data),
     )
-    data = DataPipeline(config).write()
+    try:
+        with locks.hold(home.data.parent, wait_s=_DATA_WAIT_S):
+            data = DataPipeline(config).write()
+    except MissingFactsError as err:
+        raise err.for_command(["python", "build_kernel.py", *args.words]) from None
+    if args.features:
+        own = OwnFeatures.load(args.features)
+        report = assert_causal(OwnPipeline(own, data.traded), data.train)
+        print(f"features  {args.features}, {report.features} columns: {report}")
     for note in filter(None, (data.cost_note, *data.notes)):
         print(f"          {note}")
     return data
 
 
-def _stage_code(folder: Path) -> None:
+def _stage_code(folder: Path, home: Home) -> None:
     """Write a readable copy of the modules, the available wheels, and code_manifest.json."""
     hashes = {}
     for file in inlined_files():
-        text = kernel_notebook.module_source(PACKAGE, file)
+        text = (PACKAGE / file).read_bytes().decode("utf-8").replace("\r\n", "\n")
         flat = file.replace("/", ".")  # Kaggle drops folders of a dataset
         files.write_text(folder / flat, text)
         hashes[flat] = files.sha256(text.encode())
-    trials.merge(folder / trials.NAME, [LEDGER_AT_START])  # empty if nothing was tried before
-    if WARM_START.is_file():
-        shutil.copyfile(WARM_START, folder / WARM_START.name)
-    available, missing = wheels.fetch_wheels(BUILD / "wheels")
+    trials.merge(folder / trials.NAME, [home.ledger_at_start])  # empty if nothing was tried before
+    if home.warm_start.is_file():
+        shutil.copyfile(home.warm_start, folder / home.warm_start.name)
+    available, missing = wheels.fetch_wheels(ROOT / "build" / "wheels")
     for line in wheels.switched_off(missing):
         print(f"wheels    {line}")
     for path in available:
@@ -298,30 +420,42 @@ def _stage_code(folder: Path) -> None:
     files.write_json(folder / CODE_MANIFEST, manifest)
 
 
-def _rehearse(
-    notebook: Path, datasets: dict[str, Path], parameters: Mapping[str, Any], output: Path, *, fresh: bool
-) -> int:
-    folder = BUILD / "rehearsal"
-    if fresh and output_layout.move_to_previous(folder / "working"):
+def _rehearse(args: argparse.Namespace, home: Home, parameters: dict[str, Any]) -> int:
+    """Build into the rehearsal's own folder, so that what is ready for a push stays as it is, and run it."""
+    interrupts.advise("Nothing was run yet. The same command starts again.")
+    data = _data(args, home)
+    check_run(data, parameters)
+    datasets = stage(data, home)
+    text, _ = build(parameters, home, data, datasets.values())
+    folder = home.rehearsal
+    notebook = folder / "built" / "train.ipynb"
+    files.write_text(notebook, text)
+    _say_built(notebook, text, home, data, parameters)
+    if args.fresh and output_layout.move_to_previous(folder / "working"):
         print("--fresh: the outputs of the earlier rehearsal are in previous/")
     print(
         "Rehearsing: running this notebook in a folder laid out as on Kaggle, without a network.\n",
         flush=True,
     )
-    done = rehearsal.rehearse(notebook, folder, datasets)
+    done = rehearsal.rehearse(
+        notebook, folder, {f"{home.name}-{kind}": path for kind, path in datasets.items()}
+    )
     summary = done.summary
-    trials.merge(LEDGER, [done.working / trials.NAME])
+    merge_ledger(home.ledger, [done.working / trials.NAME])
     print(f"\n{text_table(summary['table'])}\n\n{summary['verdict']['sentence']}\n")
     print(f"report    {_relative(done.working / 'report.html')}\nnotebook  {_relative(done.html)}")
-    fetched = files.read_json(path) if (path := output / "summary.json").is_file() else None
-    plain = {k: v for k, v in parameters.items() if k not in ("num_episodes", "expect_data_hash")}
-    print(rehearsal.forecast(RunConfig.from_flat(plain), summary, fetched))
-    print("next      python build_kernel.py && kaggle kernels push")
+    fetched = files.read_json(path) if (path := args.output / "summary.json").is_file() else None
+    print(rehearsal.forecast(rehearsal.full_run(parameters), summary, fetched))
+    words = f"python build_kernel.py{_named(home)}"
+    where = "" if home.is_default else f" -p {_relative(home.build)}"
+    print(f"next      {words} && kaggle kernels push{where}")
     return 0
 
 
-def _say_built(notebook: Path, data: ProcessedData, parameters: Mapping[str, Any]) -> None:
-    size = kernel_notebook.client_text_bytes(notebook.read_text(encoding="utf-8"))
+def _say_built(
+    notebook: Path, text: str, home: Home, data: ProcessedData, parameters: Mapping[str, Any]
+) -> None:
+    size = kernel_notebook.client_text_bytes(text)
     bars = {name: sum(len(b) for b in split.values()) for name, split in data.splits.items()}
     counts = ", ".join(f"{name} {count:,}" for name, count in bars.items())
     others = f" beside {', '.join(sorted(set(data.train) - {data.traded}))}" if len(data.train) > 1 else ""
@@ -332,14 +466,21 @@ def _say_built(notebook: Path, data: ProcessedData, parameters: Mapping[str, Any
     print(f"notebook  {_relative(notebook)}, {size / 1000:.0f} kB as sent, code {code_hash()[:12]}")
     if parameters:
         print("baked in  " + ", ".join(f"{k} = {v!r}" for k, v in parameters.items()))
-    print(f"datasets  {_relative(BUILD / 'datasets')}{os.sep}{{{','.join(DATASETS)}}}")
+    print(f"datasets  {_relative(home.build / 'datasets')}{os.sep}{{{','.join(DATASETS)}}}")
 
 
-def _check_name(name: str) -> None:
-    ok = name.isascii() and all(part.isalnum() and part.islower() for part in name.split("-"))
-    if not ok or not 3 <= len(name) <= 40:
-        msg = f"--name must be 3 to 40 lower-case letters, digits and single hyphens, got {name!r}"
-        raise ConfigError(msg)
+def _check_path(path: Path) -> None:
+    """Raise ConfigError for a path that notebooks and settings cannot hold."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as err:
+        shown = str(path).encode(errors="backslashreplace").decode()
+        msg = f"{shown}: this name is not valid UTF-8. Rename the file or folder."
+        raise ConfigError(msg) from err
+
+
+def _named(home: Home) -> str:
+    return "" if home.is_default else f" --name {home.name}"
 
 
 def _relative(path: Path) -> str:

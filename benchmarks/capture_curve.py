@@ -1,6 +1,6 @@
-"""How much of the optimum is captured from so many bars at such a signal: denoised SAC beside ridge + band.
+"""How much of the optimum is captured from so many bars at such a signal: exact SAC beside ridge + band.
 
-python -m benchmarks.capture_curve --seeds 2          prints docs/learning.md's table
+python -m benchmarks.capture_curve                    prints docs/learning.md's table
 python -m benchmarks.capture_curve --figure build/capture_curve.png
 """
 
@@ -17,17 +17,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from matplotlib.figure import Figure
 
+from benchmarks.exact_markets import Learning, learn
 from sac_kernel.core import files, packages
 from sac_kernel.core.device import set_threads
-from sac_kernel.experiment import proof
-from sac_kernel.experiment.proof import Setting
 from sac_kernel.market.known_answer import MARKETS, Judge, KnownAnswerMarket
 from sac_kernel.report import plots
 
 Shares = dict[float, list[float]]
 """Information coefficient -> one share for each length."""
 
-BARS = (30_000, 100_000, 300_000, 1_000_000)
+BARS = (30_000, 100_000, 1_000_000)
 SIGNALS = (0.02, 0.05, 0.1)
 
 
@@ -55,8 +54,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.capture_curve", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--updates", type=int, default=10_000)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--updates", type=int, default=3_000)
     parser.add_argument("--bars", default=",".join(map(str, BARS)))
     parser.add_argument("--ic", default=",".join(map(str, SIGNALS)))
     parser.add_argument("--figure", type=Path, default=Path("build/capture_curve.png"))
@@ -68,20 +67,20 @@ def main() -> None:
     )
     agent, ridge = ({ic: list[float]() for ic in signals} for _ in range(2))
     lines = [
-        "| bars | " + " | ".join(f"IC {ic:g}: SAC / ridge + band" for ic in signals) + " |",
+        "| bars | " + " | ".join(f"IC {ic:g}: exact SAC / ridge + band" for ic in signals) + " |",
         "|---" * (1 + len(signals)) + "|",
     ]
     for n in bars:
         cells = []
         for ic in signals:
             market = market_of(ic)
-            setting = Setting(args.updates, "denoised", {}, lambda line: print(line, flush=True), bars=n)
-            print(f"IC {ic:g}, {n:,} bars", flush=True)
             judge = Judge(market, bars=300, n=256)
-            rows = [proof.trained(market, seed, setting, judge)[1] for seed in range(args.seeds)]
-            agent[ic].append(statistics.median(row.final for row in rows))
-            ridge[ic].append(statistics.median(row.reference for row in rows))
-            cells.append(f"{agent[ic][-1]:.2f} / {ridge[ic][-1]:.2f}")
+            rows = [learn(market, seed, Learning(args.updates, n), judge) for seed in range(args.seeds)]
+            each = " ".join(f"{row.captured:.3f}/{row.bound:.3f}" for row in rows)
+            print(f"IC {ic:g}, {n:,} bars: {each}", flush=True)
+            agent[ic].append(statistics.median(row.captured for row in rows))
+            ridge[ic].append(statistics.median(row.bound for row in rows))
+            cells.append(f"{agent[ic][-1]:.3f} / {ridge[ic][-1]:.3f}")
         lines.append(f"| {n:,} | {' | '.join(cells)} |")
     print("\n".join(lines))
     files.write_bytes(args.figure, plots.to_png(figure(bars, agent, ridge)))

@@ -17,7 +17,8 @@ import ast
 import os
 import statistics
 import time
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -35,13 +36,16 @@ from sac_kernel.core.device import set_threads
 from sac_kernel.experiment.exact_problem import decisions, exact_problem, greedy_targets
 from sac_kernel.experiment.proof import NOISY_PATHS, PATH_BARS, REPLAYED_BARS, one_path, reference
 from sac_kernel.features.forecast import fit_forecast
-from sac_kernel.features.pipeline import MEMORY_S, FeaturePipeline
+from sac_kernel.features.pipeline import FeaturePipeline
+from sac_kernel.market import training
 from sac_kernel.market.account import TradingEnvConfig
-from sac_kernel.market.decision_bars import forecast_target
-from sac_kernel.market.known_answer import Judge
+from sac_kernel.market.known_answer import Judge, KnownAnswerMarket
 from sac_kernel.market.known_answer_kinds import ALL_MARKETS
 from sac_kernel.market.market import prepare_market
 from tests.agent.exact_oracle import PlainAgent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SHOWN = ("M1", "M2", "M3", "M4", "M6", "M7", "M8", "M9", "M10", "M11", "M11-02", "M12", "M13", "M14")
 MARKS = {
@@ -61,20 +65,27 @@ class Row(NamedTuple):
     seconds: float
 
 
-def learn(name: str, seed: int, updates: int, rewards: str, config: dict[str, Any], judge: Judge) -> Row:
+class Learning(NamedTuple):
+    """How to learn: from how many bars, with how many updates, 'denoised' or 'raw' rewards, fields of ExactConfig."""
+
+    updates: int
+    bars: int = PATH_BARS
+    rewards: str = "denoised"
+    config: Mapping[str, Any] = MappingProxyType({})
+
+
+def learn(market: KnownAnswerMarket, seed: int, how: Learning, judge: Judge) -> Row:
     """Train on one path of a market and judge on fresh ones."""
-    market = ALL_MARKETS[name]
-    path = one_path(market, REPLAYED_BARS if name == "M7" else PATH_BARS, seed)
+    path = one_path(market, how.bars, seed)
     features, returns, bound = path.features[:, 0], path.returns[:, 0], float("nan")
-    if market.noise and rewards == "denoised":
+    if market.noise and how.rewards == "denoised":
         returns = fit_forecast(features[:-1], returns).train
-    if name in NOISY_PATHS:
-        bound = reference(market, fit_forecast(features[:-1], path.returns[:, 0], boosting=False), judge)
+    if market.name in NOISY_PATHS:
+        bound = reference(market, fit_forecast(features[:-1], path.returns[:, 0], heads=("ridge",)), judge)
     problem = ExactProblem(features, returns, market.cost)
     started = time.process_time()
-    policy = train_exact(
-        problem, from_flat(ExactConfig, {"gamma": market.gamma, **config}, "--set"), updates, seed
-    )
+    config = from_flat(ExactConfig, {"gamma": market.gamma, **how.config}, "--set")
+    policy = train_exact(problem, config, how.updates, seed)
     seconds = time.process_time() - started
     result = judge.result(lambda obs: policy.target(obs[:, :-1], obs[:, -1], market.cost))
     captured = judge.capture(result) if market.ic else result.reward
@@ -89,7 +100,8 @@ def markets(args: argparse.Namespace, config: dict[str, Any]) -> None:
     print("|---|---|---|---|---|---|---|")
     for name in args.markets.split(","):
         judge = Judge(ALL_MARKETS[name], bars=300, n=256)
-        rows = [learn(name, seed, args.updates, args.rewards, config, judge) for seed in range(args.seeds)]
+        how = Learning(args.updates, REPLAYED_BARS if name == "M7" else PATH_BARS, args.rewards, config)
+        rows = [learn(ALL_MARKETS[name], seed, how, judge) for seed in range(args.seeds)]
         own = [row.captured for row in rows]
         shares = [row.captured / row.bound for row in rows]
         form = (
@@ -123,10 +135,9 @@ def planted(args: argparse.Namespace, config: dict[str, Any]) -> None:
             train = prepare_market(data.train["EURUSD"], frames[0], env, close_at_end=False)
             test = runner.market_of(data.test["EURUSD"], frames[2], env, "base")
             settings = from_flat(ExactConfig, config, "--set")
-            target = forecast_target(train, settings.gamma)
-            estimate = fit_forecast(frames[0], target, purge=MEMORY_S // 3600)
+            estimate, facts = training.forecast_of_decisions(train, frames[0], settings.gamma)
             started = time.process_time()
-            problem = exact_problem(train, env, settings.positions, forecast=estimate.train)
+            problem = exact_problem(train, env, settings.positions, forecast=estimate)
             policy = train_exact(problem, settings, args.updates, seed)
             seconds = time.process_time() - started
             fitted_on = runner.market_of(data.train["EURUSD"], frames[0], env, "base")
@@ -142,7 +153,7 @@ def planted(args: argparse.Namespace, config: dict[str, Any]) -> None:
                 row = result.row()
                 net[kind].append(row["net_return_frac"])
                 cells.append(f"{row['net_return_frac']:+.1%}, {row['sharpe_ann']:.2f}, {row['trades']}")
-            head = f"{estimate.head}, t {estimate.t_stat:.1f}"
+            head = f"{facts['head']}, t {facts['t_stat']:.1f}"
             print(f"| {ic:g} | {seed} | {head} | {' | '.join(cells)} | {seconds:.1f} |", flush=True)
         medians = {kind: statistics.median(values) for kind, values in net.items()}
         print(f"| {ic:g} | median | | {medians['exact']:+.1%} | {medians['band']:+.1%} | |", flush=True)

@@ -27,7 +27,7 @@ from sac_kernel.agent.config import SACConfig
 from sac_kernel.backtest import policies
 from sac_kernel.backtest.judgement import Judgement, judge
 from sac_kernel.core.device import set_threads
-from sac_kernel.experiment.run_config import preset_of
+from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.experiment.trainer import KaggleTrainer
 from sac_kernel.prices.bars import Bars
 from sac_kernel.prices.ingest.split import split_table
@@ -68,7 +68,7 @@ def judged(seed: int, episodes: int, reward: str) -> Judgement:
         write_processed(data, folder / "processed_data.h5")
         config = SACConfig.for_market(hidden_dims=HIDDEN, utd_ratio=UTD)
         env = dataclasses.replace(
-            preset_of(1).env_config, episode_lengths=(3000,), horizon=1000, reward=reward
+            RunConfig(learner="gaussian").env_config(1), episode_lengths=(3000,), horizon=1000, reward=reward
         )
         trainer = KaggleTrainer(
             folder / "processed_data.h5", folder / "out", episodes, 1, episodes, 1, "cpu", seed, config, env
@@ -106,7 +106,7 @@ def main() -> int:
             traded += base.turnover > 0
             gross.append(base.log_growth + base.cost_paid[-1] / base.start_equity)
             print(i, word, f"net {base.log_growth:+.4f}, turnover {base.turnover:.1f}", flush=True)
-    edges = words[verdict.EDGE]
+    edges = words[verdict.EDGE_WITHOUT_NULL]
     mean, error = np.mean(gross), np.std(gross, ddof=1) / np.sqrt(len(gross))
     print(
         f"\n{args.markets} random walks, seed {args.seed}: SAC {HIDDEN}, {args.episodes} x 3,000 steps, UTD {UTD}, "

@@ -71,7 +71,7 @@ def run_rule(
 def figures(result: EpisodeResult) -> str:
     """Return annual Sharpe ratio and annual return in words."""
     daily = result.daily_returns
-    annual = daily.mean() * metrics.TRADING_DAYS_PER_YEAR
+    annual = metrics.annual_return(daily)
     return f"{metrics.sharpe_ann(daily):+.1f} ({annual:+.1%})"
 
 

@@ -1,6 +1,6 @@
 """Mutated files of every format: each loads to valid bars or raises the package's own error.
 
-python -m tests.fuzz_bars --count 10000        # the full count; the suite runs 300
+python -m tests.fuzz_bars --count 20000        # the full count; the suite runs 300
 
 Each case is made from its number alone, so a failure is repeated with --first N --count 1. Cases run in a
 process of their own: a crash or a hang of a library is a failure like any other.
@@ -14,6 +14,7 @@ import io
 import json
 import lzma
 import multiprocessing
+import resource
 import struct
 import sys
 import tempfile
@@ -30,9 +31,16 @@ import psutil
 from sac_kernel.core.errors import SacKernelError
 from sac_kernel.prices.bars import PRICE_COLUMNS
 from sac_kernel.prices.ingest.formats import read_bars
+from sac_kernel.prices.ingest.holes import find_holes
+from sac_kernel.prices.ingest.suspect import suspects
 from sac_kernel.prices.processed_file import read_processed
 
 HANG_S = 30.0
+ROOM_BYTES = 1 << 30
+"""Most memory that a case may take beyond what the process has before it."""
+CLOCKS = {"mt5.csv": "mt-eet", "tick_table.csv": "mt-eet"} | dict.fromkeys(
+    ("day.csv", "epoch.csv", "banner.csv", "quoted.csv", "comma.csv", "headerless.csv"), "UTC"
+)
 _ROWS = 40
 _WORDS = (
     b"nan", b"inf", b"-inf", b"-1", b"0", b"", b"1e308", b"1e-320", b"9" * 400, b"\xff", b"\x00", b'"', b"1,5",
@@ -156,6 +164,48 @@ def parquet():
     return buffer.getvalue()
 
 
+def feather():
+    times, table = prices()
+    buffer = io.BytesIO()
+    frame = pd.DataFrame(table, columns=list(PRICE_COLUMNS)).assign(timestamp=times.tz_localize("UTC"))
+    try:
+        frame.to_feather(buffer)
+    except ImportError:
+        return b""
+    return buffer.getvalue()
+
+
+def klines():
+    times, table = prices()
+    rows = [
+        ",".join([str(t), *(f"{v:.5f}" for v in row), "1.5", str(t + 59_999), "9.0", "7", "0.5", "3.0", "0"])
+        for t, row in zip(times.as_unit("ms").asi8, table, strict=True)
+    ]
+    return "\n".join(rows + rows[-2:]).encode()
+
+
+def newest_first(header, form, quote=""):
+    """Dates newest first, prices quoted and above a thousand with a separator if `quote` is given."""
+    times, table = prices()
+    rows = [
+        ",".join(
+            [
+                quote + (t + pd.Timedelta(days=i)).strftime(form) + quote,
+                *(f"{quote}{1e4 * v:,.1f}{quote}" if quote else f"{v:.5f}" for v in row),
+            ]
+        )
+        for i, (t, row) in enumerate(zip(times, table, strict=True))
+    ]
+    return (header + "\n".join(rows[::-1]) + "\n").encode()
+
+
+def tick_table():
+    times, table = prices()
+    rows = [f"{t:%Y.%m.%d\t%H:%M:%S}.{7 * i % 1000:03d}\t{row[0]:.5f}\t{row[0] + 1e-4:.5f}\t\t\t6"
+            for i, (t, row) in enumerate(zip(times, table, strict=True))]  # fmt: skip
+    return ("<DATE>\t<TIME>\t<BID>\t<ASK>\t<LAST>\t<VOLUME>\t<FLAGS>\n" + "\n".join(rows) + "\n").encode()
+
+
 def seeds():
     """File name -> content, and how the content is packed before it is written (None: as it is)."""
     header = "time,open,high,low,close\n"
@@ -178,6 +228,18 @@ def seeds():
         day + "BID_candles_min_1.bi5": (bi5("candles"), pack_lzma),
         "v20.json": (oanda(), None),
         "bars.parquet": (parquet(), None),
+        "bars.feather": (feather(), None),
+        "ETHUSDT-1m-2019-02.csv": (klines(), None),
+        "banner.csv": (newest_first("https://example.com\nDate,Open,High,Low,Close\n", "%Y-%m-%d %H:%M:%S"), None),
+        "quoted.csv": (
+            b"\xef\xbb\xbf" + newest_first('"Date","Open","High","Low","Price"\n', "%m/%d/%Y", '"'), None),
+        "offsets.csv": (text_of("%Y-%m-%d %H:%M:%S-05:00", header="Datetime,Open,High,Low,Close\n")
+                        .replace(b"00:30:00-05:00", b"01:30:00-04:00"), None),
+        "eet.csv": (text_of("%Y.%m.%d %H:%M:%S", header="Time (EET),Open,High,Low,Close,Volume \n", tail=",1.5"), None),
+        "wide.csv": (text_of("%Y-%m-%dT%H:%M:%SZ", header=header).decode().encode("utf-16"), None),
+        "comma.csv": (text_of("%Y-%m-%d %H:%M:%S", ";", "Date;Open;High;Low;Close\n").replace(b".", b","), None),
+        "headerless.csv": (text_of("%Y-%m-%d %H:%M:%S", tail=",1"), None),
+        "tick_table.csv": (tick_table(), None),
         "own.h5": (h5(own=True), None),
         "first.h5": (h5(own=False), None),
     }  # fmt: skip
@@ -280,9 +342,14 @@ def judge(path):
             data = read_processed(path, "bid")
             tables = [bars for split in data.splits.values() for bars in split.values()]
         else:
-            clock = {"mt5.csv": "mt-eet", "day.csv": "UTC", "epoch.csv": "UTC"}.get(path.name)
-            side = "bid" if path.suffix in (".csv", ".parquet") else None
-            tables = [read_bars(path, side, "mt-eet" if path.suffix == ".hst" else clock).bars]
+            clock = CLOCKS.get(path.name)
+            side = "bid" if path.suffix in (".csv", ".parquet", ".feather") else None
+            bars = read_bars(
+                path, side, "mt-eet" if path.suffix == ".hst" else clock, repair_rounding="z" in path.stem
+            ).bars
+            suspects(bars)
+            find_holes(bars, bars.seconds)
+            tables = [bars]
     except SacKernelError as err:
         return "refused" if path.name in str(err) else f"FAILED a message that does not name the file: {err}"
     for bars in tables:
@@ -303,8 +370,13 @@ def work(connection):
     with tempfile.TemporaryDirectory() as folder:
         while (number := connection.recv()) is not None:
             path = make_case(number, folder, files)
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             try:
-                connection.send((path.suffix, judge(path)))
+                outcome = judge(path)
+                grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+                if grown > ROOM_BYTES:
+                    outcome = f"FAILED took {grown:,} bytes"
+                connection.send((path.suffix, outcome))
             except Exception as err:  # noqa: BLE001  # this is what the fuzzing looks for
                 connection.send((path.suffix, f"FAILED {type(err).__name__}: {str(err)[:200]}"))
 

@@ -3,7 +3,7 @@
 python -m tests.fuzz_files --count 20000       # part of `make fuzz`; the suite runs a short form
 
 Bytes are changed blindly, and values through the format itself, with every hash made right again, so that what
-lies behind the hashes is reached too. A state that is taken must train on. A process that takes 2 GB has failed.
+lies behind the hashes is reached too. A state that is taken must train on. A process that takes 1 GB has failed.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ import numpy as np
 import torch
 
 from sac_kernel.agent.sac import SACAgent
-from sac_kernel.cli.settings import parse_settings
+from sac_kernel.cli.settings import parse_settings, read_settings_file
 from sac_kernel.core import files
 from sac_kernel.core.errors import SacKernelError
 from sac_kernel.experiment import checkpoint, job_outputs, output_layout, run_config
 from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.experiment.trainer import KaggleTrainer
 from sac_kernel.kaggle.state_export import export_states
+from sac_kernel.live.journal import Journal
 from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.prices.ingest.writer import write_processed
 from sac_kernel.prices.processed_file import read_processed
@@ -37,8 +38,26 @@ from tests import fuzz_bars
 from tests.conftest import make_data
 from tests.small_runs import ENV, SAC
 
-MAX_MEMORY_BYTES = 2 << 30
-KINDS = ("agent", "state", "state index", "manifest", "ledger", "h5", "parameters", "settings")
+MAX_MEMORY_BYTES = 1 << 30  # of the whole process, torch's 500 MB included
+KINDS = (
+    "agent", "state", "state index", "manifest", "ledger", "h5", "parameters", "settings", "journal", "toml", "opcodes",
+)  # fmt: skip
+
+
+_STORAGE = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x04tQ"
+_TENSOR = (
+    b"ctorch._utils\n_rebuild_tensor_v2\n("
+    + _STORAGE
+    + b"K\0K\4\x85K\1\x85\x89ccollections\nOrderedDict\n)RtR"
+)
+OPCODES = (
+    b"}", b"]", b")", b"(", b"t", b"\x85", b"\x86", b"\x87", b"e", b"a", b"s", b"u", b"N", b"\x88", b"K\x01", b"0",
+    b"b", b"M\x01\x02", b"J\x01\x02\x03\x04", b"G\0\0\0\0\0\0\0\0", b"X\x01\0\0\0a", b"X\xff\xff\xff\x7f", b"q\0",
+    b"q\1", b"R", b"h\0", b"h\1", b"\x8a\x01\x05", b"\x8a\xff" + b"\x7f" * 255, b"ctorch\nFloatStorage\n", b"Q",
+    b"\x8f",
+    b"\x90", b"ctorch._utils\n_rebuild_tensor_v2\n", b"ccollections\nOrderedDict\n", b"cos\nsystem\n",
+    b"\x96" + b"\x7f" * 8, _STORAGE, _TENSOR,
+)  # fmt: skip
 
 
 def deep(levels=200_000):
@@ -233,6 +252,46 @@ class Bench:
             text = f"{name}={value if not isinstance(value, torch.Tensor) else '[' * 3000}"
             settings.append(fuzz_bars.mutated(text.encode(), rng).decode("utf-8", "replace"))
         parse_settings(settings)
+
+    def try_journal(self, rng):
+        path = self.folder / "journal.jsonl"
+        lines = [{"schema": 1, "facts": self.manifest}, *({"bar": [1.0, 2.0], "equity": i} for i in range(5))]
+        text = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+        kind = rng.integers(4)
+        if kind == 0:
+            text += deep().encode() + b"\n"
+        path.write_bytes(text if kind == 0 else fuzz_bars.mutated(text, rng))
+        with Journal(path) as journal:
+            journal.append({"bar": [1.0]})
+        assert len(Journal(path).lines) == len(journal.lines) + 1
+
+    def try_toml(self, rng):
+        path = self.folder / "run.toml"
+        lines = [f"{name} = {json.dumps(value)}" for name, value in self.parameters.items()]
+        text = "\n".join(lines).encode()
+        kind = rng.integers(6)
+        if kind == 0:
+            text = b"seeds = " + deep(int(rng.integers(10, 200_000))).encode()
+        elif kind == 1:
+            text = b"num_episodes = " + b"9" * int(rng.integers(1, 10_000))
+        elif kind == 2:
+            text = b".".join([b"a"] * int(rng.integers(1, 5_000))) + b" = 1"
+        path.write_bytes(text if kind < 3 else fuzz_bars.mutated(text, rng))
+        RunConfig.from_flat(read_settings_file(path))
+
+    def try_opcodes(self, rng):
+        """A structure of random opcodes, the allowed ones and others, some of them very often."""
+        code = [b"\x80\x02"]
+        for _ in range(int(rng.integers(1, 40))):
+            op = OPCODES[rng.integers(len(OPCODES))] if rng.random() < 0.8 else rng.bytes(1)
+            code.append(op * (int(10 ** (rng.random() * 6)) if rng.random() < 0.2 else 1))
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            archive.writestr("archive/data.pkl", b"".join(code) + b".")
+            archive.writestr("archive/data/0", bytes(16))
+        path = self.folder / "opcodes.pt"
+        path.write_bytes(buffer.getvalue())
+        files.read_pt(path)
 
     def judge(self, number):
         """Return the kind of a case and 'worked' or 'refused'; anything else is an exception."""

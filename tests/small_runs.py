@@ -7,6 +7,7 @@ from sac_kernel.market.account import TradingEnvConfig
 SAC = SACConfig(hidden_dims=(16, 16), batch_size=32, warmup_steps=60, buffer_capacity=200, utd_ratio=0.25)
 ENV = TradingEnvConfig(episode_lengths=(60,), horizon=37)
 TINY = {
+    "learner": "gaussian",
     "num_episodes": 2,
     "eval_frequency": 1,
     "checkpoint_frequency": 1,

@@ -9,6 +9,9 @@ from typing import Any
 from sac_kernel.core.config import require
 from sac_kernel.core.renamed import removed_fields
 
+GAUSSIAN, EXACT = "gaussian", "exact"
+"""The two learners."""
+
 MAX_WIDTH = 1 << 16
 """Largest observation, action or hidden layer: a file's config may claim any width."""
 

@@ -28,6 +28,7 @@ close-out, no loss limits, no impact in the path.
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     IntArray = NDArray[np.int64]
 
 _AVERAGE_START = 10.0  # early networks are bad: the newest counts 10 / (9 + number of the update) at least
+_TIMED = 20  # updates between two looks at the clock
 _DRAWN_AT_ONCE = 64  # updates; the draws of a block are a function of (seed, number of the block)
 
 logger = logging.getLogger(__name__)
@@ -152,6 +154,13 @@ class ExactTraining:
         for name, value in self.weights.vectors().items():
             value.copy_(state[name])
         self.updates, self._rows = int(state["updates"]), None
+
+    def begin(self, agent: int, policy: ExactPolicy) -> None:
+        """Begin one agent with the weights of a policy of the same shape, in this problem's scale."""
+        start = policy.weights.to(self._dtype).clone()
+        self._layout.layers(start[None])[-1].mul_(self.scales[agent] / policy.scale)
+        for vector in (self.weights.online, self.weights.target, self.weights.average):
+            vector[agent] = start.to(self._device)
 
     def _batch(self) -> Batch:
         place = self.updates % _DRAWN_AT_ONCE
@@ -282,6 +291,29 @@ def train_exact_population(
         if not torch.isfinite(policy.weights).all():
             logger.warning("agent %d (seed %d) diverged within %d updates", agent, seeds[agent], ends[agent])
     return [policies[agent] for agent in range(len(seeds))]
+
+
+def faster_device(
+    problems: Sequence[ExactProblem],
+    configs: Sequence[ExactConfig],
+    seeds: Sequence[int],
+    devices: Sequence[str],
+    seconds: float = 0.5,
+) -> tuple[str, dict[str, float]]:
+    """Return the device that does most agent-updates a second, and the rates; one device is not timed.
+
+    A small network is mostly launches on a GPU: one agent belongs on the CPU, a hundred on the GPU.
+    """
+    rates: dict[str, float] = {}
+    for device in devices if len(devices) > 1 else ():
+        training = ExactTraining(problems, configs, seeds, device)
+        training.run(_TIMED)  # `run` ends with a read of the last loss: the work is done
+        started_s, done = time.perf_counter(), 0
+        while time.perf_counter() - started_s < seconds:
+            training.run(_TIMED)
+            done += _TIMED
+        rates[device] = done * len(seeds) / (time.perf_counter() - started_s)
+    return max(rates, key=lambda device: rates[device]) if rates else devices[0], rates
 
 
 def _check_alike(

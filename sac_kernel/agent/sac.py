@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sac_kernel import __version__
-from sac_kernel.agent.config import MAX_WIDTH
+from sac_kernel.agent.config import EXACT, GAUSSIAN, MAX_WIDTH
 from sac_kernel.agent.config import SACConfig as SACConfig  # users of the manual guide import it from here
 from sac_kernel.agent.exact_config import ExactConfig
 from sac_kernel.agent.exact_policy import EXACT_INPUTS, ExactPolicy, exact_size
@@ -41,7 +41,6 @@ AGENT_SCHEMA = 2
 _SCHEMAS = (1, AGENT_SCHEMA)
 """Readable: schema 1 holds Gaussian agents alone and says no learner."""
 
-GAUSSIAN, EXACT = "gaussian", "exact"
 WIDTH_FIELDS = ("state_dim", "action_dim", "hidden_dims")
 
 
@@ -301,8 +300,12 @@ class SACAgent:
     @classmethod
     def from_checkpoint(cls, path: str | Path, device: str = "auto") -> SACAgent:
         """Return the saved agent with its own config, ready to act."""
-        path = Path(path)
-        content = _checked(files.read_pt(path), path)
+        return cls.from_content(files.read_pt(Path(path)), Path(path), device)
+
+    @classmethod
+    def from_content(cls, content: dict[str, Any], path: Path = Path(), device: str = "auto") -> SACAgent:
+        """Return the agent of what `content` returned; `path` is named in errors."""
+        content = _checked(content, path)
         exact = content["learner"] == EXACT
         try:
             config: Any = from_flat(ExactConfig if exact else SACConfig, content["config"], "config")

@@ -15,6 +15,7 @@ import pandas as pd
 from sac_kernel.backtest.policies import Kind, PolicyId
 from sac_kernel.core import strings
 from sac_kernel.core.strings import FLAT, FORESIGHT, HOLD, MOMENTUM, RIDGE
+from sac_kernel.market.market import DECISION_FEATURES
 from sac_kernel.prices import costs
 
 if TYPE_CHECKING:
@@ -162,9 +163,11 @@ def _samples(train: Market) -> tuple[FloatArray, FloatArray, int]:
 
 
 def _standardised(market: Market, train: Market) -> FloatArray:
-    rows = train.observed[train.first_bar :].astype(np.float64)
+    # Without what only an exact agent observes: a baseline is the same beside either learner.
+    used = train.observed.shape[1] - (len(DECISION_FEATURES) if train.terms.observes_target else 0)
+    rows = train.observed[train.first_bar :, :used].astype(np.float64)
     sd = rows.std(axis=0)
-    scaled: FloatArray = (market.observed - rows.mean(axis=0)) / np.where(sd > 0, sd, 1.0)
+    scaled: FloatArray = (market.observed[:, :used] - rows.mean(axis=0)) / np.where(sd > 0, sd, 1.0)
     return scaled
 
 

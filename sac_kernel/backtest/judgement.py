@@ -27,7 +27,7 @@ from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.prices.costs import COST_TIERS
 from sac_kernel.prices.processed_file import read_processed
-from sac_kernel.stats import trials, verdict
+from sac_kernel.stats import metrics, trials, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -79,6 +79,8 @@ def judge(  # noqa: PLR0913  # the verdict needs the last two
     *,
     train: tuple[pd.DataFrame, pd.DataFrame] | None = None,
     counted: TrialCount | None = None,
+    null: Mapping[str, Any] | None = None,
+    power: Mapping[str, Any] | None = None,
 ) -> Judgement:
     """Return agents and baselines on one split at every cost tier, and the verdict on the first agent.
 
@@ -90,6 +92,7 @@ def judge(  # noqa: PLR0913  # the verdict needs the last two
     draws : random policies with the headline agent's turnover, at the base tier
     train : bars and scaled features of the train split; without them the fitted baselines are left out
     counted : trials in the ledger; None if it is missing, which caps the verdict at 'not shown'
+    null, power : of the pipeline (`stats.null`); None if they were not run
     """
     start, markets = config.initial_equity, {}
     results: dict[str, list[EpisodeResult]] = {}
@@ -109,18 +112,22 @@ def judge(  # noqa: PLR0913  # the verdict needs the last two
         results[tier].append(run_targets(market, random_targets, start, RANDOM, tier))
     traded = headline.turnover > 0.0
     percentile = float(np.mean(growth < headline.log_growth)) if traded else None
-    return Judgement(
-        results, growth, percentile, decide_verdict(headline, percentile, counted), markets["base"], fitted_on
+    decided = verdict.decide(
+        headline.daily_returns,
+        percentile,
+        counted,
+        headline.turnover,
+        null=null,
+        power=power,
+        instrument=instrument_returns(headline, markets["base"]),
+        days_a_year=headline.days_a_year,
     )
+    return Judgement(results, growth, percentile, decided, markets["base"], fitted_on)
 
 
-def decide_verdict(
-    headline: EpisodeResult, percentile: float | None, counted: TrialCount | None = None
-) -> dict[str, Any]:
-    """Return the verdict on one pass at base cost by the fixed rule (`verdict.decide`)."""
-    return verdict.decide(
-        headline.daily_returns, percentile, counted, headline.turnover, headline.days_a_year
-    )
+def instrument_returns(result: EpisodeResult, market: Market) -> FloatArray:
+    """Return the traded instrument's simple returns on the days of a pass over its market, shape (n_days,)."""
+    return metrics.daily_returns(result.close, result.day, float(market.bars["close"][market.first_bar]))
 
 
 def evaluate_checkpoint(

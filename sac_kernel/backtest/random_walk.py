@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from sac_kernel.backtest.runner import run_targets
-from sac_kernel.features.pipeline import INSTRUMENTS, FeaturePipeline
+from sac_kernel.features.columns import INSTRUMENTS
+from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.market.market import Market, prepare_market
 from sac_kernel.prices.bars import INDEX_NAME, Bars

@@ -98,7 +98,7 @@ class EpisodeResult:
         curve = np.concatenate(([self.start_equity], self.equity))
         return {
             "net_return_frac": self.equity[-1] / self.start_equity - 1.0,
-            "annual_return_frac": float(np.mean(daily)) * self.days_a_year,
+            "annual_return_frac": metrics.annual_return(daily, self.days_a_year),
             "low_frac": low,
             "high_frac": high,
             "sharpe_ann": metrics.sharpe_ann(daily, self.days_a_year),

@@ -13,8 +13,8 @@ from sac_kernel.cli import options
 from sac_kernel.core import packages
 from sac_kernel.core.checkout import find_checkout
 from sac_kernel.core.errors import ConfigError
-
-DEFAULT_NAME = "sac-trading"
+from sac_kernel.core.homes import DEFAULT_NAME
+from sac_kernel.prices.pipeline import DataConfig
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -33,9 +33,30 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bar-minutes", type=int, default=0, metavar="N", help="aggregate bars to N minutes; 0 keeps them"
     )
+    parser.add_argument(
+        "--accept-outliers", action="store_true", help="take bars that look wrong as they are, with a note"
+    )
+    parser.add_argument(
+        "--repair-rounding",
+        action="store_true",
+        help="widen highs and lows that miss open or close by one price step, with a note",
+    )
+    parser.add_argument(
+        "--embargo-hours",
+        type=float,
+        default=DataConfig.embargo_hours,
+        metavar="H",
+        help="hours of bars left out after each boundary between train, validation and test",
+    )
     options.add_run_options(parser)
-    options.add(parser, "output", help="folder for fetched files (default: outputs/ of the clone)")
-    parser.add_argument("--name", default=DEFAULT_NAME, help="prefix of kernel and datasets on Kaggle")
+    options.add(
+        parser, "output", help="folder for fetched files (default: outputs/ of the clone, or outputs/NAME/)"
+    )
+    parser.add_argument(
+        "--name",
+        default=DEFAULT_NAME,
+        help="name of the run: begins those of kernel and datasets, and keeps its files apart",
+    )
     parser.add_argument("--rehearse", action="store_true", help="run the notebook here as Kaggle would")
     _add_kaggle_options(parser)
 
@@ -51,6 +72,7 @@ def _add_kaggle_options(parser: argparse.ArgumentParser) -> None:
         "until-done": "run session after session, within the quota, until training is complete",
         "probe": "stage a diagnostic kernel for questions that only Kaggle can answer",
         "stop": "delete the kernel and its run, after asking",
+        "allow-public": "publish into a dataset even if everybody can read it",
         "yes": "with --stop: do not ask",
     }
     for name, text in flags.items():

@@ -36,6 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     options.add(parser, "clock")
     options.add(parser, "cost-tier")
     options.add(parser, "costs", default="")
+    options.add_features(parser)
     parser.add_argument("--equity", type=float, default=100_000.0, help="account currency")
     parser.add_argument("--units", type=float, default=0.0, help="base currency held, long positive")
     parser.add_argument("--entry-price", type=float, default=0.0, help="mean fill price of the position")

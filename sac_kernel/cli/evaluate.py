@@ -27,6 +27,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     options.add(parser, "model", action="append", required=True)
     options.add(parser, "data")
     options.add(parser, "costs", default="")
+    options.add_features(parser)
     parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="part of the bars")
 
 

@@ -1,4 +1,7 @@
-"""Write a saved agent as ONNX: raw features and account in, target exposure out, scaler included."""
+"""Write a saved agent as ONNX: raw features and account in, target exposure out, scaler included.
+
+With `--safetensors` write its weights alone.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     options.add(
         parser, "output", metavar="FILE", help="the .onnx to write (default: the model's name with .onnx)"
     )
+    parser.add_argument(
+        "--safetensors", action="store_true", help="write the weights beside the .pt as .safetensors instead"
+    )
     parser.add_argument("older", nargs="*", type=Path, help=argparse.SUPPRESS)  # MODEL ONNX
 
 
@@ -33,6 +39,10 @@ def run(args: argparse.Namespace) -> int:
         msg = "export needs --model FILE."
         raise ConfigError(msg)
     model = model_store.resolve(model)
+    if args.safetensors:
+        target = target or model.with_suffix(".safetensors")
+        logger.info("%s: %d tensors", target, export.export_weights(model, target))
+        return 0
     target = target or Path(f"{model.stem}.onnx")
     contract = export.export(model, target)
     logger.info("%s: agent %d, %s", target, contract["agent_id"], contract["instrument"])

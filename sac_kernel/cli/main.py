@@ -9,7 +9,8 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from sac_kernel import __version__
-from sac_kernel.core.errors import SacKernelError
+from sac_kernel.cli import ending
+from sac_kernel.core.printable import log_to
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +29,8 @@ class Command(NamedTuple):
 COMMANDS = {
     "build": Command("build", "bundle notebook and datasets; publish, follow and fetch a run on Kaggle"),
     "rehearse": Command("rehearse", "build, then run the notebook here as Kaggle would"),
+    "download": Command("download", "fetch bars from Dukascopy or HistData.com into files that --data reads"),
+    "doctor": Command("doctor", "check Python, disk, the Kaggle client, login, quota and datasets"),
     "train": Command("train", "train and evaluate agents on processed bars"),
     "evaluate": Command("evaluate", "evaluate a saved agent: table and verdict"),
     "walk-forward": Command("walk_forward", "retrain agents fold by fold and report on one page"),
@@ -45,9 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     status
-        0: done; 2: an error, with its message in the last line. `sweep`, `build` and `retrain` have further ones.
+        0: done; 2: an error, with its message in the last line; 130, 143: stopped by Ctrl-C or SIGTERM. `sweep`,
+        `build` and `retrain` have further ones.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    log_to(sys.stdout)
+    return ending.run(lambda: _run(arguments), logger.error)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     # argparse cannot parse positional arguments on both sides of --, so what follows it is removed first.
     own, more = cut_at_dashes(list(sys.argv[1:] if arguments is None else arguments))
     parser = make_parser(own)
@@ -55,11 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if more and not COMMANDS[args.command].takes_more:
         parser.error(f"{args.command} takes no arguments after --")
     args.words, args.more = own[1:], more
-    try:
-        status: int = args.run(args)
-    except SacKernelError as err:
-        logger.error("%s: %s", type(err).__name__, err)  # a traceback would add nothing
-        return 2
+    status: int = args.run(args)
     return status
 
 

@@ -6,7 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from sac_kernel.core.errors import SacKernelError
 from sac_kernel.experiment.run_config import PARAMETERS, RUN_PRESETS
+from sac_kernel.features.own import OwnFeatures
 from sac_kernel.prices.bars import PRICE_SIDES
 from sac_kernel.prices.costs import COST_TIERS
 from sac_kernel.prices.instruments import KINDS
@@ -39,6 +41,15 @@ SHARED: dict[str, dict[str, Any]] = {
         "type": Path,
         "metavar": "PATH",
         "help": "bars: a file or a folder of instruments",
+    },
+    "features": {
+        "type": Path,
+        "metavar": "FILE.py",
+        "help": "your own features: a file with a function features(bars)",
+    },
+    "only-own-features": {
+        "action": "store_true",
+        "help": "your own features replace the thirty instead of joining them",
     },
     "journal": {"type": Path, "metavar": "DIR", "help": "folder of the session"},
     "workers": {"type": int, "default": 1, "metavar": "N", "help": "processes on this machine"},
@@ -151,10 +162,25 @@ def add_instrument(parser: argparse.ArgumentParser) -> None:
     add(parser, "costs", default="")
 
 
+def add_features(parser: argparse.ArgumentParser) -> None:
+    """Add --features to a command that uses a saved agent; the file is run when the option is read."""
+    text = "the feature file that the agent was trained with, if it was"
+    add(parser, "features", type=own_features, help=text)
+
+
+def own_features(text: str) -> Path:
+    """Load a feature file, so that saved agents find it by its hash; return its path."""
+    try:
+        OwnFeatures.load(text)
+    except SacKernelError as err:
+        raise argparse.ArgumentTypeError(str(err)) from err
+    return Path(text)
+
+
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that define a run: agents, seeds, parameters."""
     for name, parameter in (("agents", "agent_ids"), ("seeds", "seeds")):
         default = ",".join(map(str, PARAMETERS[parameter].default))
         add(parser, name, help=f"{SHARED[name]['help']} (default: {default})")
-    for name in ("preset", "config", "set"):
+    for name in ("preset", "config", "set", "features", "only-own-features"):
         add(parser, name)

@@ -7,17 +7,15 @@ position at the next open and keeps the account flat for good. Ctrl-C stops; the
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from sac_kernel.cli import options
+from sac_kernel.core import interrupts
 from sac_kernel.core.paths import LOCAL_DATA
 from sac_kernel.live import paper
 
 if TYPE_CHECKING:
     import argparse
-
-logger = logging.getLogger(__name__)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     options.add(parser, "clock")
     options.add(parser, "cost-tier")
     options.add(parser, "costs", default="")
+    options.add_features(parser)
     parser.add_argument("--equity", type=float, default=100_000.0, help="initial equity, account currency")
     for name in paper.LIMITS:
         option = f"--{name.replace('_', '-')}"
@@ -45,10 +44,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Follow the feed until it ends or is interrupted."""
-    try:
-        opened = paper.open_session(args)
-        with opened.session.journal:
-            paper.follow(opened, args.speed)
-    except KeyboardInterrupt:
-        logger.info("Stopped. The same command continues from here.")
+    interrupts.advise("The same command continues from here.")
+    opened = paper.open_session(args)
+    with opened.session.journal:
+        paper.follow(opened, args.speed)
     return 0

@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 
 from sac_kernel.cli import options, settings
-from sac_kernel.core import paths
+from sac_kernel.core import interrupts, locks, paths
 from sac_kernel.core.checkout import find_checkout
 from sac_kernel.core.config import require
 from sac_kernel.core.errors import ConfigError
@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 REJECTED = 3
 """Exit status if the candidate is not promoted."""
+_WAIT_S = 120.0  # for a build that writes the same bars
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     options.add(parser, "preset")
     options.add(parser, "config")
     options.add(parser, "set")
+    options.add_features(parser)
     parser.add_argument(
         "--judge", type=Path, metavar="FILE", help="only compare this model with the one in use"
     )
@@ -54,8 +56,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Retrain, judge or roll back."""
-    store = ModelStore(args.models)
+    """Retrain, judge or roll back; one command at a time uses a folder of models."""
+    with locks.hold(args.models):
+        return _run(args, ModelStore(args.models))
+
+
+def _run(args: argparse.Namespace, store: ModelStore) -> int:
     if args.rollback is not None:
         logger.info("rolled back to %s", store.roll_back(args.rollback).path)
         return 0
@@ -66,16 +72,24 @@ def run(args: argparse.Namespace) -> int:
         msg = "retrain needs --bars, --judge or --rollback."
         raise ConfigError(msg)
     require(len(args.agents) == 1, "retrain", "--agents must name one agent", args.agents)
-    more = [
-        part for item in settings.parameters(args).items() for part in ("--set", "=".join(map(_text, item)))
-    ]
+    given = settings.parameters(args).items()
+    set_here = [item for item in given if item[0] not in ("features_file", "features_hash")]
+    more = [part for item in set_here for part in ("--set", "=".join(map(_text, item)))]
+    if args.features:
+        more += ["--features", str(args.features.resolve())]
     find_checkout()  # before the bars are changed
-    data = retrain.append_bars(read_processed(args.data), path, args.clock, args.data)
+    with locks.hold(args.data.parent, wait_s=_WAIT_S):
+        data = retrain.with_new_bars(path, args.clock, args.data, store)
+    interrupts.advise("The bars are added. The same command goes on with the training.")
     traded = data.traded
     logger.info("data      %s, through %s", args.data, data.test[traded].index[-1])
     start = store.current() if args.warm_start else None
-    candidate = retrain.train(start, args.agents[0], args.data, kaggle=args.kaggle, more=[*more, *args.more])
-    return 0 if retrain.judge(candidate, data, store) else REJECTED
+    candidate = retrain.train(
+        start, args.agents[0], args.data, data, store, kaggle=args.kaggle, more=[*more, *args.more]
+    )
+    promoted = retrain.judge(candidate, data, store)
+    retrain.finish(store)
+    return 0 if promoted else REJECTED
 
 
 def _text(value: object) -> str:

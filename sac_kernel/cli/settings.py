@@ -10,6 +10,7 @@ from sac_kernel.core.config import check_names, typed
 from sac_kernel.core.errors import ConfigError, InputNotFoundError
 from sac_kernel.core.renamed import current
 from sac_kernel.experiment.run_config import PARAMETERS, RENAMED_PARAMETERS, RUN_PRESETS, RunConfig, checked
+from sac_kernel.features.own import OwnFeatures
 
 if TYPE_CHECKING:
     import argparse
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _OF_A_PRESET = ("num_episodes", "eval_frequency", "checkpoint_frequency")
+
+_MAX_TOML_BYTES = 1 << 20
 
 
 def parameters(args: argparse.Namespace, **options: str) -> dict[str, Any]:
@@ -36,6 +39,11 @@ def parameters(args: argparse.Namespace, **options: str) -> dict[str, Any]:
     if args.preset:
         values |= dict(zip(_OF_A_PRESET, RUN_PRESETS[args.preset], strict=True))
     values |= _settings(args.set)
+    if getattr(args, "features", None):
+        own = OwnFeatures.load(args.features)
+        values |= {"features_file": str(args.features), "features_hash": own.sha256}
+    if getattr(args, "only_own_features", False):
+        values["only_own_features"] = True
     for name, option in options.items():
         given = getattr(args, option)
         if given is not None:
@@ -67,12 +75,17 @@ def read_settings_file(path: Path) -> dict[str, Any]:
         If it is not TOML, or a name or type is wrong. Ranges are checked later, with the other parameters.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as stream:
+            text = stream.read(_MAX_TOML_BYTES + 1)
+        if len(text) > _MAX_TOML_BYTES:
+            msg = f"--config: {path} is larger than {_MAX_TOML_BYTES:,} bytes."
+            raise ConfigError(msg)
+        content = tomllib.loads(text.decode("utf-8"))
     except FileNotFoundError as err:
         msg = f"--config: {path} does not exist."
         raise InputNotFoundError(msg) from err
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
-        msg = f"--config: {path} is not valid TOML: {err}"
+    except (OSError, ValueError, RecursionError) as err:  # ValueError: of TOML, UTF-8 and numbers too long
+        msg = f"--config: {path} is not valid TOML: {str(err)[:200] or type(err).__name__}"
         raise ConfigError(msg) from err
     return _plain(checked(content, str(path)))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sac_kernel.cli import options, settings
-from sac_kernel.core import paths
+from sac_kernel.core import locks, paths
 from sac_kernel.core.device import device_names
 from sac_kernel.experiment import sweep
 from sac_kernel.prices.processed_file import read_processed
@@ -45,6 +45,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the jobs without a result; write the table."""
+    with locks.hold(args.output):
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     grid, args.set = args.set, []
     runs = sweep.grid(args.agents, args.seeds, grid, settings.parameters(args, env_costs="costs"))
     path = args.data or paths.find_input(paths.DATA_FILE)

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     if len(config.jobs) > 1:
         summary = run_jobs(config, Deadline(budget_s)).summary
     else:
-        trainer = KaggleTrainer.of_run(config, *config.jobs[0], Deadline(budget_s))
+        trainer = KaggleTrainer.of_run(config, config.jobs[0], Deadline(budget_s))
         trainer.run_training()
         summary = trainer.summary
     logger.info("%s\nreport: %s", summary["verdict"]["sentence"], config.top_folder / "report.html")

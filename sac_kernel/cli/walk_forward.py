@@ -11,7 +11,7 @@ import shlex
 from pathlib import Path
 
 from sac_kernel.cli import options, settings
-from sac_kernel.core import paths
+from sac_kernel.core import locks, paths
 from sac_kernel.core.errors import ConfigError
 from sac_kernel.experiment import walk_forward
 from sac_kernel.experiment.fold_jobs import Settings
@@ -31,7 +31,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     options.add(parser, "seeds", default=(0, 1, 2))
     options.add(parser, "folds", default=4)
     options.add(parser, "tiers", default=tuple(COST_TIERS))
-    parser.add_argument("--updates", type=int, default=5_000, help="gradient updates per training")
+    parser.add_argument(
+        "--updates", type=int, default=0, help="updates per training (default: 3,000 exact, 5,000 Gaussian)"
+    )
     parser.add_argument(
         "--evaluations", type=int, default=5, help="validations per training; each counts as a trial"
     )
@@ -40,8 +42,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--purge-days", type=int, default=5, help="days left out between the parts of a fold")
     options.add(parser, "workers", help="processes, of one thread each")
     options.add(parser, "address")
-    options.add(parser, "config", help="file of parameters that begin with sac_ or env_")
-    options.add(parser, "set", help="a parameter that begins with sac_ or env_ (listed below); repeatable")
+    options.add(parser, "config", help="file of learner and parameters that begin with sac_, exact_ or env_")
+    options.add(parser, "set", help="learner, or a parameter of sac_, exact_ or env_ (below); repeatable")
     options.add(parser, "costs")
     options.older(parser, "data", "--h5-path")
     options.older_settings(parser, reward="env_reward")
@@ -57,9 +59,13 @@ def run(args: argparse.Namespace) -> int:
         logging.WARNING
     )  # one line per job is too much
     values = settings.parameters(args, env_costs="costs")
-    own = [name for name in values if not name.startswith(("sac_", "env_"))]
+    prefixes = ("sac_", "exact_", "env_")
+    own = [name for name in values if not name.startswith(prefixes) and name != "learner"]
     if own:
-        msg = f"walk-forward cannot set {', '.join(own)}; it takes parameters that begin with sac_ or env_. See --help."
+        msg = (
+            f"walk-forward cannot set {', '.join(own)}; it takes learner and parameters that begin with "
+            "sac_, exact_ or env_. See --help."
+        )
         raise ConfigError(msg)
     run_settings = Settings(
         h5_path=str(args.data or paths.find_input(paths.DATA_FILE)),
@@ -75,7 +81,8 @@ def run(args: argparse.Namespace) -> int:
         config=RunConfig.from_flat(values, "walk-forward"),
     )
     command = shlex.join(("python", "-m", "sac_kernel", "walk-forward", *args.words))
-    summary = walk_forward.run(run_settings, args.output, args.workers, command, args.address)
+    with locks.hold(args.output):
+        summary = walk_forward.run(run_settings, args.output, args.workers, command, args.address)
     logger.info("%s", terminal.text_table(summary["table"]))
     for agent_id, verdict in summary["verdicts"].items():
         logger.info("agent %s: %s", agent_id, verdict["sentence"])

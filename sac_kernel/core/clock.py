@@ -7,9 +7,9 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sac_kernel.core.errors import TimeUpError
+from sac_kernel.core.errors import Interrupted, TimeUpError
 
 if TYPE_CHECKING:
     import logging
@@ -30,6 +30,7 @@ class Deadline:
     budget_s: float = float("inf")
     started_s: float = field(default_factory=time.monotonic)
     _stop: threading.Event = field(default_factory=threading.Event, repr=False)
+    _signal: int = 0
 
     def elapsed_s(self) -> float:
         """Return seconds since the start."""
@@ -61,7 +62,8 @@ class Deadline:
         if threading.current_thread() is not threading.main_thread():
             return lambda: None
 
-        def handler(_number: int, _frame: FrameType | None) -> None:
+        def handler(number: int, _frame: FrameType | None) -> None:
+            self._signal = number
             self.request_stop()
 
         old = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -72,14 +74,23 @@ class Deadline:
 
         return restore
 
+    def raise_if_interrupted(self) -> None:
+        """Raise Interrupted if a signal, not the clock, ended the run: what was trained is saved."""
+        if self._signal:
+            raise Interrupted(self._signal)
+
 
 class Progress:
-    """Progress with rate and ETA: a live line on a terminal, one log line at intervals elsewhere."""
+    """Progress with rate and ETA: a live bar or line on a terminal, a live line in a notebook, else log lines.
+
+    The bar needs the package rich; a terminal without it gets the line.
+    """
 
     def __init__(self, logger: logging.Logger, label: str, total: int, done: int = 0) -> None:
         self._logger, self._label, self._total = logger, label, total
         self._started_s, self._first = time.monotonic(), done
-        self._live = sys.stderr.isatty()
+        self._show = _live_display(label, total)
+        self._live = self._show is not None
         self._interval_s = 1.0 if self._live else 10.0
         self._next_s = self._started_s + 1.0
 
@@ -92,17 +103,56 @@ class Progress:
         rate = (done - self._first) / max(now - self._started_s, 1e-9)
         eta = duration((self._total - done) / rate) if rate > 0 else "?"
         line = f"{self._label} {done:,}/{self._total:,} ({done / self._total:.0%}) ETA {eta} {note}".rstrip()
-        if self._live:
-            sys.stderr.write(f"\r\x1b[K{line}")
-            sys.stderr.flush()
+        if self._show:
+            self._show(done, line)
         else:
             self._logger.info("%s", line)
 
     def close(self) -> None:
-        """End the live line."""
-        if self._live:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+        """End what is live."""
+        if self._show:
+            self._show(None, "")
+
+
+def _live_display(label: str, total: int) -> Callable[[int | None, str], None] | None:
+    """Return what shows progress live: it takes the count, None at the end, and a line. None if nothing does."""
+    if shell := getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)():
+        return _in_notebook() if hasattr(shell, "kernel") else None
+    if not sys.stderr.isatty():
+        return None
+    try:
+        from rich.console import Console
+        from rich.progress import Progress as Bar
+    except ImportError:
+        return _on_terminal
+    bar = Bar(console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False)
+    task = bar.add_task(label, total=total)
+
+    def show(done: int | None, _line: str) -> None:
+        if done is None:
+            bar.stop()
+            return
+        bar.start()
+        bar.update(task, completed=done)
+
+    return show
+
+
+def _on_terminal(_done: int | None, line: str) -> None:
+    sys.stderr.write(f"\r\x1b[K{line}")
+    sys.stderr.flush()
+
+
+def _in_notebook() -> Callable[[int | None, str], None]:
+    import IPython.display
+
+    shown: Any = IPython.display  # untyped
+    handle = shown.display(shown.HTML(""), display_id=True)
+
+    def show(_done: int | None, line: str) -> None:
+        handle.update(shown.HTML(f"<pre>{line}</pre>" if line else ""))
+
+    return show
 
 
 def duration(seconds: float) -> str:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from sac_kernel.core.printable import printable
+
 
 class SacKernelError(Exception):
-    """Base of all errors that this package raises on purpose."""
+    """Base of all errors that this package raises on purpose.
+
+    Its text is fit for a terminal, whatever a file put into it.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ConfigError(SacKernelError, ValueError):
@@ -21,6 +29,18 @@ class InputNotFoundError(SacKernelError, FileNotFoundError):
 
 class StorageError(SacKernelError, OSError):
     """A file cannot be written: the disk is full, or the folder is read-only or gone."""
+
+
+class BusyError(SacKernelError):
+    """Another process writes to the same folder."""
+
+
+class Interrupted(KeyboardInterrupt):  # no error of this package, as KeyboardInterrupt is none
+    """Ctrl-C or SIGTERM; `number` is the signal's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
 
 
 class DeviceError(SacKernelError, RuntimeError):

@@ -12,12 +12,10 @@ import io
 import json
 import math
 import os
-import pickle
-import pickletools
 import re
+import struct
 import sys
 import uuid
-import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -25,16 +23,14 @@ from typing import Any
 
 import numpy as np
 
+from sac_kernel.core import pt_file
 from sac_kernel.core.errors import CheckpointError, StorageError
 
+_MAX_NAME, _MAX_PART = 1024, 255  # of a path's characters, of the bytes of each part
 END_MARKER = "complete"
 MAX_JSON_BYTES = 1 << 26
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
-_PT_GLOBALS = re.compile(r"collections OrderedDict|torch \w+Storage|torch\._utils _rebuild_tensor_v2")
-_PT_STRUCTURE_BYTES = 1 << 26  # names, lists and numbers, without tensors
-_PT_MAX_ITEMS = 2_000_000
-_PT_MAX_DEPTH = 32
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -130,7 +126,13 @@ def inside(folder: Path, name: object, where: str) -> Path:
     """
     text = name if isinstance(name, str) else ""
     parts = PurePosixPath(text).parts
-    plain = parts and ".." not in parts and not text.startswith("/") and not re.search(r"[\\:\0]", text)
+    plain = (
+        parts
+        and ".." not in parts
+        and not text.startswith("/")
+        and not re.search(r"[\\:\0\ud800-\udfff]", text)
+    )
+    plain = plain and len(text) <= _MAX_NAME and max(len(part.encode()) for part in parts) <= _MAX_PART
     path = folder.joinpath(*parts)
     if not plain or not path.resolve().is_relative_to(folder.resolve()):
         msg = f"{where}: {str(name)[:80]!r} is not a file name inside {folder}. Do not use this file."
@@ -181,8 +183,7 @@ def _unshared(value: Any) -> Any:  # noqa: ANN401
 def read_pt(path: str | Path) -> dict[str, Any]:
     """Read a `.pt` of tensors and plain values onto the CPU.
 
-    The file cannot run code: only tensor constructors are accepted, and torch's `weights_only` is a second
-    check. It cannot take more memory than its size: shapes are added up before any number is read.
+    `core.pt_file` interprets it: a file can call nothing and takes no more memory than its size.
 
     Raises
     ------
@@ -190,22 +191,15 @@ def read_pt(path: str | Path) -> dict[str, Any]:
         If the file is missing, fails its checksums, unpacks to more than its size, or holds anything but
         tensors and plain values.
     """
-    import torch
-
     path = Path(path)
     if not path.is_file():
         msg = f"There is no saved agent or state at {path}. Check the path, or fetch the file."
         raise CheckpointError(msg)
     try:
-        with warnings.catch_warnings():  # torch's and NumPy's own
-            warnings.simplefilter("ignore", DeprecationWarning)
-            _check_archive(path)
-            shapes = torch.load(path, map_location="meta", weights_only=True)
-            _check_plain(shapes, path.stat().st_size)
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    # What zip, pickle and torch raise on unexpected bytes, memory and recursion included
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, LookupError,
-            OSError, TypeError, AttributeError, OverflowError, MemoryError, AssertionError) as err:  # fmt: skip
+        content = pt_file.read(path)
+    # What zip and torch raise on unexpected bytes, memory included
+    except (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, LookupError,
+            OSError, TypeError, AttributeError, OverflowError, MemoryError, struct.error) as err:  # fmt: skip
         reason = (str(err).splitlines() or [type(err).__name__])[0]
         msg = f"{path} is not a file of tensors and plain values: {reason[:200]}. Fetch it again."
         raise CheckpointError(msg) from err
@@ -213,61 +207,6 @@ def read_pt(path: str | Path) -> dict[str, Any]:
         msg = f"{path} must hold a dictionary, got {type(content).__name__}. Fetch it again."
         raise CheckpointError(msg)
     return content
-
-
-def _check_archive(path: Path) -> None:
-    """Raise ValueError unless the archive is as torch writes it: uncompressed, with tensors only."""
-    if not zipfile.is_zipfile(path):  # torch would try it as a bare pickle
-        msg = "not a complete archive"
-        raise ValueError(msg)
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-        if any(m.compress_type != zipfile.ZIP_STORED or m.file_size != m.compress_size for m in members):
-            msg = "compressed contents, which torch does not write"
-            raise ValueError(msg)
-        if sum(m.file_size for m in members) > path.stat().st_size:
-            msg = "the contents are larger than the file"
-            raise ValueError(msg)
-        if damaged := archive.testzip():  # torch does not check
-            msg = f"wrong checksum of {damaged}"
-            raise ValueError(msg)
-        structures = [m for m in members if m.filename.endswith("/data.pkl")]
-        if len(structures) != 1 or structures[0].file_size > _PT_STRUCTURE_BYTES:
-            msg = f"{len(structures)} data.pkl of {sum(m.file_size for m in structures):,} bytes"
-            raise ValueError(msg)
-        structure = archive.read(structures[0])
-    for opcode, argument, _ in pickletools.genops(structure):
-        named = opcode.name == "GLOBAL" and _PT_GLOBALS.fullmatch(str(argument))
-        if opcode.name in _PT_CODE and not named:
-            msg = f"it contains code: {opcode.name} {argument or ''}"
-            raise ValueError(msg)
-
-
-_PT_CODE = ("GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4")
-
-
-def _check_plain(content: object, n_bytes: int) -> None:
-    """Raise ValueError unless `content` is plain values and at most `n_bytes` of tensors.
-
-    Every reference counts, so a structure that repeats itself is rejected by its size.
-    """
-    import torch
-
-    left, stack, items = n_bytes, [(content, 0)], 0
-    while stack:
-        value, depth = stack.pop()
-        items += 1
-        if type(value) is torch.Tensor and value.layout is torch.strided:
-            left -= value.numel() * value.element_size()
-        elif isinstance(value, dict | list | tuple):
-            inner = [*value.keys(), *value.values()] if isinstance(value, dict) else value
-            stack += [(item, depth + 1) for item in inner]
-        elif not isinstance(value, str | int | float | bool | None):
-            msg = f"it contains a {type(value).__name__}"
-            raise ValueError(msg)
-        if left < 0 or items + len(stack) > _PT_MAX_ITEMS or depth > _PT_MAX_DEPTH:
-            msg = f"over {n_bytes:,} bytes of tensors, {_PT_MAX_ITEMS:,} values or {_PT_MAX_DEPTH} levels"
-            raise ValueError(msg)
 
 
 def _refuse_constant(name: str) -> None:

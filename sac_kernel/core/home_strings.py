@@ -13,9 +13,8 @@ STANDS_FOR_ALL = (
     "It stands for all {agents} agents: its p value is the smallest, and Holm's correction pays for that."
 )
 BUDGET = (
-    "The verdict belongs to this learner at this budget: SAC {widths}, batch {batch}, {updates:,} updates a training "
-    "at {ratio:g} a step, reward '{reward}', {seeds} seeds, {folds} folds of {days} days. Longer training may say "
-    "something else."
+    "The verdict belongs to this learner at this budget: {learner} SAC {widths}, batch {batch}, {updates:,} updates a "
+    "training, reward '{reward}', {seeds} seeds, {folds} folds of {days} days. Longer training may say something else."
 )
 WALK_FORWARD_CAPTIONS = {
     "training": "Seed 0 in the last fold: a value for every twentieth of the updates.",
@@ -41,6 +40,10 @@ FOLDS_COLUMNS = [
 PAPER_TITLE = "Paper account: {instrument} since {since:%Y-%m-%d %H:%M}"
 PAPER_FIGURE = "Price with the exposure held, equity, costs"
 PAPER_COLUMNS = ("Bar opens [UTC]", "Close", "Equity", "Exposure [x equity]", "Target", "Why")
+EVIDENCE = (
+    "evidence for an edge so far: e = {now:.2f} after {days} days ({weekly:.2f} by weeks), at least {asked:.0f} asked "
+    "for; that takes about {own} years at a true Sharpe ratio of 1/2/3, at the very best {best}"
+)
 PAPER_KILL = "A file KILL beside this page flattens the account at the next open, for good."
 HALTED, NEVER_SEEN = "halted", "never seen before: {name}"
 FROZEN = "exposure changes from {0} to {1} {2} wait until {1}"

@@ -2,39 +2,53 @@
 
 from __future__ import annotations
 
-import hashlib
+import atexit
 import importlib.metadata
 import importlib.util
 import io
-import json
+import os
 import platform
+import re
+import shutil
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sac_kernel import inlined_files
-from sac_kernel.core import files
-from sac_kernel.core.paths import CODE_MANIFEST, input_files, paths
+from sac_kernel.core import files, paths
+from sac_kernel.core.errors import InputNotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_unpacked: list[str] = []  # folders of wheels, which worker processes need too
 
 
-def add_wheels() -> dict[str, str]:
-    """Make packages that the image lacks importable from the wheels of the code dataset.
+def add_wheels(expect_files: Iterable[str]) -> dict[str, str]:
+    """Make packages that the image lacks importable from the mounted wheels that the notebook names.
 
     Returns package -> 'installed', 'from a wheel' or why it is missing. It needs no internet and no pip: a
-    wheel for this Python with the manifest's hash is unpacked into a temporary folder at the end of sys.path.
+    wheel for this Python is unpacked into a temporary folder at the end of sys.path.
+
+    Parameters
+    ----------
+    expect_files : entries 'NAME SHA256'; wheels are used only if they have that hash
     """
-    root, status = paths().input_root, dict[str, str]()
-    for index in input_files(root, CODE_MANIFEST)[:1] if root else []:
-        wheels = json.loads(index.read_text(encoding="utf-8")).get("wheels", {})
-        for name, digest in sorted(wheels.items()):
-            package, _, tag = name.split("-")[:3]
-            if importlib.util.find_spec(package):
-                status.setdefault(package, "installed")
-            elif tag == f"cp{sys.version_info.major}{sys.version_info.minor}":
-                status[package] = _unpack_wheel(index.parent / name, digest)
-            else:
-                status.setdefault(package, f"no wheel for Python {platform.python_version()}")
+    root, status = paths.paths().input_root, dict[str, str]()
+    names = [entry.rpartition(" ") for entry in expect_files if ".whl " in entry]
+    for name, _, digest in names if root else []:
+        package, _, tag = name.split("-")[:3]
+        if importlib.util.find_spec(package):
+            status.setdefault(package, "installed")
+        elif tag == f"cp{sys.version_info.major}{sys.version_info.minor}":
+            try:
+                status[package] = _unpack_wheel(paths.find_input(name, root, [digest]))
+            except InputNotFoundError as err:
+                status[package] = str(err)
+        else:
+            status.setdefault(package, f"no wheel for Python {platform.python_version()}")
     return status
 
 
@@ -50,11 +64,40 @@ def import_root() -> Path:
     return Path(__file__).resolve().parents[2]
 
 
+def worker_path() -> str:
+    """Return PYTHONPATH of a worker process: the package, then the unpacked wheels."""
+    return os.pathsep.join([str(import_root()), *_unpacked])
+
+
+_FOR_CHECKERS = re.compile(
+    r"^if TYPE_CHECKING:\n(?:(?:    .*)?\n)+|  # (?:noqa|type: ignore|fmt: skip|pragma).*$", re.MULTILINE
+)
+_SECTION = re.compile(
+    r"\n\n( +)(?:Parameters|Returns|Raises|Examples)\n\1-+\n(?:(?!\1\w+\n\1-+\n)(?!\1\"{3}).*\n)*(?=(\1\"{3})?)"
+)
+
+
+def bundled(source: str) -> str:
+    """Return a module as the notebook carries it, which has room for 900 kB; applied twice it changes nothing more.
+
+    LF line ends, without what only type checkers and linters read, and without the sections of docstrings on
+    parameters, results and errors: the code dataset and the repository have them.
+    """
+    text = _FOR_CHECKERS.sub("", source.replace("\r\n", "\n"))
+    while (less := _SECTION.sub(lambda found: "\n" if found[2] else "\n\n", text)) != text:
+        text = less
+    if text.count("TYPE_CHECKING") == 1:
+        text = text.replace("from typing import TYPE_CHECKING\n", "").replace(
+            "import TYPE_CHECKING, ", "import "
+        )
+    return re.sub(r"\n{4,}", "\n\n\n", text)
+
+
 def code_hash() -> str:
-    """Return the SHA-256 of the package's inlined files, in order, with LF line ends."""
+    """Return the SHA-256 of the package's inlined files, in order, as they are `bundled`."""
     folder = Path(__file__).resolve().parents[1]
-    contents = {name: (folder / name).read_bytes().replace(b"\r\n", b"\n") for name in inlined_files()}
-    return files.content_hash({name: files.sha256(content) for name, content in contents.items()})
+    texts = {name: bundled((folder / name).read_bytes().decode("utf-8")) for name in inlined_files()}
+    return files.content_hash({name: files.sha256(text.encode()) for name, text in texts.items()})
 
 
 def _torch_version() -> str:
@@ -66,13 +109,12 @@ def _torch_version() -> str:
     return str(loaded.__version__) if loaded else importlib.metadata.version("torch")
 
 
-def _unpack_wheel(path: Path, digest: str) -> str:
-    content = path.read_bytes() if path.is_file() else b""
-    if hashlib.sha256(content).hexdigest() != digest:
-        return f"{path.name} is missing or differs from the published one"
+def _unpack_wheel(path: Path) -> str:
     folder = tempfile.mkdtemp(prefix="sac_wheel_")
-    with zipfile.ZipFile(io.BytesIO(content)) as wheel:
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as wheel:
         wheel.extractall(folder)
     sys.path.append(folder)
+    _unpacked.append(folder)
     importlib.invalidate_caches()
     return "from a wheel"

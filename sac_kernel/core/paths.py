@@ -1,15 +1,23 @@
 """Where a run reads and writes: mounted inputs, the working folder, and the names of shared files.
 
-Only `paths()` decides where inputs and outputs are. Nothing here does work at import.
+Only `paths()` decides where inputs and outputs are. Nothing here does work at import. A mounted file is trusted by
+its SHA-256, which the build wrote into the notebook, never by its name or the dataset that holds it.
 """
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from sac_kernel.core import files
 from sac_kernel.core.errors import InputNotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
 
 INPUT_ROOT_VARIABLE = "SAC_INPUT_ROOT"
 WORKING_DIR_VARIABLE = "SAC_WORKING_DIR"
@@ -56,16 +64,21 @@ def paths() -> Paths:
     return Paths(Path(root) if root else None, Path(working))
 
 
-def find_input(name: str, root: Path | None = None) -> Path:
+def find_input(name: str, root: Path | None = None, digests: Collection[str] = ()) -> Path:
     """Return the one mounted (or local) file called `name`.
 
     Under a mount both schemes are searched, at most four folders deep: input/datasets/OWNER/SLUG/ and
     input/SLUG/. Without a mount the file is ./data/processed/`name` or ./`name`.
 
+    Parameters
+    ----------
+    digests : SHA-256 that a mounted file must have; then its folder and the stem of its name mean nothing. Without
+        them all mounted files called `name` must be equal
+
     Raises
     ------
     InputNotFoundError
-        If there is none; the message lists what is mounted.
+        If there is none, or several that differ; the message lists what is mounted.
     """
     root = root if root is not None else paths().input_root
     if root is None:
@@ -79,13 +92,53 @@ def find_input(name: str, root: Path | None = None) -> Path:
         )
         raise InputNotFoundError(msg)
     matches = input_files(root, name)
-    if not matches:
+    if digests:
+        others = (path for path in input_files(root, f"*{Path(name).suffix}") if path.name != name)
+        if trusted := next((path for path in (*matches, *others) if digest(path) in digests), None):
+            return trusted
+    elif len({digest(path) for path in matches}) == 1:
+        return matches[0]
+    found = ", ".join(f"{path.relative_to(root).as_posix()} ({digest(path)[:12]})" for path in matches[:12])
+    if digests and matches:
+        wanted = " or ".join(value[:12] for value in digests)
+        msg = (
+            f"No mounted file is the {name} of this build (SHA-256 {wanted}). Found: {found}. Attach the newest "
+            "version of the dataset, or build and push again."
+        )
+    elif matches:
+        msg = (
+            f"Several different {name} are mounted: {found}. Detach all but one, or build the notebook again."
+        )
+    else:
         msg = (
             f"There is no {name} under {root}, which holds: {mounted_listing(root)}. "
-            "Attach the data dataset to the notebook, or pass the file's path."
+            "Attach its dataset to the notebook, or pass the file's path."
         )
-        raise InputNotFoundError(msg)
-    return matches[0]
+    raise InputNotFoundError(msg)
+
+
+def expected(names: Iterable[str], name: str) -> list[str]:
+    """Return the SHA-256 of each entry 'NAME SHA256' for `name`."""
+    return [entry.rpartition(" ")[2] for entry in names if entry.rpartition(" ")[0] == name]
+
+
+def is_expected(entry: str) -> bool:
+    """Whether `entry` has the form 'NAME SHA256'."""
+    return re.fullmatch(r"[\w.+-]+ [0-9a-f]{64}", entry) is not None
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a mounted file, '' if it cannot be read; a file is hashed once."""
+    try:
+        facts = path.stat()
+        return _digest(str(path), facts.st_size, facts.st_mtime_ns)
+    except OSError:
+        return ""
+
+
+@functools.lru_cache(maxsize=4096)
+def _digest(path: str, n_bytes: int, modified_ns: int) -> str:  # noqa: ARG001  # another size or time: another file
+    return files.file_sha256(Path(path))
 
 
 def input_files(root: Path, name: str) -> list[Path]:

@@ -33,6 +33,10 @@ VERDICTS = {
         "On bars that the agent never saw, after costs, its result passed every mark fixed before the test.",
         "That the agent will earn money: this is one market, one period and a model of costs, and an edge can end.",
     ),
+    "edge (null not run)": (
+        "On bars that the agent never saw, after costs, its result passed every mark but the pipeline's own null.",
+        "That it would pass that test too, or earn money: this is one market, one period and a model of costs.",
+    ),
     "not shown": (
         "On these bars the result cannot be told from chance: not all marks fixed before the test were passed.",
         "That no edge exists, or that one does: more bars could decide.",
@@ -45,10 +49,11 @@ VERDICTS = {
 """Word of the verdict -> what it means, what it does not mean."""
 MARKS = {
     "days": "at least {threshold} days",
-    "interval": "95 % interval of the annual return above 0",
+    "interval": "95 % interval of the compound annual return above 0",
     "dsr": "deflated Sharpe ratio above {threshold}",
     "random": "beats {threshold:.0%} of random policies of its turnover",
     "trials": "number of trials known",
+    "null": "p of the pipeline's null at most {threshold}",
     "holm": "holds among {agents} agents",
 }
 """By `stats.verdict.Mark.key`."""
@@ -58,11 +63,12 @@ MARKS_FOUND = {
     "dsr": "{value:.3f} ({trials})",
     "random": "above {value:.1%} of them",
     "trials": "{trials}",
+    "null": "p = {value:.3f} on {copies} copies without a signal",
     "holm": "p = {value:.3f} after Holm's correction for {agents} agents",
 }
 TRIALS = "{listed} trials, about {effective:.1f} effectively independent"
 TRIALS_UNKNOWN = "trial count unknown: at least {listed}"
-INTERVAL = "95 % interval {low:+.1%} to {high:+.1%} a year over {days} days"
+INTERVAL = "95 % interval {low:+.1%} to {high:+.1%} a year (compound) over {days} days"
 STAYS_FLAT = "The agent stays flat: it found nothing worth its costs."
 TOO_FEW_DAYS = "Too few days ({days}) to say anything after costs."
 EDGE = "An edge after base costs is shown on these bars: {interval}."
@@ -73,6 +79,44 @@ NOT_AMONG_AGENTS = "An edge is not shown: with {agents} agents tried, {found}."
 POWER = (
     "Power: this sample of {days} days could have shown a true Sharpe ratio of {sharpe:.1f} a year or more "
     "({power:.0%} of the time); a smaller edge would most likely be missed."
+)
+QUESTIONS = {
+    "earns": "Does it earn after costs?",
+    "luck": "Is it luck?",
+    "seen": "Would we have seen an edge?",
+    "skill": "Is it skill or exposure?",
+}
+EARNS = "Its net return is {annual_frac:+.1%} a year (compound), 95 % interval {low_frac:+.1%} to {high_frac:+.1%}."
+DSR = "The deflated Sharpe ratio is {value:.3f} ({trials}); an edge needs more than 0.95."
+NO_DSR = "There is no deflated Sharpe ratio: the daily returns never vary, or there are too few."
+NULL_NOT_RUN = "The pipeline's own null was not run."
+NULL_P = (
+    "Refitted on {copies} copies of the bars without a signal, the pipeline did as well with p = {p:.3f}."
+)
+NULL_NO_TRADE = "No p value of the pipeline's null: the agent did not trade."
+NULL_TOO_FEW = " So few copies allow no p below {least:.3f}."
+NO_POWER = "Fewer than {days} days cannot show any edge."
+TIMING = (
+    "Static exposure: a constant position of {beta:+.2f} in the instrument explains {static_frac:+.1%} a year. "
+    "Timing adds {timing_frac:+.1%} a year (95 % interval {low_frac:+.1%} to {high_frac:+.1%}): {shown}."
+)
+TIMING_WORDS = {
+    "edge": "an edge of its own",
+    "not shown": "not told from chance",
+    "none": "a loss",
+}
+NO_TIMING = "Not known: the agent did not trade, or the returns of the instrument were not given."
+PIPELINE_POWER = (
+    "On these bars this pipeline finds edges from a net Sharpe ratio of about {sharpe:.1f} on; smaller ones would be "
+    "missed."
+)
+PIPELINE_POWER_LACKING = (
+    "On these bars this pipeline would miss edges: even at a net Sharpe ratio of {sharpe:.1f} it found {found} of "
+    "{copies} planted ones."
+)
+CPCV = (
+    "Over {paths} backtest paths the annual Sharpe ratio has median {middle:.2f} (middle half {low:.2f} to {high:.2f}, "
+    "all {least:.2f} to {most:.2f}); {negative:.0%} of the paths are below 0."
 )
 FALSE_ALARMS = (
     "False alarms of this rule: {false_edges} of {sets:,} sets of {days} days without any edge were called an edge "
@@ -105,7 +149,7 @@ TITLE = "Does this agent have an edge after costs?"
 VERDICT, MEANS, MEANS_NOT = "Verdict: {word}", "What it means.", "What it does not mean."
 MARK_WORDS = {True: "passed", False: "not passed", None: "not looked at"}
 HEADLINE = "After base costs: <strong>{annual}</strong>, 95\u00a0% {interval}."
-HEADLINE_ANNUAL, NO_ANNUAL = "{annual}\u00a0% a year", "no annual return"
+HEADLINE_ANNUAL, NO_ANNUAL = "{annual}\u00a0% a year (compound)", "no annual return"
 HEADLINE_INTERVAL, NO_INTERVAL = "interval {interval}\u00a0%", "interval unknown: few days"
 FOOTER = "Simulated on past bars with modelled costs. No advice."
 NO_VALUE, NOT_RUN = "no value", "not run"
@@ -120,7 +164,7 @@ OTHER_TIER = "{tier} costs"
 POLICY, TIER = "Policy", "Tier"
 COLUMNS = {
     "net_return_frac": ("Net return [%]", "net %"),
-    "annual_return_frac": ("Annual return [%]", "annual %"),
+    "annual_return_frac": ("Annual return, compound [%]", "annual %"),
     "interval": ("95 % interval of annual return [%]", "95 % interval"),
     "sharpe_ann": ("Sharpe (ann.)", "Sharpe"),
     "max_drawdown_frac": ("Max. drawdown [%]", "max DD %"),
@@ -186,7 +230,7 @@ REGIMES = {
 }
 REGIMES_TITLE = "Regimes"
 REGIMES_NOTE = "{policy}: its days sorted by what the market did on them; known only afterwards."
-REGIMES_COLUMNS = ["Days", "Number", "Net return [% a year]", "95 % interval [% a year]", "Sharpe (ann.)"]
+REGIMES_COLUMNS = ["Days", "Number", "Net return [% a year, compound]", "95 % interval", "Sharpe (ann.)"]
 SEARCH_TITLE = "After the search"
 SEARCH_NOTE = "What many looks do to the best of them. PBO on pure noise is one half or a little more."
 SEARCH_COLUMNS = ["Question", "Value", "Read as"]
@@ -263,7 +307,7 @@ NO_HMMLEARN = (
     "agent 3 needs the package hmmlearn, which this image lacks, and the code dataset has no wheel of it for Python "
     "{python}. Build again online, or train agents 1 and 2."
 )
-NO_DATA = "the data is not mounted. A copy of this notebook needs its own data dataset. {err}"
+NO_DATA = "its input is not mounted. A copy of this notebook needs its own data dataset. {err}"
 NO_DISK = "only {free:.2f} GB of disk are free, {required} GB are needed."
 TRADE_COLUMNS = [
     "bar opened [UTC]", "open", "close", "spread [bps]", "target", "exposure", "equity", "paid", "reward [bps]",

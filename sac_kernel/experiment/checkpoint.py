@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sac_kernel import __version__
-from sac_kernel.core import files
+from sac_kernel.core import files, paths
 from sac_kernel.core.config import difference
-from sac_kernel.core.errors import CheckpointError, SacKernelError
+from sac_kernel.core.errors import CheckpointError, InputNotFoundError, SacKernelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -106,9 +106,12 @@ def load_exported(index: Path, job: str) -> tuple[dict[str, Any], dict[str, Any]
     """Return a job's exported state and its facts after checking its hash."""
     entry = _exported(index)[job]
     path = index.parent / entry["file"]
-    if not _is_intact(index.parent, entry):
-        msg = f"{path} is missing or is not the state that {index.name} lists. Publish it again."
-        raise CheckpointError(msg)
+    if not _is_intact(index.parent, entry):  # a copy of the index may lie in another dataset than the state
+        try:
+            path = paths.find_input(path.name, paths.paths().input_root or index.parent, [entry["sha256"]])
+        except InputNotFoundError as err:
+            msg = f"{path} is missing or is not the state that {index.name} lists. {err}"
+            raise CheckpointError(msg) from err
     return _opened(path, entry)
 
 

@@ -25,6 +25,7 @@ import numpy as np
 from sac_kernel.agent.exact_grid import greedy_target, position_grid
 from sac_kernel.agent.exact_rewards import ExactProblem
 from sac_kernel.core.errors import ConfigError, DataError
+from sac_kernel.experiment.learner import path_dependent_settings
 from sac_kernel.market.account import account_terms
 from sac_kernel.market.decision_bars import NEVER, complete_decisions, fill_bar, unit_moves
 from sac_kernel.market.market import DECISION_FEATURES, fill_outlook, one_way
@@ -42,17 +43,6 @@ if TYPE_CHECKING:
     BoolArray = NDArray[np.bool_]
 
 _SIZES = ("volatility_target", "atr_risk")
-_PATH_DEPENDENT = (
-    "stop_loss_bps",
-    "take_profit_bps",
-    "daily_loss_limit",
-    "drawdown_stop",
-    "kill_loss",
-    "impact",
-    "no_trade_band",
-    *_SIZES,
-)
-"""Settings under which the next market state, or what a fill pays, depends on the position's own path."""
 
 
 class Decisions(NamedTuple):
@@ -68,12 +58,6 @@ class Decisions(NamedTuple):
     features: NDArray[np.float32]
     cost: FloatArray
     tradable: BoolArray
-
-
-def path_dependent_settings(config: TradingEnvConfig) -> list[str]:
-    """Return the account's settings that exact SAC cannot represent, by name; empty where it applies."""
-    names = [name for name in _PATH_DEPENDENT if getattr(config, name) != 0.0]
-    return [*names, "exposure_cap"] if config.exposure_cap > 1.0 else names
 
 
 def decisions(market: Market, config: TradingEnvConfig, fill_spread: FloatArray | None = None) -> Decisions:

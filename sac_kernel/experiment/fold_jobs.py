@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from sac_kernel.agent.config import SACConfig
+from sac_kernel.agent.config import EXACT, GAUSSIAN, SACConfig
+from sac_kernel.agent.exact_config import ExactConfig
 from sac_kernel.backtest import baselines, drift, policies, runner, stress, validation
 from sac_kernel.backtest.judgement import RANDOM_DRAWS
 from sac_kernel.backtest.runner import EpisodeResult
@@ -25,7 +26,7 @@ from sac_kernel.core import files, packages
 from sac_kernel.core.config import from_flat, require, to_flat
 from sac_kernel.core.device import set_threads
 from sac_kernel.core.errors import DataError
-from sac_kernel.experiment import fold_training
+from sac_kernel.experiment import fold_training, run_config
 from sac_kernel.experiment.fold_training import Features, Recipe, Refit
 from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.market.account import TradingEnvConfig
@@ -51,6 +52,7 @@ BASELINES = 0
 FILE, BARS = "result.npz", "bars"
 """What a job leaves in its folder; its input's name."""
 COST_MULTIPLES = (0.0, *stress.COST_MULTIPLES)
+UPDATES = {EXACT: 3_000, GAUSSIAN: 5_000}
 _SHARED = ("folds", "test_days", "val_days", "purge_days", "updates", "evaluations")
 _SERIES = ("close", "equity", "exposure", "cost_paid", "action", "day")
 
@@ -66,8 +68,9 @@ class Settings:
     seeds : one training of each agent in each fold and tier
     folds, test_days, val_days, purge_days : of `validation.walk_forward`, in trading days
     tiers : cost tiers; an agent is trained, chosen and judged at the same one
-    updates, evaluations : of each training (`fold_training.Recipe`)
-    config : settings of agents and account; warm-up and schedule are shortened (`fold_training.shortened`)
+    updates, evaluations : of each training (`fold_training.Recipe`); 0 updates is the learner's own, 3,000 of exact SAC
+        and 5,000 of Gaussian SAC
+    config : learner, settings of agents and account; warm-up and schedule are shortened (`fold_training.shortened`)
     """
 
     h5_path: str
@@ -75,7 +78,7 @@ class Settings:
     seeds: tuple[int, ...] = (0, 1, 2)
     folds: int = 4
     tiers: tuple[str, ...] = ("raw", "base", "retail")
-    updates: int = 5_000
+    updates: int = 0
     evaluations: int = 5
     test_days: int = 60
     val_days: int = 40
@@ -89,6 +92,8 @@ class Settings:
             values = getattr(self, name)
             required = f"{name} must not be empty or repeat a value"
             require(bool(values) and len(set(values)) == len(values), where, required, values)
+        require(self.config.learner != "both", where, "learner must be auto, exact or gaussian", "both")
+        object.__setattr__(self, "updates", self.updates or UPDATES[self.learner])
         known = set(self.tiers) <= set(COST_TIERS) and "base" in self.tiers
         require(known, where, f"tiers must include base and be among {', '.join(COST_TIERS)}", self.tiers)
         for agent_id in self.agents:
@@ -107,18 +112,26 @@ class Settings:
     def recipe(self, job: Job) -> Recipe:
         """Return how the agent of a job is trained."""
         agent_id = job.agent_id or 1
-        sac = fold_training.shortened(self.config.sac_config(agent_id), self.updates)
-        env = self.config.env_config(agent_id)
+        one = run_config.Job(agent_id, job.seed)
+        recipe = Recipe.of_run(
+            self.config, one, tier=job.tier, updates=self.updates, evaluations=self.evaluations
+        )
         if job.agent_id == BASELINES:
-            env = dataclasses.replace(env, decision_interval_min=0)
-        return Recipe(agent_id, job.seed, job.tier, self.updates, self.evaluations, sac, env)
+            env = dataclasses.replace(recipe.env_config, decision_interval_min=0, observes="account")
+            recipe = dataclasses.replace(recipe, env=env)
+        return recipe
+
+    @property
+    def learner(self) -> str:
+        """Return the learner of every agent."""
+        return self.config.learner_of(run_config.Job(self.agents[0], 0))[0]
 
     def identity(self, job: Job) -> dict[str, Any]:
         """Return what decides the result of a job beside the code, as plain values."""
         recipe = self.recipe(job)
         shared = {name: getattr(self, name) for name in _SHARED}
-        settings = {"sac": to_flat(recipe.sac_config), "env": to_flat(recipe.env_config)}
-        return {**shared, **settings, "data_hash": opened(self.h5_path).content_hash}
+        own = {"settings": to_flat(recipe.config), "env": to_flat(recipe.env_config)}
+        return {**shared, "learner": self.learner, **own, "data_hash": opened(self.h5_path).content_hash}
 
     def fold_list(self) -> list[Fold]:
         """Return the folds of the file's trading days."""
@@ -194,16 +207,20 @@ def pool_job(settings: Settings, job: Job) -> dict[str, Any]:
 
 def run_pool_job(given: Mapping[str, Any], place: Place) -> dict[str, Any]:
     """Run a job on whatever process or machine `job_pool` chose."""
-    settings = Settings(
-        str(place.inputs[BARS]),
-        config=RunConfig(
-            num_envs=1,  # `fold_training` has its own
-            sac=from_flat(SACConfig, given["sac"], "fold_jobs"),
-            env=from_flat(TradingEnvConfig, given["env"], "fold_jobs"),
-            left_to_preset=(),
-        ),
-        **{name: given[name] for name in _SHARED},
+    fields = given["settings"]
+    if given["learner"] == EXACT:
+        exact = from_flat(ExactConfig, fields, "fold_jobs")
+        shared = {name: getattr(exact, name) for name in run_config.SHARED}
+        agent: dict[str, Any] = {"exact": exact, "sac": dataclasses.replace(run_config.DEFAULT_SAC, **shared)}
+    else:
+        agent = {"sac": from_flat(SACConfig, fields, "fold_jobs"), "num_envs": 1}  # `learning` has its own
+    config = RunConfig(
+        learner=given["learner"],
+        env=from_flat(TradingEnvConfig, given["env"], "fold_jobs"),
+        left_to_preset=(),
+        **agent,
     )
+    settings = Settings(str(place.inputs[BARS]), config=config, **{name: given[name] for name in _SHARED})
     run_job(settings, Job(*given["job"]), place.folder / FILE)
     return {"label": given["label"]}
 
@@ -240,7 +257,7 @@ def _agent(one: Pass, job: Job) -> tuple[list[EpisodeResult], dict[str, Any], Fl
     result, market, refit = one
     assert isinstance(refit, Refit)
     named = dataclasses.replace(result, policy=policies.agent(job.agent_id, seed=job.seed))
-    facts: dict[str, Any] = {"stats": refit.stats, "updates": refit.agent.updates}
+    facts: dict[str, Any] = {"stats": refit.stats, "updates": refit.updates}
     growth = np.zeros(0)
     if job.tier == "base":
         start = result.start_equity

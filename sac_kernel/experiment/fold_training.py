@@ -6,26 +6,23 @@ with an embargo in it): features run on across a hole as across a weekend, but n
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import gymnasium as gym
 import numpy as np
 
-from sac_kernel.agent.config import SACConfig
-from sac_kernel.agent.sac import Interaction, SACAgent
+from sac_kernel.agent.config import GAUSSIAN, SACConfig
+from sac_kernel.agent.sac import SACAgent
 from sac_kernel.backtest import policies, runner, validation
 from sac_kernel.core.config import require
-from sac_kernel.core.errors import DataError
-from sac_kernel.experiment.run_config import DEFAULT_NUM_ENVS, UTD_RATIO, preset_of
-from sac_kernel.experiment.trainer import SELECTION_WINDOW
+from sac_kernel.core.errors import DataError, NonFiniteError
+from sac_kernel.experiment import learning
+from sac_kernel.experiment.learning import Selection
+from sac_kernel.experiment.run_config import Job, RunConfig, preset_of
 from sac_kernel.features.pipeline import FeaturePipeline
-from sac_kernel.market import training
 from sac_kernel.market.account import TradingEnvConfig
-from sac_kernel.market.envs import TradingVectorEnv
 from sac_kernel.prices.bars import concat_bars
 
 if TYPE_CHECKING:
@@ -34,9 +31,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from sac_kernel.agent.exact_config import ExactConfig
     from sac_kernel.backtest.runner import EpisodeResult, Policy
     from sac_kernel.market.account import TradingEnvConfig
-    from sac_kernel.market.market import Market
     from sac_kernel.prices.bars import BarsByInstrument
 
     FeatureArray = NDArray[np.float32]
@@ -44,6 +41,9 @@ if TYPE_CHECKING:
 WARMUP_DAYS = 15
 """Trading days before a test block that its features are computed from: over ten half-lives of the slowest."""
 REPORTS = 20
+_CURVES = (
+    "episode_rewards", "episode_lengths", "critic_losses", "actor_losses", "alpha_values", "entropies",
+)  # fmt: skip
 """Values of each training curve."""
 
 
@@ -67,19 +67,31 @@ class Recipe:
     Attributes
     ----------
     agent_id : preset of decision interval, discount and regimes
+    learner_config : settings of the learner, which they decide; None is the run's default of an account (`RunConfig`).
+        Widths, reward scale and tier are set here
+    env : the account as that learner observes it; None is the run's default
     tier : costs in training, selection and judgement alike
     updates : gradient updates of a training
     evaluations : passes over the validation days, evenly spaced; each is a trial
-    sac, env : settings beyond the presets; widths, reward scale and tier are set here
     """
 
     agent_id: int = 1
     seed: int = 0
     tier: str = "base"
-    updates: int = 5_000
+    updates: int = 3_000
     evaluations: int = 5
-    sac: SACConfig | None = None
+    learner_config: SACConfig | ExactConfig | None = None
     env: TradingEnvConfig | None = None
+
+    @classmethod
+    def of_run(cls, config: RunConfig, job: Job, **fields: Any) -> Recipe:  # noqa: ANN401  # its own fields
+        """Return the recipe of a job of a run: settings (Gaussian: `shortened`) and account of its learner."""
+        learner, agent_id = config.learner_of(job)[0], job.agent_id
+        own: SACConfig | ExactConfig = config.exact_config(agent_id)
+        recipe = cls(agent_id, job.seed, env=config.env_config(agent_id, learner), **fields)
+        if learner == GAUSSIAN:
+            own = shortened(config.sac_config(agent_id), recipe.updates)
+        return dataclasses.replace(recipe, learner_config=own)
 
     def __post_init__(self) -> None:
         where = "Recipe"
@@ -88,17 +100,14 @@ class Recipe:
         require(divides, where, f"evaluations must divide {REPORTS}", self.evaluations)
 
     @property
-    def sac_config(self) -> SACConfig:
-        """Return the agent's settings: the trainer's own, `shortened`."""
-        if self.sac is not None:
-            return self.sac
-        plain = SACConfig.for_market(gamma=preset_of(self.agent_id).gamma, utd_ratio=UTD_RATIO)
-        return shortened(plain, self.updates)
+    def config(self) -> SACConfig | ExactConfig:
+        """Return the settings of the learner."""
+        return self.learner_config or RunConfig().exact_config(self.agent_id)
 
     @property
     def env_config(self) -> TradingEnvConfig:
         """Return the account at this recipe's costs."""
-        env = self.env or preset_of(self.agent_id).env_config
+        env = self.env or RunConfig().env_config(self.agent_id)
         return dataclasses.replace(env, cost_tier=self.tier)
 
 
@@ -132,12 +141,14 @@ class Refit(Features):
 
     Attributes
     ----------
+    updates : done in all, the chosen agent's included
     trials : (updates, pass over the validation days) of every evaluation
     stats : training curves, one value a report, as `plots.training_figure` reads them
     """
 
     agent: SACAgent
     policy: Policy
+    updates: int = 0
     trials: list[tuple[int, EpisodeResult]] = field(default_factory=list)
     stats: dict[str, list[float | None]] = field(default_factory=dict)
 
@@ -179,147 +190,88 @@ def fit_agent(
 ) -> Refit:
     """Train an agent on a fold's train days and choose its checkpoint on the fold's validation days.
 
-    The rule is the trainer's: the highest mean of the last `SELECTION_WINDOW` evaluations.
+    The rule is the trainer's (`learning.Selection`).
     """
-    preset, env = preset_of(recipe.agent_id), recipe.env_config
-    fitted = fit_features(train, val, instrument, regimes=preset.regimes, forecast=preset.forecast)
-    market, _ = training.build_training_market(*fitted.train, env)
-    scale = recipe.sac_config.reward_scale or training.reward_scale(market)
-    width = len(market.observation_names)
-    sac = dataclasses.replace(recipe.sac_config, state_dim=width, action_dim=1, reward_scale=scale)
-    agent = SACAgent(sac, recipe.agent_id, "cpu", recipe.seed)
-    loop = Interaction(agent, block_env(market, env), recipe.seed)
-    refit = Refit(fitted.pipeline, fitted.train, fitted.val, agent, runner.greedy_policy(agent))
-    checked = runner.market_of(*fitted.val, env, recipe.tier) if fitted.val else None
-    best, best_score, scores = None, -math.inf, list[float]()
-    keys = ("episode_rewards", "episode_lengths", "critic_losses", "actor_losses", "alpha_values")
-    refit.stats = {name: [] for name in (*keys, "entropies", "eval_episodes", "eval_rewards", "eval_sharpes")}
+    fold = _Training(train, val, recipe, instrument)
     for report in range(1, REPORTS + 1):
-        _report(refit, loop, math.ceil(recipe.updates * report / REPORTS), env.episode_length)
-        if checked is None or report % (REPORTS // recipe.evaluations):
-            continue
-        act, policy = runner.greedy_policy(agent), policies.agent(recipe.agent_id)
-        result = runner.run_policy(checked, act, env.initial_equity, policy, recipe.tier)
-        refit.trials.append((agent.updates, result))
-        growth = result.log_growth / len(result.equity)
-        refit.stats["eval_episodes"].append(report)
-        refit.stats["eval_rewards"].append(growth * env.episode_length)
-        refit.stats["eval_sharpes"].append(result.row()["sharpe_ann"])
-        scores = [*scores, growth][-SELECTION_WINDOW:]
-        if np.mean(scores) > best_score:
-            best, best_score = copy.deepcopy(agent.nets.state_dict()), float(np.mean(scores))
-    if best is not None:
-        agent.nets.load_state_dict(best)
-    refit.policy = runner.greedy_policy(agent)
-    return refit
+        fold.learning.advance_to(fold.updates_at(report))
+        fold.report(report)
+    return fold.chosen()
 
 
-def _report(refit: Refit, loop: Interaction, until: int, episode_length: int) -> None:
-    """Train until so many updates are done; enter what happened into the curves."""
-    before, rewards, steps = refit.agent.updates, 0.0, 0
-    while refit.agent.updates < until:
-        rewards += float(loop.advance().sum())
-        steps += loop.env.num_envs
-    done = refit.agent.updates - before
-    means = refit.agent.pop_metrics(done)
-    row = {
-        "episode_rewards": rewards / steps * episode_length if steps else None,
-        "episode_lengths": steps,
-        "critic_losses": means["critic_loss"],
-        "actor_losses": means["actor_loss"],
-        "alpha_values": means["alpha"],
-        "entropies": means["entropy"],
-    }
-    for name, value in row.items():
-        refit.stats[name].append(value)
+def fit_together(
+    folds: Sequence[tuple[Sequence[BarsByInstrument], BarsByInstrument, Recipe]], instrument: str, device: str
+) -> list[Refit | NonFiniteError]:
+    """Train the exact agents of several folds, seeds and tiers side by side (`learning.Population`).
 
-
-# -- stretches of bars ---------------------------------------------------------------------------------
-
-
-def block_env(
-    market: Market, config: TradingEnvConfig, num_envs: int | None = None
-) -> gym.vector.VectorEnv[Any, Any, Any]:
-    """Return the vector env over a market with holes: accounts are shared out, and no episode crosses a hole.
-
-    Stretches shorter than the horizon are not trained on.
+    Each equals the one of `fit_agent`; a training that diverges gives its error, and the others go on. Recipes must
+    agree in updates and evaluations, and the agents in their widths.
     """
-    if num_envs is None:
-        num_envs = max(n for n in range(1, DEFAULT_NUM_ENVS + 1) if config.episode_length % n == 0)
-    edges = np.flatnonzero(np.diff(market.open_time.to_numpy("datetime64[ns]")) > market.hole) + 1
-    bounds = [*zip([0, *edges], [*edges, len(market.bars)], strict=True)]
-    stretches = [
-        (max(a, market.first_bar), b)
-        for a, b in bounds
-        if b - 1 - max(a, market.first_bar) >= config.horizon_bars
-    ]
-    if not stretches:
-        longest = max(b - 1 - max(a, market.first_bar) for a, b in bounds)
-        msg = (
-            f"The horizon needs {config.horizon_bars} train bars without a gap, but the longest stretch has "
-            f"{longest}. Make the folds longer or the horizon shorter."
-        )
-        raise DataError(msg)
-    lengths = np.array([b - a for a, b in stretches])
-    shares = _shares(num_envs, lengths)
-    envs = [
-        TradingVectorEnv(_slice(market, *where), config, int(n))
-        for where, n in zip(stretches, shares, strict=True)
-        if n
-    ]
-    return envs[0] if len(envs) == 1 else BlockVectorEnv(envs)
-
-
-class BlockVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
-    """Vector envs over different stretches of one market, as one."""
-
-    metadata = TradingVectorEnv.metadata
-
-    def __init__(self, envs: Sequence[TradingVectorEnv]) -> None:
-        self.envs = list(envs)
-        self.num_envs = sum(env.num_envs for env in envs)
-        self.single_observation_space = envs[0].single_observation_space
-        self.single_action_space = envs[0].single_action_space
-        self._cuts = np.cumsum([env.num_envs for env in envs])[:-1]
-
-    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:  # noqa: ANN401
-        """Start all accounts; each stretch draws its own starts."""
-        seeds = [None if seed is None else 1000 * i + seed for i in range(len(self.envs))]
-        obs = [env.reset(seed=s, options=options)[0] for env, s in zip(self.envs, seeds, strict=True)]
-        return np.concatenate(obs), {}
-
-    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:  # noqa: ANN401
-        """Step every account; `final_obs` is given where one ended."""
-        parts = [
-            env.step(a) for env, a in zip(self.envs, np.split(np.asarray(actions), self._cuts), strict=True)
-        ]
-        obs, rewards, terminated, truncated = (np.concatenate([part[i] for part in parts]) for i in range(4))
-        infos: dict[str, Any] = {}
-        if (terminated | truncated).any():
-            final = np.concatenate([part[4].get("final_obs", part[0]) for part in parts])
-            infos = {"final_obs": final, "_final_obs": terminated | truncated}
-        return obs, rewards, terminated, truncated, infos
-
-
-def _shares(total: int, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return accounts a stretch, in proportion to its bars, by largest remainder."""
-    exact = total * lengths / lengths.sum()
-    out = np.floor(exact).astype(np.int64)
-    out[np.argsort(out - exact, kind="stable")[: total - out.sum()]] += 1
-    return out
-
-
-def _slice(market: Market, start: int, end: int) -> Market:
-    expected = market.return_forecast
-    return dataclasses.replace(
-        market,
-        bars=market.bars[start:end],
-        minutes=market.minutes[start:end],
-        observed=market.observed[start:end],
-        first_bar=0,
-        open_time=market.open_time[start:end],
-        return_forecast=None if expected is None else expected[start:end],
+    trainings = [_Training(train, val, recipe, instrument) for train, val, recipe in folds]
+    members = [t.learning for t in trainings if isinstance(t.learning, learning.ExactLearning)]
+    same = len({(r.updates, r.evaluations) for _, _, r in folds}) == 1 and len(members) == len(trainings)
+    require(
+        same, "fit_together", "all recipes must be of exact SAC with equal updates and evaluations", "others"
     )
+    population = learning.Population(members, device)
+    for report in range(1, REPORTS + 1):
+        population.advance_to(trainings[0].updates_at(report))
+        for training, member in zip(trainings, members, strict=True):
+            if member not in population.failures:
+                training.report(report)
+    return [population.failures.get(m) or t.chosen() for t, m in zip(trainings, members, strict=True)]
+
+
+class _Training:
+    """One agent of a fold, its reports and its selection."""
+
+    def __init__(
+        self, train: Sequence[BarsByInstrument], val: BarsByInstrument, recipe: Recipe, instrument: str
+    ) -> None:
+        self._recipe, self._env = recipe, recipe.env_config
+        preset = preset_of(recipe.agent_id)
+        fitted = fit_features(train, val, instrument, regimes=preset.regimes, forecast=preset.forecast)
+        self.learning = learning.make(
+            *fitted.train, self._env, recipe.config, recipe.agent_id, recipe.seed, blocks=True
+        )
+        agent = self.learning.agent
+        self._refit = Refit(fitted.pipeline, fitted.train, fitted.val, agent, runner.greedy_policy(agent))
+        self._checked = runner.market_of(*fitted.val, self._env, recipe.tier) if fitted.val else None
+        self._selection = Selection()
+        names = (*_CURVES, "eval_episodes", "eval_rewards", "eval_sharpes")
+        self._refit.stats = {name: [] for name in names}
+
+    def updates_at(self, report: int) -> int:
+        """Return the updates that a report comes after."""
+        return math.ceil(self._recipe.updates * report / REPORTS)
+
+    def report(self, report: int) -> None:
+        """Enter what happened since the last report into the curves; validate if due."""
+        recipe, env, stats = self._recipe, self._env, self._refit.stats
+        self.learning.agent.check_finite()
+        row = self.learning.take_row()
+        steps, length = row["episode_lengths"], env.episode_length
+        row["episode_rewards"] = row["episode_rewards"] / steps * length if steps else None
+        for name in _CURVES:
+            stats[name].append(row[name])
+        if self._checked is None or report % (REPORTS // recipe.evaluations):
+            return
+        act, policy = runner.greedy_policy(self.learning.agent), policies.agent(recipe.agent_id)
+        result = runner.run_policy(self._checked, act, env.initial_equity, policy, recipe.tier)
+        self._refit.trials.append((self.learning.updates, result))
+        stats["eval_episodes"].append(report)
+        stats["eval_rewards"].append(result.log_growth / len(result.equity) * length)
+        stats["eval_sharpes"].append(result.row()["sharpe_ann"])
+        self._selection.look(self.learning.agent, result)
+
+    def chosen(self) -> Refit:
+        """Return the fold's agent: the best on the validation days, or the last without any."""
+        refit, best = self._refit, self._selection.best
+        refit.updates = self.learning.updates
+        if best is not None:
+            refit.agent = SACAgent.from_content(best, device="cpu")
+        refit.policy = runner.greedy_policy(refit.agent)
+        return refit
 
 
 def _together(blocks: Sequence[BarsByInstrument]) -> BarsByInstrument:

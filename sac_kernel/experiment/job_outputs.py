@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from sac_kernel.backtest import policies
 from sac_kernel.backtest.judgement import judge
 from sac_kernel.backtest.policies import Form, Kind, agent_file
 from sac_kernel.core import files, paths, strings
+from sac_kernel.core.errors import InputNotFoundError
 from sac_kernel.experiment import output_layout
 from sac_kernel.features.forecast import LEAST_RUNS, SIGNIFICANCE
 from sac_kernel.report import page, plots, sections, training_health
@@ -26,9 +28,12 @@ if TYPE_CHECKING:
 
     from sac_kernel.backtest.judgement import Judgement
     from sac_kernel.backtest.runner import EpisodeResult
+    from sac_kernel.experiment.run_config import RunConfig
     from sac_kernel.market.account import TradingEnvConfig
     from sac_kernel.prices.processed_file import ProcessedData
     from sac_kernel.report.training_health import Finding
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,10 +65,18 @@ class FinishedJob:
         return cls(folder, final, best, stats, files.read_json(folder / output_layout.FACTS_FILE))
 
 
-def bring_ledger(top: Path) -> None:
-    """Merge mounted ledgers of trials, if any, into the output folder's."""
-    root = paths.paths().input_root
-    if root and (mounted := paths.input_files(root, trials.NAME)):
+def bring_ledger(top: Path, config: RunConfig) -> None:
+    """Merge the ledgers of trials that the build expects to be mounted into the output folder's.
+
+    A missing one costs a warning: this comes after hours of training.
+    """
+    root, mounted = paths.paths().input_root, []
+    for digest in config.expected(trials.NAME) if root else []:
+        try:
+            mounted.append(paths.find_input(trials.NAME, root, [digest]))
+        except InputNotFoundError as err:
+            logger.warning("Earlier trials are not counted. %s", err)
+    if mounted:
         trials.merge(top / trials.NAME, mounted)
 
 
@@ -95,7 +108,7 @@ def finish_outputs(
     name -> error) make the run incomplete. `ensembles` are passes of several seeds' mean action, for the results
     table.
     """
-    files.sweep_temporaries(top)
+    output_layout.sweep_temporaries(top)
     headline, judgement = jobs[0], judgements[0]
     failures = dict(failures or {})
     complete = not failures and all(job.facts["status"] == "complete" for job in jobs)
@@ -136,6 +149,8 @@ def finish_outputs(
     models = [n for n in names if n.endswith(".pt") or "/logs/" in f"/{n}" or "metrics_ep" in n]
     files.write_zip(top / "models.zip", {n: (top / n).read_bytes() for n in models})
     facts = {k: headline.facts[k] for k in ("data_hash", "code_hash", "config_hash")}
+    facts |= {k: headline.facts.get(k, "") for k in ("run", "notebook_hash")}
+    facts["run"] = output_layout.run_id(facts)
     facts |= {k: sum(job.facts[k] for job in jobs) for k in ("env_steps", "updates")}
     facts |= {"status": summary["status"], "episodes": min(job.facts["episodes"] for job in jobs)}
     files.write_manifest(top, _output_files(top), facts)
@@ -150,7 +165,7 @@ def seed_passes(judgements: Sequence[Judgement]) -> list[EpisodeResult]:
 
 def _name(job: FinishedJob) -> str:
     """Return the job's own name: its folder's could reveal local paths."""
-    return output_layout.job_name(job.facts["agent_id"], job.facts["seed"])
+    return str(job.facts.get("job") or output_layout.job_name(job.facts["agent_id"], job.facts["seed"]))
 
 
 def _verdict(jobs: Sequence[FinishedJob], judgements: Sequence[Judgement]) -> dict[str, Any]:
@@ -177,13 +192,17 @@ def stats_for_plot(job: FinishedJob) -> dict[str, Any]:
     """Return training stats with the evaluations as separate lists with episode numbers."""
     done = [k for k, value in enumerate(job.stats["eval_rewards"]) if value is not None]
     evaluations = {name: [job.stats[name][k] for k in done] for name in ("eval_rewards", "eval_sharpes")}
-    target = job.final.config.entropy_target(job.final.updates)
-    return {**job.stats, **evaluations, "eval_episodes": [k + 1 for k in done], "target_entropy": target}
+    shown = {**job.stats, **evaluations, "eval_episodes": [k + 1 for k in done]}
+    if job.final.exact:  # its temperature is fixed
+        return shown
+    return shown | {"target_entropy": job.final.config.entropy_target(job.final.updates)}
 
 
 def health(job: FinishedJob) -> list[Finding]:
     """Return the findings on a job's training curves (`training_health.examine`)."""
     updates = np.cumsum(job.stats["updates"])
+    if job.final.exact:
+        return training_health.examine(job.stats)
     return training_health.examine(job.stats, [job.final.config.entropy_target(int(n)) for n in updates])
 
 

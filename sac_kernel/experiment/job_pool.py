@@ -145,6 +145,7 @@ def run(  # noqa: PLR0913  # where, on what and how many belong to the caller
     finally:
         progress.close()
         restore_signals()
+    deadline.raise_if_interrupted()
     stopped = "stopped before it started"
     return [outcomes.get(n) or Outcome(n, job, None, stopped, float("nan")) for n, job in named.items()]
 
@@ -254,7 +255,7 @@ class _Process:
         known = filter(None, [str(packages.import_root()), os.environ.get("PYTHONPATH")])
         env = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONPATH": os.pathsep.join(known)}
         self._process = subprocess.Popen(  # noqa: S603  # this interpreter, arguments as a list
-            [sys.executable, "-m", _MODULE],
+            [sys.executable, "-P", "-m", _MODULE],
             env=env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -19,13 +19,15 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sac_kernel.core import network, packages, paths
+from sac_kernel.agent.config import EXACT
+from sac_kernel.core import locks, network, packages, paths
 from sac_kernel.core.clock import Deadline
 from sac_kernel.core.device import device_names
 from sac_kernel.core.errors import SacKernelError
+from sac_kernel.core.printable import log_to
 from sac_kernel.experiment import job_outputs, output_layout
 from sac_kernel.experiment.job_outputs import FinishedJob
-from sac_kernel.experiment.run_config import RunConfig
+from sac_kernel.experiment.run_config import Job, RunConfig
 from sac_kernel.experiment.trainer import RESUME_MODES, KaggleTrainer
 from sac_kernel.stats import trials
 
@@ -42,8 +44,6 @@ _POLL_S = 0.2
 _GRACE_S = (
     180.0  # for a last evaluation and the state, after which a process is killed; its state before stands
 )
-
-_Job = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,9 @@ class FinishedRun:
     failures: dict[str, str]
 
 
-def job_trainer(
-    config: RunConfig, agent_id: int, seed: int, deadline: Deadline | None = None
-) -> KaggleTrainer:
+def job_trainer(config: RunConfig, job: Job, deadline: Deadline | None = None) -> KaggleTrainer:
     """Return the trainer of one job of a run."""
-    return KaggleTrainer.of_run(config, agent_id, seed, deadline)
+    return KaggleTrainer.of_run(config, job, deadline)
 
 
 def run_jobs(
@@ -87,36 +85,53 @@ def run_jobs(
         If the only job, or every job, failed. One failed job of several is named in the summary: it must not
         cost the others their hours.
     """
-    deadline = deadline or Deadline(config.time_budget_h * 3600.0)
-    devices = tuple(devices or device_names(config.device))
+    with locks.hold(config.top_folder):
+        return _run_jobs(config, deadline or Deadline(config.time_budget_h * 3600.0), devices)
+
+
+def _run_jobs(config: RunConfig, deadline: Deadline, devices: Sequence[str] | None) -> FinishedRun:
+    devices = tuple(devices or _devices(config))
     logger.info("%s", describe_queue(config, devices))
     if min(len(config.jobs), len(devices)) > 1:
         if config.resume in RESUME_MODES:
-            job_trainer(config, *config.jobs[0]).make_room()  # two processes must not do it at once
+            job_trainer(config, config.jobs[0]).make_room()  # two processes must not do it at once
         failures = _spread(config, deadline, devices)
     else:
         failures = _in_turn(config, deadline)
+    deadline.raise_if_interrupted()
     if len(failures) == len(config.jobs):
         why = next(iter(failures.values()))
         msg = f"Every job failed. First error: {why}"
         raise SacKernelError(msg)
     finished = [job for job in config.jobs if output_layout.job_name(*job) not in failures]
-    folders = [output_layout.job_folder(config.top_folder, *job, len(config.jobs)) for job in finished]
-    job_outputs.bring_ledger(config.top_folder)
+    folders = [output_layout.job_folder(config.top_folder, job, len(config.jobs)) for job in finished]
+    job_outputs.bring_ledger(config.top_folder, config)
     trials.merge(config.top_folder / trials.NAME, [folder / trials.NAME for folder in folders])
     jobs, judgements, ensembles = [], [], []
-    for agent_id, seed in finished:
-        trainer = job_trainer(config, agent_id, seed)
+    for place, job in enumerate(finished):
+        trainer = job_trainer(config, job)
         trainer.load_data()
-        jobs.append(FinishedJob.load(trainer.folder, agent_id))
+        jobs.append(FinishedJob.load(trainer.folder, job.agent_id))
         judgements.append(trainer.judge(jobs[-1]))
-        of_agent = [job for job in jobs if job.final.agent_id == agent_id]
-        if len(of_agent) > 1 and (agent_id, seed) == [job for job in finished if job[0] == agent_id][-1]:
-            ensembles += trainer.judge_ensemble(of_agent)
+        alike = [
+            j
+            for j, other in zip(jobs, finished, strict=False)
+            if other._replace(seed=0) == job._replace(seed=0)
+        ]
+        last = not any(other._replace(seed=0) == job._replace(seed=0) for other in finished[place + 1 :])
+        if len(alike) > 1 and last:
+            ensembles += trainer.judge_ensemble(alike)
     summary = job_outputs.finish_outputs(
         config.top_folder, jobs, trainer.data, judgements, failures, ensembles
     )
     return FinishedRun(summary, jobs, judgements, failures)
+
+
+def _devices(config: RunConfig) -> tuple[str, ...]:
+    """Return where the jobs may run; exact SAC left to itself runs in turn and times its devices (`learning`)."""
+    names = device_names(config.device)
+    exact = all(config.learner_of(job)[0] == EXACT for job in config.jobs)
+    return (config.device,) if exact and config.device == "auto" and names != ("cpu",) else names
 
 
 def describe_queue(config: RunConfig, devices: Sequence[str]) -> str:
@@ -133,15 +148,14 @@ def describe_queue(config: RunConfig, devices: Sequence[str]) -> str:
 
 def main() -> int:
     """Train one job named on the standard input, until its end is closed; return the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    log_to(sys.stdout)
     request = json.loads(sys.stdin.buffer.readline())
     if os.environ.get(paths.REHEARSAL_VARIABLE):
         network.block_network()
     deadline = Deadline(request["budget_s"])
     threading.Thread(target=_stop_at_end_of_input, args=(deadline,), daemon=True).start()
     try:
-        agent_id, seed = request["job"]
-        job_trainer(RunConfig.from_flat(request["config"]), agent_id, seed, deadline).train()
+        job_trainer(RunConfig.from_flat(request["config"]), Job(*request["job"]), deadline).train()
     except SacKernelError as err:
         logger.error("%s: %s", type(err).__name__, err)  # the message says it all
         return 2
@@ -156,7 +170,7 @@ def _in_turn(config: RunConfig, deadline: Deadline) -> dict[str, str]:
     for job in config.jobs:
         try:
             # Nothing of a job stays in memory: what is judged is what was written.
-            job_trainer(config, *job, deadline).train()
+            job_trainer(config, job, deadline).train()
         except Exception as err:
             if len(failures) + 1 == len(config.jobs):
                 raise
@@ -171,11 +185,11 @@ def _in_turn(config: RunConfig, deadline: Deadline) -> dict[str, str]:
 class _Worker:
     """One job in a process of its own; closing its input asks it to stop, on every system alike."""
 
-    def __init__(self, config: RunConfig, job: _Job, device: str, budget_s: float, threads: int) -> None:
+    def __init__(self, config: RunConfig, job: Job, device: str, budget_s: float, threads: int) -> None:
         self.job, self.name = job, output_layout.job_name(*job)
-        env = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONPATH": str(packages.import_root())}
+        env = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONPATH": packages.worker_path()}
         self._process = subprocess.Popen(  # noqa: S603  # this interpreter, arguments as a list
-            [sys.executable, "-u", "-m", _MODULE],
+            [sys.executable, "-P", "-u", "-m", _MODULE],
             env=env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

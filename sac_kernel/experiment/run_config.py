@@ -11,14 +11,17 @@ import dataclasses
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sac_kernel.agent.config import SACConfig
-from sac_kernel.core import paths
+from sac_kernel.agent.config import EXACT, GAUSSIAN, SACConfig
+from sac_kernel.agent.exact_config import ExactConfig
+from sac_kernel.core import packages, paths
 from sac_kernel.core.config import check_names, field_help, require, typed
 from sac_kernel.core.errors import ConfigError
 from sac_kernel.core.renamed import current, current_value, renamed_names
-from sac_kernel.experiment import output_layout
+from sac_kernel.experiment import learner, output_layout
+from sac_kernel.features.own import OwnFeatures
+from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market.account import RENAMED_REWARDS, TradingEnvConfig
 
 if TYPE_CHECKING:
@@ -26,9 +29,13 @@ if TYPE_CHECKING:
 
 DEFAULT_NUM_ENVS = 60
 UTD_RATIO = 0.25
-"""Of the trainer: 75,000 updates in 100 episodes of 3,000 steps."""
+"""Of the Gaussian trainer: 75,000 updates in 100 episodes of 3,000 steps."""
+EXACT_UPDATES = 30
+"""Updates of an episode of exact SAC: 3,000 in 100 episodes."""
+RAW_WEIGHT_DECAY = 1.0
+"""Of exact SAC on realised returns, which it would learn by heart without (docs/learning.md)."""
 NO_TRADE_BAND = 0.1
-"""Of the account: a tenth of a full position (docs/learning.md)."""
+"""Of a Gaussian agent's account: a tenth of a full position (docs/learning.md)."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +48,6 @@ class Preset:
     regimes: bool = False
     forecast: bool = False
 
-    @property
-    def env_config(self) -> TradingEnvConfig:
-        """Return the account that the agent is trained on by default."""
-        interval = self.decision_interval_min
-        return TradingEnvConfig(
-            decision_interval_min=interval, no_trade_band=NO_TRADE_BAND, reward="denoised"
-        )
-
 
 AGENT_PRESETS = {
     1: Preset("short-term", 0, 0.99),
@@ -60,9 +59,24 @@ RUN_PRESETS = {"quick": (50, 5, 10), "full": (500, 10, 20), "long": (1000, 20, 5
 
 
 DEFAULT_SAC = SACConfig.for_market(utd_ratio=UTD_RATIO)
-DEFAULT_ENV = TradingEnvConfig(no_trade_band=NO_TRADE_BAND)
-LEFT_TO_PRESET = ("sac_gamma", "env_decision_interval_min", "env_reward")
-"""Parameters that the agent's preset sets unless the run does."""
+DEFAULT_EXACT = ExactConfig()
+DEFAULT_ENV = TradingEnvConfig()
+LEFT_TO_PRESET = (
+    "sac_gamma", "sac_learning_rate", "exact_weight_decay", "env_decision_interval_min", "env_no_trade_band",
+    "env_reward",
+)  # fmt: skip
+"""Parameters that the agent's preset or learner sets unless the run does."""
+SHARED = ("gamma", "hidden_dims", "batch_size", "learning_rate")
+"""Fields of `sac` that exact SAC has too; it takes them from there."""
+GAUSSIAN_ONLY = ("sac_buffer_capacity", "sac_warmup_steps", "sac_utd_ratio", "num_envs")
+
+
+class Job(NamedTuple):
+    """One training of a run; `learner` is '' where the run has one for each account, not both."""
+
+    agent_id: int
+    seed: int
+    learner: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,19 +91,28 @@ class RunConfig:
     output_dir : output folder; empty: /kaggle/working on Kaggle, ./outputs elsewhere
     agent_ids : 1 short-term, 2 medium, 3 swing; one job for each agent and seed
     seeds : random seeds; one job for each agent and seed
-    num_episodes : episodes of env_episode_length environment steps
+    learner : auto, exact, gaussian or both. 'auto' is exact SAC unless the account has a setting that it cannot
+        represent
+    num_episodes : episodes of 30 updates (exact) or env_episode_length environment steps (Gaussian)
     eval_frequency : episodes between two validations
     checkpoint_frequency : episodes between two checkpoints
-    num_envs : parallel accounts; divides env_episode_length
+    num_envs : parallel accounts of Gaussian SAC; divides env_episode_length
     device : auto, cpu, cuda or cuda:N
     time_budget_h : hours after which training saves its state and stops
     resume : auto, never, or the path of a state folder
     allow_cpu : continue without the requested GPU
     warm_start : set by a retraining: SHA-256 of the saved agent whose weights this run starts from
     self_test : first prove the agent on markets with known answers, about two minutes
+    features_file : Python file with your own features(bars); empty: none
+    only_own_features : your own features replace the thirty instead of joining them
+    features_hash : set by the build: SHA-256 of the feature file
     expect_data_hash : set by the build: content hash of the bars that must be mounted
     expect_env_steps : set by the build: step from which each job of a resumed run must continue
-    sac : settings of the agents; widths and an unset reward scale come from env and train bars
+    expect_files : set by the build: name and SHA-256 of each mounted file that the run may use
+    run_id : set by the build: name of the run in its manifest; the sessions of a run share it
+    notebook_hash : set by the build: SHA-256 of the notebook in which this value is empty
+    sac : settings of Gaussian agents; widths and an unset reward scale come from env and train bars
+    exact : settings of exact agents, but for `SHARED`
     env : account and episode
     left_to_preset : names among `LEFT_TO_PRESET` whose value in `sac` or `env` the agent's preset replaces
     """
@@ -98,6 +121,7 @@ class RunConfig:
     output_dir: str = ""
     agent_ids: tuple[int, ...] = (1,)
     seeds: tuple[int, ...] = (0,)
+    learner: str = learner.AUTO
     num_episodes: int = 100
     eval_frequency: int = 10
     checkpoint_frequency: int = 5
@@ -108,29 +132,44 @@ class RunConfig:
     allow_cpu: bool = False
     warm_start: str = ""
     self_test: bool = False
+    features_file: str = ""
+    only_own_features: bool = False
+    features_hash: str = ""
     expect_data_hash: str = ""
     expect_env_steps: tuple[int, ...] = ()
+    expect_files: tuple[str, ...] = ()
+    run_id: str = ""
+    notebook_hash: str = ""
     sac: SACConfig = DEFAULT_SAC
+    exact: ExactConfig = DEFAULT_EXACT
     env: TradingEnvConfig = DEFAULT_ENV
     left_to_preset: tuple[str, ...] = LEFT_TO_PRESET
 
     def __post_init__(self) -> None:
-        for name in ("agent_ids", "seeds", "expect_env_steps"):
+        for name in ("agent_ids", "seeds", "expect_env_steps", "expect_files"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         pairs, where = self.jobs, "RunConfig"
         require(bool(pairs), where, "agent_ids and seeds must not be empty", [self.agent_ids, self.seeds])
         require(len(set(pairs)) == len(pairs), where, "agent_ids and seeds must be distinct", pairs)
         for name in ("num_episodes", "eval_frequency", "checkpoint_frequency", "num_envs", "time_budget_h"):
             require(getattr(self, name) > 0, where, f"{name} must be > 0", getattr(self, name))
-        for agent_id in self.agent_ids:
-            self.sac_config(agent_id)
-            self.env_config(agent_id)
+        for job in pairs:
+            self.sac_config(job.agent_id)
+            self.exact_config(job.agent_id)
+            self.env_config(job.agent_id, self.learner_of(job)[0])
+        needs = not self.only_own_features or bool(self.features_file)
+        require(needs, where, "only_own_features needs features_file", self.features_file)
         steps = self.expect_env_steps
         fits = len(steps) in (0, len(pairs))
         require(
             fits, where, f"expect_env_steps must be empty or one for each of {len(pairs)} jobs", list(steps)
         )
-        check_divides(self.num_envs, self.env.episode_length)
+        odd = [entry for entry in self.expect_files if not paths.is_expected(entry)]
+        require(not odd, where, "expect_files must hold entries 'NAME SHA256'", odd[:1])
+        if GAUSSIAN in (learners := {self.learner_of(job)[0] for job in pairs}):
+            check_divides(self.num_envs, self.env.episode_length)
+        else:
+            self._refuse_gaussian_settings(learners)
         output_layout.check_file_count(len(pairs), self.num_episodes, self.checkpoint_frequency)
 
     @classmethod
@@ -156,21 +195,55 @@ class RunConfig:
 
     def flat(self) -> dict[str, Any]:
         """Return every parameter by its flat name as plain values: `RunConfig.from_flat` takes them back."""
-        values = {}
-        for name, parameter in PARAMETERS.items():
-            owner = getattr(self, parameter.part) if parameter.part else self
-            values[name] = parameter.flat_value(getattr(owner, parameter.field))
+        values = {name: self._flat(name) for name in PARAMETERS}
         return {**values, **{name: PARAMETERS[name].default for name in self.left_to_preset}}
 
+    def _refuse_gaussian_settings(self, learners: set[str]) -> None:
+        plain = {name: PARAMETERS[name].default for name in GAUSSIAN_ONLY}
+        own = {name: self._flat(name) for name in GAUSSIAN_ONLY}
+        if found := [f"{name} = {own[name]}" for name in plain if own[name] != plain[name]]:
+            msg = (
+                f"RunConfig: {', '.join(found)} has no meaning for the learner of this run, {', '.join(learners)} SAC. "
+                "Leave it out, or set learner=gaussian."
+            )
+            raise ConfigError(msg)
+
     @property
-    def jobs(self) -> list[tuple[int, int]]:
-        """Return (agent_id, seed) of every job, in order."""
-        return [(agent_id, seed) for agent_id in self.agent_ids for seed in self.seeds]
+    def jobs(self) -> list[Job]:
+        """Return every job, in order."""
+        learners = (EXACT, GAUSSIAN) if self.learner == learner.BOTH else ("",)
+        return [Job(a, seed, name) for name in learners for a in self.agent_ids for seed in self.seeds]
+
+    def learner_of(self, job: Job) -> tuple[str, str]:
+        """Return a job's learner and why it is that one (`learner.choose`)."""
+        found, why = learner.choose(self._account(job.agent_id), self.learner)
+        return (job.learner, "both are trained") if job.learner else (found, why)
+
+    def updates_of(self, job: Job) -> float:
+        """Return the planned updates of a job."""
+        steps = self.env.episode_length * self.sac.utd_ratio
+        return self.num_episodes * (EXACT_UPDATES if self.learner_of(job)[0] == EXACT else steps)
+
+    def find_input(self, name: str) -> Path:
+        """Return the mounted file of this build called `name`; InputNotFoundError if there is none."""
+        return paths.find_input(name, digests=self.expected(name))
+
+    def expected(self, name: str) -> list[str]:
+        """Return the SHA-256 that a mounted file called `name` may have; [] if the build knows none."""
+        return paths.expected(self.expect_files, name)
 
     @property
     def top_folder(self) -> Path:
         """Return the output folder of the whole run."""
         return Path(self.output_dir) if self.output_dir else paths.paths().working_dir
+
+    def feature_pipeline(self, instrument: str, agent_id: int) -> FeaturePipeline:
+        """Return the unfitted features of one agent, the user's own among them."""
+        preset, own = preset_of(agent_id), None
+        if self.features_file:
+            beside = packages.import_root() / self.features_file
+            own = OwnFeatures.load(beside if beside.is_file() else self.features_file, self.features_hash)
+        return FeaturePipeline(instrument, preset.regimes, preset.forecast, own, self.only_own_features)
 
     def sac_config(self, agent_id: int) -> SACConfig:
         """Return the hyper-parameters of one agent."""
@@ -178,8 +251,24 @@ class RunConfig:
             return self.sac
         return dataclasses.replace(self.sac, gamma=preset_of(agent_id).gamma)
 
-    def env_config(self, agent_id: int) -> TradingEnvConfig:
-        """Return the account and episode of one agent."""
+    def exact_config(self, agent_id: int) -> ExactConfig:
+        """Return the settings of one agent by exact SAC."""
+        sac, left = self.sac_config(agent_id), self.left_to_preset
+        shared = {
+            k: getattr(sac, k) for k in SHARED if not (k == "learning_rate" and "sac_learning_rate" in left)
+        }
+        if "exact_weight_decay" in left:
+            shared["weight_decay"] = 0.0 if self._account(agent_id).reward == "denoised" else RAW_WEIGHT_DECAY
+        return dataclasses.replace(self.exact, **shared)
+
+    def env_config(self, agent_id: int, learner_name: str = "") -> TradingEnvConfig:
+        """Return the account and episode of one agent, as its learner has them."""
+        env, name = self._account(agent_id), learner_name or self.learner_of(self.jobs[0])[0]
+        if name == GAUSSIAN and "env_no_trade_band" in self.left_to_preset:
+            env = dataclasses.replace(env, no_trade_band=NO_TRADE_BAND)
+        return learner.account_of(env, name)
+
+    def _account(self, agent_id: int) -> TradingEnvConfig:
         env, preset = self.env, preset_of(agent_id)
         if "env_decision_interval_min" in self.left_to_preset:
             env = dataclasses.replace(env, decision_interval_min=preset.decision_interval_min)
@@ -187,15 +276,22 @@ class RunConfig:
             env = dataclasses.replace(env, reward="log_return").with_denoised_reward()
         return env
 
+    def _flat(self, name: str) -> Any:  # noqa: ANN401
+        parameter = PARAMETERS[name]
+        return parameter.flat_value(
+            getattr(getattr(self, parameter.part) if parameter.part else self, parameter.field)
+        )
+
 
 # -- flat names
 
 
-_PARTS: dict[str, SACConfig | TradingEnvConfig] = {"sac": DEFAULT_SAC, "env": DEFAULT_ENV}
+_PARTS: dict[str, Any] = {"sac": DEFAULT_SAC, "exact": DEFAULT_EXACT, "env": DEFAULT_ENV}
 """Prefix of a flat name -> the configuration that it is part of; a run's own fields have none."""
 
 _SHOWN = {
     "sac": "hidden_dims batch_size buffer_capacity warmup_steps utd_ratio learning_rate gamma",
+    "exact": "positions alpha risk_aversion weight_decay",
     "env": "episode_lengths horizon decision_interval_min cost_tier costs exposure_cap no_trade_band swap_long_bps "
     "swap_short_bps stop_loss_bps take_profit_bps volatility_target daily_loss_limit drawdown_stop kill_loss "
     "impact reward",
@@ -204,10 +300,13 @@ _SHOWN = {
 
 _FLAT_FORMS: dict[str, tuple[Any, str]] = {
     "sac_gamma": (0.0, "0 takes the preset of the agent"),
+    "sac_learning_rate": (0.0, "0 takes the learner's own: 0.001 exact, 0.0003 Gaussian"),
+    "exact_weight_decay": (-1.0, "-1 takes 0 with denoised rewards, 1 with realised ones"),
     "env_horizon": (0, "0 is the episode length"),
     "env_decision_interval_min": (-1, "-1 takes the preset of the agent"),
     "env_swap_long_bps": (1000.0, "1000 takes the instrument's"),
     "env_swap_short_bps": (1000.0, "1000 takes the instrument's"),
+    "env_no_trade_band": (-1.0, "-1 takes the learner's own: 0.1 Gaussian, none exact"),
     "env_reward": ("auto", "auto is denoised, or log_return where stops, limits or a cap above 1 are set"),
 }
 """Flat name -> the value for 'not set', which a parameters cell can hold, and its help."""
@@ -219,7 +318,7 @@ class Parameter:
 
     Attributes
     ----------
-    part, field : where its value lives: 'sac', 'env' or '' for the run itself, and the field's name there
+    part, field : where its value lives: 'sac', 'exact', 'env' or '' for the run itself, and the field's name there
     type, default : of the flat value: a scalar, or a tuple of scalars
     help : one line
     """

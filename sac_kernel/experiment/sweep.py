@@ -141,8 +141,8 @@ def train_and_judge(job: Mapping[str, Any], place: Place) -> dict[str, Any] | No
     """
     run = {**job["run"], "h5_path": str(place.inputs[job["data"]]), "output_dir": str(place.folder)}
     config = RunConfig.from_flat({**run, "device": place.device, "expect_data_hash": job["data_hash"]})
-    ((agent_id, seed),) = config.jobs
-    trainer = job_queue.job_trainer(config, agent_id, seed, place.deadline)
+    (one,) = config.jobs
+    agent_id, trainer = one.agent_id, job_queue.job_trainer(config, one, place.deadline)
     finished = trainer.train()
     if finished.facts["status"] != "complete":
         return None
@@ -158,7 +158,7 @@ def train_and_judge(job: Mapping[str, Any], place: Place) -> dict[str, Any] | No
                 daily = runner.run_policy(market, act, start, policy, tier).daily_returns
                 year = market.spec.days_a_year
                 column = f"{split}_{form}_{tier}"
-                row[f"{column}_annual_frac"] = float(np.mean(daily)) * year
+                row[f"{column}_annual_frac"] = metrics.annual_return(daily, year)
                 row[f"{column}_sharpe_ann"] = metrics.sharpe_ann(daily, year)
     for name in (checkpoint.STATE_FOLDER, "checkpoints"):
         shutil.rmtree(place.folder / name, ignore_errors=True)

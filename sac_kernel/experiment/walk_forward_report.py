@@ -179,7 +179,13 @@ def verdicts(collected: Collected, ledger: Iterable[Trial]) -> dict[int, dict[st
         counted = trials.count(fold_statistics.over_folds(t for t in listed if t.agent_id == agent_id))
         share, _ = percentile(collected, agent_id)
         decided.append(
-            verdict.decide(headline.daily_returns, share, counted, headline.turnover, headline.days_a_year)
+            verdict.decide(
+                headline.daily_returns,
+                share,
+                counted,
+                headline.turnover,
+                days_a_year=headline.days_a_year,
+            )
         )
     corrected = verdict.over_agents(decided) if len(decided) > 1 else decided
     return dict(zip(collected.settings.agents, corrected, strict=True))
@@ -238,13 +244,13 @@ def summary(collected: Collected, ledger: Sequence[Trial], command: str) -> dict
 def budget(collected: Collected) -> str:
     """Return a note on the learner and the budget behind the verdict."""
     s = collected.settings
-    sac = s.recipe(fold_jobs.Job(s.agents[0], 0, 1, "base")).sac_config
-    env = s.recipe(fold_jobs.Job(s.agents[0], 0, 1, "base")).env_config
+    recipe = s.recipe(fold_jobs.Job(s.agents[0], 0, 1, "base"))
+    config, env = recipe.config, recipe.env_config
     return home_strings.BUDGET.format(
-        widths="x".join(map(str, sac.hidden_dims)),
-        batch=sac.batch_size,
+        learner=s.learner,
+        widths="x".join(map(str, config.hidden_dims)),
+        batch=config.batch_size,
         updates=s.updates,
-        ratio=sac.utd_ratio,
         reward=env.reward,
         seeds=len(s.seeds),
         folds=s.folds,

@@ -74,7 +74,10 @@ def assert_causal(
     """
     bars = _until(bars, _times(bars)[min(len(_times(bars)), MAX_BARS) - 1])
     full = pipeline.compute(bars)
-    picked = np.random.default_rng(seed).integers(min(2, len(full) - 2), len(full) - 1, size=rows)
+    first = max(min(2, len(full) - 2), len(full) - len(full.dropna()))
+    picked = np.sort(
+        np.random.default_rng(seed).integers(min(first, len(full) - 2), len(full) - 1, size=rows)
+    )
     _check_canary(bars, int(picked[0]))
     for t in picked:
         for edit, leaking in _leaks(pipeline.compute, bars, full, int(t)).items():

@@ -10,14 +10,16 @@ between folds. Only the return is replaced; costs, stops and margin stay realise
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from sac_kernel.core.config import require
 from sac_kernel.core.errors import DataError
-from sac_kernel.features import stumps
+from sac_kernel.core.renamed import renamed_arguments
+from sac_kernel.features import mixture_prior, products, stumps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Splits = list[tuple[NDArray[np.int64], NDArray[np.int64]]]
 
+HEADS = ("ridge", "sparse", "products", "boosting")
+"""Models that compete: ridge, `mixture_prior`, `products`, `stumps`. The first two are linear."""
+
 PENALTIES = np.logspace(-4.0, 2.0, 13)
 """Ridge penalties as shares of the number of rows; 1 halves the weight of a standardised, uncorrelated input."""
 
@@ -36,7 +41,7 @@ ROUNDS = (25, 50, 100, 200, 400)
 """Numbers of boosting rounds that compete out of fold."""
 
 SIGNIFICANCE = 2.5
-"""Out-of-fold t-statistic below which the forecast is zero, and which the non-linear model needs against the ridge."""
+"""Out-of-fold t-statistic below which the forecast is zero, and which a non-linear head needs against a linear one."""
 
 LEAST_RUNS = 30
 """With fewer independent runs than this, overlapping targets prove nothing, however well the forecast fits."""
@@ -53,7 +58,7 @@ class ReturnForecast:
     train : (rows,) out-of-fold forecasts of the train rows, in the target's unit; 0 where a feature is NaN
     share : out-of-fold share of the target's variance that the forecast explains, before it is set to zero
     t_stat : out-of-fold t-statistic of mean(target x forecast); 0 with fewer than `LEAST_RUNS` independent runs
-    head : 'flat', 'ridge' or 'boosting'
+    head : one of `HEADS`, or 'flat'
     penalty : of the ridge, as a share of the rows
     rounds : of the boosting; 0 if it did not compete
     slope : factor that makes the raw prediction right on average; 0 for 'flat'
@@ -71,6 +76,7 @@ class ReturnForecast:
     _weights: Array  # (folds + 1, columns)
     _edges: Array | None = None
     _steps: Array | None = None  # (folds + 1, columns, BINS)
+    _products: Array | None = None  # (folds + 1, products.MOST, 4)
 
     @property
     def folds(self) -> int:
@@ -94,8 +100,9 @@ class ReturnForecast:
         z = (x[ok] - self._mean) / self._scale
         if self._steps is not None and self._edges is not None:
             raw = stumps.added(self._steps[fold], stumps.to_bins(z, self._edges))
-        else:  # column by column: a matrix product's last bits depend on the number of rows
-            raw = sum(w * column for w, column in zip(self._weights[fold], z.T, strict=True))
+        else:
+            table = np.zeros((0, 4)) if self._products is None else self._products[fold]
+            raw = products.added(self._weights[fold], table, z)
         forecast[ok] = self.slope * raw
         return forecast
 
@@ -104,6 +111,8 @@ class ReturnForecast:
         arrays = {"mean": self._mean, "scale": self._scale, "weights": self._weights}
         if self._steps is not None and self._edges is not None:
             arrays |= {"edges": self._edges, "steps": self._steps}
+        if self._products is not None:
+            arrays["products"] = self._products
         return {**self.summary(), **{name: np.asarray(value).tolist() for name, value in arrays.items()}}
 
     @classmethod
@@ -113,7 +122,7 @@ class ReturnForecast:
         return cls(
             np.zeros(0), state["out_of_fold_share"], state["t_stat"], state["head"], state["penalty"],
             state["rounds"], state["slope"], arrays["mean"], arrays["scale"], arrays["weights"],
-            arrays.get("edges"), arrays.get("steps"),
+            arrays.get("edges"), arrays.get("steps"), arrays.get("products"),
         )  # fmt: skip
 
     def summary(self) -> dict[str, float | str]:
@@ -128,12 +137,13 @@ class ReturnForecast:
         }
 
 
+@renamed_arguments(boosting="heads")
 def fit_forecast(
     features: ArrayLike,
     target: ArrayLike,
     folds: int = 5,
     purge: int = 100,
-    boosting: bool = True,
+    heads: Sequence[str] | bool = HEADS,
     stride: int = 1,
 ) -> ReturnForecast:
     """Fit E[target | features] on train rows.
@@ -146,7 +156,8 @@ def fit_forecast(
         ends outside the train rows
     folds : blocks in time; each is predicted by a model of the others
     purge : rows left out on either side of the predicted block; must exceed the memory of the features
-    boosting : let the non-linear model compete
+    heads : those of `HEADS` that compete, a linear one among them. Of the linear ones that with the least squared error
+        out of fold is taken; a non-linear one replaces it if its error is lower by `SIGNIFICANCE` standard errors
     stride : rows that a decision covers, so that the targets of `stride` rows overlap; `purge` grows accordingly
 
     Raises
@@ -157,6 +168,11 @@ def fit_forecast(
     require(folds >= 2, "fit_forecast", "folds must be >= 2", folds)
     require(purge >= 0, "fit_forecast", "purge must be >= 0", purge)
     require(stride >= 1, "fit_forecast", "stride must be >= 1", stride)
+    if isinstance(heads, bool):  # as `boosting` was given
+        heads = HEADS if heads else ("ridge",)
+    linear = [name for name in heads if name in HEADS[:2]]
+    good = bool(linear) and set(heads) <= set(HEADS)
+    require(good, "fit_forecast", f"heads must be of {', '.join(HEADS)}, with a linear one", heads)
     x, known = _finite_rows(features)
     y = np.asarray(target, np.float64)
     if y.shape != (len(x),):
@@ -172,31 +188,22 @@ def fit_forecast(
     z[known] = (x[known] - mean) / scale
     splits = _splits(len(x), folds, purge + stride - 1, usable)
 
-    by_penalty, ridges = _ridge_out_of_fold(z, y, splits, known)
-    best = int(np.argmin([_loss(y, raw, usable).mean() for raw in by_penalty]))
-    weights = _ridge(z[usable], y[usable], PENALTIES[best : best + 1])[:, 0]
-    weights = np.stack([*(fold[:, best] for fold in ridges), weights])
-    head, raw, rounds, edges, steps = "ridge", by_penalty[best], 0, None, None
-    if boosting:
-        edges = stumps.bin_edges(z[usable])
-        bins = stumps.to_bins(z, edges)
-        by_rounds, grown = _boosting_out_of_fold(bins, y, splits, known)
-        # Calibrated first: a few rounds at a small learning rate predict too little.
-        losses = [_loss(y, _slope(y, guess, usable) * guess, usable) for guess in by_rounds]
-        least = int(np.argmin([loss.mean() for loss in losses]))
-        rounds, ridge = ROUNDS[least], _slope(y, raw, usable) * raw
-        if _t_stat(_loss(y, ridge, usable) - losses[least], stride) > SIGNIFICANCE:  # Diebold & Mariano 1995
-            head, raw = "boosting", by_rounds[least]
-            whole = _grow(bins[usable], y[usable], ROUNDS[: least + 1])
-            steps = np.stack([*(fold[least] for fold in grown), whole[least]])
-    slope = _slope(y, raw, usable)
-    t_stat = _t_stat((y * raw)[usable], stride)
-    share = 1.0 - float(_loss(y, slope * raw, usable).sum() / np.square(y)[usable].sum())
+    data = _Rows(z, y, usable, known, splits, stride)
+    made = {name: _FITS[name](data) for name in HEADS if name in heads}
+    losses = {name: _loss(y, _slope(y, each.raw, usable) * each.raw, usable) for name, each in made.items()}
+    plain = min(linear, key=lambda name: float(losses[name].mean()))
+    # Diebold & Mariano 1995: is the difference of squared errors more than luck?
+    better = [name for name in made if _t_stat(losses[plain] - losses[name], stride) > SIGNIFICANCE]
+    head = min([plain, *(set(better) - set(linear))], key=lambda name: float(losses[name].mean()))
+    best = made[head]
+    slope, t_stat = _slope(y, best.raw, usable), _t_stat((y * best.raw)[usable], stride)
+    share = 1.0 - float(losses[head].sum() / np.square(y)[usable].sum())
     if t_stat < SIGNIFICANCE:
-        head, slope, steps = "flat", 0.0, None
+        head, slope, best = "flat", 0.0, best._replace(edges=None, steps=None, products=None)
+    settings = {k: v for each in made.values() for k, v in each.settings.items()}
     return ReturnForecast(
-        slope * raw, share, t_stat, head, float(PENALTIES[best]), rounds, slope, mean, scale, weights,
-        None if steps is None else edges, steps,
+        slope * best.raw, share, t_stat, head, settings.get("penalty", 0.0), int(settings.get("rounds", 0)), slope,
+        mean, scale, best.weights, best.edges, best.steps, best.products,
     )  # fmt: skip
 
 
@@ -262,27 +269,82 @@ def _ridge(z: Array, y: Array, penalties: Array) -> Array:
     return np.asarray(vectors @ (projected[:, None] / (np.maximum(values, 0.0)[:, None] + penalties)))
 
 
-def _ridge_out_of_fold(
-    z: Array, y: Array, splits: Splits, known: NDArray[np.bool_]
-) -> tuple[Array, list[Array]]:
-    """Return raw predictions for each of `PENALTIES`, shape (penalties, rows), and the weights of each fold."""
+class _Rows(NamedTuple):
+    """Standardised train rows, (rows, columns) and (rows,), and how they are split."""
+
+    z: Array
+    y: Array
+    usable: NDArray[np.bool_]
+    known: NDArray[np.bool_]
+    splits: Splits
+    stride: int
+
+
+class _Fit(NamedTuple):
+    """A head: raw out-of-fold predictions (rows,) and its models, each fold's and that of all rows."""
+
+    raw: Array
+    weights: Array
+    products: Array | None = None
+    edges: Array | None = None
+    steps: Array | None = None
+    settings: Mapping[str, float] = MappingProxyType({})
+
+
+def _fit_ridge(data: _Rows) -> _Fit:
+    z, y, usable = data.z, data.y, data.usable
     raw, models = np.zeros((len(PENALTIES), len(y))), []
-    for fit, held in splits:
+    for fit, held in data.splits:
         models.append(_ridge(z[fit], y[fit], PENALTIES))
         raw[:, held] = (z[held] @ models[-1]).T
-    return raw * known, models
+    raw = raw * data.known
+    best = int(np.argmin([_loss(y, each, usable).mean() for each in raw]))
+    whole = _ridge(z[usable], y[usable], PENALTIES[best : best + 1])[:, 0]
+    weights = np.stack([*(fold[:, best] for fold in models), whole])
+    return _Fit(raw[best], weights, settings={"penalty": float(PENALTIES[best])})
 
 
-def _boosting_out_of_fold(
-    bins: BinArray, y: Array, splits: Splits, known: NDArray[np.bool_]
-) -> tuple[Array, list[Array]]:
-    """Return raw predictions after each of `ROUNDS`, shape (len(ROUNDS), rows), and the steps of each fold."""
-    raw, models = np.zeros((len(ROUNDS), len(y))), []
-    for fit, held in splits:
-        models.append(_grow(bins[fit], y[fit], ROUNDS))
-        for i, steps in enumerate(models[-1]):
+def _fit_sparse(data: _Rows) -> _Fit:
+    z, y, raw, models = data.z, data.y, np.zeros(len(data.y)), []
+    for fit, held in data.splits:
+        models.append(mixture_prior.weights(z[fit], y[fit], data.stride))
+        raw[held] = z[held] @ models[-1]
+    models.append(mixture_prior.weights(z[data.usable], y[data.usable], data.stride))
+    return _Fit(raw * data.known, np.stack(models))
+
+
+def _fit_products(data: _Rows) -> _Fit:
+    z, y, raw, models = data.z, data.y, np.zeros(len(data.y)), []
+    for fit, held in [*data.splits, (np.flatnonzero(data.usable), np.zeros(0, np.int64))]:
+        linear = mixture_prior.weights(z[fit], y[fit], data.stride)
+        models.append(products.fit(z[fit], y[fit], linear, data.stride))
+        raw[held] = products.added(*models[-1], z[held])
+    weights, tables = zip(*models, strict=True)
+    return _Fit(raw * data.known, np.stack(weights), np.stack(tables))
+
+
+def _fit_boosting(data: _Rows) -> _Fit:
+    z, y, usable = data.z, data.y, data.usable
+    edges = stumps.bin_edges(z[usable])
+    bins = stumps.to_bins(z, edges)
+    raw, grown = np.zeros((len(ROUNDS), len(y))), []
+    for fit, held in data.splits:
+        grown.append(_grow(bins[fit], y[fit], ROUNDS))
+        for i, steps in enumerate(grown[-1]):
             raw[i, held] = stumps.added(steps, bins[held])
-    return raw * known, models
+    raw = raw * data.known
+    # Calibrated first: a few rounds at a small learning rate predict too little.
+    losses = [_loss(y, _slope(y, guess, usable) * guess, usable).mean() for guess in raw]
+    least = int(np.argmin(losses))
+    whole = _grow(bins[usable], y[usable], ROUNDS[: least + 1])
+    steps = np.stack([*(fold[least] for fold in grown), whole[least]])
+    unused = np.zeros(steps.shape[:2])
+    return _Fit(raw[least], unused, edges=edges, steps=steps, settings={"rounds": ROUNDS[least]})
+
+
+_FITS = {
+    "ridge": _fit_ridge, "sparse": _fit_sparse, "products": _fit_products, "boosting": _fit_boosting,
+}  # fmt: skip
 
 
 def _grow(bins: BinArray, y: Array, rounds: Sequence[int]) -> Array:

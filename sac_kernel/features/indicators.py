@@ -38,6 +38,7 @@ class Memory:
     def __init__(self) -> None:
         self._cells: list[Cell] = []
         self._next = 0
+        self.tables: dict[str, pd.DataFrame] = {}  # all bars so far, for functions that know no recursion
 
     def rewind(self) -> None:
         """Begin a stretch."""

@@ -9,7 +9,7 @@ instrument gives the rows; where another instrument has no bar its last one is c
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -20,12 +20,13 @@ from sac_kernel.core.config import difference
 from sac_kernel.core.errors import CheckpointError, DataError
 from sac_kernel.core.renamed import renamed_arguments
 from sac_kernel.features import forecast_input, indicators
+from sac_kernel.features.columns import INSTRUMENTS, LOG_FLOOR, Panel, columns
 from sac_kernel.features.forecast_input import ForecastInput
-from sac_kernel.features.indicators import LogPath, Memory, ewma_volatility, log_path
+from sac_kernel.features.indicators import Memory
+from sac_kernel.features.own import MAX_OWN, OwnFeatures, leading, loaded
 from sac_kernel.features.regimes import RegimeDetector
 from sac_kernel.prices.bars import PRICE_COLUMNS, check_bars, infer_bar_seconds, open_seconds, spec_for
-from sac_kernel.prices.clocks import unix_seconds, utc_offsets
-from sac_kernel.prices.instruments import EURUSD, InstrumentSpec, from_values, minute_of
+from sac_kernel.prices.instruments import EURUSD, from_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,21 +46,8 @@ logger = logging.getLogger(__name__)
 CLIP = 5.0
 """Scaled features are clipped here; prices never are."""
 
-RETURN_HORIZONS_MIN = {"5m": 5, "1h": 60, "4h": 240, "1d": 1440}
 WARMUP_MIN = 2 * 1440
 """The first two trading days have no features: day-long averages are still filling."""
-
-DOLLAR_WEIGHTS = {
-    "EURUSD": -0.576, "USDJPY": 0.136, "GBPUSD": -0.119, "USDCAD": 0.091, "USDSEK": 0.042, "USDCHF": 0.036,
-}  # fmt: skip
-"""Exponents of the ICE US dollar index. The traded pair is left out: EURUSD is 57.6 % of the index, whose return
-would nearly be minus EURUSD's. The other weights are renormalised to the members present."""
-
-MIN_DOLLAR_MEMBERS = 3
-CROSSES = ("EURGBP", "EURJPY", "USDJPY", "USDCHF", "USDCAD", "USDSEK")
-RISKS = ("SPXUSD", "XAUUSD")
-INSTRUMENTS = tuple(dict.fromkeys((*DOLLAR_WEIGHTS, *CROSSES, *RISKS)))
-"""The ten instruments that give features."""
 
 MEMORY_S = 7 * 86_400
 """Longest memory of a feature: the gap between rows that must share nothing."""
@@ -67,55 +55,7 @@ MEMORY_S = 7 * 86_400
 REGIME_FEATURE = "regime_high_vol_prob"
 
 _MIN_COVERAGE = 0.5  # of the traded instrument's bars in each split
-_PAUSE_SHARE = 0.02  # an instrument that lacks more of the train rows than this has an age
 _MAX_FEATURES = 40
-_MINUTES_PER_DAY = 1440
-_LOG_FLOOR = 1e-9
-_HOUR_S = 3600
-_HOUR, _WEEK = (
-    (np.sin(angle), np.cos(angle))
-    for angle in (
-        2 * np.pi * np.arange(_MINUTES_PER_DAY) / _MINUTES_PER_DAY,
-        2 * np.pi * np.minimum(np.arange(7), 4) / 5,
-    )
-)
-_SEVEN_DAYS = np.sin(2 * np.pi * np.arange(7) / 7), np.cos(2 * np.pi * np.arange(7) / 7)
-_SESSIONS = {  # local trading hours, in minutes of the local day
-    "tokyo_open": ("Asia/Tokyo", 9 * 60, 18 * 60),
-    "london_open": ("Europe/London", 8 * 60, 16 * 60 + 30),
-    "new_york_open": ("America/New_York", 8 * 60, 17 * 60),
-}
-
-
-@dataclass(frozen=True)
-class Panel:
-    """Which other instruments give features.
-
-    Attributes
-    ----------
-    instruments : used beside the traded one
-    dollar_members : pairs of the dollar index: none, or at least `MIN_DOLLAR_MEMBERS`
-    with_age : those that pause while the traded one trades; each has an age feature
-    """
-
-    instruments: tuple[str, ...] = ()
-    dollar_members: tuple[str, ...] = ()
-    with_age: tuple[str, ...] = ()
-
-    @classmethod
-    def choose(cls, coverage: Mapping[str, float], traded: str) -> Panel:
-        """Return the panel, given each instrument's share of the traded one's train rows."""
-        others = [name for name in INSTRUMENTS if name in coverage and name != traded]
-        members = tuple(name for name in DOLLAR_WEIGHTS if name in others)
-        members = members if len(members) >= MIN_DOLLAR_MEMBERS else ()
-        used = tuple(name for name in others if name in (*members, *CROSSES, *RISKS))
-        paused = tuple(name for name in used if coverage[name] < 1.0 - _PAUSE_SHARE)
-        return cls(used, members, paused)
-
-    def dollar_weights(self) -> dict[str, float]:
-        """Return the weight of each member; their absolute values add up to one."""
-        total = sum(abs(DOLLAR_WEIGHTS[name]) for name in self.dollar_members)
-        return {name: DOLLAR_WEIGHTS[name] / total for name in self.dollar_members}
 
 
 @renamed_arguments(auxiliary="forecast")
@@ -129,14 +69,24 @@ class FeaturePipeline:
     forecast : append `return_forecast`, the forecast of the next return from the other features, in its
         standard deviations (`features.forecast_input`)
     spec : what the traded instrument costs and when it trades, that of the bars of the first run
+    own, only_own : the user's own features, beside the thirty or instead of them
     feature_names : column order, known after the first run
     panel : the other instruments that give features, known after the first run
     left_out : instrument -> why it gives no features in the last run
     """
 
-    def __init__(self, instrument: str = "EURUSD", regimes: bool = False, forecast: bool = False) -> None:
+    def __init__(
+        self,
+        instrument: str = "EURUSD",
+        regimes: bool = False,
+        forecast: bool = False,
+        own: OwnFeatures | None = None,
+        only_own: bool = False,
+    ) -> None:
         self.instrument = instrument
         self.regimes, self.forecast = regimes, forecast
+        self.own, self.only_own = own, only_own
+        self._own_state: dict[str, Any] | None = None
         self.bar_seconds, self.spec = 0, EURUSD
         self.feature_names: list[str] = []
         self.panel = Panel()
@@ -192,8 +142,11 @@ class FeaturePipeline:
         def read(name: str) -> tuple[IntArray, FloatArray, FloatArray]:
             return _joined([part[name] for part in splits.values()], name)
 
+        tables = {name: _together(splits, name) for name in _shared(splits)} if self.own else {}
+        own_table = self._own_table(tables)
+        warmup = max(warmup, _first_row(own_table, n_train))
         fit_rows = None if self._fitted else slice(warmup, n_train)
-        scaled = self._scale(self._columns(bars, bar_seconds, read), len(bars), fit_rows)
+        scaled = self._scale(self._columns(bars, bar_seconds, read, own_table), len(bars), fit_rows)
         scaled[:, :warmup] = np.nan
         if self.forecast:
             if not self._fitted:
@@ -229,7 +182,8 @@ class FeaturePipeline:
                 "Pass a dict with all instruments of the run."
             )
             raise DataError(msg)
-        columns = self._columns(own, seconds, lambda name: _joined([given[name]], name))
+        own_table = self._own_table(given)
+        columns = self._columns(own, seconds, lambda name: _joined([given[name]], name), own_table)
         frame = pd.DataFrame(dict(columns), index=own.index)
         if self._forecast is not None:
             scaled = self._scale(((str(k), frame[k].to_numpy()) for k in frame), len(frame), None)
@@ -255,7 +209,15 @@ class FeaturePipeline:
         memory.rewind()
         own = self._bars_of(bars, "the input")
         _check(own, self.instrument)
-        columns = self._columns(own, self.bar_seconds, lambda name: _joined([bars[name]], name), memory)
+        own_table = None
+        if self._own_state:  # over all bars so far: a causal function gives the same rows again
+            past = memory.tables or {name: table.iloc[:0] for name, table in bars.items()}
+            memory.tables = {name: pd.concat([past[name], table]) for name, table in bars.items()}
+            table = self._own_table(memory.tables)
+            own_table = None if table is None else table.iloc[-len(own) :]
+        columns = self._columns(
+            own, self.bar_seconds, lambda name: _joined([bars[name]], name), own_table, memory
+        )
         scaled = self._scale(columns, len(own), None)
         if self.forecast:
             self._predict(scaled, own, 0)
@@ -283,11 +245,16 @@ class FeaturePipeline:
             "panel": {name: list(value) for name, value in asdict(self.panel).items()},
             "regimes": self.detector.state() if self.detector else None,
             "forecast": self._forecast.state() if self._forecast else None,
+            **({"own": self._own_state} if self._own_state else {}),
         }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> FeaturePipeline:
-        """Return a fitted pipeline that never refits."""
+        """Return a fitted pipeline that never refits.
+
+        Own features are those of the file with its hash that this process has loaded (`OwnFeatures.load`); without it,
+        `CheckpointError` when they are used.
+        """
         regimes, forecast = state.get("regimes"), state.get("forecast", state.get("auxiliary"))
         pipeline = cls(str(state["instrument"]), regimes=regimes is not None, forecast=forecast is not None)
         pipeline.bar_seconds = int(state["bar_seconds"])
@@ -302,11 +269,20 @@ class FeaturePipeline:
         pipeline._mean = np.asarray(state["mean"], np.float64)
         pipeline._std = np.asarray(state["std"], np.float64)
         pipeline._fitted = True
+        if saved := state.get("own"):
+            pipeline._own_state, pipeline.only_own = dict(saved), bool(saved["only"])
+            pipeline.own = loaded(str(saved["sha256"]))
         return pipeline
+
+    @property
+    def instruments(self) -> tuple[str, ...]:
+        """Return the instruments beside the traded one whose bars the features need."""
+        more = (self._own_state or {}).get("instruments", ())
+        return (*self.panel.instruments, *(name for name in more if name not in self.panel.instruments))
 
     @classmethod
     def from_checkpoint(cls, path: Path) -> FeaturePipeline:
-        """Return the fitted pipeline stored in an agent's `.pt`; it never refits."""
+        """Return the fitted pipeline stored in an agent's `.pt`; it never refits (`from_state`)."""
         content = files.read_pt(path)
         if "features" not in content:
             msg = f"{path} is not a saved agent: it has no 'features', only {', '.join(map(str, content))}."
@@ -322,13 +298,46 @@ class FeaturePipeline:
             raise DataError(msg)
         return split[self.instrument]
 
+    def _own_table(self, bars: BarsByInstrument) -> pd.DataFrame | None:
+        """Return the own features of bars, and note on fitting what they are and need."""
+        saved = self._own_state
+        if self.own is None:
+            if saved:
+                msg = (
+                    f"This agent was trained with own features ({', '.join(saved['names'])}). Pass --features with the "
+                    f"file whose SHA-256 begins with {saved['sha256'][:12]}."
+                )
+                raise CheckpointError(msg)
+            return None
+        table = self.own.table(bars, self.instrument)
+        names = list(table.columns)
+        if saved:
+            self._check_same({"own features": names}, {"own features": list(saved["names"])})
+        else:
+            others = sorted(self.own.read - {self.instrument})
+            self._own_state = {
+                "sha256": self.own.sha256, "names": names, "only": self.only_own, "instruments": others,
+            }  # fmt: skip
+        return table
+
     def _columns(
-        self, bars: pd.DataFrame, bar_seconds: int, read: Reader, memory: Memory | None = None
+        self,
+        bars: pd.DataFrame,
+        bar_seconds: int,
+        read: Reader,
+        own_table: pd.DataFrame | None = None,
+        memory: Memory | None = None,
     ) -> Columns:
         memory = memory or Memory()
-        yield from _columns(bars, bar_seconds, self.instrument, self.panel, read, memory, self.spec)
+        if own_table is None or not self.only_own:
+            yield from self._built_in(bars, bar_seconds, read, memory)
+        if own_table is not None:
+            yield from ((str(name), own_table[name].to_numpy()) for name in own_table)
         if self.detector is not None:
             yield REGIME_FEATURE, self.detector.high_vol_prob(bars, bar_seconds, memory)
+
+    def _built_in(self, bars: pd.DataFrame, bar_seconds: int, read: Reader, memory: Memory) -> Columns:
+        yield from columns(bars, bar_seconds, self.instrument, self.panel, read, memory, self.spec)
 
     def _predict(self, scaled: NDArray[np.float32], bars: pd.DataFrame, warmup: int) -> None:
         """Write the forecast, clipped as the other features, into the last row of `scaled`."""
@@ -341,7 +350,7 @@ class FeaturePipeline:
 
         The scaler is fitted on `fit_rows`; None uses the present one.
         """
-        scaled = np.empty((_MAX_FEATURES, n), np.float32)
+        scaled = np.empty((_MAX_FEATURES + (MAX_OWN if self.own else 0), n), np.float32)
         means, stds, names = [], [], []
         for i, (name, values) in enumerate(columns):
             if fit_rows is None and i < len(self._mean):
@@ -349,11 +358,15 @@ class FeaturePipeline:
             else:
                 part = values[fit_rows] if fit_rows else values
                 mean, std = float(part.mean()), float(part.std())
-                std = std if std > _LOG_FLOOR else 1.0  # a constant feature stays, as zero
+                std = std if std > LOG_FLOOR else 1.0  # a constant feature stays, as zero
             indicators.scale_into(values, mean, std, CLIP, scaled[i])
             means.append(mean)
             stds.append(std)
             names.append(name)
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            msg = f"Two features are called {twice}. Give your own feature another name."
+            raise DataError(msg)
         if fit_rows is None:
             self._check_same({"features": names}, {"features": self.feature_names[: len(self._mean)]})
         else:
@@ -378,121 +391,30 @@ class FeaturePipeline:
             raise CheckpointError(msg)
 
 
+def _first_row(own_table: pd.DataFrame | None, n_train: int) -> int:
+    """Return the first row that has all own features."""
+    row = 0 if own_table is None else leading(np.isfinite(own_table.to_numpy()).all(axis=1))
+    if row >= n_train:
+        msg = (
+            f"The own features begin after the {n_train} train bars. Shorten their memory, or pass more bars."
+        )
+        raise DataError(msg)
+    return row
+
+
+def _shared(splits: Mapping[str, BarsByInstrument]) -> list[str]:
+    """Return the instruments that every split has."""
+    first, *rest = splits.values()
+    return [name for name in first if all(name in part for part in rest)]
+
+
+def _together(splits: Mapping[str, BarsByInstrument], name: str) -> pd.DataFrame:
+    return pd.concat([pd.DataFrame(part[name]) for part in splits.values()])
+
+
 def warmup_bars(bar_seconds: int) -> int:
     """Return the number of first bars without features: two trading days."""
     return -(-WARMUP_MIN * 60 // bar_seconds)
-
-
-def _columns(  # noqa: PLR0913
-    bars: pd.DataFrame,
-    bar_seconds: int,
-    instrument: str,
-    panel: Panel,
-    read: Reader,
-    memory: Memory,
-    spec: InstrumentSpec,
-) -> Columns:
-    """Yield name and values of each feature in order, one at a time to bound memory."""
-    path = log_path(bars, bar_seconds, memory)
-    for name, values in direct_features(path, bar_seconds, memory):
-        yield f"{instrument.lower()}_{name}", values
-    close = path.close
-    del path
-    at = open_seconds(bars)
-    paths: dict[str, FloatArray] = {}
-    ages: dict[str, IntArray] = {}
-    for name in panel.instruments:
-        paths[name], age = indicators.carried_path(*read(name), bar_seconds, at, memory)
-        if name in panel.with_age:
-            ages[name] = age
-    if panel.dollar_members:
-        index = sum(weight * paths[name] for name, weight in panel.dollar_weights().items())
-        yield from dollar_features(index, close, bar_seconds, memory)  # type: ignore[arg-type]  # an array
-    hour, hours4, day = (_bars_in(minutes, bar_seconds) for minutes in (60, 240, 1440))
-    for name in CROSSES:
-        if name in paths:
-            residual = indicators.scaled_residual(close, paths[name], hour, day, memory)
-            yield f"{name.lower()}_residual_1h", residual
-    for name in RISKS:
-        if name in paths:
-            sigma = ewma_volatility(indicators.steps(paths[name], memory), day, memory)
-            yield f"{name.lower()}_return_4h", indicators.scaled_change(paths[name], sigma, hours4, memory)
-    yield from time_features(bars.index, bar_seconds, spec).items()  # type: ignore[arg-type]  # a DatetimeIndex
-    for name, age in ages.items():
-        yield f"{name.lower()}_age", np.log1p(age / _HOUR_S)
-
-
-def direct_features(path: LogPath, bar_seconds: int, memory: Memory | None = None) -> Columns:
-    """Yield up to ten dimensionless features of the traded instrument's log path, shape (n,) each.
-
-    sigma is the EWMA volatility of one-bar returns with a half-life of one day.
-    """
-    hour, hours4, day = (_bars_in(minutes, bar_seconds) for minutes in (60, 240, 1440))
-    sigma = ewma_volatility(path.bar_return, day, memory)
-    for name, minutes in RETURN_HORIZONS_MIN.items():
-        if minutes * 60 >= bar_seconds:
-            n = _bars_in(minutes, bar_seconds)
-            yield f"return_{name}", indicators.scaled_change(path.close, sigma, n, memory)
-    yield "rsi_4h", indicators.rsi(path.close, hours4, memory) / 50.0 - 1.0
-    yield "macd_4h", indicators.macd_histogram(path.close, hours4, memory) / (sigma * np.sqrt(hours4))
-    short, long = (indicators.atr(path, n, memory) for n in (hours4, day))
-    yield "atr_ratio_4h_1d", np.log((short + _LOG_FLOOR) / (long + _LOG_FLOOR))
-    parkinson = indicators.parkinson_volatility(path, hour, memory)
-    yield "parkinson_1h", np.log((parkinson + _LOG_FLOOR) / (sigma + _LOG_FLOOR))
-    yield "bollinger_4h", indicators.bollinger_position(path.close, hours4, memory)
-    yield "adx_4h", indicators.adx(path, hours4, memory) / 50.0 - 1.0
-
-
-def dollar_features(
-    index: FloatArray, close: FloatArray, bar_seconds: int, memory: Memory | None = None
-) -> Columns:
-    """Yield five features of the log dollar index without the traded pair, whose log path is `close`.
-
-    `dollar_residual_1h` is the dollar's move beyond its usual share in the traded pair's move: a lead.
-    """
-    hour, hours4, day = (_bars_in(minutes, bar_seconds) for minutes in (60, 240, 1440))
-    step = indicators.steps(index, memory)
-    short, sigma = (ewma_volatility(step, n, memory) for n in (hours4, day))
-    yield "dollar_return_1h", indicators.scaled_change(index, sigma, hour, memory)
-    yield "dollar_return_1d", indicators.scaled_change(index, sigma, day, memory)
-    yield "dollar_rsi_4h", indicators.rsi(index, hours4, memory) / 50.0 - 1.0
-    yield "dollar_volatility_ratio_4h_1d", np.log(short / sigma)
-    yield "dollar_residual_1h", indicators.scaled_residual(close, index, hour, day, memory)
-
-
-def time_features(
-    open_time: pd.DatetimeIndex, bar_seconds: int, spec: InstrumentSpec = EURUSD
-) -> dict[str, FloatArray]:
-    """Return features of the time of decision (the bar's close), on local clocks with DST.
-
-    Hour and weekday are of the instrument's zone and trading days: New York's for FX, whose week runs from Sunday
-    17:00 to Friday 17:00; seven days where it is always open. Sessions are 1 while open, else 0, and 0 at weekends;
-    an exchange has the share of its own session that has passed instead.
-    """
-    closed = unix_seconds(open_time) + bar_seconds
-    # For FX seven hours make 17:00 midnight; one second less keeps Friday 17:00 on Friday.
-    later = -spec.day_start_min % _MINUTES_PER_DAY * 60 - 1
-    minute, trading_day = indicators.clock_of(closed, utc_offsets(closed, spec.zone), later)
-    week = _SEVEN_DAYS if spec.calendar == "always" else _WEEK
-    features = {
-        "hour_sin": _HOUR[0][minute],
-        "hour_cos": _HOUR[1][minute],
-        "weekday_sin": week[0][trading_day],
-        "weekday_cos": week[1][trading_day],
-    }
-    if spec.session:
-        opens, closes = (minute_of(text, spec.symbol) for text in spec.session)
-        passed = (minute.astype(np.float64) - opens) / (closes - opens)
-        return {**features, "session_passed": np.clip(passed, 0.0, 1.0)}
-    for name, (zone, start, end) in _SESSIONS.items():
-        minute, weekday = indicators.clock_of(closed, utc_offsets(closed, zone), 0)
-        is_open = (minute >= start) & (minute < end) & (weekday < 5)
-        features[name] = is_open.astype(np.float64)
-    return features
-
-
-def _bars_in(minutes: int, bar_seconds: int) -> int:
-    return max(1, round(minutes * 60 / bar_seconds))
 
 
 def _coverage(splits: Mapping[str, BarsByInstrument], traded: str) -> tuple[dict[str, float], dict[str, str]]:

@@ -7,8 +7,12 @@ message contains a key or token. Sources: kaggle 2.2.4, 2.2.5, run locally.
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import json
 import re
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sac_kernel.core import files
 from sac_kernel.core.errors import KaggleError
+from sac_kernel.kaggle import credentials
 from sac_kernel.kaggle.process import (
     ABSENT,
     AGAIN,
@@ -39,6 +44,17 @@ TEXT_LIMIT_BYTES = 900_000  # Kaggle refuses 1 MB; how it counts is not known
 # Kaggle unpacks files of these suffixes in a dataset, or may do so.
 UNPACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".7z", ".pt", ".pth", ".npz")
 _SOURCES = ("dataset_sources", "kernel_sources", "competition_sources", "model_sources")
+
+
+OLDEST_CLIENT = (2, 2, 3)
+WHY_NOT_OLDER = "below 2.2.3 `kaggle kernels output` brings the first 20 files of a run and reports success"
+
+INSTALL_IT = "Run pip install -r requirements/run.txt in the environment of the project"
+
+
+def is_new_enough(version: str) -> bool:
+    """Whether a version of the client is OLDEST_CLIENT or newer."""
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3]) >= OLDEST_CLIENT
 
 
 class Published(NamedTuple):
@@ -85,22 +101,59 @@ class KaggleClient(KaggleProcess):
         KaggleError
             If the credentials do not work.
         """
-        sources = [n for n in ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY") if self._env.get(n)]
-        sources += map(str, self._credential_files())
-        if self._owner or not sources:
+        found = credentials.find(self._env)
+        taken = credentials.usable(found)
+        if self._owner or taken is None:
             return self._owner
+        need(not taken.problem, taken.where, taken.problem, taken.todo, "login")
+        self.check_version()
         try:
             login = self._ask(["config", "view"], "login", _config_values)
         except KaggleError as err:
-            need(err.kind != "login", "login", f"Kaggle or its client refuses the credentials in {', '.join(sources)}",
+            where = ", ".join(c.where for c in found if c.form)
+            need(err.kind != "login", "login", f"Kaggle or its client refuses the credentials in {where}",
                   f"Remove them. {GET_A_TOKEN}", "login")  # fmt: skip
             raise
-        tokens = [name for name in sources if "token" in name.lower()]
+        tokens = [c.where for c in found if c.form == credentials.TOKEN]
         need(not tokens or login["auth_method"] == "ACCESS_TOKEN", "login",
               f"the token in {', '.join(tokens)} does not work, and the client would send it with every request in "
               f"place of the key of {login['username']}", "Remove or renew the token", "login")  # fmt: skip
         self._owner = login["username"]
         return self._owner
+
+    def version(self) -> str:
+        """Return the client's version; '' if there is no client."""
+        if self._python == sys.executable:
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                return importlib.metadata.version("kaggle")
+        # Not `kaggle --version`, which some clients answer only after a login.
+        command = [self._python, "-P", "-c", "import importlib.metadata as m; print(m.version('kaggle'))"]
+        try:
+            done = subprocess.run(  # noqa: S603  # the client's interpreter
+                command, env=self._env, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+                timeout=self._timeout_s, check=False,
+            )  # fmt: skip
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+        return done.stdout.strip()
+
+    def check_version(self) -> str:
+        """Return the client's version; KaggleError if it is older than OLDEST_CLIENT."""
+        version = self.version()
+        problem = (
+            f"the Kaggle client {version} is too old: {WHY_NOT_OLDER}"
+            if version
+            else "there is no Kaggle client"
+        )
+        need(is_new_enough(version), "kaggle", problem, INSTALL_IT, "client")
+        return version
+
+    def dataset_files(self, ref: str) -> set[str]:
+        """Return the names of the first 200 files of a dataset; empty if you can read none."""
+        args = ["datasets", "files", ref, "--page-size", "200", "--format", "json"]
+        return self._unless(
+            lambda: self._ask(args, ref, lambda text: {str(row["name"]) for row in _json(text)}), set()
+        )
 
     def dataset_version(self, ref: str) -> int | None:
         """Return the newest ready version (0: the first is still processed); None if you can read none."""
@@ -294,8 +347,7 @@ class KaggleClient(KaggleProcess):
             )  # fmt: skip
         if current != fingerprint:
             return f"it shows the fingerprint {current}"
-        args = ["datasets", "files", ref, "--page-size", "200", "--format", "json"]
-        there = self._ask(args, ref, lambda text: {str(row["name"]) for row in _json(text)})
+        there = self.dataset_files(ref)
         missing = [n for n in names if n not in there and not n.endswith((".whl", *UNPACKED))]
         return f"{len(missing)} files do not show yet: {', '.join(missing[:3])}" if missing else ""
 

@@ -18,7 +18,8 @@ from sac_kernel.backtest import runner
 from sac_kernel.core import clock, packages, paths, strings
 from sac_kernel.core.device import describe_device, device_names, resolve_device, set_threads
 from sac_kernel.core.errors import DataError, DeviceError, InputNotFoundError, SacKernelError
-from sac_kernel.experiment import output_layout
+from sac_kernel.core.printable import markdown, printable
+from sac_kernel.experiment import checkpoint, output_layout
 from sac_kernel.experiment.run_config import preset_of
 from sac_kernel.market import engine
 from sac_kernel.market.records import Account, Trace, blank
@@ -72,27 +73,34 @@ def run_header(config: RunConfig, built_code_hash: str, package_dir: Path) -> di
         raise SacKernelError(msg)
     digest = packages.code_hash()
     where = paths.paths()
-    inputs = paths.input_files(where.input_root, paths.DATA_FILE) if where.input_root else []
+    data = _data_file(config, where)
     return {
         strings.UTC: time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
         strings.DEVICES: "; ".join(map(_described, device_names(config.device))),
         strings.THREADS: set_threads(),
         **{strings.VERSION.format(name=name): value for name, value in packages.versions().items()},
         strings.SOURCE: f"{digest[:12]} ({strings.CODE[digest == built_code_hash]})",
-        **{strings.EXTRA.format(name=name): note for name, note in packages.add_wheels().items()},
-        strings.INSTRUMENT: _traded(config, inputs),
+        **{
+            strings.EXTRA.format(name=name): note
+            for name, note in packages.add_wheels(config.expect_files).items()
+        },
+        strings.INSTRUMENT: (read_traded(data) if data else "") or "not named",
         strings.DATA_HASH: config.expect_data_hash[:12] or strings.NO_HASH,
-        strings.INPUTS: ", ".join(str(path) for path in inputs) or strings.NO_INPUTS,
-        strings.OUTPUT: str(config.top_folder),
+        strings.INPUTS: "/".join(data.parts[-2:]) if data and where.mounted else strings.NO_INPUTS,
+        strings.OUTPUT: config.top_folder.name or ".",
         strings.BUDGET_H: clock.duration(config.time_budget_h * 3600.0),
         strings.JOB_NAMES: ", ".join(output_layout.job_name(*job) for job in config.jobs),
     }
 
 
-def _traded(config: RunConfig, inputs: list[Path]) -> str:
-    """Return the instrument that the run's processed file trades."""
-    path = Path(config.h5_path) if config.h5_path else inputs[0] if inputs else paths.LOCAL_DATA
-    return read_traded(path) or "not named"
+def _data_file(config: RunConfig, where: paths.Paths) -> Path | None:
+    """Return the run's bars; None if they are not there, or what is mounted is not this build's."""
+    if config.h5_path or not where.mounted:
+        return Path(config.h5_path or paths.LOCAL_DATA)
+    try:
+        return config.find_input(paths.DATA_FILE)
+    except InputNotFoundError:
+        return None
 
 
 def show_figures() -> None:
@@ -111,13 +119,14 @@ def table(frame: pd.DataFrame, precision: int = 2) -> Styler:
         {"selector": f"th.col{frame.columns.get_loc(name)}", "props": [("text-align", "left")]}
         for name in texts
     ]
-    style = frame.style.hide(axis="index").format(precision=precision, thousands=",")
+    style = frame.style.hide(axis="index").format(precision=precision, thousands=",", escape="html")
+    style = style.format_index(escape="html", axis=1)
     return style.set_properties(subset=texts, **{"text-align": "left"}).set_table_styles(left)
 
 
 def facts(values: Mapping[str, Any]) -> Styler:
     """Return a table of names and values."""
-    return table(pd.DataFrame({"": list(values), "value": [str(value) for value in values.values()]}))
+    return table(pd.DataFrame({"": list(values), "value": [printable(value) for value in values.values()]}))
 
 
 def results(rows: list[dict[str, Any]]) -> Iterator[tuple[str, Styler]]:
@@ -130,15 +139,27 @@ def results(rows: list[dict[str, Any]]) -> Iterator[tuple[str, Styler]]:
 def section_tables(tables: list[dict[str, Any]]) -> Iterator[tuple[str, Styler]]:
     """Yield heading with note, and table, of each table of `report.sections`."""
     for t in tables:
-        yield f"#### {t['title']}\n\n{t['note']}", table(pd.DataFrame(t["rows"], columns=t["columns"]))
+        yield (
+            f"#### {markdown(t['title'])}\n\n{markdown(t['note'])}",
+            table(pd.DataFrame(t["rows"], columns=t["columns"])),
+        )
 
 
 def verdict_text(verdict: Mapping[str, Any]) -> str:
     """Return the verdict as Markdown: finding, marks, notes."""
     words = {**strings.MARK_WORDS, False: f"**{strings.MARK_WORDS[False]}**"}
-    marks = [f"- {words[mark['passed']]}: {mark['name']} ({mark['found']})" for mark in verdict["marks"]]
+    marks = [
+        f"- {words[mark['passed']]}: {markdown(mark['name'])} ({markdown(mark['found'])})"
+        for mark in verdict["marks"]
+    ]
     return "\n".join(
-        [f"### {verdict['finding']}", "", *marks, "", *(f"* {note}" for note in verdict["notes"])]
+        [
+            f"### {markdown(verdict['finding'])}",
+            "",
+            *marks,
+            "",
+            *(f"* {markdown(note)}" for note in verdict["notes"]),
+        ]
     )
 
 
@@ -158,9 +179,12 @@ def preflight(config: RunConfig) -> str:
         return strings.NO_GPU
     if any(preset_of(agent_id).regimes for agent_id in config.agent_ids) and not _importable("hmmlearn"):
         return strings.NO_HMMLEARN.format(python=platform.python_version())
-    if where.input_root is not None and not config.h5_path:
+    if where.mounted:
+        needed = [] if config.h5_path else [paths.DATA_FILE]
+        needed += [checkpoint.EXPORT_INDEX] if config.expected(checkpoint.EXPORT_INDEX) else []
         try:
-            paths.find_input(paths.DATA_FILE)
+            for name in needed:
+                config.find_input(name)
         except InputNotFoundError as err:
             return strings.NO_DATA.format(err=err)
     free_gb = shutil.disk_usage(where.working_dir if where.working_dir.is_dir() else Path.cwd()).free / 1e9

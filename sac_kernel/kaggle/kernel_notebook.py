@@ -19,7 +19,9 @@ from papermill.parameterize import parameterize_notebook
 from sac_kernel import MODULES, inlined_files
 from sac_kernel.core import files
 from sac_kernel.core.errors import ConfigError, SacKernelError
+from sac_kernel.core.packages import bundled
 from sac_kernel.experiment.run_config import PARAMETERS
+from sac_kernel.features.own import OWN_FILE
 
 if typing.TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +42,7 @@ _ASSIGNMENT = re.compile(r"^(?P<head>(?P<name>\w+): [\w\[\], .]+ = )(?P<value>.*
 _HIDDEN = {
     "_kg_hide-input": True,
     "_kg_hide-output": True,
-    "jupyter": {"source_hidden": True, "outputs_hidden": True},
+    "jupyter": {"source_hidden": True},
 }
 
 
@@ -52,7 +54,9 @@ def parameters_cell() -> str:
     )
 
 
-def build_notebook(template: Path, package: Path, parameters: Mapping[str, Any], code_hash: str) -> str:
+def build_notebook(
+    template: Path, package: Path, parameters: Mapping[str, Any], code_hash: str, own: Path | None = None
+) -> str:
     """Return the kernel notebook's JSON text.
 
     Parameters
@@ -61,6 +65,7 @@ def build_notebook(template: Path, package: Path, parameters: Mapping[str, Any],
     package : folder of the modules
     parameters : checked overrides, scalars or flat lists
     code_hash : hash of the modules, which the run header shows
+    own : the user's feature file, which becomes a cell
 
     Raises
     ------
@@ -75,7 +80,7 @@ def build_notebook(template: Path, package: Path, parameters: Mapping[str, Any],
     bootstrap.source = bootstrap.source.replace(_FOLDERS_LINE, f"FOLDERS = {_folders()!r}".replace("'", '"'))
     cells: list[Any] = []
     for cell in notebook.cells:
-        cells += _module_cells(package) if cell.source.strip() == MODULE_MARKER else [cell]
+        cells += _module_cells(package) + _own_cell(own) if cell.source.strip() == MODULE_MARKER else [cell]
     if len(cells) == len(notebook.cells):
         msg = f"{template} has no markdown cell {MODULE_MARKER}."
         raise SacKernelError(msg)
@@ -108,8 +113,8 @@ def client_text_bytes(notebook_text: str) -> int:
 
 
 def module_source(package: Path, file: str) -> str:
-    """Return the text of one of `inlined_files`, with LF line ends even if the checkout has others."""
-    return (package / file).read_text(encoding="utf-8").replace("\r\n", "\n")
+    """Return the text of one of `inlined_files` as the notebook carries it (`packages.bundled`)."""
+    return bundled((package / file).read_bytes().decode("utf-8"))
 
 
 def first_sentence(source: str) -> str:
@@ -131,16 +136,32 @@ def _folders() -> list[str]:
 def _module_cells(package: Path) -> list[Any]:
     sources = {file: module_source(package, file) for file in inlined_files()}
     about = {module_name(file): first_sentence(source) for file, source in sources.items()}
-    rows = [f"| [`{name}`](#{name}) | {about[name]} |" for name in MODULES]
+    rows = [f"| [`{name}`](#{name.partition('.')[0]}) | {about[name]} |" for name in MODULES]
     table = "\n".join([MODULE_TABLE, "|---|---|", *rows])
     cells = [nbformat.v4.new_markdown_cell(table)]
     for file, source in sources.items():
         code = nbformat.v4.new_code_cell(
             f'{WRITES_A_MODULE} "{{PKG_DIR}}/{file}"\n{source}', metadata=_HIDDEN
         )
-        anchor = f'{MODULE_ANCHOR}{module_name(file)}"></a>`sac_kernel/{file}`'
-        cells += [nbformat.v4.new_markdown_cell(anchor), code]
+        if "/" not in file or file.endswith("/__init__.py"):
+            name = module_name(file)
+            heading = f'{MODULE_ANCHOR}{name}"></a>**{name}**: {about[name]}'
+            cells.append(nbformat.v4.new_markdown_cell(heading))
+        cells.append(code)
     return cells
+
+
+def _own_cell(path: Path | None) -> list[Any]:
+    """Return the cell that writes the user's feature file beside the package."""
+    if path is None:
+        return []
+    text = path.read_text(encoding="utf-8").replace("\r\n", "\n")
+    return [
+        nbformat.v4.new_markdown_cell(
+            f"Your own features, `{path.name}`: replace them here or at the build."
+        ),
+        nbformat.v4.new_code_cell(f'{WRITES_A_MODULE} "{{PKG_DIR}}/../{OWN_FILE}"\n{text}'),
+    ]
 
 
 def _bake_parameters(notebook: Any, template: Path, parameters: Mapping[str, Any]) -> None:  # noqa: ANN401

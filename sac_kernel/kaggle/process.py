@@ -6,17 +6,19 @@ error says what failed and what to do. Sources: kaggle 2.2.4, 2.2.5, run locally
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from sac_kernel.core import interrupts
 from sac_kernel.core.errors import KaggleError
+from sac_kernel.core.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence, Set
@@ -76,7 +78,7 @@ class KaggleProcess:
     environ, python : environment (without VERBOSE, which prints tokens) and interpreter of the client
     timeout_s, poll_s : seconds; limit of one call (transfers get more, by size), and first pause between two
         tries or looks, doubled with each failed try up to a minute
-    sleep, say : functions that wait, and that show a line of progress
+    sleep, say : functions that wait, until a signal at most, and that show a line of progress
     """
 
     def __init__(
@@ -86,7 +88,7 @@ class KaggleProcess:
         *,
         timeout_s: float = 120.0,
         poll_s: float = 5.0,
-        sleep: Callable[[float], object] = time.sleep,
+        sleep: Callable[[float], object] = interrupts.sleep,
         say: Callable[[str], object] = _log.info,
     ) -> None:
         given = os.environ if environ is None else environ
@@ -104,16 +106,36 @@ class KaggleProcess:
         with tempfile.TemporaryDirectory(prefix="kaggle-", ignore_cleanup_errors=True) as temporary:
             # In a shared folder the client would resume unfinished uploads of other content.
             env = self._env | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), temporary)
+            # In a session of its own: Ctrl-C must not end it as if Kaggle had failed, which would be tried again.
+            process = subprocess.Popen(  # noqa: S603  # this interpreter, arguments as a list
+                command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                encoding="utf-8", errors="replace", start_new_session=True,
+            )  # fmt: skip
             try:
-                reply = subprocess.run(  # noqa: S603  # this interpreter, arguments as a list
-                    command, env=env, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8",
-                    errors="replace", timeout=timeout_s, check=False,
-                )  # fmt: skip
+                reply = Reply(command, 0, *interrupts.finish(process, timeout_s))
+                reply.returncode = process.returncode
             except subprocess.TimeoutExpired:
                 reply = Reply(command, 1, "", f"no answer within {timeout_s:.0f} s")
         if reply.returncode != 0:
             raise self._error(where, reply)
         return reply
+
+    def is_private(self, ref: str) -> bool | None:
+        """Return whether a dataset is private; None if you can read none."""
+        with tempfile.TemporaryDirectory() as temporary:
+            args = ["datasets", "metadata", ref, "-p", temporary]
+            path = Path(temporary, "dataset-metadata.json")
+            info = self._unless(lambda: self._ask(args, ref, lambda _: _described(path)), None)
+        return None if info is None else bool(info.get("isPrivate"))  # left out where it is false
+
+    def published_mark(self, ref: str, file: str) -> str | None:
+        """Return the `content_hash` that a dataset's JSON file names; None if it has no such file."""
+        with tempfile.TemporaryDirectory() as temporary:
+            args = ["datasets", "download", ref, "-f", file, "-p", temporary, "-o", "-q"]
+            read = Path(temporary, file).read_bytes
+            return self._unless(
+                lambda: self._ask(args, ref, lambda _: str(json.loads(read())["content_hash"])), None
+            )
 
     def _ask(self, args: Sequence[str], where: str, read: Callable[[str], T]) -> T:
         """Run a command, repeating it until it answers; return what `read` makes of the answer."""
@@ -169,7 +191,7 @@ class KaggleProcess:
         for secret in self._secrets:
             text = text.replace(secret, "***")
         text = re.sub(r"(Bearer|Basic) \S+", r"\1 ***", re.sub(r"://[^\s/@]+@", "://***@", text))
-        return re.sub(r"(://[^\s?]*)\?\S+", r"\1?***", text)
+        return printable(re.sub(r"(://[^\s?]*)\?\S+", r"\1?***", text))
 
     def _credential_files(self) -> list[Path]:
         home = Path(self._env.get("HOME") or self._env.get("USERPROFILE") or Path.home())
@@ -187,6 +209,11 @@ class KaggleProcess:
             text = path.read_text(encoding="utf-8", errors="replace").strip()
             secrets += re.findall(r'"\w*(?:key|token)\w*"\s*:\s*"([^"]+)"', text) or [text]
         return sorted({value for value in secrets if len(value) > 5}, key=len, reverse=True)
+
+
+def _described(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_bytes())
+    return dict(content.get("info", content))  # clients differ in what surrounds it
 
 
 def failure_of(where: str, problem: str, todo: str, kind: str) -> KaggleError:

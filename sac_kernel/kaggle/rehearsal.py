@@ -6,33 +6,39 @@ all connections but loopback, has no credentials in its environment, and keeps i
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
 import shutil
+import signal
 import sys
+import threading
 from dataclasses import dataclass
 from html import escape as html_escape
 from typing import TYPE_CHECKING, Any
 
 import nbformat
 import papermill
+import psutil  # type: ignore[import-untyped]
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
-from sac_kernel.core import files, paths
+from sac_kernel.core import files, interrupts, paths
 from sac_kernel.core.errors import SacKernelError
+from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.kaggle.kernel_notebook import MODULE_ANCHOR, MODULE_TABLE, WRITES_A_MODULE, first_sentence
+from sac_kernel.kaggle.redaction import without_places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from sac_kernel.experiment.run_config import RunConfig
-
 REHEARSAL_OWNER = "you"
 T4_UPDATES_PER_S = 400.0
 """Assumed, not measured: about 250 launched operations an update, up to 10 us each."""
+_SAVING_S = 7.0
+"""Given to the kernel to save its state after an interrupt, of the ten that a command may take."""
 _SECRET_NAMES = ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN", "KAGGLE_API_V1_TOKEN")
 
 
@@ -65,25 +71,14 @@ def rehearse(notebook: Path, folder: Path, datasets: Mapping[str, Path]) -> Rehe
     SacKernelError
         If a cell fails (the message names the executed notebook and its HTML) or an input was changed.
     """
+    interrupts.advise("The state of the last episode is saved. The same command goes on from there.")
     mount, working = folder / "input", folder / "working"
     _mount(mount, datasets)
     working.mkdir(parents=True, exist_ok=True)
     executed, html = folder / notebook.name, folder / f"{notebook.stem}.html"
     before = _hashes(mount)
-    failure: PapermillExecutionError | None = None
     with _kaggle_environment(mount.resolve(), working.resolve()):
-        try:
-            papermill.execute_notebook(
-                str(notebook),
-                str(executed),
-                cwd=str(working),
-                kernel_name="python3",
-                progress_bar=False,
-                stdout_file=_CellOutput(),
-                stderr_file=sys.stderr,
-            )
-        except PapermillExecutionError as err:
-            failure = err
+        failure = _execute(notebook, executed, working)
     render_html(executed, html)
     if failure is not None:
         msg = (
@@ -98,6 +93,65 @@ def rehearse(notebook: Path, folder: Path, datasets: Mapping[str, Path]) -> Rehe
     return Rehearsal(executed, html, working)
 
 
+def _execute(notebook: Path, executed: Path, working: Path) -> PapermillExecutionError | None:
+    """Run the notebook in a thread, so that a signal reaches this process alone; return how a cell failed."""
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            papermill.execute_notebook(
+                _literal(notebook),
+                _literal(executed),
+                cwd=str(working),
+                kernel_name="python3",
+                progress_bar=False,
+                stdout_file=_CellOutput(),
+                stderr_file=sys.stderr,
+            )
+        except BaseException as err:  # noqa: BLE001  # raised again in the main thread
+            errors.append(err)
+        finally:
+            with contextlib.suppress(RuntimeError):  # none was made
+                asyncio.get_event_loop().close()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(0.2)
+    except KeyboardInterrupt:
+        _end_kernels(thread)
+        raise
+    if errors and not isinstance(errors[0], PapermillExecutionError):
+        raise errors[0]
+    return errors[0] if errors else None
+
+
+def _end_kernels(thread: threading.Thread) -> None:
+    """Interrupt the kernel, which saves its state and ends its cell; end what is left in time."""
+    kernels = psutil.Process().children(recursive=True)
+    for kernel in kernels:
+        with contextlib.suppress(psutil.Error):
+            if any("ipykernel" in word for word in kernel.cmdline()):
+                kernel.send_signal(signal.SIGINT if os.name == "posix" else signal.SIGTERM)
+    thread.join(_SAVING_S)
+    for kernel in kernels:
+        with contextlib.suppress(psutil.Error):
+            kernel.kill()
+
+
+def _literal(path: Path) -> str:
+    """Return a path in which papermill sees no fields to fill in."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def full_run(parameters: Mapping[str, Any]) -> RunConfig:
+    """Return the run of these parameters at its full length; how often it saves files is no matter here."""
+    length = ("num_episodes", "eval_frequency", "checkpoint_frequency", "expect_data_hash")
+    kept = {name: value for name, value in parameters.items() if name not in length}
+    return RunConfig.from_flat({**kept, "checkpoint_frequency": RunConfig.num_episodes})
+
+
 def forecast(config: RunConfig, summary: Mapping[str, Any], last_run: Mapping[str, Any] | None = None) -> str:
     """Return how long `config` takes on either accelerator, with the source of each rate.
 
@@ -107,7 +161,7 @@ def forecast(config: RunConfig, summary: Mapping[str, Any], last_run: Mapping[st
     last_run : that of a run fetched from Kaggle, whose GPU rate replaces the assumed one
     """
     here = summary["run"]
-    updates = len(config.jobs) * config.num_episodes * config.env.episode_length * config.sac.utd_ratio
+    updates = sum(map(config.updates_of, config.jobs))
     measured = last_run["run"] if last_run and str(last_run["run"]["device"]).startswith("cuda") else None
     gpu_rate = measured["updates_per_s"] if measured else T4_UPDATES_PER_S
     source = "measured in the last fetched run" if measured else "assumed, not measured"
@@ -131,7 +185,8 @@ def render_html(notebook: Path, html: Path) -> None:
     page = nbformat.read(str(notebook), as_version=4)
     page.cells = _with_modules_folded(page.cells)
     body, _ = HTMLExporter().from_notebook_node(page)
-    files.write_text(html, body)
+    files.write_text(html, without_places(body))
+    files.write_text(notebook, without_places(notebook.read_text(encoding="utf-8")))
 
 
 def _with_modules_folded(cells: list[Any]) -> list[Any]:

@@ -61,7 +61,8 @@ def _download(names: list[str], tag: str, cache: Path, wanted: Mapping[str, str]
     platforms = [part for name in _PLATFORMS for part in ("--platform", name)]
     with tempfile.TemporaryDirectory() as folder:
         command = [
-            *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"),
+            *(sys.executable, "-P", "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
+            "--no-deps",
             *("--retries", "0", "--timeout", "15", "--only-binary", ":all:", "--implementation", "cp"),
             *("--python-version", f"{tag[2]}.{tag[3:]}", "--abi", tag, *platforms, "--dest", folder, *pins),
         ]

@@ -122,7 +122,7 @@ class Decider:
     @property
     def others(self) -> tuple[str, ...]:
         """Return the instruments whose bars the agent needs beside those of the traded one."""
-        return self._pipeline.panel.instruments
+        return self._pipeline.instruments
 
     @property
     def feature_names(self) -> tuple[str, ...]:

@@ -74,6 +74,34 @@ def export(model: Path, target: Path) -> dict[str, Any]:
     return contract
 
 
+def export_weights(model: Path, target: Path) -> int:
+    """Write the weights of a `.pt` as safetensors; return how many tensors that are.
+
+    The names are those of the agent's networks; `metadata` has the SHA-256 of the `.pt` and the agent's id.
+
+    Raises
+    ------
+    InputNotFoundError
+        If the package safetensors is not installed.
+    CheckpointError
+        If the file holds no agent.
+    """
+    if importlib.util.find_spec("safetensors") is None:
+        msg = "The package safetensors is not installed. Run `pip install safetensors` and export again."
+        raise InputNotFoundError(msg)
+    from safetensors.torch import save
+
+    agent = SACAgent.from_checkpoint(model, device="cpu")
+    tensors = {name: value.detach().clone().contiguous() for name, value in agent.nets.state_dict().items()}
+    facts = {
+        "agent_id": str(agent.agent_id),
+        "model_sha256": files.file_sha256(model),
+        "code_version": __version__,
+    }
+    files.write_bytes(target, save(tensors, metadata=facts))
+    return len(tensors)
+
+
 def contract_of(agent: SACAgent, pipeline: FeaturePipeline, model_sha256: str) -> dict[str, Any]:
     """Return the inputs and the output as plain values: name, order and unit of each."""
     names = list(agent.context.get("observation_names", ()))

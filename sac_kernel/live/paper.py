@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from sac_kernel.backtest import drift
-from sac_kernel.core import files, home_strings
+from sac_kernel.core import files, home_strings, interrupts
 from sac_kernel.core.errors import CheckpointError
 from sac_kernel.features.indicators import price_columns
 from sac_kernel.features.pipeline import warmup_bars
@@ -31,6 +31,7 @@ from sac_kernel.market.records import MINUTE_DTYPE, Account, blank, join
 from sac_kernel.prices.bars import PRICE_COLUMNS, open_seconds
 from sac_kernel.prices.processed_file import read_processed
 from sac_kernel.report import sections
+from sac_kernel.stats import evidence
 
 if TYPE_CHECKING:
     import argparse
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from sac_kernel.market.records import AccountReport, Records, Terms
     from sac_kernel.prices.bars import BarsByInstrument
     from sac_kernel.prices.processed_file import ProcessedData
+    from sac_kernel.stats.evidence import Evidence
 
     FloatArray = NDArray[np.float64]
 
@@ -81,6 +83,7 @@ class PaperAccount:
             account_terms(config, decider.price_side, decider.bar_seconds, close_at_end=end)
             for end in (False, True)
         )
+        self.largest_loss = evidence.largest_daily_loss(config.exposure_cap, config.daily_loss_limit)
         self.now = blank(Account)
         self.target = 0.0
         self.due = False
@@ -158,6 +161,7 @@ class PaperSession:
         self._kill_file = kill_file
         self._rows: list[tuple[Records, NDArray[np.float32]]] = []
         self._times: list[pd.Timestamp] = []
+        self._equity: list[float] = []
         if not journal.lines:
             journal.append({"schema": _SCHEMA, **facts})
         else:
@@ -182,6 +186,7 @@ class PaperSession:
         lines = self.journal.lines[1:]
         if not lines:
             return
+        self._equity = [line["equity"] for line in lines]
         own = bars[self.decider.instrument]
         times = pd.DatetimeIndex([line["open_time_utc"] for line in lines])
         own = own[(own.index >= times[0]) & (own.index <= times[-1])]
@@ -222,12 +227,19 @@ class PaperSession:
                 if k in ("high_vol_prob", "out_of_range", "limits") and v
             }
         self.journal.append(line)
+        self._equity.append(line["equity"])
         return decision
 
     def as_market(self) -> Market:
         """Return the bars of the account so far as a market."""
         rows, observed = zip(*self._rows, strict=True)
         return self.decider.as_market(join(rows), np.concatenate(observed), pd.DatetimeIndex(self._times))
+
+    def evidence(self) -> Evidence:
+        """Return the evidence for an edge of the account's complete days."""
+        equity = np.array(self._equity, np.float64)
+        day = np.concatenate([rows["trading_day"] for rows, _ in self._rows]).astype(np.int64)
+        return evidence.of_equity(equity, day, self.account.start_equity, self.account.largest_loss)
 
     def _take(self, bars: BarsByInstrument) -> None:
         self._rows.append(self.decider.append(bars))
@@ -292,7 +304,7 @@ class Watch:
         self._day = day
 
     def summary(self) -> list[str]:
-        """Return equity, exposure, drawdown, costs and drift, one text each."""
+        """Return equity, exposure, drawdown, costs, drift and evidence for an edge, one text each."""
         f = self._session.account.report()
         return [
             f"{self._session.last_time:%Y-%m-%d %H:%M}",
@@ -303,6 +315,7 @@ class Watch:
             f"trades {f.trades:.0f}",
             *(["HALTED"] if f.halted else []),
             self.drift(),
+            str(self._session.evidence()),
         ]
 
     def drift(self) -> str:
@@ -354,7 +367,7 @@ def open_session(args: argparse.Namespace) -> Opened:
     name = decider.instrument
     feed = BarFiles(args.bars, name, decider.others, args.price_side or data.price_side, args.clock)
     bars = feed.read()
-    journal = Journal(args.journal / JOURNAL_FILE)
+    journal = Journal(args.journal / JOURNAL_FILE, claim=True)
     if journal.torn_bytes:
         logger.info("journal: the unfinished last line (%d bytes) will be dropped", journal.torn_bytes)
     start = _start(journal, bars[name], live=args.speed is None)
@@ -399,7 +412,9 @@ def follow(opened: Opened, speed: float | None, sleep: Callable[[float], object]
     fresh = session.last_time is not None
     for count, bars in enumerate(feed):
         if bars is not None:
-            watch.show(session.take(bars))
+            with interrupts.deferred():  # the line of a bar is whole
+                decision = session.take(bars)
+            watch.show(decision)
             fresh = True
         if speed != 0 or count % _SYNC_EVERY == 0:
             journal.sync()

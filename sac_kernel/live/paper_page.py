@@ -47,7 +47,7 @@ def write_page(path: Path, lines: Sequence[Mapping[str, Any]], account: Sequence
     Parameters
     ----------
     lines : of the journal: its head, then at least one bar
-    account : texts of the summary: equity, exposure, costs, drift
+    account : texts of the summary: equity, exposure, costs, drift, evidence for an edge
     """
     head, bars = lines[0], lines[1:]
     times = pd.DatetimeIndex([line["open_time_utc"] for line in bars])

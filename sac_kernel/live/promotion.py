@@ -19,7 +19,8 @@ from sac_kernel.core.errors import DataError
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.report import sections
-from sac_kernel.stats import significance
+from sac_kernel.stats import evidence, significance
+from sac_kernel.stats.metrics import annual_return
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,9 +48,10 @@ class Comparison:
     ----------
     promote, reason : the decision and a text that explains it
     days : trading days that both traded
-    low_frac, high_frac : 95 % interval of the annual difference, candidate minus in use
-    candidate_frac, in_use_frac : mean net return a year
+    low_frac, high_frac : 95 % interval of 260 times the mean difference of a day, candidate minus in use
+    candidate_frac, in_use_frac : compound net return a year
     drift : 'retrain', 'keep', or '' if there are too few days
+    evidence : that the candidate is better, on a scale on which 20 is asked for (`stats.evidence`); NaN if unknown
     """
 
     promote: bool
@@ -60,6 +62,7 @@ class Comparison:
     candidate_frac: float
     in_use_frac: float
     drift: str
+    evidence: float = float("nan")
 
     def plain(self) -> dict[str, Any]:
         """Return the comparison as values that JSON can hold, NaN as None."""
@@ -78,11 +81,11 @@ def decide(candidate: FloatArray, in_use: FloatArray, *, drifted: bool) -> tuple
     difference = candidate - in_use
     if difference.size < MIN_DAYS:
         return False, f"{difference.size} days are new to both models; {MIN_DAYS} are required"
-    low, high = significance.bootstrap_interval(difference)
+    low, high = significance.bootstrap_interval(difference, "mean")
     if low > 0:
         return True, f"better: 95 % interval of the annual difference {low:+.1%} to {high:+.1%}"
     if drifted:
-        middle, _ = significance.bootstrap_interval(difference, level=LEVEL_AFTER_DRIFT)
+        middle, _ = significance.bootstrap_interval(difference, "mean", LEVEL_AFTER_DRIFT)
         if middle > 0:
             return (
                 True,
@@ -114,9 +117,14 @@ def compare(candidate: Path, in_use: Path, data: ProcessedData, after: str) -> C
     word = _drift(*markets[1])
     promote, reason = decide(theirs, ours, drifted=word == drift.RETRAIN)
     year = data.spec.days_a_year
-    low, high = significance.bootstrap_interval(theirs - ours, days_a_year=year)
-    means = [float(np.mean(values)) * year if values.size else float("nan") for values in (theirs, ours)]
-    return Comparison(promote, reason, int(common.size), low, high, means[0], means[1], word)
+    low, high = significance.bootstrap_interval(theirs - ours, "mean", days_a_year=year)
+    means = [annual_return(values, year) for values in (theirs, ours)]
+    # The candidate's largest loss and the largest gain of the model in use, which is as large as its loss.
+    largest = min(
+        1.0, sum(evidence.largest_daily_loss(float(train.terms["exposure_cap"])) for train, _ in markets)
+    )
+    found = evidence.of_returns(theirs - ours, largest).now
+    return Comparison(promote, reason, int(common.size), low, high, means[0], means[1], word, found)
 
 
 def _traded(

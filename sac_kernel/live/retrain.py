@@ -7,17 +7,20 @@ needs a clone of the project and calls build_kernel.py of the clone around the c
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from sac_kernel.core import files, paths
+from sac_kernel.core import files, interrupts, locks
 from sac_kernel.core.checkout import find_checkout
 from sac_kernel.core.errors import ConfigError, DataError, SacKernelError
+from sac_kernel.core.homes import DEFAULT_NAME, Home
+from sac_kernel.experiment import checkpoint
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.live import promotion
 from sac_kernel.live.model_store import InUse, ModelStore
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MODELS = Path("models")
+PENDING = "pending.json"
 MAX_GAP = pd.Timedelta(days=4)
 """Longest gap between the last known bar and the first new one: a long weekend."""
 
@@ -64,6 +68,29 @@ def append_bars(data: ProcessedData, path: Path, clock: str | None, target: Path
     return read_processed(target)
 
 
+def with_new_bars(path: Path, clock: str | None, target: Path, store: ModelStore) -> ProcessedData:
+    """Append the new bars to the processed file `target` and return it; a retraining cut short has done so already.
+
+    `pending.json` in the folder of models records what is under way until `finish`.
+    """
+    data, bars = read_processed(target), _hash_of_files(path)
+    pending = _pending(store)
+    if pending.get("bars") == bars and data.content_hash != pending.get("before"):
+        logger.info("the bars of %s were added before: going on", path)
+        return data
+    files.write_json(store.folder / PENDING, {"bars": bars, "before": data.content_hash})
+    try:
+        return append_bars(data, path, clock, target)
+    except SacKernelError:
+        finish(store)
+        raise
+
+
+def finish(store: ModelStore) -> None:
+    """Record that no retraining is under way."""
+    (store.folder / PENDING).unlink(missing_ok=True)
+
+
 def judge(candidate: Path, data: ProcessedData, store: ModelStore) -> bool:
     """Promote or reject a candidate by the rule, record the decision, and return whether it was promoted.
 
@@ -89,19 +116,33 @@ def judge(candidate: Path, data: ProcessedData, store: ModelStore) -> bool:
         store.reject(candidate, facts)
     logger.info("%s %s: %s", "promoted" if result.promote else "rejected", candidate, result.reason)
     logger.info(
-        "          %d days since %s: candidate %+.1f %% a year, in use %+.1f %%%s", result.days, current.judged_until,
+        "          %d days since %s: candidate %+.1f %% a year (compound), in use %+.1f %%%s; evidence e = %.2f",
+        result.days, current.judged_until,
         100 * result.candidate_frac, 100 * result.in_use_frac, f"; drift: {result.drift}" if result.drift else "",
+        result.evidence,
     )  # fmt: skip
     return result.promote
 
 
-def train(current: InUse | None, agent_id: int, data: Path, *, kaggle: bool, more: Sequence[str]) -> Path:
+def train(  # noqa: PLR0913  # what, on what, where
+    current: InUse | None,
+    agent_id: int,
+    file: Path,
+    data: ProcessedData,
+    store: ModelStore,
+    *,
+    kaggle: bool,
+    more: Sequence[str],
+) -> Path:
     """Build and train, on Kaggle or here; return the path of the candidate.
+
+    A training of these bars that was interrupted goes on; a finished one is not repeated.
 
     Parameters
     ----------
     current : the model whose weights the run starts from; None starts from scratch
-    data : the processed file to train on
+    file, data : the processed file to train on, and its content
+    store : whose `pending.json` tells of an interrupted retraining
     more : further arguments for build_kernel.py
 
     Raises
@@ -109,26 +150,67 @@ def train(current: InUse | None, agent_id: int, data: Path, *, kaggle: bool, mor
     InputNotFoundError
         If the current folder is not in a clone of the project.
     SacKernelError
-        If build_kernel.py fails.
+        If build_kernel.py fails, or leaves an agent of other bars.
     """
     checkout = find_checkout()
-    weights = checkout / "build" / paths.WARM_START
-    weights.unlink(missing_ok=True)
-    command = [sys.executable, str(checkout / "build_kernel.py"), "--fresh"]
+    home = Home(checkout, _name_in(more))
+    folder = home.outputs if kaggle else home.rehearsal / "working"
+    candidate = folder / f"agent_{agent_id}_final.pt"
+    again = _pending(store)
+    if again.get("trained") and _trained_on(folder, data) == "complete":
+        return candidate
+    going_on = bool(again.get("training")) and _trained_on(folder, data) != ""
+    files.write_json(store.folder / PENDING, {**again, "training": True})
+    command = [sys.executable, str(checkout / "build_kernel.py"), *([] if going_on else ["--fresh"])]
     command.append("--until-done" if kaggle else "--rehearse")
-    if data.resolve() != (checkout / paths.LOCAL_DATA).resolve():
-        command += ["--data", str(data.resolve())]
+    if file.resolve() != home.data.resolve():
+        command += ["--data", str(file.resolve())]
     settings = [f"agent_ids=[{agent_id}]"]
     if current is not None:
-        files.write_bytes(weights, current.path.read_bytes())
         settings.append(f'warm_start="{current.sha256}"')
     command += [part for setting in settings for part in ("--set", setting)]
-    status = subprocess.run([*command, *more], cwd=checkout, check=False).returncode  # noqa: S603  # our own program
+    with locks.hold(home.build):
+        home.warm_start.unlink(missing_ok=True)
+        if current is not None:
+            files.write_bytes(home.warm_start, current.path.read_bytes())
+    status = interrupts.forward(subprocess.Popen([*command, *more], cwd=checkout, text=True))  # noqa: S603  # ours
     if status != 0:
         msg = f"build_kernel.py failed with status {status}. Its own message is above."
         raise SacKernelError(msg)
-    folder = checkout / "outputs" if kaggle else checkout / "build" / "rehearsal" / "working"
-    return folder / f"agent_{agent_id}_final.pt"
+    if _trained_on(folder, data) != "complete":
+        msg = (
+            f"{folder} holds no finished agent of the bars in {file}. Another command has used it: run again."
+        )
+        raise SacKernelError(msg)
+    files.write_json(store.folder / PENDING, {**_pending(store), "trained": True})
+    return candidate
+
+
+def _pending(store: ModelStore) -> dict[str, Any]:
+    path = store.folder / PENDING
+    return files.read_object(path) if path.is_file() else {}
+
+
+def _trained_on(folder: Path, data: ProcessedData) -> str:
+    """Return 'complete' or 'cut' for a run on these bars, '' if the folder holds none."""
+    path = folder / "manifest.json"
+    manifest = files.read_object(path) if path.is_file() else {}
+    if manifest.get("data_hash") == data.content_hash:
+        return str(manifest.get("status"))
+    facts = checkpoint.newest_facts(folder / checkpoint.STATE_FOLDER)
+    return "cut" if facts and facts["learning"].get("data_hash") == data.content_hash else ""
+
+
+def _hash_of_files(path: Path) -> str:
+    listed = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return files.content_hash([files.file_sha256(p) for p in listed if p.is_file()])
+
+
+def _name_in(more: Sequence[str]) -> str:
+    """Return the name of the run that arguments for build_kernel.py give."""
+    given = [after for word, after in itertools.pairwise(more) if word == "--name"]
+    given += [word.partition("=")[2] for word in more if word.startswith("--name=")]
+    return given[-1] if given else DEFAULT_NAME
 
 
 def _joined(data: ProcessedData, name: str, new: BarTable) -> BarTable:

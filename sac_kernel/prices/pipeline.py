@@ -46,6 +46,8 @@ class DataConfig:
     clock : 'UTC', an IANA zone, 'histdata' or 'mt-eet'; needed unless the file states it
     bar_minutes : length of the bars to make; 0 leaves them as they are (a download makes 5)
     train_fraction, val_fraction : shares of the bars, in time order; the rest is the test split
+    accept_outliers : take bars that look wrong as they are (`ingest.suspect`), with a note
+    repair_rounding : widen highs and lows that miss open or close by one price step, with a note
     embargo_hours : hours of bars left out after each boundary, so that no feature or held position crosses
         it; at least the longest feature horizon (1 day)
     output_path : the processed file
@@ -65,6 +67,8 @@ class DataConfig:
     bar_minutes: int = 0
     train_fraction: float = 0.6
     val_fraction: float = 0.2
+    accept_outliers: bool = False
+    repair_rounding: bool = False
     embargo_hours: float = 120.0
     output_path: str = str(paths.LOCAL_DATA)
     download_from: str = "dukascopy"

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from sac_kernel.core.errors import ConfigError, DataError, InputNotFoundError
+from sac_kernel.core.printable import printable
 from sac_kernel.prices import bars as bar_table
 from sac_kernel.prices import clocks, hdf5
 from sac_kernel.prices.bars import (
@@ -87,6 +88,9 @@ class ProcessedData:
     specs: tuple[InstrumentSpec, ...] = field(default=())
 
     def __post_init__(self) -> None:
+        for name in ("source", "clock"):  # a file's words, which messages and pages show
+            object.__setattr__(self, name, printable(getattr(self, name)))
+        object.__setattr__(self, "notes", tuple(map(printable, self.notes)))
         where = f"ProcessedData {self.source}"
         choose_traded(self.train, self.traded, where)
         first = self.train[self.traded]
@@ -384,6 +388,9 @@ def _read_split(file: h5py.File, split: str, path: Path, room: list[int]) -> Bar
     names = [] if not isinstance(group, h5py.Group) else sorted(group)
     # combined_data.h5 keeps its features beside the instruments
     names = [name for name in names if name != "features"]
+    if odd := [name for name in names if len(name) > 64 or printable(name) != name or {*name} & {*"\t\n"}]:
+        msg = f"{path}:/{split}: {odd[0]!r:.100} is no instrument: use 64 letters at most, no controls."
+        raise DataError(msg)
     if not names:
         msg = (
             f"{path} must have the layout /train|val|test/<INSTRUMENT>/, got {_layout(file)}. "

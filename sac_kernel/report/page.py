@@ -19,6 +19,7 @@ from sac_kernel.core.errors import DataError
 from sac_kernel.report import plots, tables, templates
 from sac_kernel.report.tables import finite, number
 from sac_kernel.report.templates import CODE, COMMAND, HASH, HEADING, NO_VALUE, PARAGRAPH, STRONG, fragment
+from sac_kernel.stats.verdict import Word
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -169,6 +170,7 @@ def _verdict(summary: Mapping[str, Any]) -> Markup:
     signs = {True: ("yes", "\u2713 "), False: ("no", "\u2717 "), None: ("open", "")}
     values = {
         "word": word,
+        "tone": Word(word).tone,
         "finding": verdict.get("finding", sentence) if marks else sentence,  # the marks have the details
         "traded": (summary.get("data") or {}).get("traded", ""),
         "headline": _headline(summary.get("table") or ()),

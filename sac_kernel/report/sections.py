@@ -14,8 +14,8 @@ from sac_kernel.backtest.drift import Series
 from sac_kernel.backtest.policies import Kind
 from sac_kernel.core import strings
 from sac_kernel.core.errors import ConfigError
-from sac_kernel.features.pipeline import time_features
-from sac_kernel.market.market import CLOCK_FEATURES
+from sac_kernel.features.columns import time_features
+from sac_kernel.market.market import CLOCK_FEATURES, DECISION_FEATURES
 from sac_kernel.report import plots
 from sac_kernel.stats import metrics, significance
 
@@ -133,8 +133,9 @@ def regimes_table(result: EpisodeResult, day: IntArray, change: FloatArray) -> d
             if np.isfinite(ends[0])
             else None
         )
-        annual = 100 * float(part.mean()) * result.days_a_year if part.size else None
-        rows.append([name, int(chosen.sum()), annual, interval, metrics.sharpe_ann(part, result.days_a_year)])
+        year = result.days_a_year
+        annual = 100 * metrics.annual_return(part, year) if part.size else None
+        rows.append([name, int(chosen.sum()), annual, interval, metrics.sharpe_ann(part, year)])
     return {
         "title": strings.REGIMES_TITLE,
         "note": strings.REGIMES_NOTE.format(policy=result.name),
@@ -181,7 +182,7 @@ def search_table(
 def benchmarks(results: Sequence[EpisodeResult]) -> dict[str, FloatArray]:
     """Return flat and the baseline with the highest Sharpe ratio, without the bound: name -> daily returns."""
     real = [r for r in results if r.policy.kind is Kind.BASELINE and r.name != strings.FLAT]
-    best = sorted(real, key=lambda r: significance.moments(r.daily_returns).sharpe)[-1:]
+    best = sorted(real, key=lambda r: float(np.nan_to_num(significance.moments(r.daily_returns).sharpe)))[-1:]
     flat = np.zeros(results[0].daily_returns.size)
     return {strings.FLAT: flat, **{r.name: r.daily_returns for r in best}}
 
@@ -220,7 +221,8 @@ def watched_series(train: Market, now: Market) -> dict[str, Series]:
 def _daily(market: Market) -> dict[str, FloatArray]:
     day, change = _log_changes(market)
     means = drift.daily_means(market.observed[market.first_bar :].astype(np.float64), day)
-    clock = {*CLOCK_FEATURES, *time_features(market.open_time[:1], market.bar_seconds, market.spec)}
+    times = time_features(market.open_time[:1], market.bar_seconds, market.spec)
+    clock = {*CLOCK_FEATURES, *DECISION_FEATURES, *times}
     daily = {name: means[:, i] for i, name in enumerate(market.feature_names) if name not in clock}
     bars_a_day = float(np.median(np.unique(day, return_counts=True)[1]))
     daily["return"] = bars_a_day * drift.daily_means(change[:, None], day)[:, 0]

@@ -64,7 +64,7 @@ header{padding-top:22px}}
 
 _MACROS = """
 {% macro verdict(v) %}
-<div class="verdict {{ v.word | replace(" ", "-") }}">
+<div class="verdict {{ v.tone }}">
 <p class="word">{{ t.VERDICT.format(word=v.word) }}</p>
 <p class="said">{{ v.finding }}</p>
 {% if v.traded %}

@@ -47,23 +47,28 @@ class Finding(NamedTuple):
         return f"{self.sign} {self.cause} {self.remedy}"
 
 
-def examine(stats: Mapping[str, Sequence[Any]], target_entropy: Sequence[float]) -> list[Finding]:
+def examine(
+    stats: Mapping[str, Sequence[Any]], target_entropy: Sequence[float] | None = None
+) -> list[Finding]:
     """Return what is wrong with a training, most serious first; empty if nothing is.
 
     Parameters
     ----------
     stats : `episode_rewards`, `critic_losses`, `alpha_values`, `entropies`, `q_values`, `mean_abs_actions`
-    target_entropy : nats, one per episode
+    target_entropy : nats, one per episode; None for exact SAC, whose temperature is fixed
     """
     learnt = np.isfinite(_numbers(stats["critic_losses"]))
     if learnt.sum() < MIN_EPISODES:
         return []
     curves = {key: _numbers(values)[learnt] for key, values in stats.items() if key in _USED}
-    gap = curves["entropies"] - np.asarray(target_entropy, np.float64)[learnt]
+    stuck = None
+    if target_entropy is not None:
+        gap = curves["entropies"] - np.asarray(target_entropy, np.float64)[learnt]
+        stuck = _stuck(gap, curves["alpha_values"])
     findings = (
         _drift(curves["q_values"]),
         _collapse(curves["episode_rewards"]),
-        _stuck(gap, curves["alpha_values"]),
+        stuck,
         _action(curves["mean_abs_actions"]),
     )
     return [finding for finding in findings if finding]

@@ -1,7 +1,8 @@
 """Statistics of equity curves and daily returns, and the rule that turns them into a verdict.
 
-`metrics` describes one curve, `significance` separates an edge from luck, `trials` counts trials, and `verdict`
-holds the rule.
+`metrics` describes one curve, `significance` separates an edge from luck, `exposure` timing from a static position,
+`trials` counts trials, `null` has the arithmetic of refitted copies, and `verdict` holds the rule. `evidence` may be
+looked at every day.
 """
 
 from sac_kernel.core.lazy import lazy_exports

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sac_kernel.core import strings
+from sac_kernel.stats import metrics
 from sac_kernel.stats.significance import BOOTSTRAP_DRAWS
 
 if TYPE_CHECKING:
@@ -49,6 +52,36 @@ def probability_of_improvement(ours: FloatArray, theirs: FloatArray) -> float:
     """
     above = (ours[:, None, :] > theirs[None]) + 0.5 * (ours[:, None, :] == theirs[None])
     return float(above.mean())
+
+
+def path_sharpes(paths: FloatArray) -> dict[str, Any]:
+    """Return the distribution of the Sharpe ratio over the backtest paths of CPCV (Lopez de Prado 2018, ch. 12).
+
+    The paths share days and training data, so the deviation is no standard error.
+
+    Parameters
+    ----------
+    paths : daily returns, shape (n_paths, n_days)
+
+    Returns
+    -------
+    dict
+        sharpe_ann (one a path, increasing), mean, sd (ddof 1; NaN for one path), low, middle, high (quartiles),
+        negative (share of paths below 0), sentence
+    """
+    sharpes = np.sort([metrics.sharpe_ann(path) for path in paths])
+    low, middle, high = (float(q) for q in np.quantile(sharpes, [0.25, 0.5, 0.75]))
+    figures = {
+        "mean": float(sharpes.mean()),
+        "sd": float(sharpes.std(ddof=1)) if sharpes.size > 1 else math.nan,
+        "low": low,
+        "middle": middle,
+        "high": high,
+        "negative": float(np.mean(sharpes < 0.0)),
+    }
+    least, most = float(sharpes[0]), float(sharpes[-1])
+    sentence = strings.CPCV.format(paths=sharpes.size, least=least, most=most, **figures)
+    return {"sharpe_ann": sharpes.tolist(), **figures, "sentence": sentence}
 
 
 def over_folds(trials: Iterable[Trial]) -> list[Trial]:

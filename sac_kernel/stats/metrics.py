@@ -66,6 +66,17 @@ def daily_returns(equity: FloatArray, day: IntArray, start_equity: float) -> Flo
     return closes[1:] / closes[:-1] - 1.0
 
 
+def annual_return(returns: FloatArray, days_a_year: float = TRADING_DAYS_PER_YEAR) -> float:
+    """Return the compound return of a year of such days, a fraction above -1; NaN without days.
+
+    A few days of large gains can exceed any float in a year: the result is then infinite.
+    """
+    if returns.size == 0:
+        return math.nan
+    with np.errstate(over="ignore"):
+        return float(np.expm1(days_a_year * np.mean(np.log1p(returns))))
+
+
 def sharpe_ann(returns: FloatArray, days_a_year: float = TRADING_DAYS_PER_YEAR) -> float:
     """Return the annualised Sharpe ratio of daily returns, sqrt(days a year) mean / sd (ddof 1).
 

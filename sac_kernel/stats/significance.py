@@ -1,8 +1,7 @@
 """Statistics of daily returns that separate an edge from luck, by published formulas.
 
-A Sharpe ratio here is per observation, never annualised (multiply by sqrt(260) for a year of trading
-days), with the sample deviation (ddof 1). Skewness and kurtosis follow the population formula; the kurtosis
-of a normal distribution is 3.
+A Sharpe ratio here is per observation, never annualised (`lo_factor` does that), with the sample deviation
+(ddof 1). Skewness and kurtosis follow the population formula; the kurtosis of a normal distribution is 3.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from sac_kernel.stats.metrics import MIN_DAYS_FOR_SHARPE, TRADING_DAYS_PER_YEAR
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     FloatArray = NDArray[np.float64]
     IntArray = NDArray[np.int64]
@@ -31,45 +30,61 @@ EULER_GAMMA = 0.5772156649015329
 BOOTSTRAP_DRAWS = 2000
 _NORMAL = NormalDist()
 _FLAT_SD = 1e-15  # smaller deviations are rounding errors
+_MOST_RHO = 0.95  # a few dozen days of one drift can look like more
 
 
 class Moments(NamedTuple):
-    """Sharpe ratio per observation, skewness, kurtosis (3 is normal) and number of observations."""
+    """Sharpe ratio per observation, skewness, kurtosis (3 is normal), number of observations, AR(1) coefficient."""
 
     sharpe: float
     skew: float
     kurtosis: float
     n: int
+    rho: float = 0.0
 
 
 def moments(returns: FloatArray) -> Moments:
-    """Return the moments that determine the Sharpe ratio's distribution; Sharpe 0 for constant returns."""
+    """Return the moments that determine the Sharpe ratio's distribution; Sharpe NaN for constant returns.
+
+    A negative serial correlation counts as 0: it would narrow the standard error, and a series too short to
+    show an edge is too short to show that either.
+    """
     centred = returns - returns.mean()
     variance = float(np.mean(centred**2))
     if variance <= _FLAT_SD**2:
-        return Moments(0.0, 0.0, 3.0, returns.size)
+        return Moments(math.nan, 0.0, 3.0, returns.size)
     sd = math.sqrt(variance)
     sharpe = float(returns.mean()) / float(returns.std(ddof=1))
     skew = float(np.mean(centred**3)) / sd**3
-    return Moments(sharpe, skew, float(np.mean(centred**4)) / variance**2, returns.size)
+    rho = min(max(float(autocorrelations(returns, 1)[0]), 0.0), _MOST_RHO)
+    return Moments(sharpe, skew, float(np.mean(centred**4)) / variance**2, returns.size, rho)
 
 
-def sharpe_sd(m: Moments) -> float:
-    """Return the standard error of a Sharpe ratio.
+def sharpe_sd(m: Moments, true: float | None = None) -> float:
+    """Return the standard error of a Sharpe ratio of AR(1) returns, if the true one is `true`.
 
-    Bailey & Lopez de Prado 2012, eq. 8 (after Mertens 2002); for normal returns it equals Lo 2002, eq. 10,
-    with n - 1 for n.
+    Lopez de Prado, Lipton & Zoonekynd 2025 (SSRN 5520741), with n - 1 for n. Without serial correlation it is
+    eq. 8 of Bailey & Lopez de Prado 2012 (after Mertens 2002), for normal returns also Lo 2002, eq. 10.
+
+    Parameters
+    ----------
+    true : None takes the observed ratio, as in 2012; the benchmark gives the null form of 2025
     """
-    spread = 1.0 - m.skew * m.sharpe + (m.kurtosis - 1.0) / 4.0 * m.sharpe**2
+    s = m.sharpe if true is None else true
+    b, c = m.rho / (1.0 - m.rho), m.rho**2 / (1.0 - m.rho**2)
+    spread = 1.0 + 2.0 * b - (1.0 + b + c) * m.skew * s + (1.0 + 2.0 * c) * (m.kurtosis - 1.0) / 4.0 * s**2
     return math.sqrt(max(spread, 0.0) / (m.n - 1))
 
 
 def psr(m: Moments, benchmark: float = 0.0) -> float:
-    """Return the probability that the true Sharpe ratio is above `benchmark` (per observation).
+    """Return the probability that the true Sharpe ratio is above `benchmark` (per observation); NaN if constant.
 
-    Probabilistic Sharpe ratio, Bailey & Lopez de Prado 2012, eq. 9.
+    Probabilistic Sharpe ratio, Bailey & Lopez de Prado 2012, eq. 9. The standard error is that at the observed
+    ratio: rare large losses then give fewer false edges than with the one at the benchmark.
     """
     sd = sharpe_sd(m)
+    if math.isnan(sd):
+        return math.nan
     return _NORMAL.cdf((m.sharpe - benchmark) / sd) if sd > 0 else float(m.sharpe > benchmark)
 
 
@@ -78,10 +93,48 @@ def min_track_record(m: Moments, benchmark: float = 0.0, level: float = 0.95) ->
 
     Bailey & Lopez de Prado 2012, eq. 11. The `n` of `m` is not used.
     """
-    if m.sharpe <= benchmark:
+    if not m.sharpe > benchmark:
         return math.inf
-    spread = 1.0 - m.skew * m.sharpe + (m.kurtosis - 1.0) / 4.0 * m.sharpe**2
+    spread = sharpe_sd(m._replace(n=2)) ** 2
     return 1.0 + spread * (_NORMAL.inv_cdf(level) / (m.sharpe - benchmark)) ** 2
+
+
+def sharpe_power(m: Moments, true: float, benchmark: float = 0.0, level: float = 0.95) -> float:
+    """Return the chance that a test of the Sharpe ratio against `benchmark` finds a true one of `true`.
+
+    Lopez de Prado, Lipton & Zoonekynd 2025: the standard errors are those at `benchmark` and at `true`.
+    """
+    critical = benchmark + _NORMAL.inv_cdf(level) * sharpe_sd(m, benchmark)
+    return 1.0 - _NORMAL.cdf((critical - true) / sharpe_sd(m, true))
+
+
+def planned_fdr(power: float, prior: float, level: float = 0.95) -> float:
+    """Return the share of false edges among those called an edge (Lopez de Prado et al. 2025).
+
+    Parameters
+    ----------
+    power : chance that a true edge is called one
+    prior : share of true edges among what is tried, in (0, 1)
+    """
+    false = (1.0 - level) * (1.0 - prior)
+    return false / (false + power * prior)
+
+
+def lo_factor(autocorrelation: ArrayLike, periods: int = TRADING_DAYS_PER_YEAR) -> float:
+    """Return the factor from a one-period Sharpe ratio to one of `periods` with serial correlation.
+
+    Lo 2002, eq. 20: q / sqrt(q + 2 sum (q - k) rho_k); sqrt(q) for independent returns.
+
+    Parameters
+    ----------
+    autocorrelation : rho_1, rho_2, ...; later ones count as 0
+    """
+    rho = np.asarray(autocorrelation, np.float64)[: periods - 1]
+    spread = periods + 2.0 * float(np.sum((periods - 1.0 - np.arange(rho.size)) * rho))
+    if spread <= 0.0:
+        msg = f"lo_factor: autocorrelation {rho[:3].tolist()} cannot be that of a real series"
+        raise DataError(msg)
+    return periods / math.sqrt(spread)
 
 
 def expected_max_sharpe(trials: float, variance: float) -> float:
@@ -181,38 +234,52 @@ def optimal_block(returns: FloatArray) -> float:
 
 def bootstrap_interval(
     returns: FloatArray,
-    statistic: str = "mean",
+    statistic: str = "growth",
     level: float = 0.95,
     draws: int = BOOTSTRAP_DRAWS,
     seed: int = 0,
     days_a_year: float = TRADING_DAYS_PER_YEAR,
 ) -> tuple[float, float]:
-    """Return the percentile interval of the annualised mean return or Sharpe ratio of daily returns.
+    """Return the percentile interval of the annual return or Sharpe ratio of daily returns.
 
-    Stationary bootstrap with the mean block of `optimal_block`, in whole days and at least 2. It keeps serial
-    correlation, so the interval is wider than one from independent days. (NaN, NaN) below
-    `MIN_DAYS_FOR_SHARPE` days.
+    Stationary bootstrap with 1.5 times the mean block of `optimal_block`, in whole days, at least 2. It keeps serial
+    correlation, so the interval is wider than one from independent days. Both ends are moved out by 1 / sqrt(1 -
+    2 block / n), because resamples of so few blocks vary too little. (NaN, NaN) below `MIN_DAYS_FOR_SHARPE` days.
 
     Parameters
     ----------
     returns : float array, shape (n_days,), simple daily returns
-    statistic : 'mean' (days a year x mean, a fraction a year) or 'sharpe'
+    statistic : 'growth' (compound return of a year, a fraction), 'mean' (days a year x mean, for differences of
+        returns) or 'sharpe'
     """
     n = returns.size
     if n < MIN_DAYS_FOR_SHARPE:
         return math.nan, math.nan
-    visits = _visits(n, draws, max(2, round(optimal_block(returns))), seed)
+    if statistic == "growth":
+        low, high = bootstrap_interval(np.log1p(returns), "mean", level, draws, seed, days_a_year)
+        with np.errstate(over="ignore"):
+            return float(np.expm1(low)), float(np.expm1(high))
+    block = interval_block(returns)
+    visits = _visits(n, draws, block, seed)
     value = _sums(visits, returns) / n
+    middle = float(returns.mean())
     if statistic == "sharpe":
+        middle = float(np.nan_to_num(moments(returns).sharpe)) * math.sqrt(days_a_year)
         variance = (_sums(visits, returns**2) / n - value**2) * n / (n - 1)
         sd = np.sqrt(np.maximum(variance, 0.0))
         value = np.divide(value, sd, out=np.zeros_like(value), where=sd > 1e-12)
         value *= math.sqrt(days_a_year)
     else:
         value *= days_a_year
+        middle *= days_a_year
     tail = (1.0 - level) / 2.0
-    low, high = np.quantile(value, [tail, 1.0 - tail])
+    low, high = middle + (np.quantile(value, [tail, 1.0 - tail]) - middle) / math.sqrt(1.0 - 2.0 * block / n)
     return float(low), float(high)
+
+
+def interval_block(returns: FloatArray) -> int:
+    """Return the mean block [days] of `bootstrap_interval`: 1.5 times the optimal one, from 2 to a quarter of all."""
+    return max(2, round(min(1.5 * optimal_block(returns), returns.size / 4.0)))
 
 
 @functools.lru_cache(maxsize=8)

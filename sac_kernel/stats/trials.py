@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -153,7 +152,11 @@ def count(trials: Iterable[Trial] | None, at_least: int = 1) -> TrialCount:
     scored = [trial for trial in trials if trial.daily.size >= MIN_DAYS_FOR_SHARPE]
     if not scored:
         return TrialCount()
-    scaled = [significance.moments(t.daily).sharpe * math.sqrt(t.daily.size) for t in scored]
+    scored.sort(key=lambda trial: trial.trial_id)  # the sums below must not depend on the rows' order
+    sharpes = np.nan_to_num(
+        [significance.moments(trial.daily).sharpe for trial in scored]
+    )  # 0 if it held still
+    scaled = sharpes * np.sqrt([trial.daily.size for trial in scored])
     spread = float(np.var(scaled, ddof=1)) if len(scored) > 1 else 1.0
     effective = significance.rank_of_correlation(_correlation(scored))
     return TrialCount(len(scored), min(max(effective, 1.0), float(len(scored))), max(spread, 1.0))

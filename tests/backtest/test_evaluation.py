@@ -13,7 +13,7 @@ from sac_kernel.agent import compiled_policy
 from sac_kernel.agent.config import SACConfig
 from sac_kernel.agent.sac import SACAgent
 from sac_kernel.backtest import baselines, policies, runner
-from sac_kernel.backtest.judgement import RANDOM, decide_verdict, evaluate_checkpoint, judge
+from sac_kernel.backtest.judgement import RANDOM, evaluate_checkpoint, instrument_returns, judge
 from sac_kernel.backtest.policies import Form, Kind
 from sac_kernel.backtest.runner import EpisodeResult
 from sac_kernel.core import strings
@@ -21,9 +21,8 @@ from sac_kernel.core.errors import CheckpointError
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.market.envs import TradingEnvironment
-from sac_kernel.stats import trials, verdict
+from sac_kernel.stats import trials
 from sac_kernel.stats.trials import Trial
-from sac_kernel.stats.verdict import TrialCount
 from tests.conftest import make_data
 from tests.support import says
 
@@ -266,6 +265,18 @@ def test_judgement_has_every_policy_at_three_tiers_and_ranks_the_headline(split,
     assert 0.8 < ratio < 1.2
 
 
+def test_timing_is_judged_against_the_instruments_own_days(split, market):
+    judged = judge({FINAL: random_agent(market)}, *split, CONFIG, draws=20)
+    headline, close = judged.results["base"][0], market.bars["close"]
+    before = {day: close[np.flatnonzero(market.bars["trading_day"] == day)[0] - 1] for day in headline.day}
+    last = {day: close[np.flatnonzero(market.bars["trading_day"] == day)[-1]] for day in headline.day}
+    before[headline.day[0]] = close[market.first_bar]  # the account begins at this close
+    moves = np.array([last[day] / before[day] - 1 for day in np.unique(headline.day)])
+    np.testing.assert_allclose(instrument_returns(headline, market), moves, atol=1e-12)
+    slope = np.polyfit(moves, headline.daily_returns, 1)
+    assert judged.verdict["timing"]["beta"] == pytest.approx(slope[0], abs=1e-9)
+
+
 def test_costs_rise_with_the_tier(split, market):
     judged = judge({FINAL: random_agent(market)}, *split, CONFIG, draws=20)
     paid = [judged.results[tier][0].cost_paid[-1] for tier in ("raw", "base", "retail")]
@@ -337,18 +348,6 @@ def result_of(daily, turnover=10.0):
 
 
 GAIN = np.tile([0.002, 0.001], 50)  # every bootstrap mean lies between .26 and .52 a year
-
-
-def test_the_verdict_is_the_rule_on_the_passes_daily_returns():
-    result = result_of(GAIN)
-    found = decide_verdict(result, 0.99, TrialCount())
-    assert found == verdict.decide(result.daily_returns, 0.99, TrialCount(), result.turnover)
-    assert found["word"] == "edge"
-    assert decide_verdict(result, 0.99)["word"] == "not shown"  # the ledger is missing
-
-
-def test_verdict_of_a_pass_without_a_trade_is_none_whatever_its_curve():
-    assert decide_verdict(result_of(GAIN, turnover=0.0), None)["word"] == "none"
 
 
 def test_a_pass_is_a_trial_by_its_days():

@@ -184,10 +184,11 @@ def test_what_comes_later_counts(tmp_path):
 
 
 def test_values_are_judged_together_and_not_one_file_at_a_time(tmp_path):
-    path = run_file(tmp_path, "env_episode_length = 50")
+    path = run_file(tmp_path, 'learner = "gaussian"\nenv_episode_length = 50')
     with pytest.raises(ConfigError, match="divide"):
         parameters("--config", str(path))
     assert parameters("--config", str(path), "--set", "num_envs=5") == {
+        "learner": "gaussian",
         "env_episode_length": 50,
         "num_envs": 5,
     }
@@ -292,17 +293,21 @@ def test_a_rehearsal_is_a_build_with_its_flag(monkeypatch):
 
 def test_settings_reach_the_build_of_a_retraining(tmp_path, monkeypatch):
     seen = {}
-    bars = types.SimpleNamespace(traded="EURUSD", train={"EURUSD": None}, test={"EURUSD": make_bars(3)})
+    bars = types.SimpleNamespace(
+        content_hash="1" * 64, traded="EURUSD", train={"EURUSD": None}, test={"EURUSD": make_bars(3)}
+    )
 
-    def train(start, agent_id, data, *, kaggle, more):
-        seen.update(start=start, agent_id=agent_id, data=data, kaggle=kaggle, more=more)
+    def train(start, agent_id, file, data, store, *, kaggle, more):
+        seen.update(start=start, agent_id=agent_id, data=file, kaggle=kaggle, more=more)
         return tmp_path / "candidate.pt"
 
     monkeypatch.setattr(retrain_command, "find_checkout", lambda: tmp_path)
-    monkeypatch.setattr(retrain_command, "read_processed", lambda path: bars)
+    monkeypatch.setattr(retrain, "read_processed", lambda path: bars)
     monkeypatch.setattr(retrain, "append_bars", lambda *args: bars)
     monkeypatch.setattr(retrain, "train", train)
     monkeypatch.setattr(retrain, "judge", lambda *args: False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "b").mkdir()
     words = ["--data", "x.h5", "--models", str(tmp_path), "--bars", "b", "--agents", "2", "--kaggle"]
     settings = ["--set", "num_episodes=5", "--", "--fresh"]
     assert cli.main(["retrain", *words, *settings]) == retrain_command.REJECTED

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from sac_kernel.core import clock as run_clock
-from sac_kernel.core import packages, paths
+from sac_kernel.core import files, packages, paths
 from sac_kernel.core.device import describe_device, resolve_device, set_threads
 from sac_kernel.core.errors import ConfigError, DeviceError, InputNotFoundError
 from tests.support import says, told
@@ -74,6 +74,49 @@ def test_the_nested_scheme_comes_first_when_both_hold_the_file(tmp_path):
     flat = touch(tmp_path / "slug" / "a.h5")
     nested = touch(tmp_path / "datasets" / "owner" / "slug" / "a.h5")
     assert paths.input_files(tmp_path, "a.h5") == [nested, flat]
+
+
+def mounted(tmp_path, **owners):
+    """Mount processed_data.h5 of several owners; return their SHA-256 by owner."""
+    for owner, content in owners.items():
+        path = touch(tmp_path / "datasets" / owner / "data" / "processed_data.h5")
+        path.write_bytes(content)
+    return {owner: files.sha256(content) for owner, content in owners.items()}
+
+
+def test_of_several_inputs_the_one_with_the_hash_wins_whatever_its_place_or_name(tmp_path):
+    digests = mounted(tmp_path, aaa=b"rogue", me=b"mine", zzz=b"another rogue")
+    for owner, digest in digests.items():
+        found = paths.find_input("processed_data.h5", tmp_path, [digest])
+        assert found.parent.parent.name == owner
+    renamed = tmp_path / "flat" / "bars.h5"
+    touch(renamed)
+    (tmp_path / "datasets" / "me" / "data" / "processed_data.h5").rename(renamed)
+    assert paths.find_input("processed_data.h5", tmp_path, [digests["me"]]) == renamed
+
+
+def test_an_input_without_the_hash_is_refused_with_the_hashes_of_what_is_there(tmp_path):
+    digests = mounted(tmp_path, aaa=b"rogue", zzz=b"another rogue")
+    with pytest.raises(
+        InputNotFoundError, match=says("0" * 12, "aaa", digests["aaa"][:12], digests["zzz"][:12])
+    ):
+        paths.find_input("processed_data.h5", tmp_path, ["0" * 64])
+
+
+def test_inputs_that_differ_are_refused_where_no_hash_is_known(tmp_path):
+    digests = mounted(tmp_path, aaa=b"one", zzz=b"two")
+    with pytest.raises(InputNotFoundError, match=says(digests["aaa"][:12], digests["zzz"][:12])):
+        paths.find_input("processed_data.h5", tmp_path)
+    mounted(tmp_path, aaa=b"two")
+    assert paths.find_input("processed_data.h5", tmp_path).read_bytes() == b"two"
+
+
+def test_an_entry_is_a_name_and_a_hash():
+    entries = ["a.csv " + "1" * 64, "a.csv " + "2" * 64, "b.csv " + "3" * 64]
+    assert paths.expected(entries, "a.csv") == ["1" * 64, "2" * 64]
+    assert paths.expected(entries, "c.csv") == []
+    assert all(map(paths.is_expected, entries))
+    assert not any(map(paths.is_expected, ["a.csv", "1" * 64, "a.csv " + "1" * 63, "../a.csv " + "1" * 64]))
 
 
 def test_a_folder_of_that_name_is_no_input(tmp_path):

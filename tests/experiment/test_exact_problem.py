@@ -15,8 +15,8 @@ from sac_kernel.experiment.exact_problem import (
     decisions,
     exact_problem,
     greedy_targets,
-    path_dependent_settings,
 )
+from sac_kernel.experiment.learner import path_dependent_settings
 from sac_kernel.market import decision_bars, engine
 from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.market.decision_bars import forecast_target

@@ -5,19 +5,22 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from sac_kernel.agent.config import SACConfig
+from sac_kernel.agent.exact_config import ExactConfig
 from sac_kernel.backtest import runner, validation
 from sac_kernel.core.errors import ConfigError, DataError
-from sac_kernel.experiment import fold_training
+from sac_kernel.experiment import fold_training, stretches
 from sac_kernel.experiment.fold_training import Recipe
+from sac_kernel.experiment.run_config import Job, RunConfig
 from sac_kernel.market.account import TradingEnvConfig
 from tests.conftest import make_bars
-from tests.support import says
+from tests.support import says, told
 
 SAC = SACConfig(hidden_dims=(16,), batch_size=32, warmup_steps=120, utd_ratio=0.2, schedule_updates=100)
 ENV = TradingEnvConfig(episode_lengths=(600,), horizon=150)
-RECIPE = Recipe(updates=100, evaluations=4, sac=SAC, env=ENV)
+RECIPE = Recipe(updates=100, evaluations=4, learner_config=SAC, env=ENV)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +65,7 @@ def test_no_account_ever_lives_across_a_hole(bars):
     train = [days_of(bars, 0, 30), days_of(bars, 45, 75)]
     fitted = fold_training.fit_features(train, days_of(bars, 77, 77), "EURUSD")
     market = runner.market_of(*fitted.train, ENV, "base")
-    env = fold_training.block_env(market, ENV, 10)
+    env = stretches.block_env(market, ENV, 10)
     assert [e.num_envs for e in env.envs] == [5, 5]
     ends = [(e.market.open_time[0], e.market.open_time[-1]) for e in env.envs]
     hole = pd.DatetimeIndex([train[0]["EURUSD"].index[-1], train[1]["EURUSD"].index[0]])
@@ -83,22 +86,22 @@ def test_observations_of_the_parts_are_those_of_the_whole(bars):
     train = [days_of(bars, 0, 30), days_of(bars, 45, 75)]
     fitted = fold_training.fit_features(train, days_of(bars, 77, 77), "EURUSD")
     market = runner.market_of(*fitted.train, ENV, "base")
-    second = fold_training.block_env(market, ENV, 10).envs[1].market
+    second = stretches.block_env(market, ENV, 10).envs[1].market
     at = market.open_time.get_loc(second.open_time[0])
     np.testing.assert_array_equal(second.bars["close"], market.bars["close"][at:])
     np.testing.assert_array_equal(second.observed, market.observed[at:])
 
 
 def test_accounts_are_shared_out_by_largest_remainder():
-    assert fold_training._shares(10, np.array([100, 100, 100])).tolist() == [4, 3, 3]
-    assert fold_training._shares(60, np.array([1, 5])).tolist() == [10, 50]
+    assert stretches._shares(10, np.array([100, 100, 100])).tolist() == [4, 3, 3]
+    assert stretches._shares(60, np.array([1, 5])).tolist() == [10, 50]
 
 
 def test_train_days_shorter_than_an_episode_are_refused_with_what_was_found(bars):
     fitted = fold_training.fit_features([days_of(bars, 0, 6)], days_of(bars, 62, 75), "EURUSD")
     market = runner.market_of(*fitted.train, ENV, "base")
     with pytest.raises(DataError, match=says("150 train bars")):
-        fold_training.block_env(market, ENV, 10)
+        stretches.block_env(market, ENV, 10)
     with pytest.raises(DataError, match=says("EURUSD")):
         fold_training.fit_features([], days_of(bars, 62, 75), "EURUSD")
     with pytest.raises(ConfigError, match=says("evaluations", 20)):
@@ -122,6 +125,76 @@ def test_curves_have_a_value_a_report(refit):
     assert refit.stats["eval_episodes"] == [5, 10, 15, 20]
 
 
+EXACT = dataclasses.replace(
+    RECIPE, updates=60, learner_config=ExactConfig(hidden_dims=(8,), batch_size=16, positions=5),
+    env=dataclasses.replace(ENV, observes="target"),
+)  # fmt: skip
+
+
+def same_fold(one, two):
+    assert torch.equal(one.agent.exact.weights, two.agent.exact.weights)
+    assert one.stats == two.stats
+    for (_, a), (_, b) in zip(one.trials, two.trials, strict=True):
+        np.testing.assert_array_equal(a.equity, b.equity)
+
+
+def test_trainings_of_several_folds_and_tiers_together_equal_each_alone(bars, monkeypatch):
+    folds = [
+        ([days_of(bars, 0, 30), days_of(bars, 45, 60)], days_of(bars, 62, 75), EXACT),
+        ([days_of(bars, 0, 40)], days_of(bars, 42, 60), dataclasses.replace(EXACT, seed=1, tier="retail")),
+        ([days_of(bars, 0, 40)], days_of(bars, 42, 60), EXACT),
+    ]
+    together = fold_training.fit_together(folds, "EURUSD", "cpu")
+    alone = [fold_training.fit_agent(*fold, "EURUSD") for fold in folds]
+    for one, two in zip(together, alone, strict=True):
+        same_fold(one, two)
+    assert {refit.updates for refit in together} == {60}
+    population, made = fold_training.learning.Population, []
+
+    def small(members, device):
+        made.append(population(members, device, chunk=2))
+        return made[-1]
+
+    monkeypatch.setattr(fold_training.learning, "Population", small)
+    for one, two in zip(fold_training.fit_together(folds, "EURUSD", "cpu"), alone, strict=True):
+        same_fold(one, two)
+    assert [len(part) for _, part in made[0]._parts] == [2, 1]
+
+
+def test_a_chunk_that_does_not_fit_is_halved_and_said(bars, monkeypatch, caplog):
+    trainings = [
+        fold_training._Training([days_of(bars, 0, 40)], days_of(bars, 42, 60), EXACT, "EURUSD").learning
+        for _ in range(3)
+    ]
+    part = fold_training.learning.Population._part
+
+    def refuses(self, at):
+        if self.chunk > 1:
+            raise torch.cuda.OutOfMemoryError
+        return part(self, at)
+
+    monkeypatch.setattr(fold_training.learning.Population, "_part", refuses)
+    population = fold_training.learning.Population(trainings, "cpu", chunk=3)
+    assert population.chunk == 1
+    assert told(caplog.text, "cpu", 1)
+
+
+def test_a_training_of_several_that_diverges_is_named_and_the_others_go_on(bars):
+    trainings = [
+        fold_training._Training(
+            [days_of(bars, 0, 40)], days_of(bars, 42, 60), dataclasses.replace(EXACT, seed=seed), "EURUSD"
+        ).learning
+        for seed in (4, 5)
+    ]
+    population = fold_training.learning.Population(trainings)
+    population._parts[0][0].weights.online[1, 0] = float("nan")
+    population.advance_to(20)
+    assert list(population.failures) == [trainings[1]]
+    assert told(str(population.failures[trainings[1]]), "seed 5", 10)
+    assert trainings[0].updates == 20
+    assert torch.isfinite(trainings[0].agent.exact.weights).all()
+
+
 def test_a_training_at_other_costs_is_judged_at_them(bars):
     recipe = dataclasses.replace(RECIPE, tier="retail", updates=20)
     assert recipe.env_config.cost_tier == "retail"
@@ -134,7 +207,8 @@ def test_a_training_at_other_costs_is_judged_at_them(bars):
 
 
 def test_a_short_budget_has_a_short_warm_up_and_schedule():
-    short, long = Recipe(updates=2_000).sac_config, Recipe(updates=75_000).sac_config
+    gaussian = RunConfig(learner="gaussian")
+    short, long = (Recipe.of_run(gaussian, Job(1, 0), updates=n).learner_config for n in (2_000, 75_000))
     assert (short.warmup_steps, short.schedule_updates) == (800, 2_000)  # of 8,000 steps
     assert (long.warmup_steps, long.schedule_updates) == (5_000, 10_000)
 

@@ -140,3 +140,12 @@ def test_an_address_without_ray_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=says("pip install -r requirements/ray.txt")):
         job_pool.run([{"x": 0}], pool_jobs.square, tmp_path, address="auto")
+
+
+def test_a_worker_imports_nothing_from_the_current_folder(tmp_path, monkeypatch):
+    for name in ("h5py", "numpy", "tempfile"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nraise SystemExit(9)\n")
+    monkeypatch.chdir(tmp_path)
+    (outcome,) = job_pool.run([{"x": 3}], pool_jobs.square, tmp_path / "jobs")
+    assert outcome.result["square"] == 9
+    assert not (tmp_path / "ran").exists()

@@ -101,7 +101,8 @@ def test_a_finished_queue_of_processes_starts_anew_and_keeps_the_old_in_previous
     shutil.copytree(spread[0].top_folder, tmp_path / "run")
     config = dataclasses.replace(spread[0], output_dir=str(tmp_path / "run"))
     again = run_jobs(config, Deadline(0.0), TWO_DEVICES)
-    kept = config.top_folder / "previous" / "runs" / "agent_2_seed_0" / "agent_2_final.pt"
+    (previous,) = (config.top_folder / "previous").iterdir()
+    kept = previous / "runs" / "agent_2_seed_0" / "agent_2_final.pt"
     first = spread[0].top_folder / "runs" / "agent_2_seed_0" / "agent_2_final.pt"
     assert kept.read_bytes() == first.read_bytes()
     assert [job["env_steps"] for job in again.summary["jobs"]] == [0, 0]
@@ -127,7 +128,7 @@ def test_a_process_asked_to_stop_saves_its_state_and_ends_well(h5, tmp_path):
 def test_a_job_that_fails_costs_the_others_nothing(h5, tmp_path, devices):
     """The first job finds a state that was learnt from other settings; the second trains."""
     other = config_of(h5, tmp_path, sac_batch_size=64, num_episodes=1)
-    trainer = job_queue.job_trainer(other, 1, 0)
+    trainer = job_queue.job_trainer(other, other.jobs[0])
     trainer.train()
     run = run_jobs(config_of(h5, tmp_path), devices=devices)
     assert list(run.failures) == ["agent_1_seed_0"]
@@ -196,3 +197,11 @@ def test_every_cuda_device_takes_jobs_unless_one_is_named(monkeypatch):
 def test_the_grace_covers_an_evaluation():
     assert job_queue._GRACE_S > 60
     assert train_sac_kaggle.STATE_INTERVAL_S >= 60
+
+
+def test_a_worker_imports_nothing_from_the_current_folder(h5, tmp_path, monkeypatch):
+    for name in ("h5py", "gymnasium", "tempfile"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nraise SystemExit(9)\n")
+    monkeypatch.chdir(tmp_path)
+    run_jobs(config_of(h5, tmp_path / "out"), Deadline(0.0), TWO_DEVICES)
+    assert not (tmp_path / "ran").exists()

@@ -18,6 +18,7 @@ from sac_kernel.experiment.run_config import AGENT_PRESETS, RunConfig
 from sac_kernel.experiment.trainer import KaggleTrainer
 from sac_kernel.kaggle.state_export import export_states
 from sac_kernel.prices.ingest.writer import write_processed
+from sac_kernel.stats import trials
 from tests.conftest import make_data
 from tests.small_runs import ENV, SAC, TINY, small_trainer
 from tests.support import says, told
@@ -126,6 +127,12 @@ def test_every_agent_with_one_and_sixty_accounts_goes_on_bit_for_bit(h5, tmp_pat
     resumed.train()
     assert whole.agent.updates > 0
     assert_same_run(whole, resumed)
+
+
+def only(folder):
+    """Return the one folder in previous/."""
+    (path,) = folder.iterdir()
+    return path
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -324,9 +331,9 @@ def test_a_finished_run_starts_anew_and_keeps_the_old_outputs_in_previous(
     assert "models.zip" in before
     again = small_trainer(h5, tmp_path)
     again.train()
-    assert outputs(tmp_path / "previous") == before
-    assert (tmp_path / "previous" / "report.html").is_file()
-    assert (tmp_path / "previous" / "state" / "state.json").is_file()
+    assert outputs(only(tmp_path / "previous")) == before
+    assert (only(tmp_path / "previous") / "report.html").is_file()
+    assert (only(tmp_path / "previous") / "state" / "state.json").is_file()
     assert (tmp_path / "notes.txt").read_text() == "mine"
     assert_same_run(uncut, again)
 
@@ -353,11 +360,8 @@ def test_a_move_to_previous_that_was_killed_is_gone_on_with_and_loses_no_file(
         assert calls
     again = small_trainer(h5, tmp_path)
     again.train()
-    kept = {
-        p.relative_to(tmp_path / "previous"): p.read_bytes()
-        for p in (tmp_path / "previous").rglob("*")
-        if p.is_file()
-    }
+    previous = only(tmp_path / "previous")
+    kept = {p.relative_to(previous): p.read_bytes() for p in previous.rglob("*") if p.is_file()}
     before.pop(Path("trials.csv"))  # it outlives every run
     assert kept == before
     assert_same_run(uncut, again)
@@ -369,7 +373,7 @@ def test_resume_never_starts_anew_from_a_cut_run(h5, uncut, tmp_path):
     fresh = small_trainer(h5, tmp_path, resume="never")
     fresh.train()
     assert_same_run(uncut, fresh)
-    assert outputs(tmp_path / "previous") == before
+    assert outputs(only(tmp_path / "previous")) == before
 
 
 def test_resume_from_a_path_goes_on_elsewhere_and_leaves_the_source_alone(h5, uncut, cut_folder, tmp_path):
@@ -442,7 +446,8 @@ def test_a_queue_goes_on_from_a_state_dataset_in_another_folder(h5, both, tmp_pa
 
     monkeypatch.setenv("SAC_INPUT_ROOT", str(tmp_path / "input"))
     second = tmp_path / "second"
-    run_jobs(dataclasses.replace(config, output_dir=str(second), expect_env_steps=steps))
+    known = (f"{checkpoint.EXPORT_INDEX} {files.file_sha256(target / checkpoint.EXPORT_INDEX)}",)
+    run_jobs(dataclasses.replace(config, output_dir=str(second), expect_env_steps=steps, expect_files=known))
     for name in names:
         final = f"runs/{name}/agent_1_final.pt"
         assert (second / final).read_bytes() == (both / final).read_bytes()
@@ -452,3 +457,84 @@ def test_a_queue_goes_on_from_a_state_dataset_in_another_folder(h5, both, tmp_pa
 def test_a_state_that_is_expected_and_absent_stops_the_run(h5, tmp_path):
     with pytest.raises(CheckpointError, match=says("step 120", "step 0")):
         small_trainer(h5, tmp_path, expect_env_steps=120).train()
+
+
+def mount_state(folder, target):
+    """Mount the exported state of a run under `target`; return its entry of `expect_files`."""
+    export_states({"agent_1_seed_0": folder / "state"}, target)
+    return f"{checkpoint.EXPORT_INDEX} {files.file_sha256(target / checkpoint.EXPORT_INDEX)}"
+
+
+@pytest.fixture(scope="module")
+def two_states(h5, tmp_path_factory):
+    """A mount with a stranger's state, which sorts first, and the run's own; and the entry of each."""
+    root = tmp_path_factory.mktemp("states")
+    entries = []
+    for owner, steps in (("aaa", 25), ("me", 15)):
+        run = root / f"run-{owner}"
+        small_trainer(h5, run, deadline=StopAfter(steps)).train()
+        entries.append(mount_state(run, root / "input" / "datasets" / owner / "x-state"))
+    return root / "input", entries
+
+
+def restored_steps(h5, folder, *entries):
+    changes = {
+        "num_episodes": 4,
+        "sac_buffer_capacity": 200,
+        "env_horizon": 37,
+        "expect_files": list(entries),
+    }
+    config = RunConfig.from_flat({**TINY, **changes, "h5_path": str(h5), "output_dir": str(folder)})
+    trainer = KaggleTrainer.of_run(config, 1, 0)
+    trainer.prepare()
+    trainer._start_or_resume()
+    return trainer.loop.env_steps
+
+
+def test_no_mounted_state_is_taken_unless_the_build_expects_one(h5, two_states, tmp_path, monkeypatch):
+    monkeypatch.setenv("SAC_INPUT_ROOT", str(two_states[0]))
+    assert restored_steps(h5, tmp_path / "a") == 0
+
+
+def test_the_state_with_the_hash_is_taken_wherever_it_lies(h5, two_states, tmp_path, monkeypatch):
+    root, (stranger, own) = two_states
+    monkeypatch.setenv("SAC_INPUT_ROOT", str(root))
+    assert restored_steps(h5, tmp_path / "a", own) == 15 * 6
+    assert restored_steps(h5, tmp_path / "b", stranger) == 25 * 6
+
+
+def test_a_copy_of_the_index_without_its_states_hides_nothing(h5, two_states, tmp_path, monkeypatch):
+    root, (_, own) = two_states
+    shutil.copytree(root, tmp_path / "input")
+    rogue = tmp_path / "input" / "datasets" / "aaa" / "x-state"
+    shutil.copy(rogue.parents[1] / "me" / "x-state" / checkpoint.EXPORT_INDEX, rogue)
+    monkeypatch.setenv("SAC_INPUT_ROOT", str(tmp_path / "input"))
+    assert restored_steps(h5, tmp_path / "a", own) == 15 * 6
+    for path in (tmp_path / "input").rglob("*.state"):
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=says("agent_1_seed_0.state")):
+        restored_steps(h5, tmp_path / "b", own)
+
+
+def test_a_state_of_another_hash_is_refused_with_the_hashes_that_are_there(
+    h5, two_states, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SAC_INPUT_ROOT", str(two_states[0]))
+    wanted = f"{checkpoint.EXPORT_INDEX} {'0' * 64}"
+    there = [entry.split()[1][:12] for entry in two_states[1]]
+    with pytest.raises(InputNotFoundError, match=says("0" * 12, *there)):
+        restored_steps(h5, tmp_path / "a", wanted)
+
+
+def test_only_the_ledgers_that_the_build_names_are_merged(tmp_path, monkeypatch):
+    rows = {}
+    for owner in ("aaa", "me", "zzz"):
+        path = tmp_path / "input" / "datasets" / owner / "x-code" / trials.NAME
+        files.write_text(path, f"{owner}\n")
+        rows[owner] = path
+    merged = []
+    monkeypatch.setattr(trials, "merge", lambda target, others: merged.extend(others))
+    monkeypatch.setenv("SAC_INPUT_ROOT", str(tmp_path / "input"))
+    config = RunConfig.from_flat({**TINY, "expect_files": [f"{trials.NAME} {files.file_sha256(rows['me'])}"]})
+    job_outputs.bring_ledger(tmp_path / "out", config)
+    assert merged == [rows["me"]]

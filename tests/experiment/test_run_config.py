@@ -14,20 +14,27 @@ from sac_kernel.experiment.run_config import PARAMETERS, RunConfig, check_divide
 from sac_kernel.kaggle.kernel_notebook import parameters_cell
 from tests.support import says
 
-OPEN = {"sac_gamma": 0.0, "env_horizon": 0, "env_decision_interval_min": -1, "env_reward": "auto"}
+OPEN = {
+    "sac_gamma": 0.0, "sac_learning_rate": 0.0, "exact_weight_decay": -1.0, "env_horizon": 0,
+    "env_decision_interval_min": -1, "env_no_trade_band": -1.0, "env_reward": "auto",
+}  # fmt: skip
 """Values that stand for 'not set'."""
 
 
 def test_the_names_and_defaults_that_are_promised():
     # Users have them in notebooks and scripts: none may change silently.
     assert RunConfig().flat() == {
-        "h5_path": "", "output_dir": "", "agent_ids": [1], "seeds": [0], "num_episodes": 100, "eval_frequency": 10,
+        "h5_path": "", "output_dir": "", "agent_ids": [1], "seeds": [0], "learner": "auto", "num_episodes": 100,
+        "eval_frequency": 10,
         "checkpoint_frequency": 5, "num_envs": 60, "device": "auto", "time_budget_h": 11.0, "resume": "auto",
-        "allow_cpu": False, "warm_start": "", "self_test": False, "expect_data_hash": "", "expect_env_steps": [],
+        "allow_cpu": False, "warm_start": "", "self_test": False, "features_file": "",
+            "only_own_features": False, "features_hash": "", "expect_data_hash": "", "expect_env_steps": [],
+            "expect_files": [],
+            "run_id": "", "notebook_hash": "",
         "sac_hidden_dims": [64, 64], "sac_batch_size": 256, "sac_buffer_capacity": 300_000,
-        "sac_warmup_steps": 5_000, "sac_utd_ratio": 0.25, "sac_learning_rate": 3e-4, "env_episode_length": 3_000,
-        "env_cost_tier": "base", "env_exposure_cap": 1.0, "env_no_trade_band": 0.1, "env_costs": "",
-        "env_swap_long_bps": 1000.0,
+        "sac_warmup_steps": 5_000, "sac_utd_ratio": 0.25, "exact_positions": 21,
+        "exact_alpha": 0.02, "exact_risk_aversion": 0.0, "env_episode_length": 3_000,
+        "env_cost_tier": "base", "env_exposure_cap": 1.0, "env_costs": "", "env_swap_long_bps": 1000.0,
         "env_swap_short_bps": 1000.0, "env_stop_loss_bps": 0.0, "env_take_profit_bps": 0.0,
         "env_volatility_target": 0.0, "env_daily_loss_limit": 0.0, "env_drawdown_stop": 0.0, "env_kill_loss": 0.0,
         "env_impact": 0.0, **OPEN,
@@ -51,7 +58,9 @@ def test_flat_values_come_back_as_they_were_given():
     config = RunConfig.from_flat(given)
     assert config.flat() == {**RunConfig().flat(), **given}
     assert RunConfig.from_flat(config.flat()) == config
-    assert config.left_to_preset == ("env_decision_interval_min",)
+    assert config.left_to_preset == (
+        "sac_learning_rate", "exact_weight_decay", "env_decision_interval_min", "env_no_trade_band",
+    )  # fmt: skip
 
 
 def test_one_entry_makes_a_field_a_parameter(monkeypatch):
@@ -125,7 +134,7 @@ def test_rewards_are_denoised_unless_the_path_decides_what_a_bar_pays(changes, r
 
 def test_jobs_are_every_agent_with_every_seed_in_order():
     config = RunConfig(agent_ids=(2, 1), seeds=(5, 0))
-    assert config.jobs == [(2, 5), (2, 0), (1, 5), (1, 0)]
+    assert [job[:2] for job in config.jobs] == [(2, 5), (2, 0), (1, 5), (1, 0)]
 
 
 # -- --set ---------------------------------------------------------------------------------------
@@ -139,11 +148,11 @@ def test_jobs_are_every_agent_with_every_seed_in_order():
         ("agent_ids=[1, 3]", "agent_ids", [1, 3]),
         ("agent_ids=(1, 3)", "agent_ids", [1, 3]),
         ("agent_ids=1,3", "agent_ids", [1, 3]),
-        ("sac_utd_ratio=1", "sac_utd_ratio", 1.0),
+        ("exact_alpha=1", "exact_alpha", 1.0),
         ("sac_learning_rate=1e-3", "sac_learning_rate", 0.001),
         ("env_cost_tier=raw", "env_cost_tier", "raw"),
         ("env_cost_tier='raw'", "env_cost_tier", "raw"),
-        ("sac_buffer_capacity=10_000", "sac_buffer_capacity", 10_000),
+        ("sac_batch_size=10_000", "sac_batch_size", 10_000),
         ("h5_path=a=b.h5", "h5_path", "a=b.h5"),
         ("h5_path=", "h5_path", ""),
     ],
@@ -210,7 +219,6 @@ def test_a_value_of_the_wrong_type_is_refused_saying_what_was_found(text, found)
         ("agent_ids=[7]", ("1 short-term", "2 medium", "3 swing", 7)),
         ("agent_ids=[]", ("agent_ids",)),
         ("seeds=[1, 1]", ("seeds",)),
-        ("num_envs=7", ("num_envs", 3000, 7, 6, 8)),
         ("sac_gamma=1.0", ("gamma", "1.0")),
         ("sac_hidden_dims=[]", ("hidden_dims",)),
         ("env_cost_tier=cheap", ("cost_tier", "raw, base, retail", "'cheap'")),

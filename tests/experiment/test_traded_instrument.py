@@ -77,7 +77,7 @@ def test_summary_and_report_name_it(run):
 
 
 def test_the_header_names_it_before_the_data_are_read(h5, monkeypatch):
-    monkeypatch.setattr(display.packages, "add_wheels", dict)
+    monkeypatch.setattr(display.packages, "add_wheels", lambda _: {})
     package = display.Path(display.sac_kernel.__file__).parent
     assert display.run_header(RunConfig(h5_path=str(h5)), "", package)["instrument"] == "GBPUSD"
 

@@ -304,7 +304,7 @@ def test_a_finished_run_of_several_jobs_starts_anew_and_keeps_the_old_in_previou
     with figures_left_blank():
         again = run_jobs(config, Deadline(0.0))
     assert [job["env_steps"] for job in again.summary["jobs"]] == [0, 0]
-    previous = tmp_path / "previous"
+    (previous,) = (tmp_path / "previous").iterdir()
     assert (previous / "report.html").read_bytes() == report
     assert (previous / "runs" / "agent_1_seed_3" / "agent_1_final.pt").read_bytes() == agent
     listed = job_outputs.read_manifest(tmp_path)["files"]
@@ -337,7 +337,7 @@ def test_rewards_are_scaled_to_one_a_bar_for_learning_and_left_alone_in_the_stat
     trainer, _, stats = run
     closes = trainer.train_market.bars["close"][trainer.train_market.first_bar :]
     expected = 1.0 / np.std(np.diff(np.log(closes)))
-    assert trainer.sac_config.reward_scale == pytest.approx(expected, rel=1e-4)
+    assert trainer.learning.config.reward_scale == pytest.approx(expected, rel=1e-4)
     # 60 random positions of |a| about 1/2 on bars of 1e-3: log equity moves by about 1e-3 x sqrt(60) / 2.
     assert 0 < abs(stats["episode_rewards"][0]) < 0.05
 
@@ -442,7 +442,7 @@ def test_command_line_with_every_flag_of_the_guide(short_h5, tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert told(done.stdout, "1/1", "report.html")
-    assert job_outputs.read_manifest(tmp_path / "out put")["env_steps"] == 3000
+    assert job_outputs.read_manifest(tmp_path / "out put")["updates"] == 30
 
 
 @pytest.mark.parametrize(

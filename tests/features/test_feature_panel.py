@@ -11,7 +11,8 @@ from sac_kernel.core import files
 from sac_kernel.core.errors import CheckpointError, DataError
 from sac_kernel.features import indicators
 from sac_kernel.features.causality import assert_causal
-from sac_kernel.features.pipeline import INSTRUMENTS, FeaturePipeline, Panel
+from sac_kernel.features.columns import INSTRUMENTS, Panel
+from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.prices import clocks
 from sac_kernel.prices.bars import open_seconds
 from sac_kernel.prices.clocks import unix_seconds

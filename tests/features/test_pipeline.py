@@ -6,7 +6,7 @@ import pytest
 
 from sac_kernel.core import files
 from sac_kernel.core.errors import CheckpointError, DataError
-from sac_kernel.features import indicators
+from sac_kernel.features import columns, indicators
 from sac_kernel.features import pipeline as feature_engineering
 from sac_kernel.features.indicators import log_path
 from sac_kernel.features.pipeline import CLIP, FeaturePipeline
@@ -273,7 +273,7 @@ def test_a_market_that_stands_still_has_finite_features():
 
 def time_row(open_utc, seconds=H1):
     index = pd.DatetimeIndex([open_utc], tz="UTC")
-    return {k: float(v[0]) for k, v in feature_engineering.time_features(index, seconds).items()}
+    return {k: float(v[0]) for k, v in columns.time_features(index, seconds).items()}
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from tests.support import told
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("build_kernel.py", "kernel-metadata.json", "dataset-metadata.json")
 CREDENTIALS = ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN", "KAGGLE_CONFIG_DIR")
+FEW_BARS = ("--set", "env_horizon=500")  # the default is longer than the bars here
 SECRET = "5ec2e7000000deadbeef00000000cafe"
 
 
@@ -43,7 +44,7 @@ def build(folder, *flags, **environment):
     env = {k: v for k, v in os.environ.items() if k not in CREDENTIALS and not k.startswith("XDG_")}
     env |= {"HOME": str(home), "USERPROFILE": str(home), "OMP_NUM_THREADS": "1"}
     env |= dict.fromkeys(("http_proxy", "https_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9")
-    command = [sys.executable, "build_kernel.py", *map(str, flags)]
+    command = [sys.executable, "build_kernel.py", *map(str, flags), *FEW_BARS]
     return subprocess.run(command, cwd=folder, env={**env, **environment}, capture_output=True, text=True)
 
 
@@ -60,9 +61,9 @@ def build_here(folder, monkeypatch, *flags, **environment):
     spec = importlib.util.spec_from_file_location("build_kernel_of_a_copy", folder / "build_kernel.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(wheels, "WHEELS", {})
+    monkeypatch.setattr(wheels, "fetch_wheels", lambda _: ([], []))
     module.KaggleClient = functools.partial(KaggleClient, python=client_python())
-    return module.main([str(flag) for flag in flags])
+    return module.main([*map(str, flags), *FEW_BARS])
 
 
 def contents(folder):
@@ -94,7 +95,7 @@ def test_a_build_without_credentials_says_what_it_did_not_do_and_exits_0(built):
 
 def test_a_build_makes_the_notebook_and_both_datasets_flat(built):
     folder, _ = built
-    found = sorted(p.as_posix() for p in contents(folder / "build"))
+    found = sorted(p.as_posix() for p in contents(folder / "build" / "sac-trading"))
     expected = ["datasets/code/__init__.py", "datasets/code/code_manifest.json"]
     expected += [f"datasets/code/{name}.py" for name in MODULES]
     expected += ["datasets/code/dataset-metadata.json", "datasets/data/dataset-metadata.json"]
@@ -106,14 +107,14 @@ def test_a_build_makes_the_notebook_and_both_datasets_flat(built):
 def test_a_build_refreshes_the_processed_file_and_stages_the_same_bars(built):
     folder, _ = built
     local = read_processed(folder / "data" / "processed" / "processed_data.h5")
-    staged = read_processed(folder / "build" / "datasets" / "data" / "processed_data.h5")
+    staged = read_processed(folder / "build" / "sac-trading" / "datasets" / "data" / "processed_data.h5")
     assert local.content_hash == staged.content_hash
     assert (local.price_side, local.bar_seconds) == ("bid", 3600)
 
 
 def test_code_dataset_is_a_readable_copy_with_its_hashes(built):
     folder, _ = built
-    code = folder / "build" / "datasets" / "code"
+    code = folder / "build" / "sac-trading" / "datasets" / "code"
     manifest = files.read_json(code / "code_manifest.json")
     assert manifest["order"] == list(MODULES)
     for name, digest in manifest["files"].items():
@@ -177,7 +178,7 @@ def test_a_clone_of_its_own_takes_the_local_file_without_flags(tmp_path, monkeyp
     data = make_data(1600, seed=3)
     write_processed(data, folder / "data" / "processed" / "processed_data.h5")
     assert build_here(folder, monkeypatch) == 0
-    staged = read_processed(folder / "build" / "datasets" / "data" / "processed_data.h5")
+    staged = read_processed(folder / "build" / "sac-trading" / "datasets" / "data" / "processed_data.h5")
     assert staged.content_hash == data.content_hash
 
 
@@ -192,7 +193,7 @@ def test_the_traded_instrument_of_the_local_file_can_be_changed_and_stays(tmp_pa
     for flags in (["--instrument", "GBPUSD"], []):
         assert build_here(folder, monkeypatch, *flags) == 0
         assert "GBPUSD is traded beside EURUSD" in capsys.readouterr().out
-        for place in ("data/processed", "build/datasets/data"):
+        for place in ("data/processed", "build/sac-trading/datasets/data"):
             assert read_processed(folder / place / "processed_data.h5").traded == "GBPUSD"
 
 
@@ -202,7 +203,7 @@ def test_another_name_changes_every_dataset_slug(built, tmp_path, monkeypatch):
     shutil.copytree(folder, copied, ignore=shutil.ignore_patterns("__pycache__", "build"))
     assert build_here(copied, monkeypatch, "--name", "mean-reversion") == 0
     for kind in ("data", "code"):
-        path = copied / "build" / "datasets" / kind / "dataset-metadata.json"
+        path = copied / "build" / "mean-reversion" / "datasets" / kind / "dataset-metadata.json"
         metadata = json.loads(path.read_text("utf-8"))
         assert metadata["id"] == f"INSERT_OWNER/mean-reversion-{kind}"
         assert metadata["title"] == f"mean reversion {kind}"
@@ -223,7 +224,7 @@ def test_a_secret_never_reaches_the_build(built, tmp_path, place, monkeypatch, c
     }[place]
     (config / "kaggle.json").write_text(text)
     build_here(copied, monkeypatch, "--poll-s", 0.01, **planted)
-    assert (copied / "build" / "train.ipynb").is_file()
+    assert (copied / "build" / "sac-trading" / "datasets" / "code" / "code_manifest.json").is_file()
     said = capsys.readouterr()
     assert SECRET not in said.out + said.err
     leaked = [p for p, content in contents(copied).items() if SECRET.encode() in content]

@@ -18,7 +18,11 @@ import pytest
 
 from sac_kernel.core import files
 from sac_kernel.core.errors import KaggleError
+from sac_kernel.core.homes import Home
+from sac_kernel.kaggle import run as run_module
 from sac_kernel.kaggle.client import KaggleClient
+from sac_kernel.kaggle.run import KaggleRun
+from sac_kernel.kaggle.run import fingerprint as run_fingerprint
 from tests.kaggle_standin import (
     Body,
     Drop,
@@ -39,7 +43,8 @@ if TYPE_CHECKING:
 
     Names = tuple[str, ...]
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "kaggle-failures.md"
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "kaggle-failures.md"
 KEY = "planted-key-0123456789abcdef01234567"
 TOKEN = "KGAT_planted_token_0123456789"
 BUSY = Body({"status": "BLOBS_RECEIVED"})
@@ -138,6 +143,36 @@ class Scene:
         body = {"bars.bin": content.encode() * 20, "fingerprint.json": fingerprint(content)}
         self.kaggle.add_dataset(self.ref, body)
 
+    # -- runs
+
+    def run(self, more: str = "") -> KaggleRun:
+        """Return a run with a home of its own in this row's clone."""
+        clone = self.root / f"clone-{self.number}"
+        clone.mkdir(exist_ok=True)
+        (clone / "kernel-metadata.json").write_text((ROOT / "kernel-metadata.json").read_text())
+        home = Home(clone, f"row-{self.number:03d}{more}")
+        return KaggleRun(self.client, "tester", home, home.outputs, say=self.say)
+
+    def prepared(self) -> KaggleRun:
+        """Return a run that was built and staged."""
+        run = self.run()
+        run.write_kernel("{}", ["data"], "none")
+        run.prepare({}, "run", {"data": run_fingerprint(self.staged(run))}, fresh=False)
+        return run
+
+    def staged(self, run: KaggleRun) -> Path:
+        """Return the staged data of a run."""
+        return write_dataset(run.home.dataset("data"), run.dataset("data"), {"bars.bin": b"bars"})
+
+    def ran(self, run: KaggleRun, source: str) -> None:
+        """Run a kernel in the place of a run's until it is over."""
+        self.shared.push_kernel(write_kernel(self.root / f"kernel-{run.name}", run.kernel, source))
+        self.kaggle.wait_status(run.kernel, "COMPLETE")
+
+    def quota(self, used_h: float) -> Body:
+        used = {"timeUsed": f"{3600 * used_h:.0f}s", "totalTimeAllowed": "108000s"}
+        return Body({"gpuQuota": used, "quotaRefreshTime": "2026-12-05T00:00:00Z"})
+
     # -- kernels
 
     @property
@@ -166,6 +201,26 @@ class Scene:
 
 
 DONE = "tester/done-train"
+
+
+class patched_clock:  # noqa: N801  # a context manager
+    """The clock of `follow`: it advances by what is slept."""
+
+    now_s = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def __enter__(self) -> patched_clock:
+        self._time = run_module.time
+        run_module.time = self  # type: ignore[assignment]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        run_module.time = self._time
 
 
 def fingerprint(content: str) -> bytes:
@@ -888,6 +943,217 @@ def run_not_complete(s: Scene) -> None:
     with s.refused("ended"):
         s.fetch()
     assert not s.out().exists()
+
+
+# -- runs: their homes, their datasets, and what is left of the one before
+
+
+def writes_run(run_id: str, size: int = 9) -> str:
+    """Return a kernel that leaves the outputs of a run; one file is another for each size."""
+    facts = {"run": run_id, "status": "complete", "episodes": 1, "updates": size, "env_steps": 1}
+    return (
+        WRITES_OUTPUTS.replace("b'weights", f"b'{size:07d}", 1)
+        + f'content = json.load(open("manifest.json")) | {facts!r}\njson.dump(content, open("manifest.json", "w"))\n'
+    )
+
+
+def earlier_outputs(folder: Path, run_id: str) -> dict[str, bytes]:
+    """Put the outputs of a run there; return them."""
+    facts = {"run": run_id, "status": "complete", "episodes": 1, "updates": 1, "env_steps": 1}
+    for name in ("agent_1_final.pt", "logs/stats.json", "summary.json"):
+        files.write_text(folder / name, f"{run_id} {name}")
+    files.write_manifest(folder, ["agent_1_final.pt", "logs/stats.json", "summary.json"], facts)
+    return tree(folder)
+
+
+@row(
+    "Runs",
+    "outputs of another run are in the folder",
+    ("earlier-1", "previous"),
+    "moved to previous/, then fetched",
+)
+def another_run_is_there(s: Scene) -> None:
+    run = s.run()
+    before = earlier_outputs(run.outputs, "earlier-1")
+    s.ran(run, writes_run("later-01"))
+    assert run.fetch()["run"] == "later-01"
+    assert tree(run.outputs / "previous" / "earlier-1") == before
+    assert files.verify_manifest(run.outputs)["run"] == "later-01"
+
+
+@row("Runs", "two names are fetched one after the other", ("outputs",), "each in its own folder")
+def two_names(s: Scene) -> None:
+    first, second = s.run("-a"), s.run("-b")
+    for run in (first, second):
+        s.ran(run, writes_run(run.name))
+    first.fetch()
+    before = tree(first.outputs)
+    second.fetch()
+    assert tree(first.outputs) == before
+    assert files.verify_manifest(second.outputs)["run"] == second.name
+
+
+@row("Runs", "the next session of the run that is there", ("fetched",), "its files are brought up to date")
+def next_session(s: Scene) -> None:
+    run = s.run()
+    s.ran(run, writes_run("same-run", 3))
+    run.fetch()
+    s.ran(run, writes_run("same-run", 4))
+    asked = len(s.kaggle.calls("output"))
+    assert run.fetch()["updates"] == 4
+    assert not (run.outputs / "previous").exists()
+    assert len(s.kaggle.calls("output")) - asked == 2  # the manifest and the file that changed
+    assert not (run.outputs / ".incoming").exists()
+
+
+@row("Runs", "`--fetch` before anything ran", ("nothing has run", "--push"), ERROR)
+def fetch_before_anything_ran(s: Scene) -> None:
+    with s.refused("absent"):
+        s.run().fetch()
+
+
+@row("Runs", "`--fetch` while the run waits in a queue", ("waiting for a machine", "--follow"), ERROR)
+def fetch_while_queued(s: Scene) -> None:
+    s.kaggle.fault("GetKernelSessionStatus", Body({"status": "QUEUED"}))
+    with s.refused("active"):
+        s.run().fetch()
+
+
+@row("Runs", "a run that is being cancelled", ("being cancelled", "--stop"), ERROR)
+def run_being_cancelled(s: Scene) -> None:
+    s.kaggle.fault("GetKernelSessionStatus", Body({"status": "CANCEL_REQUESTED"}))
+    with s.refused("active"):
+        s.prepared().settle()
+
+
+NOT_TRAINED = 'print("NOT TRAINED: no GPU was given. Build with --set allow_cpu=True")'
+
+
+@row("Runs", "a session that got no GPU ended as COMPLETE", ("NOT TRAINED", "allow_cpu=True"),
+     "said once, the next build goes on")  # fmt: skip
+def run_without_a_gpu(s: Scene) -> None:
+    run = s.prepared()
+    s.ran(run, NOT_TRAINED)
+    with s.refused("not_trained"):
+        run.fetch()
+    s.kind, s.seen = "", []
+    asked = len(s.kaggle.calls("ListKernelSessionOutput"))
+    run.settle()
+    run.settle()
+    assert len(s.kaggle.calls("ListKernelSessionOutput")) - asked == 1  # its log; nothing was tried again
+
+
+@row(
+    "Runs", "a COMPLETE run without a manifest", ("manifest.json", "--fresh"), "error; `--fresh` starts over"
+)
+def run_without_a_manifest(s: Scene) -> None:
+    s.client = s.new_client(s.env, tries=2)
+    run = s.prepared()
+    s.ran(run, 'print("done")')
+    with s.refused("content"):
+        run.settle()
+    run.settle(fresh=True)
+    run.settle()
+
+
+@row(
+    "Runs",
+    "a run that failed before the next build",
+    ("failed", "out of memory"),
+    "said once, the next build goes on",
+)
+def run_failed_before(s: Scene) -> None:
+    s.kaggle.fault("GetKernelSessionStatus", Body({"status": "ERROR", "failureMessage": "out of memory"}))
+    run = s.prepared()
+    run.settle()
+    run.settle()
+
+
+@row("Runs", "a queue of hours", ("waiting for a machine, after 3.0 h",), "a line an hour")
+def queue_of_hours(s: Scene) -> None:
+    run = s.run()
+    s.ran(run, writes_run("after-queue"))
+    waiting = [Body({"status": "QUEUED"})] * 19  # ten minutes each
+    s.kaggle.fault("GetKernelSessionStatus", *waiting)
+    with patched_clock() as clock:
+        assert run.follow(600.0, clock.sleep) == "COMPLETE"
+    assert len([line for line in s.seen if line.startswith("waiting")]) == 1 + 3
+
+
+@row(
+    "Runs",
+    "2 of 30 GPU hours are left, a session would take 11",
+    ("2.0 of 30", "1.7"),
+    "the session takes less",
+)
+def quota_nearly_spent(s: Scene) -> None:
+    s.kaggle.fault("GetAcceleratorQuotaStatistics", s.quota(28.0), s.quota(28.0))
+    assert s.run().budget_h(11.0) == 1.7
+    assert s.run().budget_h(1.0) == 1.0
+
+
+@row("Runs", "a quarter of a GPU hour is left", ("0.2 GPU hours", "--accelerator none"), ERROR)
+def quota_spent(s: Scene) -> None:
+    s.kaggle.fault("GetAcceleratorQuotaStatistics", s.quota(29.76))
+    with s.refused("quota"):
+        s.run().budget_h(11.0)
+
+
+@row(
+    "Runs",
+    "the dataset of this name is public",
+    ("is public", "--allow-public"),
+    "error, nothing was uploaded",
+)
+def public_dataset(s: Scene) -> None:
+    run = s.run()
+    s.kaggle.add_dataset(run.dataset("data"), {"fingerprint.json": fingerprint("0" * 64)}, private=False)
+    folder = s.staged(run)
+    with s.refused("public"):
+        run.publish({"data": folder})
+    assert s.kaggle.calls("StartBlobUpload") == []
+    run.publish({"data": folder}, allow_public=True)
+    assert len(s.kaggle.datasets[run.dataset("data")].versions) == 2
+
+
+@row("Runs", "a dataset of this name that is not the project's", ("not made by this project", "--name"),
+     "error, nothing was uploaded")  # fmt: skip
+def foreign_dataset(s: Scene) -> None:
+    run = s.run()
+    s.kaggle.add_dataset(run.dataset("data"), {"photos.zip": b"mine", "list.csv": b"1"})
+    with s.refused("foreign"):
+        run.publish({"data": s.staged(run)})
+    assert len(s.kaggle.datasets[run.dataset("data")].versions) == 1
+
+
+@row("Runs", "`is_private: false` and `enable_internet: true` edited into kernel-metadata.json", ("private",),
+     "set again by the build")  # fmt: skip
+def edited_metadata(s: Scene) -> None:
+    run = s.run()
+    path = run.home.root / "kernel-metadata.json"
+    template = json.loads(path.read_text())
+    path.write_text(
+        json.dumps({**template, "is_private": False, "enable_internet": True, "machine_shape": "P100"})
+    )
+    run.write_kernel("{}", ["data"], "NvidiaTeslaT4")
+    stored = json.loads((run.folder / "kernel-metadata.json").read_text())
+    assert (stored["is_private"], stored["enable_internet"], stored["machine_shape"]) == (
+        True,
+        False,
+        "NvidiaTeslaT4",
+    )
+    s.say("private")
+
+
+@row("Runs", "a staged file or the notebook changes between build and push", ("data", "notebook"),
+     "error, nothing was pushed")  # fmt: skip
+def changed_after_the_build(s: Scene) -> None:
+    run = s.prepared()
+    (run.home.dataset("data") / "bars.bin").write_bytes(b"other")
+    run.home.notebook.write_text("[]")
+    with s.refused("changed"):
+        run.push()
+    assert s.kaggle.calls("SaveKernel") == []
 
 
 # -- quota, deletion

@@ -32,7 +32,7 @@ def slug_of(title):
     [
         ("id", "INSERT_OWNER/sac-trading-train"),
         ("title", "sac trading train"),
-        ("code_file", "build/train.ipynb"),
+        ("code_file", "build/sac-trading/train.ipynb"),
         ("language", "python"),
         ("kernel_type", "notebook"),
         ("is_private", True),
@@ -161,9 +161,9 @@ def pushed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("push")
     text = json.dumps(KERNEL).replace("INSERT_OWNER", "tester")
     (folder / "kernel-metadata.json").write_text(text)
-    (folder / "build").mkdir()
+    (folder / "build" / "sac-trading").mkdir(parents=True)
     notebook = build_notebook(ROOT / "notebooks" / "train.ipynb", ROOT / "sac_kernel", {}, "0" * 64)
-    (folder / "build" / "train.ipynb").write_text(notebook, encoding="utf-8")
+    (folder / "build" / "sac-trading" / "train.ipynb").write_text(notebook, encoding="utf-8")
     return client("kernel", folder, [KERNEL["title"], DATASET["title"]]), notebook
 
 

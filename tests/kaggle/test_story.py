@@ -19,6 +19,7 @@ from tests.support import told
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {
+    "learner": "gaussian",
     "num_episodes": 4_000,
     "eval_frequency": 10,
     "checkpoint_frequency": 200,
@@ -35,8 +36,8 @@ import sys, json
 from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.experiment.job_queue import job_trainer
 settings = json.loads(sys.argv[1])
-trainer = job_trainer(RunConfig.from_flat({"h5_path": sys.argv[2], "output_dir": sys.argv[3], **settings}), 1, 0)
-trainer.train()
+config = RunConfig.from_flat({"h5_path": sys.argv[2], "output_dir": sys.argv[3], **settings})
+job_trainer(config, config.jobs[0]).train()
 """
 
 
@@ -174,7 +175,7 @@ def test_the_probe_answers_what_it_is_asked(checkout, tmp_path, scheme):
         done = build_kernel(checkout, env, "--probe", "--accelerator", "none", "--push", "--follow")
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         assert not kaggle.foreign_requests
-    folder = checkout / "build" / "probe" / "outputs"
+    folder = checkout / "build" / "sac-trading" / "probe" / "outputs"
     assert len(files.verify_manifest(folder)["files"]) == 312
     answers = files.read_json(folder / "probe.json")
     mounted = "datasets/tester/sac-trading-probe-data" if scheme == "datasets" else "sac-trading-probe-data"

@@ -2,9 +2,11 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ from sac_kernel.core import packages as run_packages
 from sac_kernel.kaggle import wheels
 from tests.support import told
 
+ROOT = Path(__file__).resolve().parents[2]
 TAG = f"cp{sys.version_info.major}{sys.version_info.minor}"
 
 
@@ -85,36 +88,78 @@ def test_both_pythons_of_the_images_have_every_wheel():
     assert all(len(digest) == 64 for digest in wheels.WHEELS.values())
 
 
-USE = "from sac_kernel.core import packages; print(packages.add_wheels()); import tinypackage; print(tinypackage.VALUE)"
+USE = """
+import sys
+from sac_kernel.core import packages
+print(packages.add_wheels(sys.argv[1:]))
+import tinypackage
+print(tinypackage.VALUE)
+print(packages.worker_path())
+"""
 
 
-def mount(tmp_path, monkeypatch, tag=TAG, damaged=False):
-    name, content = make_wheel(tag=tag)
-    folder = tmp_path / "input" / "datasets" / "someone" / "x-code"
+def mount(tmp_path, monkeypatch, owner="someone", value=7, **more):
+    """Mount a wheel; return its entry of `expect_files`."""
+    name, content = make_wheel(value=value, **more)
+    folder = tmp_path / "input" / "datasets" / owner / "x-code"
     folder.mkdir(parents=True)
-    (folder / name).write_bytes(content[:-1] if damaged else content)
-    manifest = {"wheels": {name: files.sha256(content)}}
-    (folder / paths.CODE_MANIFEST).write_text(json.dumps(manifest))
+    (folder / name).write_bytes(content)
+    (folder / paths.CODE_MANIFEST).write_text(json.dumps({"wheels": {name: files.sha256(content)}}))
     monkeypatch.setenv("SAC_INPUT_ROOT", str(tmp_path / "input"))
+    return f"{name} {files.sha256(content)}"
 
 
-def test_a_kernel_imports_what_only_a_wheel_has(tmp_path, monkeypatch):
-    mount(tmp_path, monkeypatch)
-    done = subprocess.run([sys.executable, "-c", USE], capture_output=True, text=True, check=True)
-    assert done.stdout.split("\n")[:2] == ["{'tinypackage': 'from a wheel'}", "7"]
+def use(*entries):
+    """Return what a kernel prints that adds the wheels and imports the package, and whether it could."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", USE, *entries],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode == 0, done.stdout.splitlines()
 
 
-def test_a_wheel_that_is_not_the_published_one_is_not_used(tmp_path, monkeypatch):
-    mount(tmp_path, monkeypatch, damaged=True)
-    (said,) = run_packages.add_wheels().values()
-    assert "from a wheel" not in said
+def test_a_kernel_imports_what_only_a_wheel_has_and_leaves_no_folder(tmp_path, monkeypatch):
+    done, (status, value, path) = use(mount(tmp_path, monkeypatch))
+    assert done
+    assert (status, value) == ("{'tinypackage': 'from a wheel'}", "7")
+    package, unpacked = path.split(os.pathsep)  # what a worker process gets
+    assert package == str(ROOT)
+    assert not Path(unpacked).exists()
+
+
+@pytest.mark.parametrize("rogue", ["aaa", "zzz"])
+def test_of_two_mounted_wheels_the_one_with_the_hash_is_used_whoever_vouches_for_the_other(
+    tmp_path, monkeypatch, rogue
+):
+    right = mount(tmp_path, monkeypatch, owner="me")
+    mount(tmp_path, monkeypatch, owner=rogue, value=666)  # with a manifest of its own
+    done, lines = use(right)
+    assert (done, lines[1]) == (True, "7")
+
+
+def test_a_wheel_that_the_notebook_does_not_name_is_not_used(tmp_path, monkeypatch):
+    wrong = mount(tmp_path, monkeypatch, owner="rogue", value=666)
+    assert use() == (False, ["{}"])
+    done, lines = use(f"{wrong.split()[0]} {'0' * 64}")
+    assert not done
+    assert told(lines[0], "x-code", wrong.split()[1][:12])
+
+
+def test_a_renamed_wheel_is_known_by_its_hash(tmp_path, monkeypatch):
+    entry = mount(tmp_path, monkeypatch)
+    (path,) = (tmp_path / "input").rglob("*.whl")
+    path.rename(path.with_name("renamed.whl"))
+    assert use(entry)[0]
 
 
 def test_a_wheel_for_another_python_is_left_alone(tmp_path, monkeypatch):
-    mount(tmp_path, monkeypatch, tag="cp27")
-    assert told(run_packages.add_wheels()["tinypackage"], "Python 3.")
+    entry = mount(tmp_path, monkeypatch, tag="cp27")
+    assert told(run_packages.add_wheels([entry])["tinypackage"], "Python 3.")
 
 
 def test_without_inputs_nothing_is_added(monkeypatch):
     monkeypatch.delenv("SAC_INPUT_ROOT", raising=False)
-    assert run_packages.add_wheels() == {}
+    assert run_packages.add_wheels([f"{make_wheel()[0]} {'0' * 64}"]) == {}

@@ -5,10 +5,11 @@ import importlib.util
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from sac_kernel.agent.sac import SACAgent
 from sac_kernel.cli.main import main
-from sac_kernel.core.errors import CheckpointError
+from sac_kernel.core.errors import CheckpointError, InputNotFoundError
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.live import export
 from sac_kernel.market.account import TradingEnvConfig
@@ -73,3 +74,20 @@ def test_onnx_is_torch_over_a_split_and_over_random_states(saved, tmp_path):
     # One state at a time gives the same.
     (one,) = session.run(None, {export.INPUT: np.concatenate((raw, clock, account), axis=1)[7:8]})
     assert abs(float(one[0, 0]) - float(found[7, 0])) < 1e-6
+
+
+def test_the_weights_as_safetensors_are_those_of_the_agent(saved, tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch", reason="the package safetensors is not installed")
+    target = tmp_path / "a.safetensors"
+    assert main(["export", "--model", str(saved[0]), "--output", str(target), "--safetensors"]) == 0
+    expected = SACAgent.from_checkpoint(saved[0], device="cpu").nets.state_dict()
+    found = safetensors.load_file(target)
+    assert sorted(found) == sorted(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_without_the_package_it_is_one_error(saved, tmp_path, monkeypatch):
+    monkeypatch.setattr(export.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(InputNotFoundError, match="pip install safetensors"):
+        export.export_weights(saved, tmp_path / "a.safetensors")
+    assert not (tmp_path / "a.safetensors").exists()

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from sac_kernel.backtest import runner
@@ -20,7 +21,9 @@ from sac_kernel.live import paper, paper_page
 from sac_kernel.live.feed import BarFiles, one_by_one
 from sac_kernel.live.journal import Journal
 from sac_kernel.market.account import TradingEnvConfig
+from sac_kernel.prices.costs import trading_day
 from sac_kernel.prices.ingest.writer import write_processed
+from sac_kernel.stats import evidence
 from tests.conftest import make_bars
 from tests.support import says, told
 from tests.use_models import lively_agent
@@ -163,6 +166,19 @@ def test_a_grown_file_goes_on_where_the_session_was(short, uncut):
     assert main(["paper", *options(short, short, "--speed", "0")]) == 0
     first = b"".join(uncut[1][0].splitlines(keepends=True)[:61])
     assert (short / paper.JOURNAL_FILE).read_bytes() == first
+
+
+def test_evidence_is_that_of_the_journals_complete_days_also_when_the_session_goes_on(short):
+    session = opened(short).session
+    lines = journal_of(short)[1:]
+    day = trading_day(pd.DatetimeIndex([line["open_time_utc"] for line in lines]) + pd.Timedelta(minutes=59))
+    equity = np.array([line["equity"] for line in lines])
+    last = [equity[day == d][-1] for d in np.unique(day)]
+    daily = np.diff([100_000.0, *last]) / [100_000.0, *last[:-1]]
+    found = session.evidence()
+    assert vars(found) == pytest.approx(vars(evidence.of_returns(daily[:-1], 0.2)))
+    assert found.days == len(last) - 1 >= 1
+    assert str(found) in (short / paper.PAGE_FILE).read_text(encoding="utf-8")
 
 
 def test_the_page_is_the_journal_drawn(short):

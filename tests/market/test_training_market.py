@@ -113,7 +113,7 @@ def test_rows_whose_order_cannot_fill_teach_neither_learner_and_expect_nothing(h
         assert np.array_equal(np.flatnonzero(np.isnan(target[rows])) + rows[0], frozen)
         assert not expected[frozen].any()
         assert expected[np.setdiff1d(rows, frozen)].all()
-    assert facts["head"] == exact_facts["head"] == "ridge"
+    assert "flat" not in (facts["head"], exact_facts["head"])
 
 
 def test_exact_sac_is_told_what_a_decision_earns_from_its_fill_to_the_next():

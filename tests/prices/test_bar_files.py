@@ -94,7 +94,7 @@ def test_gmt_time_proves_utc_and_closed_hours_are_left_out(put):
     path = put("EURUSD_BID.csv", HEADER.strip().replace("time", "Gmt time") + ",volume\n" + rows)
     table = read_bars(path)
     assert len(table.bars) == 2
-    assert any(told(note, "1 flat", "volume 0") for note in table.notes)
+    assert any(told(note, "1 flat", "volume 0") for note in table.changes)
 
 
 def test_flat_rows_of_histdata_stay_its_volume_is_always_0(put):

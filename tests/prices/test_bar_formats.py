@@ -113,7 +113,7 @@ def test_a_missing_file_is_named(tmp_path):
         (GOOD.replace("1.12,1.09,1.11", "1.12,1.09,1.125"), ("high", "open", "close", 1)),
         (GOOD.replace("1.12,1.09,1.11", "1.12,1.105,1.11"), ("low", "open", "close", 1)),
         (HEADER + ROWS[0] + ROWS[2] + ROWS[1], ("increasing", 1, 3, "bar 2")),
-        (HEADER + ROWS[0] + ROWS[1] + ROWS[1], ("unique", 1, 3, "bar 2")),
+        (HEADER + ROWS[0] + ROWS[1] + ROWS[1].replace("1.12", "1.121"), ("differ", 1, "2017-01-02T01:00")),
         (GOOD.replace("1.11,1.13", "one,1.13"), ("numbers", "open, high, low, close", "one")),
         (GOOD.replace("low", "lo"), ("open, high, low, close", "low missing", "open_time_utc")),
         (GOOD.replace("open_time_utc", "when"), ("time column", "open_time_utc", "when")),

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sac_kernel.cli import main as command_line
 from sac_kernel.core.errors import ConfigError, InputNotFoundError
 from sac_kernel.prices.ingest import download
 from sac_kernel.prices.ingest.download import Download, fetch
@@ -22,6 +23,7 @@ from sac_kernel.prices.processed_file import read_processed
 from tests.support import says, told
 
 DAY = dt.date(2019, 2, 4)
+NO_NETWORK = OSError("Name or service not known")
 TICK = np.dtype([("ms", ">u4"), ("ask", ">u4"), ("bid", ">u4"), ("ask_volume", ">f4"), ("bid_volume", ">f4")])
 
 
@@ -188,6 +190,67 @@ def test_histdata_months_are_read_on_their_own_clock(server, tmp_path, monkeypat
     table = fetch(what, "EURUSD")
     assert table.bars.index.tolist() == [pd.Timestamp("2019-07-02 07:00", tz="UTC")]
     np.testing.assert_allclose(table.bars.iloc[0], [1.1020, 1.1023, 1.1020, 1.1023], rtol=0, atol=1e-4)
+
+
+def test_the_command_writes_files_that_the_build_reads(server, tmp_path, monkeypatch, caplog):
+    for day in ("04", "05"):
+        server.files[f"EURUSD/2019/01/{day}/08h_ticks.bi5"] = ticks_file(110_000)
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "download",
+        "--instruments",
+        "EURUSD,USDSEK",
+        "--first-day",
+        "2019-02-04",
+        "--last-day",
+        "2019-02-05",
+    ]
+    assert command_line.main([*words, "--output", "bars", "--cache", "cache"]) == 0
+    assert [path.name for path in (tmp_path / "bars").iterdir()] == ["EURUSD_M5_BID.csv"]
+    table = read_bars(tmp_path / "bars" / "EURUSD_M5_BID.csv")
+    expected = fetch(order(tmp_path, days=2), "EURUSD").bars
+    pd.testing.assert_frame_equal(table.bars, expected, check_freq=False)
+    assert (table.bars.side, table.clock, table.bars.instrument) == ("bid", "UTC", "EURUSD")
+
+
+def test_a_full_cache_needs_no_network(server, tmp_path, monkeypatch):
+    server.files["EURUSD/2019/01/04/08h_ticks.bi5"] = ticks_file(110_000)
+    first = fetch(order(tmp_path), "EURUSD")
+    monkeypatch.setattr(download, "check_reachable", lambda provider: pytest.fail("asked for the network"))
+    pd.testing.assert_frame_equal(first.bars, fetch(order(tmp_path), "EURUSD").bars)
+
+
+# -- without a network
+
+
+def test_without_a_network_the_command_ends_with_one_sentence(tmp_path, monkeypatch, caplog):
+    pytest.importorskip("tradedesk_marketdata.sources.dukascopy", reason="needs tradedesk-marketdata")
+
+    def refuse(*args, **kwargs):
+        raise NO_NETWORK
+
+    monkeypatch.setattr(download.socket, "create_connection", refuse)
+    words = ["download", "--first-day", "2019-02-04", "--last-day", "2019-02-05"]
+    assert command_line.main([*words, "--output", str(tmp_path / "a"), "--cache", str(tmp_path / "b")]) == 2
+    (record,) = [r for r in caplog.records if r.levelname == "ERROR"]
+    assert told(record.getMessage(), "dukascopy", "datafeed.dukascopy.com")
+    assert "\n" not in record.getMessage()
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_name_that_is_never_looked_up_does_not_hold_the_command(tmp_path, monkeypatch):
+    pytest.importorskip("tradedesk_marketdata.sources.dukascopy", reason="needs tradedesk-marketdata")
+    never = threading.Event()
+
+    def hang(*args, **kwargs):
+        never.wait()
+        raise NO_NETWORK
+
+    monkeypatch.setattr(download.socket, "create_connection", hang)
+    monkeypatch.setattr(download, "_CONNECT_S", 0.0)
+    with pytest.raises(InputNotFoundError, match=says("datafeed.dukascopy.com")):
+        fetch(order(tmp_path), "EURUSD")
+    never.set()
 
 
 # -- without the package

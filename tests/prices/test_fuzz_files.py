@@ -7,7 +7,7 @@ from tests import fuzz_bars, fuzz_files
 
 @pytest.mark.slow
 def test_mutated_files_and_parameters_work_or_are_refused():
-    outcomes, failures = fuzz_bars.fuzz(0, 240, fuzz_files.work)
+    outcomes, failures = fuzz_bars.fuzz(0, 330, fuzz_files.work)
     assert not failures
     assert set(outcomes) == set(fuzz_files.KINDS)
     assert all(found.get("refused", 0) > 0 for found in outcomes.values()), outcomes

@@ -193,7 +193,7 @@ def test_the_hour_that_histdata_lacks_in_march_and_has_twice_in_october(raw):
     assert pd.Timestamp("2019-03-31 23:00", tz="UTC") not in hours  # the label 19:00 is not there
     assert hours[pd.Timestamp("2019-04-01 00:00", tz="UTC")] == 60
     assert hours[pd.Timestamp("2019-10-28 00:00", tz="UTC")] == 60  # the label 19:00 is there twice
-    assert any(told(note, "60 repeated") for note in table.notes)
+    assert any(told(note, "60 repeated") for note in table.changes)
 
 
 def test_the_hours_that_histdata_lost_in_2023_are_gaps_not_bars(raw):

@@ -8,6 +8,7 @@ import pytest
 
 from sac_kernel.core.errors import DataError
 from sac_kernel.prices.bars import Bars
+from sac_kernel.prices.ingest.questions import MissingFactsError, ask
 from sac_kernel.prices.ingest.writer import write_processed
 from sac_kernel.prices.instruments import spec_of
 from sac_kernel.prices.pipeline import DataConfig, DataPipeline
@@ -92,13 +93,30 @@ def test_a_single_file_is_of_the_instrument_that_its_name_tells(tmp_path):
         build("files", path, tmp_path / "y.h5", price_side="bid", instrument="EURUSD")
 
 
-@pytest.mark.parametrize("name", ["bars.csv", "AAPL.csv", "NEARUSDT.csv"])
-def test_a_file_that_tells_no_instrument_needs_its_name(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "instrument", "asked"),
+    [
+        ("bars.csv", "", {"instrument", "kind"}),
+        ("AAPL.csv", "", {"kind"}),
+        ("NEARUSDT.csv", "", set()),
+        ("US30_M60.csv", "", set()),
+        ("bars.csv", "AAPL", {"kind"}),
+        ("bars.csv", "USDCHF", set()),
+    ],
+)
+def test_what_a_name_does_not_tell_is_asked_for(tmp_path, name, instrument, asked):
     path = write_csv(make_bars(1600), tmp_path / name)
-    with pytest.raises(DataError, match=rf"{name}.*--instrument NAME"):
-        build("files", path, tmp_path / "x.h5", price_side="bid")
-    with pytest.raises(DataError, match="--kind"):
-        build("files", path, tmp_path / "x.h5", price_side="bid", instrument="AAPL")
+    config = DataConfig(source="files", path=str(path), price_side="bid", instrument=instrument)
+    if not asked:
+        ask(config)
+        return
+    with pytest.raises(MissingFactsError) as refused:
+        ask(config)
+    assert set(refused.value.missing) == asked
+
+
+def test_an_instrument_that_is_not_built_in_is_built_with_its_kind(tmp_path):
+    path = write_csv(make_bars(1600), tmp_path / "bars.csv")
     data = build("files", path, tmp_path / "x.h5", price_side="bid", instrument="AAPL", kind="equity")
     assert (data.traded, data.spec.kind, data.cost_note) == ("AAPL", "equity", "")
     assert read_processed(tmp_path / "x.h5").spec == data.spec

@@ -188,6 +188,7 @@ def test_page_is_made_for_phones_and_dark_mode(tmp_path):
     ("word", "tone"),
     [
         ("edge", "edge"),
+        ("edge (null not run)", "edge"),
         ("not shown", "not-shown"),
         ("none", "none"),
     ],
@@ -255,7 +256,7 @@ def test_verdict_comes_with_the_agents_interval_at_base_costs(tmp_path):
     ]
     source = page(tmp_path, table=table)
     assert (
-        f"After base costs: <strong>{MINUS}5.00\u00a0% a year</strong>, "
+        f"After base costs: <strong>{MINUS}5.00\u00a0% a year (compound)</strong>, "
         f"95\u00a0% interval {MINUS}10.00 to 12.50\u00a0%." in source
     )
 
@@ -464,7 +465,7 @@ def test_results_table_has_units_and_percentages():
         "Policy",
         "Tier",
         "Net return [%]",
-        "Annual return [%]",
+        "Annual return, compound [%]",
         "95 % interval of annual return [%]",
         "Sharpe (ann.)",
         "Max. drawdown [%]",

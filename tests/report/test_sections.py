@@ -76,10 +76,10 @@ def test_days_are_sorted_by_what_the_market_did_on_them():
     result = dataclasses.replace(result_of([0.01, -0.02, 0.04]), day=np.array([1, 2, 3]))
     rows = {row[0]: row[1:] for row in sections.regimes_table(result, day, change)["rows"]}
     assert [rows[name][0] for name in rows] == [1, 1, 1, 2, 1]
-    assert rows["calm third (realised volatility)"][1] == pytest.approx(100 * 0.01 * 260)
-    assert rows["middle third"][1] == pytest.approx(100 * -0.02 * 260)
-    assert rows["wild third"][1] == pytest.approx(100 * 0.04 * 260)
-    assert rows["market rose"][1] == pytest.approx(100 * 0.025 * 260)
+    assert rows["calm third (realised volatility)"][1] == pytest.approx(100 * (1.01**260 - 1))
+    assert rows["middle third"][1] == pytest.approx(100 * (0.98**260 - 1))
+    assert rows["wild third"][1] == pytest.approx(100 * (1.04**260 - 1))
+    assert rows["market rose"][1] == pytest.approx(100 * ((1.01 * 1.04) ** 130 - 1))
     assert rows["market fell"][2] is None  # one day has no interval
 
 

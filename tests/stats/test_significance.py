@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from sac_kernel.core.errors import ConfigError, DataError
 from sac_kernel.stats import fold_statistics, metrics, significance
-from sac_kernel.stats.annualisation import lo_factor
-from sac_kernel.stats.significance import Moments
+from sac_kernel.stats.significance import Moments, lo_factor
 from tests.support import says
 
 needs_arch = pytest.mark.skipif(importlib.util.find_spec("arch") is None, reason="arch is not installed")
@@ -39,7 +38,90 @@ def test_moments_are_those_of_another_library():
     assert found.skew == pytest.approx(stats.skew(x), rel=1e-10)
     assert found.kurtosis == pytest.approx(stats.kurtosis(x, fisher=False), rel=1e-10)
     assert found.n == 400
-    assert significance.moments(np.zeros(5)) == Moments(0.0, 0.0, 3.0, 5)
+    assert found.rho == max(0.0, significance.autocorrelations(x, 1)[0])
+
+
+def test_constant_returns_have_no_sharpe_ratio_and_no_probability():
+    for daily in (np.zeros(60), np.full(60, 0.001)):
+        m = significance.moments(daily)
+        assert math.isnan(m.sharpe)
+        assert math.isnan(significance.psr(m))
+        assert math.isnan(significance.dsr(m, 20.0, 1.0 / 60))
+        assert significance.min_track_record(m) == math.inf
+
+
+def test_serial_correlation_is_that_of_another_library_and_never_below_zero():
+    tools = pytest.importorskip("statsmodels.tsa.stattools")
+    x = ar1(0.3, 500)
+    assert significance.moments(x).rho == pytest.approx(tools.acf(x, nlags=1)[1], rel=1e-9)
+    assert significance.moments(ar1(-0.3, 500)).rho == 0.0
+
+
+# The numeric example of Lopez de Prado, Lipton & Zoonekynd 2025 (SSRN 5520741): mean .036, deviation .079, 24 months.
+EXAMPLE = Moments(0.036 / 0.079, -2.448, 10.164, 25)  # their 24 is our n - 1
+SERIAL = EXAMPLE._replace(rho=0.2)
+
+
+@pytest.mark.parametrize(
+    ("m", "true", "published"),
+    [
+        (EXAMPLE, None, 0.329),
+        (EXAMPLE._replace(skew=0.0, kurtosis=3.0), None, 0.214),
+        (SERIAL, None, 0.379),
+        (EXAMPLE, 0.0, 0.204),
+        (EXAMPLE, 0.5, 0.341),
+        (SERIAL, 0.0, 0.250),
+        (SERIAL, 0.5, 0.393),
+    ],
+)
+def test_standard_errors_of_the_published_example_with_serial_correlation(m, true, published):
+    assert significance.sharpe_sd(m, true) == pytest.approx(published, abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("m", "benchmark", "published"),
+    [(EXAMPLE, 0.0, 0.987), (EXAMPLE, 0.1, 0.939), (SERIAL, 0.0, 0.966), (SERIAL, 0.1, 0.900)],
+)
+def test_null_form_of_the_published_example(m, benchmark, published):
+    stats = pytest.importorskip("scipy.stats")
+    z = (m.sharpe - benchmark) / significance.sharpe_sd(m, benchmark)
+    assert stats.norm.cdf(z) == pytest.approx(published, abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("m", "level", "published"), [(EXAMPLE, 0.95, 13.029), (EXAMPLE, 0.9, 7.909), (SERIAL, 0.9, 11.863)]
+)
+def test_minimum_track_record_of_the_published_example_in_its_null_form(m, level, published):
+    stats = pytest.importorskip("scipy.stats")
+    found = 24 * (significance.sharpe_sd(m, 0.0) * stats.norm.ppf(level) / m.sharpe) ** 2
+    assert found == pytest.approx(published, abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("m", "level", "published"), [(EXAMPLE, 0.95, 0.685), (EXAMPLE, 0.9, 0.758), (SERIAL, 0.9, 0.676)]
+)
+def test_power_of_the_published_example(m, level, published):
+    assert significance.sharpe_power(m, 0.5, level=level) == pytest.approx(published, abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("power", "prior", "level", "published"),
+    [(0.685, 0.05, 0.95, 0.581), (0.758, 0.10, 0.9, 0.543), (0.676, 0.10, 0.9, 0.571)],
+)
+def test_planned_false_discovery_rate_of_the_published_example(power, prior, level, published):
+    assert significance.planned_fdr(power, prior, level) == pytest.approx(published, abs=5e-4)
+
+
+def test_standard_error_with_serial_correlation_is_the_deviation_of_simulated_sharpe_ratios():
+    # 3,000 series of 400 AR(1) days, coefficient .3: the deviation of their Sharpe ratios has an error of 1.3 %.
+    rng = np.random.default_rng(12)
+    x = rng.normal(0, 1, (3000, 500))
+    for t in range(1, 500):
+        x[:, t] += 0.3 * x[:, t - 1]
+    x = x[:, 100:] + 0.1
+    found = (x.mean(axis=1) / x.std(axis=1, ddof=1)).std()
+    true = 0.1 * math.sqrt(1 - 0.3**2)
+    assert significance.sharpe_sd(Moments(true, 0.0, 3.0, 401, 0.3)) == pytest.approx(found, rel=0.05)
 
 
 @pytest.mark.parametrize(("skew", "kurtosis", "published"), [(0.0, 3.0, 0.982), (-2.448, 10.164, 0.913)])
@@ -352,13 +434,38 @@ def test_interval_covers_the_true_mean_of_correlated_days():
 def test_interval_is_that_of_the_resampled_days_themselves():
     # The visits counted once and shared must give what indexing every resample gives.
     days = np.random.default_rng(11).normal(0.001, 0.01, 90)
-    block = max(2, round(significance.optimal_block(days)))
+    block = round(1.5 * significance.optimal_block(days))
+    assert 2 <= block <= 22
     indices = significance.stationary_bootstrap_indices(90, 500, block, np.random.default_rng(5))
     sample = days[indices]
-    for statistic, value in (
-        ("mean", 260 * sample.mean(axis=1)),
-        ("sharpe", math.sqrt(260) * sample.mean(axis=1) / sample.std(axis=1, ddof=1)),
+    for statistic, value, middle in (
+        ("mean", 260 * sample.mean(axis=1), 260 * days.mean()),
+        (
+            "sharpe",
+            math.sqrt(260) * sample.mean(axis=1) / sample.std(axis=1, ddof=1),
+            math.sqrt(260) * days.mean() / days.std(ddof=1),
+        ),
     ):
-        expected = np.quantile(value, [0.025, 0.975])
+        ends = np.quantile(value, [0.025, 0.975])
+        expected = middle + (ends - middle) / math.sqrt(1 - 2 * block / 90)
         found = significance.bootstrap_interval(days, statistic, draws=500, seed=5)
         assert found == pytest.approx(expected, rel=1e-9)
+
+
+def test_interval_of_growth_is_that_of_the_mean_log_return_compounded():
+    days = np.random.default_rng(13).normal(0.001, 0.01, 300)
+    low, high = significance.bootstrap_interval(np.log1p(days), "mean")
+    assert significance.bootstrap_interval(days) == pytest.approx((math.exp(low) - 1, math.exp(high) - 1))
+    assert significance.bootstrap_interval(days - 0.02)[0] > -1.0  # no loss above all that there is
+
+
+def test_distribution_over_backtest_paths_is_that_of_their_sharpe_ratios():
+    paths = np.random.default_rng(14).normal(0.0003, 0.005, (5, 300))
+    found = fold_statistics.path_sharpes(paths)
+    sharpes = math.sqrt(260) * paths.mean(axis=1) / paths.std(axis=1, ddof=1)
+    assert found["sharpe_ann"] == pytest.approx(sorted(sharpes))
+    assert (found["mean"], found["sd"]) == pytest.approx((sharpes.mean(), sharpes.std(ddof=1)))
+    # Of five the quartiles are the second, third and fourth.
+    assert [found[k] for k in ("low", "middle", "high")] == pytest.approx(sorted(sharpes)[1:4])
+    assert found["negative"] == np.mean(sharpes < 0)
+    assert math.isnan(fold_statistics.path_sharpes(paths[:1])["sd"])

@@ -85,6 +85,14 @@ def test_equal_trials_count_as_one_and_independent_ones_as_many():
     assert 1.0 < nearly.effective < 3.0
 
 
+def test_count_does_not_depend_on_the_order_of_the_rows_and_takes_a_flat_trial_as_zero():
+    rows = [*(trial(k, seed) for k in range(7) for seed in range(3)), trial(9, daily=np.zeros(120))]
+    shuffled = [rows[i] for i in np.random.default_rng(3).permutation(len(rows))]
+    assert trials.count(shuffled) == trials.count(rows)
+    scaled = [0.0, *(t.daily.mean() / t.daily.std(ddof=1) * np.sqrt(120) for t in rows[:-1])]
+    assert trials.count(rows).spread == pytest.approx(max(1.0, np.var(scaled, ddof=1)))
+
+
 def test_trials_of_other_days_count_as_independent():
     days = np.random.default_rng(0).normal(0, 0.01, 100)
     apart = [trial(1, daily=days), trial(2, daily=days, first=30_000)]

@@ -19,14 +19,14 @@ NOISE = np.tile([0.01, -0.01], 50)  # mean 0: the interval straddles 0
 @pytest.mark.parametrize(
     ("daily", "percentile", "trials", "word"),
     [
-        (GAIN, 0.96, ONE, "edge"),
-        (GAIN, 1.0, TrialCount(50, 20.0, 1.0), "edge"),
+        (GAIN, 0.96, ONE, "edge (null not run)"),
+        (GAIN, 1.0, TrialCount(50, 20.0, 1.0), "edge (null not run)"),
         (GAIN, 0.95, ONE, "not shown"),  # must beat more than 95 % of random policies
         (GAIN, 0.50, ONE, "not shown"),
         (GAIN, 0.99, None, "not shown"),  # no ledger: capped
         (GAIN, 0.99, TrialCount(7, 7.0, 1.0, known=False), "not shown"),
         (GAIN[:59], 0.99, ONE, "not shown"),  # 59 days are too few
-        (GAIN[:60], 0.99, ONE, "edge"),
+        (GAIN[:60], 0.99, ONE, "edge (null not run)"),
         (NOISE, 0.99, ONE, "not shown"),
         (-GAIN, 0.99, ONE, "none"),
         (-GAIN, 0.01, None, "none"),
@@ -40,13 +40,68 @@ def test_rule(daily, percentile, trials, word):
     assert found["sentence"]
 
 
+@pytest.mark.parametrize(
+    ("daily", "p", "word", "passed"),
+    [
+        (GAIN, 0.05, "edge", True),
+        (GAIN, 0.051, "not shown", False),
+        (GAIN, None, "not shown", False),  # the null's agents never traded
+        (NOISE, 0.01, "not shown", True),
+        (-GAIN, 0.01, "none", True),
+    ],
+)
+def test_rule_reads_the_pipelines_null(daily, p, word, passed):
+    null = {"p_value": p, "copies": 39, "sentence": "S."}
+    found = verdict.decide(daily, 0.99, ONE, null=null)
+    assert found["word"] == word
+    mark = found["marks"][-1]
+    assert (mark["key"], mark["threshold"], mark["passed"]) == ("null", 0.05, passed)
+    assert "39" in mark["found"]
+    assert found["null"] == null
+    assert found["questions"][1]["answer"].startswith("S.")
+
+
+def test_four_questions_have_their_answers():
+    found = verdict.decide(GAIN, 0.99, ONE, power={"sharpe_ann": 1.7, "sentence": "P."})
+    assert [q["key"] for q in found["questions"]] == ["earns", "luck", "seen", "skill"]
+    earns, luck, seen, _ = (q["answer"] for q in found["questions"])
+    # 260 days at (1.002 x 1.001)^130 - 1 = 47.7 %.
+    assert found["annual_frac"] == pytest.approx((1.002 * 1.001) ** 130 - 1)
+    assert "47.7" in earns
+    assert f"{found['dsr']:.3f}" in luck
+    assert seen == "P." == found["notes"][0]
+    few = verdict.decide(GAIN[:19], 0.99, ONE)
+    assert [bool(q["answer"]) for q in few["questions"]] == [True] * 4
+
+
+def test_series_of_zeros_has_no_deflated_sharpe_ratio():
+    found = verdict.decide(np.zeros(100), None, ONE, 0.0)
+    assert found["word"] == "none"
+    assert all(math.isnan(found[key]) for key in ("dsr", "psr", "p_value", "sharpe_ann", "sharpe_lo_ann"))
+    assert verdict.over_agents([found])[0]["p_holm"] == 1.0
+    mark = next(m for m in found["marks"] if m["key"] == "dsr")
+    assert mark["passed"] is False
+
+
+def test_sharpe_ratio_of_the_year_allows_for_serial_correlation():
+    rng = np.random.default_rng(7)
+    noise = rng.normal(0.0003, 0.005, 601)
+    daily = noise[1:] + 0.4 * noise[:-1]
+    found = verdict.decide(daily, None, ONE)
+    m = significance.moments(daily)
+    # The sum of rho^k over an endless year: sqrt(260 (1 - rho) / (1 + rho)); 259 lags are nearly that.
+    expected = m.sharpe * math.sqrt(260 * (1 - m.rho) / (1 + m.rho))
+    assert found["sharpe_lo_ann"] == pytest.approx(expected, rel=0.005)
+    assert 0.2 < found["rho"] < 0.5
+
+
 def test_many_trials_turn_an_edge_into_one_not_shown():
     # Annual Sharpe 1.6 over five years: 3.6 standard errors. The best of 1,000 has 3.26 by luck.
     rng = np.random.default_rng(0)
     noise = rng.normal(0, 0.005, 1300)
     daily = 0.005 * ((noise - noise.mean()) / noise.std() + 1.6 / math.sqrt(260))
     words = [verdict.decide(daily, None, TrialCount(n, float(n)))["word"] for n in (1, 10, 1000)]
-    assert words == ["edge", "edge", "not shown"]
+    assert words == ["edge (null not run)", "edge (null not run)", "not shown"]
     wild = verdict.decide(daily, None, TrialCount(10, 10.0, spread=4.0))  # hurdle twice as high
     assert wild["word"] == "not shown"
     assert wild["dsr"] < verdict.decide(daily, None, TrialCount(10, 10.0))["dsr"]
@@ -112,6 +167,8 @@ def test_three_agents_are_corrected_for_their_number():
     # Holm: .01 x 3 = .03 passes; .02 x 2 = .04 passes; .03 x 1, not below the one before: .04 passes.
     assert [v["p_holm"] for v in found] == pytest.approx([0.03, 0.04, 0.04])
     assert [v["word"] for v in found] == ["edge"] * 3
+    others = verdict.over_agents([{**v, "word": "edge (null not run)"} for v in three])
+    assert [v["word"] for v in others] == ["edge (null not run)"] * 3
     worse = verdict.over_agents([{**v, "p_value": v["p_value"] + 0.01} for v in three])
     assert [v["word"] for v in worse] == ["not shown"] * 3  # .02 x 3 = .06 already fails
     last = worse[0]["marks"][-1]
@@ -134,7 +191,13 @@ def test_upper_bound_is_the_exact_one(count, total):
 
 def test_printed_error_rates_are_within_five_percent_and_those_of_the_page():
     page = (ROOT / "docs" / "verdict.md").read_text(encoding="utf-8")
-    assert {rate.market for rate in verdict.CALIBRATION} >= {"random walk", "GARCH", "real days"}
+    assert {rate.market for rate in verdict.CALIBRATION} >= {
+        "random walk",
+        "GARCH with leverage",
+        "serial correlation 0.3",
+        "overlapping holds of 5 days",
+        "real days",
+    }
     for rate in verdict.CALIBRATION:
         assert rate.upper <= 0.05
         assert rate.sets == 2000
@@ -144,7 +207,17 @@ def test_printed_error_rates_are_within_five_percent_and_those_of_the_page():
     assert sum(told in note for note in verdict.decide(NOISE, 0.5, ONE)["notes"]) == 1
 
 
-@pytest.mark.parametrize("make", [calibrate.random_walk, calibrate.garch, calibrate.correlated])
+@pytest.mark.parametrize(
+    "make",
+    [
+        calibrate.random_walk,
+        calibrate.garch,
+        calibrate.leveraged_garch,
+        calibrate.correlated(0.3),
+        calibrate.overlapping(5),
+        calibrate.rare_losses,
+    ],
+)
 def test_rule_seldom_sees_an_edge_in_noise(make):
     # At a true rate of 3 %, more than 22 of 300 happen once in 10,000 times; at 10 %, fewer once in 20.
     assert calibrate.edges(make(300, 260, np.random.default_rng(3))) <= 22
@@ -179,3 +252,20 @@ def test_a_rule_that_misses_a_mark_fails_the_calibration():
     assert calibrate.passes(good, power)
     assert not calibrate.passes([ErrorRate("random walk", 260, 90, 2000)], power)
     assert not calibrate.passes(good, [{**power[0], "share": 0.79}])
+
+
+def test_null_markets_are_what_they_are_called():
+    sets = [
+        make(400, 500, np.random.default_rng(8))
+        for make in (calibrate.overlapping(5), calibrate.correlated(0.3))
+    ]
+    lags = [[np.mean(x[:, k:] * x[:, :-k]) / np.mean(x**2) for k in (1, 2, 5)] for x in sets]
+    assert lags[0] == pytest.approx([0.8, 0.6, 0.0], abs=0.02)
+    assert lags[1] == pytest.approx([0.3, 0.09, 0.0], abs=0.02)
+    days = calibrate.leveraged_garch(400, 500, np.random.default_rng(9))
+    after_loss = days[:, 1:][days[:, :-1] < -0.005].std()
+    assert after_loss > 1.1 * days[:, 1:][days[:, :-1] > 0.005].std()
+    rare = calibrate.rare_losses(400, 500, np.random.default_rng(10))
+    assert ((rare - rare.mean()) ** 3).mean() / rare.std() ** 3 < -1.0
+    for x in (*sets, days, rare):
+        assert x.mean() == pytest.approx(0.0, abs=4 * x.std(axis=1).mean() * 3 / math.sqrt(x.size))

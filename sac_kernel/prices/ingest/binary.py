@@ -28,7 +28,7 @@ MAX_BYTES = 1 << 30
 MAX_RATIO = 250
 """Largest growth by unpacking: HistData's text grows 10-fold, a zip bomb 1000-fold."""
 
-_MAX_MEMBERS = 64
+_MAX_MEMBERS = _MAX_COLUMNS = 64
 _LZMA_MEMORY = 1 << 28
 _SMALL = 1 << 20  # small contents may grow by any ratio
 
@@ -138,8 +138,9 @@ def read_parquet(content: bytes, where: str) -> Raw:
             file.metadata.num_rows,
             sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups)),
         )
-        if not 0 < rows <= MAX_ROWS or size > 4 * MAX_BYTES or len(file.schema_arrow.names) > 64:
-            msg = f"{where} must have 1 to {MAX_ROWS:,} rows and at most 64 columns, got {rows:,} rows ({size:,} bytes)"
+        if not 0 < rows <= MAX_ROWS or size > 4 * MAX_BYTES or len(file.schema_arrow.names) > _MAX_COLUMNS:
+            limits = f"1 to {MAX_ROWS:,} rows and at most {_MAX_COLUMNS} columns"
+            msg = f"{where} must have {limits}, got {rows:,} rows ({size:,} bytes)"
             raise DataError(msg)
         table = file.read().to_pandas()
     except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError, LookupError) as err:
@@ -147,9 +148,47 @@ def read_parquet(content: bytes, where: str) -> Raw:
             raise
         msg = f"{where} is not a readable Parquet file: {str(err)[:200]}"
         raise DataError(msg) from err
-    if isinstance(table.index, pd.DatetimeIndex):
-        table = table.rename_axis(table.index.name or "").reset_index()
-    return from_table(table, where)
+    return from_table(_with_index(table), where)
+
+
+def read_feather(content: bytes, where: str) -> Raw:
+    """Return the rows of a Feather (Arrow IPC) file, its columns found by name as those of a CSV."""
+    try:
+        import pyarrow as pa
+    except ImportError as err:
+        msg = f"{where}: Feather files need the package pyarrow ({err}). Run `pip install pyarrow`, or pass a CSV."
+        raise DataError(msg) from err
+    try:
+        file = pa.ipc.open_file(pa.BufferReader(content))
+        if len(file.schema.names) > _MAX_COLUMNS:
+            msg = f"{where} must have at most {_MAX_COLUMNS} columns, got {len(file.schema.names)}"
+            raise DataError(msg)
+        batches, size, rows = [], 0, 0
+        for i in range(file.num_record_batches):
+            batches.append(file.get_batch(i))
+            size, rows = size + batches[-1].nbytes, rows + batches[-1].num_rows
+            if size > MAX_BYTES or rows > MAX_ROWS:
+                msg = f"{where} must have 1 to {MAX_ROWS:,} rows, got {rows:,} rows ({size:,} bytes)"
+                raise DataError(msg)
+        if not rows:
+            msg = f"{where} must have 1 to {MAX_ROWS:,} rows, got none"
+            raise DataError(msg)
+        whole = pa.Table.from_batches(batches)
+        whole.validate(full=True)  # offsets of a damaged file lead outside its buffers
+        table = whole.to_pandas()
+    except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError, LookupError) as err:
+        if isinstance(err, DataError):
+            raise
+        msg = f"{where} is not a readable Feather file: {str(err)[:200]}"
+        raise DataError(msg) from err
+    return from_table(_with_index(table), where)
+
+
+def _with_index(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose index of times, if it has one, is a column."""
+    if not isinstance(table.index, pd.DatetimeIndex):
+        return table
+    return table.rename_axis(str(table.index.name or "")).reset_index()
 
 
 def unzip(content: bytes, where: str) -> tuple[str, bytes]:
@@ -165,7 +204,9 @@ def unzip(content: bytes, where: str) -> tuple[str, bytes]:
             members = archive.infolist()
             _check_members(members, len(content), where)
             tables = [
-                m for m in members if m.filename.lower().endswith((".csv", ".json", ".hst", ".parquet"))
+                m
+                for m in members
+                if m.filename.lower().endswith((".csv", ".json", ".hst", ".parquet", ".feather"))
             ]
             if len(tables) != 1:
                 names = ", ".join(m.filename for m in tables[:3]) or "none"

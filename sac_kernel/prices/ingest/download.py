@@ -7,6 +7,11 @@ can be continued. This module reads the days, makes larger bars and returns one 
 from __future__ import annotations
 
 import datetime as dt
+import importlib
+import socket
+import threading
+import urllib.parse
+import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +35,7 @@ _FIRST_MONTHS = {"USDCAD": "2000-06", "EURGBP": "2002-03", "EURJPY": "2002-03", 
                  "XAUUSD": "2009-03", "SPXUSD": "2010-11"}  # fmt: skip
 _EARLIEST_MONTH = "2000-05"
 _DAY = dt.timedelta(days=1)
+_CONNECT_S = 6.0
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,8 @@ def fetch(download: Download, instrument: str) -> BarTable | None:
     cache.mkdir(parents=True, exist_ok=True)
     source = _source(download, instrument, cache)
     symbol = _symbol(download, instrument)
+    if any(not day_file(download, cache, symbol, day).is_file() for day in _days(download)):
+        check_reachable(download.provider)
     missed: set[dt.date] = set()
     with Progress(console=Console(stderr=True), transient=True) as progress:
         spans = list(_spans(download))
@@ -136,10 +144,8 @@ def fetch(download: Download, instrument: str) -> BarTable | None:
 def read_cache(cache: Path, symbol: str, instrument: str, download: Download) -> BarTable | None:
     """Return the bars of the cached days, None if no day has any."""
     tables, empty_weekdays = [], 0
-    day = download.first_day
-    while day <= download.last_day:
-        folder = cache / symbol / f"{day.year}" / f"{day.month - 1:02d}"
-        path = folder / f"{day.day:02d}_{download.price_side}.csv.zst"
+    for day in _days(download):
+        path = day_file(download, cache, symbol, day)
         if path.is_file():
             bars = _read_day(path)
             if bars is not None:
@@ -148,7 +154,6 @@ def read_cache(cache: Path, symbol: str, instrument: str, download: Download) ->
                 tables.append(aggregate(table, min(download.bar_seconds, 3600)))
         elif day.weekday() < 5:
             empty_weekdays += 1
-        day += _DAY
     if not tables:
         return None
     table = join(tables, instrument)
@@ -160,6 +165,48 @@ def read_cache(cache: Path, symbol: str, instrument: str, download: Download) ->
         f"{instrument}: {len(tables):,} days of {download.provider} ticks, {download.price_side}, UTC"
     )
     return BarTable(table.bars, f"{download.provider} {instrument}", "UTC", tuple(notes))
+
+
+def day_file(download: Download, cache: Path, symbol: str, day: dt.date) -> Path:
+    """Return where the cache keeps the minutes of a day; months count from 00."""
+    folder = cache / symbol / f"{day.year}" / f"{day.month - 1:02d}"
+    return folder / f"{day.day:02d}_{download.price_side}.csv.zst"
+
+
+def check_reachable(provider: str) -> None:
+    """Raise InputNotFoundError within ten seconds if no connection to the provider can be opened.
+
+    Where the environment names a proxy, the connection to the proxy is tried.
+    """
+    module = importlib.import_module(f"tradedesk_marketdata.sources.{provider}")
+    url = urllib.parse.urlsplit(str(getattr(module, "PAGE_URL", module.BASE_URL)))
+    proxy = urllib.request.getproxies().get(url.scheme, "")
+    if proxy and not urllib.request.proxy_bypass(url.hostname or ""):
+        url = urllib.parse.urlsplit(proxy)
+    address = (url.hostname or "", url.port or {"http": 80}.get(url.scheme, 443))
+    faults: list[str] = []
+
+    def connect() -> None:
+        try:
+            socket.create_connection(address, timeout=_CONNECT_S).close()
+        except OSError as err:
+            faults.append(str(err))
+        else:
+            faults.append("")
+
+    # looking a name up has no time limit of its own
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(_CONNECT_S + 1.0)
+    if not faults or faults[0]:
+        why = faults[0] if faults else "no answer"
+        msg = f"{provider} cannot be reached at {address[0]} ({why}). Check the network, then run again."
+        raise InputNotFoundError(msg)
+
+
+def _days(download: Download) -> Iterator[dt.date]:
+    for k in range((download.last_day - download.first_day).days + 1):
+        yield download.first_day + k * _DAY
 
 
 def _read_day(path: Path) -> Any:  # noqa: ANN401  # bars or None

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from sac_kernel.core.errors import DataError, InputNotFoundError
 from sac_kernel.prices import clocks
@@ -23,16 +23,23 @@ from sac_kernel.prices.bars import (
     PRICE_SIDES,
     Bars,
     check_bars,
-    drop_repeats,
     infer_bar_seconds,
     make_bars,
     open_seconds,
 )
-from sac_kernel.prices.ingest import binary, text
-from sac_kernel.prices.ingest.instrument_names import guess_instrument, points_scale
-from sac_kernel.prices.ingest.tables import BarTable, aggregate, bars_of_ticks, join
+from sac_kernel.prices.ingest import binary, cleaning, text
+from sac_kernel.prices.ingest.instrument_names import (
+    guess_instrument,
+    instrument_of_file,
+    kind_of_symbol,
+    points_scale,
+    same_instrument,
+)
+from sac_kernel.prices.ingest.tables import BarTable, aggregate, bars_of_ticks, group_means, join
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from sac_kernel.prices.ingest.text import Raw
 
 __all__ = [
@@ -48,8 +55,14 @@ __all__ = [
     "read_sample",
 ]
 
-SUFFIXES = (".csv", ".txt", ".json", ".zip", ".parquet", ".hst", ".bi5")
+SUFFIXES = (".csv", ".txt", ".json", ".zip", ".parquet", ".feather", ".arrow", ".hst", ".bi5")
 """Endings of files of bars."""
+
+UNREADABLE = (".xlsx", ".xlsm", ".xls", ".ods")
+"""Endings of spreadsheets: refused with what to do."""
+_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # an old .xls
+_TEXT = (".csv", ".txt")
+_HEAD_BYTES = 1 << 22
 
 _SAMPLE_PACKAGE, _SAMPLE_FILE = "gym-anytrading", "FOREX_EURUSD_1H_ASK.csv"
 _TICK_BAR_SECONDS = 60
@@ -80,12 +93,54 @@ def read_sample(price_side: str | None = None, clock: str | None = None, instrum
     return BarTable(Bars(table.bars, instrument="EURUSD"), f"sample of {_SAMPLE_PACKAGE}", "UTC")
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What a file says of itself; '' where it does not say it.
+
+    Attributes
+    ----------
+    instrument, side, clock : as of `read_bars`
+    kind : 'equity' or 'crypto' if the format proves it
+    """
+
+    instrument: str
+    side: str
+    clock: str
+    kind: str
+
+
+def peek(path: Path) -> Facts:
+    """Return what a file says of itself, from its beginning if it is a large text."""
+    where, head = str(path), None
+    if path.suffix.lower() in _TEXT and path.is_file() and path.stat().st_size > _HEAD_BYTES:
+        with path.open("rb") as stream:
+            head = stream.read(_HEAD_BYTES)
+        head = head[: head.rfind(b"\n") + 1]
+    try:
+        raw = _read_raw(path, where, head)
+    except DataError:
+        if head is None:
+            raise
+        raw = _read_raw(path, where, None)  # its beginning may not prove the order of day and month
+    clock = "UTC" if raw.times.tz is not None else raw.clock
+    sides = [side for side in raw.sides if side]
+    instrument = raw.instrument or instrument_of_file(path.name)
+    return Facts(
+        instrument,
+        sides[0] if sides else side_in_name(path) or "mid" * raw.trades,
+        clock,
+        raw.kind or kind_of_symbol(instrument),
+    )
+
+
 def read_bars(
     path: Path,
     price_side: str | None = None,
     clock: str | None = None,
     instrument: str = "",
     content: bytes | None = None,
+    *,
+    repair_rounding: bool = False,
 ) -> BarTable:
     """Read one file of bars or ticks; ticks become one-minute bars.
 
@@ -97,6 +152,7 @@ def read_bars(
     clock : 'UTC', an IANA zone, 'histdata' or 'mt-eet' (New York + 7 h); needed unless the file proves it
     instrument : the instrument that the file must hold; '' takes that of the file or its name ('' if unknown)
     content : complete lines of the file, with its first, to read instead of all of it
+    repair_rounding : widen highs and lows that miss open or close by one price step; without it they are refused
 
     Raises
     ------
@@ -110,28 +166,53 @@ def read_bars(
     if clock is not None:
         clocks.check_clock(clock, where)
     raw = _read_raw(path, where, content)
-    own = raw.instrument or guess_instrument(path.name)
-    if instrument and own and instrument != own:
-        msg = f"{where} holds bars of {own}, not {instrument}. Pass --instrument {own}."
-        raise DataError(msg)
-    side, values, side_notes = _side(raw, price_side, path)
+    own = raw.instrument or instrument_of_file(path.name)
+    if instrument and own and not same_instrument(instrument, own):
+        if raw.instrument or guess_instrument(path.name):
+            msg = f"{where} holds bars of {own}, not {instrument}. Pass --instrument {own}."
+            raise DataError(msg)
+        own = instrument  # a word of the name that is like a ticker proves nothing
+    _refuse_open_questions(raw, price_side, clock, path)
+    side, side_notes = _side(raw, price_side, path)
     times, clock_name = _utc(raw, clock, where)
+    raw = cleaning.in_time_order(replace(raw, times=times), where)
     if raw.ticks:
-        bars = bars_of_ticks(times.as_unit("s").asi8, values, _TICK_BAR_SECONDS, where)
-        notes = [f"{where}: {len(values):,} ticks made {len(bars):,} one-minute bars"]
-        seconds = _TICK_BAR_SECONDS
+        bars, spread = _tick_bars(raw, side, where)
+        notes = [f"{where}: {len(raw.times):,} ticks made {len(bars):,} one-minute bars"]
+        seconds, unit = _TICK_BAR_SECONDS, "fraction"
     else:
-        values, notes = _without_points(values, instrument or own, where)
-        bars, repeats = _bars(times, values, clock_name, where)
-        notes += repeats
+        raw = cleaning.without_closed_hours(raw, where)
+        raw = cleaning.without_repeats(raw, side, where)
+        values, notes = _without_points(raw.sides[side], instrument or own, where)
+        values, repaired = cleaning.repair_rounding(values, raw.times, where, repair=repair_rounding)
+        raw = replace(raw, changes=(*repaired, *raw.changes))
+        bars = make_bars(raw.times, values, where)
         seconds = _bar_seconds(raw, bars, where)
+        spread, unit = _spread(raw)
+    side = side or price_side or side_in_name(path) or "mid"
     notes = [f"{where}: {raw.layout}, clock {clock_name}, {side}", *raw.notes, *side_notes, *notes]
     bars = Bars(bars, side=side, seconds=seconds, instrument=instrument or own)
-    return BarTable(bars, path.name, clock_name, tuple(n.replace(where, path.name) for n in notes))
+    notes, changes = ([n.replace(where, path.name) for n in texts] for texts in (notes, raw.changes))
+    return BarTable(
+        bars,
+        path.name,
+        clock_name,
+        tuple(notes),
+        tuple(changes),
+        raw.kind or kind_of_symbol(own),
+        spread,
+        unit,
+    )
 
 
 def read_instrument(
-    paths: list[Path], price_side: str | None, clock: str | None, instrument: str, bar_seconds: int = 0
+    paths: list[Path],
+    price_side: str | None,
+    clock: str | None,
+    instrument: str,
+    bar_seconds: int = 0,
+    *,
+    repair_rounding: bool = False,
 ) -> BarTable:
     """Read files of one instrument, each made into bars of `bar_seconds` (0: as they are), and join them.
 
@@ -141,7 +222,7 @@ def read_instrument(
     for path in paths:
         if path.suffix == ".bi5" and path.stat().st_size == 0:
             continue  # an hour or day without prices
-        table = read_bars(path, price_side, clock, instrument)
+        table = read_bars(path, price_side, clock, instrument, repair_rounding=repair_rounding)
         tables.append(aggregate(table, bar_seconds) if 0 < bar_seconds <= 3600 else table)
     if not tables:
         msg = f"{paths[0].parent if paths else 'The source'} has no files with bars of {instrument}"
@@ -153,8 +234,13 @@ def read_instrument(
     return aggregate(table, bar_seconds) if bar_seconds else table
 
 
-def find_files(folder: Path) -> dict[str, list[Path]]:
+def find_files(folder: Path, *, nameless: bool = False) -> dict[str, list[Path]]:
     """Return instrument -> its files in a folder and below, by the names of files and folders.
+
+    Parameters
+    ----------
+    folder : searched with all folders below it
+    nameless : list files whose name tells no instrument under '' instead of refusing them
 
     Raises
     ------
@@ -162,15 +248,15 @@ def find_files(folder: Path) -> dict[str, list[Path]]:
         If there are no files of bars, or the name of one does not give a single instrument.
     """
     files: dict[str, list[Path]] = {}
-    inner = (p for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file())
+    wanted = (*SUFFIXES, *UNREADABLE)
+    inner = (p for p in sorted(folder.rglob("*")) if p.suffix.lower() in wanted and p.is_file())
     for path in inner:
-        if path.suffix.lower() == ".txt" or any(
-            part.startswith(".") for part in path.relative_to(folder).parts
-        ):
+        parts = path.relative_to(folder).parts
+        if path.suffix.lower() == ".txt" or any(part.startswith(".") for part in parts):
             continue  # HistData's gap reports, hidden files
         names = (guess_instrument(part) for part in reversed((folder / path.relative_to(folder)).parts))
-        instrument = next(filter(None, names), "")
-        if not instrument:
+        instrument = next(filter(None, names), "") or instrument_of_file(path.name)
+        if not instrument and not nameless:
             msg = f"{path}: the file name must contain one instrument, as in EURUSD_M5.csv. Rename the file."
             raise DataError(msg)
         files.setdefault(instrument, []).append(path)
@@ -178,6 +264,16 @@ def find_files(folder: Path) -> dict[str, list[Path]]:
         msg = f"{folder} has no files of bars ({', '.join(SUFFIXES)})"
         raise DataError(msg)
     return dict(sorted(files.items()))
+
+
+def side_in_name(path: Path) -> str:
+    """Return the price side that a file's name states, '' if none or several.
+
+    >>> side_in_name(Path("EURUSD_Hourly_Bid.csv")), side_in_name(Path("EURUSD.csv"))
+    ('bid', '')
+    """
+    named = {word.lower() for word in _SIDE_IN_NAME.findall(path.name.upper())}
+    return named.pop() if len(named) == 1 else ""
 
 
 def _sample_path() -> Path:
@@ -207,10 +303,16 @@ def _read_raw(path: Path, where: str, content: bytes | None) -> Raw:
         msg = f"{where} may have at most {binary.MAX_BYTES:,} bytes, got {path.stat().st_size:,}. Split it."
         raise DataError(msg)
     content, name = path.read_bytes() if content is None else content, path.name
-    if content[:4] == b"PK\x03\x04" or path.suffix.lower() == ".zip":
+    packed = content[:4] == b"PK\x03\x04" and path.suffix.lower() not in UNREADABLE
+    if packed or path.suffix.lower() == ".zip":
         name, content = binary.unzip(content, where)
         where = f"{where}:{name}"
     suffix = Path(name).suffix.lower()
+    if suffix in UNREADABLE or content[:8] == _OLE:
+        msg = f"{where} is a spreadsheet, which is not read. Save its sheet as CSV and pass that file."
+        raise DataError(msg)
+    if suffix in (".feather", ".arrow") or content[:6] == b"ARROW1":
+        return binary.read_feather(content, where)
     if suffix == ".bi5":
         return binary.read_bi5(content, path, where)
     if suffix == ".hst":
@@ -222,27 +324,40 @@ def _read_raw(path: Path, where: str, content: bytes | None) -> Raw:
     return text.read_text(content, name, where)
 
 
-def _side(raw: Raw, price_side: str | None, path: Path) -> tuple[str, text.FloatArray, list[str]]:
-    """Return the price side, its values and notes."""
+def _refuse_open_questions(raw: Raw, price_side: str | None, clock: str | None, path: Path) -> None:
+    """Raise one DataError that names both side and clock if the file and the caller leave them open."""
+    asked = []
+    if "" in raw.sides and not (price_side or side_in_name(path) or raw.trades):
+        asked.append("its price side: pass --price-side with bid, ask or mid")
+    if not (clock or raw.clock or raw.times.tz is not None):
+        asked.append(
+            "the clock of its times: pass --clock with UTC, an IANA zone, histdata or mt-eet (MetaTrader servers)"
+        )
+    if asked:
+        msg = f"{path} does not state {'; nor '.join(asked)}."
+        raise DataError(msg)
+
+
+def _side(raw: Raw, price_side: str | None, path: Path) -> tuple[str, list[str]]:
+    """Return the side whose prices are used, '' if the columns name none, and notes."""
     sides, where = raw.sides, str(path)
     if "" not in sides:
         if raw.ticks and price_side == "mid":
-            return "mid", (sides["bid"] + sides["ask"]) / 2, []
+            return "mid", []
         if price_side is not None and price_side not in sides:
             msg = f"{where} holds {', '.join(sides)} prices ({raw.layout}), not {price_side}. Correct --price-side."
             raise DataError(msg)
         side = price_side or ("bid" if "bid" in sides else next(iter(sides)))
-        notes = [f"{where}: {side} used, of {', '.join(sides)}"] if len(sides) > 1 else []
-        return side, sides[side], notes
-    named = {word.lower() for word in _SIDE_IN_NAME.findall(path.name.upper())}
-    if len(named) == 1 and price_side not in (None, *named):
-        msg = f"{where} holds {', '.join(named)} prices by its name, not {price_side}. Correct --price-side."
+        return side, [f"{where}: {side} used, of {', '.join(sides)}"] if len(sides) > 1 else []
+    named = side_in_name(path)
+    if named and price_side not in (None, named):
+        msg = f"{where} holds {named} prices by its name, not {price_side}. Correct --price-side."
         raise DataError(msg)
-    side = price_side or (named.pop() if len(named) == 1 else "")
-    if not side:
-        msg = f"{where} does not state its price side (bid, ask or mid). Pass --price-side."
-        raise DataError(msg)
-    return side, sides[""], [] if price_side else [f"{where}: the name says {side} prices"]
+    if price_side:
+        return "", []
+    return "", [
+        f"{where}: the name says {named} prices" if named else f"{where}: prices of trades count as mid"
+    ]
 
 
 def _utc(raw: Raw, clock: str | None, where: str) -> tuple[pd.DatetimeIndex, str]:
@@ -252,22 +367,38 @@ def _utc(raw: Raw, clock: str | None, where: str) -> tuple[pd.DatetimeIndex, str
         msg = f"{where} ({raw.layout}) uses the clock {proven}, not {clock}. Leave --clock out."
         raise DataError(msg)
     named = proven or clock
-    if not named:
-        msg = (
-            f"{where} does not state the clock of its times. Pass --clock with UTC, an IANA zone, histdata or "
-            "mt-eet (MetaTrader servers)."
-        )
-        raise DataError(msg)
+    assert named
     return (raw.times if raw.times.tz is not None else clocks.to_utc(raw.times, named, where)), named
 
 
-def _bars(times: pd.DatetimeIndex, prices: text.FloatArray, clock: str, where: str) -> tuple[Bars, list[str]]:
-    """Return checked bars; HistData repeats an hour when its source's clock changes."""
-    if clock != clocks.HISTDATA:
-        return make_bars(times, prices, where), []
-    frame = Bars(prices, index=pd.DatetimeIndex(times, name=INDEX_NAME), columns=list(PRICE_COLUMNS))
-    frame, notes = drop_repeats(frame, where)
-    return make_bars(pd.DatetimeIndex(frame.index), frame.to_numpy(), where), notes
+def _tick_bars(raw: Raw, side: str, where: str) -> tuple[Bars, text.FloatArray | None]:
+    """Return one-minute bars of a side's ticks, and the mean spread of each as a fraction of price."""
+    bid, ask = raw.sides["bid"], raw.sides["ask"]
+    values = (bid + ask) / 2 if side == "mid" else raw.sides[side]
+    seconds = raw.times.as_unit("s").asi8
+    bars = bars_of_ticks(seconds, values, _TICK_BAR_SECONDS, where)
+    minutes = seconds // _TICK_BAR_SECONDS
+    starts = np.flatnonzero(np.diff(minutes, prepend=minutes[0] - 1))
+    return bars, _sound(group_means((ask - bid) / values, starts))
+
+
+def _spread(raw: Raw) -> tuple[text.FloatArray | None, str]:
+    """Return the file's own spread of each bar and its unit; of bid and ask it is that at the open."""
+    if (
+        raw.spread_points is not None
+        and np.isfinite(raw.spread_points).all()
+        and (raw.spread_points >= 0).all()
+    ):
+        return raw.spread_points, "points"
+    if {"bid", "ask"} <= {*raw.sides}:
+        bid, ask = raw.sides["bid"][:, 0], raw.sides["ask"][:, 0]
+        return (spread := _sound((ask - bid) / bid)), "fraction" if spread is not None else ""
+    return None, ""
+
+
+def _sound(spread: text.FloatArray) -> text.FloatArray | None:
+    """Return spreads, or None if one of them cannot be charged."""
+    return spread if ((spread >= 0) & (spread < 1)).all() else None
 
 
 def _without_points(

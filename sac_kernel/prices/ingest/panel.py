@@ -12,15 +12,20 @@ import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from sac_kernel.core.errors import DataError
-from sac_kernel.prices.bars import Bars, check_plausible, inspect_bars, split_notes, with_spread
+from sac_kernel.prices.bars import Bars, check_plausible, split_notes, with_spread
 from sac_kernel.prices.ingest import download, formats
+from sac_kernel.prices.ingest.cleaning import NAMED_ROWS
+from sac_kernel.prices.ingest.holes import LONG_WEEKS, find_holes, hole_notes
+from sac_kernel.prices.ingest.questions import ask
 from sac_kernel.prices.ingest.split import SplitTimes, split_times
+from sac_kernel.prices.ingest.suspect import suspects
 from sac_kernel.prices.ingest.tables import BarTable, aggregate
 from sac_kernel.prices.ingest.writer import writing
-from sac_kernel.prices.instruments import DEFAULT, INSTRUMENTS, choose_traded, spec_or_default
+from sac_kernel.prices.instruments import DEFAULT, INSTRUMENTS, choose_traded, known, spec_or_default
 from sac_kernel.prices.pipeline import DataConfig, day_of
 
 if TYPE_CHECKING:
@@ -30,12 +35,15 @@ if TYPE_CHECKING:
 
 _EDGE = pd.Timedelta(days=7)
 _LEAST_SHARE = 0.5
-_SHOWN_GAP_H = 24.0
 
 
 def write_source(config: DataConfig, target: Path, *, fetch: bool = False) -> None:
     """Write the processed file of the configured source; `fetch` downloads, whatever the source is."""
-    tables = _downloaded(config) if fetch or config.source == "download" else _tables(config)
+    if fetch or config.source == "download":
+        tables = _downloaded(config)
+    else:
+        ask(config)
+        tables = _tables(config)
     write_tables(tables, config, target)
 
 
@@ -50,12 +58,16 @@ def write_tables(
     `spec` is the traded instrument's; None takes the config's.
     """
     traded_name, traded = next(tables)
-    spec = spec or config.spec_of(traded_name)
-    traded = dataclasses.replace(traded, bars=with_spread(traded.bars, spec))
+    kind = config.kind or ("" if known(traded_name) else traded.kind)
+    spec = spec or dataclasses.replace(config, kind=kind).spec_of(traded_name)
+    bars = traded.with_spread_column() if spec.spread_from == "column" else traded.bars
+    traded = dataclasses.replace(traded, bars=with_spread(bars, spec))
     first = traded_name, traded
     check_plausible(traded.bars, spec, traded.source)
     times = split_times(traded.bars, config)
     lengths = {name: len(part) for name, part in times.parts(traded.bars).items()}
+    grave: list[str] = []
+    changes: list[str] = []
     notes: list[str] = []
     left_out: list[str] = []
     names: set[str] = set()
@@ -69,14 +81,19 @@ def write_tables(
                 left_out.append(f"{name}: left out, {reason}")
                 continue
             own = spec if name == traded_name else spec_or_default(name)
-            notes += [*table.notes, *split_notes(table.bars, own), *_quality(name, table)]
+            holes = find_holes(table.bars, table.bars.seconds)
+            grave += [*_outliers(name, table, config), *split_notes(table.bars, own)]
+            grave += hole_notes(name, [h for h in holes if h.weeks >= LONG_WEEKS])
+            changes += table.changes
+            notes += [*table.notes, *_spread_notes(name, table, spec)] if name == traded_name else table.notes
+            notes += hole_notes(name, [h for h in holes if h.weeks < LONG_WEEKS])
             writer.add(name, {split: Bars(part, instrument=name) for split, part in parts.items()}, own)
         if len(names) > 1:
             left_out += [
                 f"No {name} bars: its features are left out." for name in INSTRUMENTS if name not in names
             ]
         more = f" and {len(names) - 1} more instruments" if len(names) > 1 else ""
-        writer.finish(traded.source + more, traded.clock, (*left_out, *notes))
+        writer.finish(traded.source + more, traded.clock, (*grave, *changes, *left_out, *notes))
 
 
 def _require_alike(name: str, table: BarTable, traded: BarTable) -> None:
@@ -109,15 +126,31 @@ def _gap_in_splits(parts: dict[str, pd.DataFrame], lengths: dict[str, int], time
     return ""
 
 
-def _quality(name: str, table: BarTable) -> list[str]:
-    """Return a note if a gap inside the week is longer than a day."""
-    facts = inspect_bars(table.bars, table.bars.seconds)
-    if facts["longest_weekday_gap_h"] <= _SHOWN_GAP_H:
+def _outliers(name: str, table: BarTable, config: DataConfig) -> list[str]:
+    """Return a note that counts suspect bars if they are accepted; raise DataError if they are not."""
+    found = suspects(table.bars)
+    if not found:
         return []
-    gaps = facts["gaps"] - facts["weekend_gaps"]
-    return [
-        f"{name}: {gaps} gaps inside the week, the longest {facts['longest_weekday_gap_h']:.0f} h; nothing is filled"
-    ]
+    listed = "\n  ".join(s.text for s in found[:NAMED_ROWS])
+    more = f"\n  and {len(found) - NAMED_ROWS} more" if len(found) > NAMED_ROWS else ""
+    if not config.accept_outliers:
+        msg = (
+            f"{table.source}: {len(found)} of {len(table.bars):,} bars of {name} cannot be right:\n  {listed}{more}\n"
+            "Correct them in the source, or pass --accept-outliers to take all bars as they are."
+        )
+        raise DataError(msg)
+    return [f"{name}: {len(found)} bars that look wrong were accepted, first {found[0].text}"]
+
+
+def _spread_notes(name: str, table: BarTable, spec: InstrumentSpec) -> list[str]:
+    """Return a note that offers the file's own spread as a cost."""
+    if table.spread is None or spec.spread_from == "column":
+        return []
+    typical = float(np.median(table.spread))
+    close = float(table.bars["close"].median())
+    bps = 1e4 * typical * (spec.price_step / close if table.spread_unit == "points" else 1.0)
+    offer = f"--costs spread=column charges it instead of the profile's {spec.spread_bps:g}"
+    return [f"{name}: the file has its own spread, {bps:.3g} bps in the middle; {offer}"]
 
 
 def _tables(c: DataConfig) -> Iterator[tuple[str, BarTable]]:
@@ -127,16 +160,22 @@ def _tables(c: DataConfig) -> Iterator[tuple[str, BarTable]]:
         sample = formats.read_sample(c.price_side, c.clock, c.instrument)
         yield sample.bars.instrument, aggregate(sample, seconds or 3600)
         return
+
+    def read(paths: list[Path], name: str) -> BarTable:
+        return formats.read_instrument(
+            paths, c.price_side, c.clock, name, seconds, repair_rounding=c.repair_rounding
+        )
+
     path = Path(c.path)
     if not path.is_dir():
-        table = formats.read_instrument([path], c.price_side, c.clock, c.instrument, seconds)
+        table = read([path], c.instrument)
         yield table.bars.instrument, table
         return
     files = formats.find_files(path)
     wanted = c.instrument or (next(iter(files)) if len(files) == 1 else "")
     traded = choose_traded(files, wanted, str(path))
     for name in (traded, *(n for n in files if n != traded)):
-        yield name, formats.read_instrument(files[name], c.price_side, c.clock, name, seconds)
+        yield name, read(files[name], name)
 
 
 def _downloaded(c: DataConfig) -> Iterator[tuple[str, BarTable]]:

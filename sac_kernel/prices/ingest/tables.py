@@ -12,6 +12,8 @@ from sac_kernel.core.errors import DataError
 from sac_kernel.prices.bars import (
     DAY_S,
     PRICE_COLUMNS,
+    SPREAD,
+    SPREAD_POINTS,
     Bars,
     check_bars,
     concat_bars,
@@ -38,12 +40,27 @@ class BarTable:
     bars : with side, bar length and, if known, instrument
     source, clock : where the bars came from and the clock of the file, in words
     notes : for the reader: what was recognised, left out or is missing
+    changes : for the reader first: what was changed or dropped
+    kind : 'equity' or 'crypto' if the format proves it, else ''
+    spread, spread_unit : the file's own full spread of each bar, shape (n,), in 'points' (price steps) or as
+        'fraction' of price; None and '' without one
     """
 
     bars: Bars
     source: str
     clock: str
     notes: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
+    kind: str = ""
+    spread: FloatArray | None = None
+    spread_unit: str = ""
+
+    def with_spread_column(self) -> Bars:
+        """Return the bars with the column that `prices.bars.with_spread` takes, if there is a spread."""
+        if self.spread is None:
+            return self.bars
+        name = SPREAD_POINTS if self.spread_unit == "points" else SPREAD
+        return Bars(self.bars.assign(**{name: self.spread}))
 
 
 def aggregate(table: BarTable, bar_seconds: int) -> BarTable:
@@ -80,8 +97,14 @@ def aggregate(table: BarTable, bar_seconds: int) -> BarTable:
     o, h, lo, c = table.bars.loc[:, list(PRICE_COLUMNS)].to_numpy().T
     prices = _reduced(o, h, lo, c, starts)
     bars = make_bars(times, prices, where, table.bars.side, bar_seconds, table.bars.instrument)
+    spread = None if table.spread is None else group_means(table.spread, starts)
     note = f"{table.source}: {len(seconds):,} bars of {own / 60:g} minutes made {len(bars):,}"
-    return replace(table, bars=bars, notes=(*table.notes, note))
+    return replace(table, bars=bars, notes=(*table.notes, note), spread=spread)
+
+
+def group_means(values: FloatArray, starts: NDArray[np.intp]) -> FloatArray:
+    """Return the mean of each group of consecutive values that begin at `starts`."""
+    return np.asarray(np.add.reduceat(values, starts) / np.diff(np.append(starts, values.size)))
 
 
 def bars_of_ticks(time_s: IntArray, price: FloatArray, bar_seconds: int, where: str) -> Bars:
@@ -131,12 +154,26 @@ def join(tables: list[BarTable], where: str) -> BarTable:
     if len(tables) == 1:
         return first
     bars = concat_bars([t.bars for t in tables])
-    bars, notes = drop_repeats(bars.iloc[np.argsort(open_seconds(bars), kind="stable")], where)
+    order = np.argsort(open_seconds(bars), kind="stable")
+    bars = bars.iloc[order]
+    first_of = ~bars.index.duplicated(keep="first")
+    bars, notes = drop_repeats(bars, where)
     check_bars(bars, where)
+    spreads = [t.spread for t in tables if t.spread is not None]
+    same = len(spreads) == len(tables) and len({t.spread_unit for t in tables}) == 1
+    spread = np.concatenate(spreads)[order][first_of] if same else None
     clocks = ", ".join(sorted({t.clock for t in tables}))
     source = f"{first.source} and {len(tables) - 1} more"
     own = _grouped([note for t in tables for note in t.notes])
-    return replace(first, bars=bars, source=source, clock=clocks, notes=(*own, *notes))
+    return replace(
+        first,
+        bars=bars,
+        source=source,
+        clock=clocks,
+        notes=(*own, *notes),
+        changes=tuple(_grouped([note for t in tables for note in t.changes])),
+        spread=spread,
+    )
 
 
 def _grouped(notes: list[str]) -> list[str]:

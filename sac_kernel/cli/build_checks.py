@@ -1,0 +1,44 @@
+"""What a run would refuse later is refused at the build, all of it in one message."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from sac_kernel.core.errors import ConfigError
+from sac_kernel.experiment.run_config import RunConfig
+from sac_kernel.features.pipeline import warmup_bars
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sac_kernel.prices.processed_file import ProcessedData
+
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+
+
+def check_run(data: ProcessedData, parameters: Mapping[str, Any]) -> None:
+    """Raise ConfigError that lists every parameter which does not fit the data or no machine.
+
+    Parameters
+    ----------
+    data : the splits that the run will have
+    parameters : flat names and values, as baked into the notebook
+    """
+    config = RunConfig.from_flat(dict(parameters))
+    faults = []
+    if _DEVICE.fullmatch(config.device) is None:
+        faults.append(f"device must be auto, cpu, cuda or cuda:N, got {config.device!r}")
+    warmup, horizon = warmup_bars(data.bar_seconds), config.env.horizon_bars
+    for name, split in data.splits.items():
+        usable = len(split[data.traded]) - 1 - warmup
+        needed = horizon if name == "train" else 1
+        if usable < needed:
+            remedy = f", or set env_horizon to {usable} or less" if name == "train" and usable > 0 else ""
+            faults.append(
+                f"{name} has {usable:,} bars after the warm-up of {warmup:,}, but needs {needed:,}: pass more bars"
+                + remedy
+            )
+    if faults:
+        msg = "The run cannot start:\n  " + "\n  ".join(faults)
+        raise ConfigError(msg)
