@@ -200,7 +200,9 @@ def concat_bars(parts: Sequence[pd.DataFrame]) -> Bars:
             msg = f"concat_bars: {name} must be the same in all parts, got {', '.join(sorted(map(str, values)))}"
             raise DataError(msg)
     first = tables[0]
-    specs = {table.spec for table in tables} - {None}  # new bars of a file have none: those before lend theirs
+    specs = {table.spec for table in tables} - {
+        None
+    }  # new bars of a file have none: those before lend theirs
     if len(specs) > 1:
         msg = f"concat_bars: the parts of {first.instrument} have different costs or hours (`Bars.spec`)."
         raise DataError(msg)
