@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sac_kernel.backtest.runner import EpisodeResult, run_targets
+from sac_kernel.backtest.runner import EpisodeResult, filled_targets, run_targets
 from sac_kernel.core import strings
 from sac_kernel.market import engine
 from sac_kernel.market.records import PRICES, Account, blank
@@ -43,7 +43,9 @@ def stress_table(market: Market, base: EpisodeResult) -> list[dict[str, Any]]:
     market : the split at base cost
     base : the agent's pass over it; its targets are replayed
     """
-    late = np.concatenate(([0.0], base.action[:-1]))
+    # An order that lapsed in the evening freeze would be filled when it comes later: only filled ones are replayed.
+    late = np.concatenate(([0.0], filled_targets(market, base.action, base.start_equity)[:-1]))
+    latency = strings.LATENCY if market.interval_bars == 1 else strings.LATENCY_DECISION
     scenarios = {
         strings.AS_JUDGED: (market, base.action),
         strings.SPREAD_TIMES.format(k=5): (wider_spread(market, 5.0), base.action),
@@ -52,7 +54,7 @@ def stress_table(market: Market, base: EpisodeResult) -> list[dict[str, Any]]:
         strings.GAP.format(gap=GAP_FRAC): (gapped(market, base), base.action),
         strings.TREND.format(trend=TREND_FRAC): (trending(market, TREND_FRAC), base.action),
         strings.TREND.format(trend=-TREND_FRAC): (trending(market, -TREND_FRAC), base.action),
-        strings.LATENCY: (market, late),
+        latency: (market, late),
     }
     return [_row(name, *scenario, base.start_equity) for name, scenario in scenarios.items()]
 
@@ -68,15 +70,18 @@ def cost_table(market: Market, base: EpisodeResult) -> list[dict[str, Any]]:
     ]
 
 
-def break_even_multiple(market: Market, base: EpisodeResult) -> float | None:
+def break_even_multiple(
+    market: Market, base: EpisodeResult, change: Callable[[Market, float], Market] | None = None
+) -> float | None:
     """Return the multiple of all trading costs at which the net return is 0, in [0, `MAX_MULTIPLE`].
 
-    0 if the trades lose without costs; None if they still gain at `MAX_MULTIPLE`, or without trades.
+    0 if the trades lose without costs; None if they still gain at `MAX_MULTIPLE`, or without trades. `change` makes
+    the market of a multiple; None is `with_costs`.
     """
+    costs = change or with_costs
 
     def growth(multiple: float) -> float:
-        result = run_targets(with_costs(market, multiple), base.action, base.start_equity, "", "")
-        return result.log_growth
+        return run_targets(costs(market, multiple), base.action, base.start_equity, "", "").log_growth
 
     if base.turnover == 0.0 or growth(MAX_MULTIPLE) > 0.0:
         return None

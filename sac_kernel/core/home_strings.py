@@ -46,5 +46,4 @@ EVIDENCE = (
 )
 PAPER_KILL = "A file KILL beside this page flattens the account at the next open, for good."
 HALTED, NEVER_SEEN = "halted", "never seen before: {name}"
-FROZEN = "exposure changes from {0} to {1} {2} wait until {1}"
 """A limit of a decision: the instrument's freeze and its zone."""

@@ -10,6 +10,8 @@ from sac_kernel.core.config import require
 from sac_kernel.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from sac_kernel.agent.config import SACConfig
+    from sac_kernel.agent.exact_config import ExactConfig
     from sac_kernel.market.account import TradingEnvConfig
 
 AUTO, BOTH = "auto", "both"
@@ -62,6 +64,15 @@ def choose(config: TradingEnvConfig, requested: str = AUTO) -> tuple[str, str]:
         )
         raise ConfigError(msg)
     return requested, "asked for"
+
+
+def asked_for(learner: str, sac: SACConfig | None, exact: ExactConfig | None) -> str:
+    """Return the learner that the arguments of KaggleTrainer ask for."""
+    asked = {learner} - {"auto"} | ({GAUSSIAN} if sac else set()) | ({EXACT} if exact else set())
+    fits = len(asked) <= 1 and learner != "both"
+    required = "sac_config asks for gaussian, exact_config for exact, and learner must be 'auto' or the same"
+    require(fits, "KaggleTrainer", required, learner)
+    return asked.pop() if asked else "auto"
 
 
 def account_of(config: TradingEnvConfig, learner: str) -> TradingEnvConfig:

@@ -455,3 +455,16 @@ def _check_learner(path: Path, learner: str) -> None:
     if saved != learner:
         msg = f"{path} holds an agent of {saved} SAC, but this run trains {learner} SAC. Set learner={saved}."
         raise CheckpointError(msg)
+
+
+def episode_line(episode: int, total: int, values: Mapping[str, Any]) -> str:
+    """Return the line of the log on a finished episode."""
+    line = f"episode {episode}/{total}: reward {values['episode_rewards']:+.4f}"
+    if values["critic_losses"] is not None:
+        line += (
+            f", critic loss {values['critic_losses']:.3f}, actor loss {values['actor_losses']:+.3f}"
+            f", alpha {values['alpha_values']:.4f}, entropy {values['entropies']:+.2f}"
+        )
+    if values["eval_rewards"] is not None:
+        line += f" | validation reward {values['eval_rewards']:+.4f}"
+    return line

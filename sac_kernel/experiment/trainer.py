@@ -19,14 +19,14 @@ from sac_kernel.agent.config import EXACT, GAUSSIAN, SACConfig
 from sac_kernel.agent.ensemble import Ensemble
 from sac_kernel.backtest import policies, runner
 from sac_kernel.backtest.policies import Form
-from sac_kernel.core import files, locks, packages, paths
+from sac_kernel.core import files, locks, packages, paths, strings
 from sac_kernel.core.clock import Deadline, Progress
 from sac_kernel.core.config import require, to_flat
 from sac_kernel.core.device import resolve_device, set_threads
 from sac_kernel.core.errors import CheckpointError, DataError, TimeUpError
 from sac_kernel.experiment import checkpoint, job_outputs, learning, output_layout
 from sac_kernel.experiment.job_outputs import FinishedJob
-from sac_kernel.experiment.learner import choose
+from sac_kernel.experiment.learner import asked_for, choose
 from sac_kernel.experiment.learning import Selection
 from sac_kernel.experiment.run_config import (
     AGENT_PRESETS,
@@ -61,12 +61,6 @@ STATS_KEYS = (
     "episode_rewards", "episode_lengths", "eval_rewards", "eval_sharpes", "eval_drawdowns", "actor_losses",
     "critic_losses", "alpha_values", "entropies", "q_values", "mean_abs_actions", "updates",
 )  # fmt: skip
-
-TEXTBOOK_LOSS = (
-    "sac_config is textbook SAC, not the preset for bars. On the market M11 a first temperature of 1 and a width of "
-    "256 lose .02 of the optimum each, and the width trades 1.46 times as much as is best, the preset 1.24 times "
-    "(docs/learning.md, ablations). Use SACConfig.for_market(...), or leave sac_config out for exact SAC."
-)
 
 
 class KaggleTrainer:
@@ -130,13 +124,13 @@ class KaggleTrainer:
         progress: bool = True,
     ) -> None:
         preset_of(agent_id)
-        wanted, left = _learner_of(learner, sac_config, exact_config), list(LEFT_TO_PRESET)
+        wanted, left = asked_for(learner, sac_config, exact_config), list(LEFT_TO_PRESET)
         if env_config is not None:
             left = [name for name in left if not name.startswith("env_")]
         if sac_config is not None:
             left = [name for name in left if not name.startswith("sac_")]
             if sac_config.initial_alpha == SACConfig.initial_alpha and sac_config.average_decay == 0.0:
-                logger.warning("%s", TEXTBOOK_LOSS)
+                logger.warning("%s", strings.TEXTBOOK_LOSS)
         elif exact_config is not None:
             left = [name for name in left if name.startswith("env_")]
             sac_config = dataclasses.replace(DEFAULT_SAC, **{k: getattr(exact_config, k) for k in SHARED})
@@ -492,7 +486,7 @@ class KaggleTrainer:
             if best := self._selection.look(self.agent, evaluated):
                 files.write_bytes(self._agent_path(Form.BEST), files.pt_bytes(best))
             self._enter_trial(evaluated, episode)
-        logger.info("%s", _episode_line(episode, self.config.num_episodes, values))
+        logger.info("%s", learning.episode_line(episode, self.config.num_episodes, values))
         if episode % self.config.checkpoint_frequency == 0:
             self._write_checkpoint(episode, values)
         record = {"episode": episode, "num_episodes": self.config.num_episodes, **values}
@@ -591,15 +585,6 @@ class KaggleTrainer:
         )  # fmt: skip
 
 
-def _learner_of(learner: str, sac: SACConfig | None, exact: ExactConfig | None) -> str:
-    """Return the learner that the arguments ask for."""
-    asked = {learner} - {"auto"} | ({GAUSSIAN} if sac else set()) | ({EXACT} if exact else set())
-    fits = len(asked) <= 1 and learner != "both"
-    required = "sac_config asks for gaussian, exact_config for exact, and learner must be 'auto' or the same"
-    require(fits, "KaggleTrainer", required, learner)
-    return asked.pop() if asked else "auto"
-
-
 def _environment() -> dict[str, Any]:
     import torch
 
@@ -610,15 +595,3 @@ def _data_line(data: ProcessedData, instrument: str) -> str:
     counts = ", ".join(f"{name} {len(split[instrument]):,}" for name, split in data.splits.items())
     minutes = data.bar_seconds / 60
     return f"{instrument} {minutes:g}-minute {data.price_side} bars: {counts}; hash {data.content_hash[:12]}"
-
-
-def _episode_line(episode: int, total: int, values: Mapping[str, Any]) -> str:
-    line = f"episode {episode}/{total}: reward {values['episode_rewards']:+.4f}"
-    if values["critic_losses"] is not None:
-        line += (
-            f", critic loss {values['critic_losses']:.3f}, actor loss {values['actor_losses']:+.3f}"
-            f", alpha {values['alpha_values']:.4f}, entropy {values['entropies']:+.2f}"
-        )
-    if values["eval_rewards"] is not None:
-        line += f" | validation reward {values['eval_rewards']:+.4f}"
-    return line

@@ -15,7 +15,6 @@ import pandas as pd
 
 from sac_kernel.agent.sac import SACAgent
 from sac_kernel.backtest import runner
-from sac_kernel.core import home_strings as strings
 from sac_kernel.core.config import from_flat
 from sac_kernel.core.errors import CheckpointError, DataError
 from sac_kernel.features.indicators import Memory
@@ -24,6 +23,7 @@ from sac_kernel.market import engine, market, risk_limits
 from sac_kernel.market.account import TradingEnvConfig, account_terms
 from sac_kernel.market.market import Market, clock_names
 from sac_kernel.market.records import MINUTE_DTYPE, Account, Bar, blank, join, new_table
+from sac_kernel.prices import costs
 from sac_kernel.prices.bars import Bars, known_side, open_seconds, side_of
 
 if TYPE_CHECKING:
@@ -37,25 +37,32 @@ if TYPE_CHECKING:
 
     FeatureArray = NDArray[np.float32]
 
+_FROZEN = "exposure cannot change at the next open: an order of the evening freeze lapses"
+_WAITS = "exposure cannot change at the next open: the order waits for the end of the evening freeze"
+
 
 @dataclass(frozen=True)
 class Decision:
-    """What to hold from the next open on, and why.
+    """What will be held from the next open on, and why.
 
     Attributes
     ----------
     open_time_utc : open of the newest closed bar
-    target : the agent's action in [-1, 1]; the last filled target where the change is too small for an order
-    exposure : notional over equity that the target stands for, signed, after exposure cap and volatility sizing
+    order : whether the position is to change: without an order, keep it untouched
+    target : of what will be held, in [-1, 1]: the order's, else the last one filled; 0 while a limit halts the account
+    action : what the policy asked for, in [-1, 1]; where it differs from `target` it lapses. For the engine alone
+    exposure : notional over equity that will be held, signed, after exposure cap and volatility sizing
     units, notional : base currency and account currency, signed, at this close's mid
-    stop_loss, take_profit : prices of the overlay for a position opened at this close; None where it is off
+    stop_loss, take_profit : prices of the overlay for that position; None where it is off or nothing is held
     high_vol_prob : filtered probability of the volatile regime, unscaled; None where the agent has none
     out_of_range : feature -> (scaled value, lowest, highest), the range taken over the bars before the account
     limits : reasons why exposure is below the target, or why the order is not filled at the next open
     """
 
     open_time_utc: pd.Timestamp
+    order: bool
     target: float
+    action: float
     exposure: float
     units: float
     notional: float
@@ -66,8 +73,8 @@ class Decision:
     limits: tuple[str, ...]
 
     def plain(self) -> dict[str, Any]:
-        """Return the decision as values that JSON can hold."""
-        values = dataclasses.asdict(self)
+        """Return the decision as values that JSON can hold, without `action`, which may lapse."""
+        values = {name: value for name, value in dataclasses.asdict(self).items() if name != "action"}
         return {**values, "open_time_utc": self.open_time_utc.isoformat(), "limits": list(self.limits)}
 
 
@@ -86,7 +93,7 @@ class Decider:
 
     Examples
     --------
-    >>> decider = Decider.from_checkpoint("agent_1_best.pt", price_side="bid")      # doctest: +SKIP
+    >>> decider = Decider.from_checkpoint("agent_1_final.pt", price_side="bid")      # doctest: +SKIP
     >>> decider.follow(history)                                                     # doctest: +SKIP
     >>> decision = decider.decide(newest_bars, account(equity=100_000.0))           # doctest: +SKIP
     """
@@ -251,43 +258,61 @@ class Decider:
             return bars  # a slice would cost more than the features of the bar
         return bars.iloc[int(np.searchsorted(times, last, side="right")) :]
 
-    def _decision(self, target: float, state: Account) -> Decision:
+    def _decision(self, action: float, state: Account) -> Decision:
         terms = self.terms
         row: Bar = self.rows[-1]
         equity = float(state.equity)
         mid = float(row.close * (1.0 + terms.price_side * row.spread_close / 2.0))
-        exposure = min(1.0, max(-1.0, target)) * float(terms.exposure_cap * row.cap_share)
-        sign, half = np.sign(exposure), row.close * row.spread_close / 2.0
-        entry = mid + sign * (half + terms.slippage * mid)
+        close_s = self._seen[self.instrument] + self.bar_seconds
+        halted = risk_limits.is_halted(
+            state.halted_until, costs.trading_day(np.array([close_s]), self.spec)[0]
+        )
+        fills_in, held = self._opens_until_fill(), float(state.target)
+        held = held if abs(held) <= 1.0 else 0.0  # a stop or a limit closed the position
+        order = state.units != 0.0 if halted else action != state.target and fills_in is not None
+        target = 0.0 if halted else action if order else held
+        units = (
+            target * float(terms.exposure_cap * row.cap_share) * equity / mid if order else float(state.units)
+        )
+        sign, half = np.sign(units), row.close * row.spread_close / 2.0
+        entry = mid + sign * (half + terms.slippage * mid) if order else float(state.entry_price)
         names, values = self.feature_names, self.observed[-1]
         beyond = np.flatnonzero((values[: len(names)] < self._low) | (values[: len(names)] > self._high))
         regime = names.index(REGIME_FEATURE) if REGIME_FEATURE in names else None
+        waits = None if fills_in == 0 or action == state.target else _FROZEN if fills_in is None else _WAITS
         return Decision(
             open_time_utc=pd.Timestamp(self._seen[self.instrument], unit="s", tz="UTC"),
+            order=order,
             target=target,
-            exposure=exposure,
-            units=exposure * equity / mid,
-            notional=exposure * equity,
+            action=action,
+            exposure=units * mid / equity,
+            units=units,
+            notional=units * mid,
             stop_loss=_level(entry, -sign * terms.stop_loss),
             take_profit=_level(entry, sign * terms.take_profit),
             high_vol_prob=None if regime is None else self._pipeline.unscaled(regime, values[regime]),
             out_of_range={
                 names[i]: (float(values[i]), float(self._low[i]), float(self._high[i])) for i in beyond
             },
-            limits=self._limits(target, row, state),
+            limits=self._limits(action, row, state, waits),
         )
 
-    def _limits(self, target: float, row: Bar, state: Account) -> tuple[str, ...]:
+    def _opens_until_fill(self) -> int | None:
+        """Return how many opens of this decision's interval pass before exposure may change; None if all do."""
+        close = self._seen[self.instrument] + self.bar_seconds
+        opens = close + self.bar_seconds * np.arange(self.interval_bars)
+        can_trade = costs.is_tradable(opens, self.spec, self.bar_seconds)
+        return int(np.argmax(can_trade)) if can_trade.any() else None
+
+    def _limits(self, action: float, row: Bar, state: Account, waits: str | None) -> tuple[str, ...]:
         size = float(row.cap_share)
-        can_trade = self.observed[-1, len(self.feature_names) + self._clock_names.index("can_trade")]
         limits = {
             f"the account is halted until {_day_text(state.halted_until)}": risk_limits.is_halted(
                 state.halted_until, row.trading_day
             ),
-            strings.FROZEN.format(*(*self.spec.freeze, "", "")[:2], self.spec.zone): can_trade == 0.0
-            and target != state.target,
+            waits or "": waits is not None,
             f"size {size:.3f} of the cap, by volatility": size < 1.0,
-            f"exposure cap {self.terms.exposure_cap:g}": abs(target) >= 1.0,
+            f"exposure cap {self.terms.exposure_cap:g}": abs(action) >= 1.0,
         }
         return tuple(text for text, binds in limits.items() if binds)
 

@@ -111,7 +111,7 @@ class PaperAccount:
         if not self.due or self.over:
             return None
         decision = self.decider.decide_here(self.now)
-        self.target = decision.target
+        self.target = decision.action  # the engine lets it wait or lapse
         return decision
 
     def kill(self) -> None:
@@ -194,7 +194,8 @@ class PaperSession:
         last = max(i for i, line in enumerate(lines) if "account" in line)
         others = {n: b for n, b in bars.items() if n != self.decider.instrument}
         self._take({**others, self.decider.instrument: own.iloc[: last + 1]})
-        self.account.resume(account_from_plain(lines[last]["account"]), float(lines[last]["target"]))
+        asked = lines[last].get("asked", lines[last]["target"])
+        self.account.resume(account_from_plain(lines[last]["account"]), float(asked))
         for line, k in zip(lines[last + 1 :], range(last + 1, len(own)), strict=True):
             self._take(
                 {**{n: b.iloc[:0] for n, b in others.items()}, self.decider.instrument: own.iloc[k : k + 1]}
@@ -218,7 +219,8 @@ class PaperSession:
             "halted": risk_limits.is_halted(state.halted_until, self.decider.rows["trading_day"][-1]),
         }
         if self.account.due:
-            line["target"] = self.account.target
+            line["asked"] = self.account.target
+            line["target"] = self.account.target if decision is None else decision.target
             line["account"] = account_to_plain(state)
         if decision is not None:
             line["why"] = {

@@ -132,7 +132,7 @@ def _swap(account: Account, nights: float, mid: float, terms: Terms) -> None:
 
 
 @_jit
-def _exits(account: Account, bars: Records, minutes: Records, t: int, terms: Terms) -> bool:
+def exits(account: Account, bars: Records, minutes: Records, t: int, terms: Terms) -> bool:
     """Apply stop loss, margin close-out and take profit inside one bar, minute by minute if its minutes are known."""
     if account.units == 0.0:
         return False
@@ -190,7 +190,7 @@ def _exit(  # noqa: PLR0913
 
 
 @_jit
-def _finish_bar(account: Account, bars: Records, t: int, terms: Terms, last: bool) -> None:
+def finish_bar(account: Account, bars: Records, t: int, terms: Terms, last: bool) -> None:
     """Apply swap, the mark at the close of bar t, ruin, drawdown, limits and the statistics of finished days."""
     bar: Bar = bars[t]
     mid = _mid_close(bar, terms.price_side)
@@ -311,12 +311,12 @@ def step(account: Account, bars: Records, minutes: Records, terms: Terms, action
             break
         t += 1
         start, units = account.equity, account.units
-        waiting = _open_bar(account, bars, t, terms, target, waiting)
+        waiting = open_bar(account, bars, t, terms, target, waiting)
         held = account.units
-        cut = _exits(account, bars, minutes, t, terms)
+        cut = exits(account, bars, minutes, t, terms)
         account.bars_left -= 1.0
         last = t == last_bar or account.bars_left <= 0.0
-        _finish_bar(account, bars, t, terms, last)
+        finish_bar(account, bars, t, terms, last)
         account.t = t
         if terms.reward == _DENOISED:
             surprise = 0.0
@@ -336,7 +336,7 @@ def step(account: Account, bars: Records, minutes: Records, terms: Terms, action
 
 
 @_jit
-def _open_bar(account: Account, bars: Records, t: int, terms: Terms, target: float, waiting: bool) -> bool:
+def open_bar(account: Account, bars: Records, t: int, terms: Terms, target: float, waiting: bool) -> bool:
     """Pay the gap's nights, flatten if halted, else fill a waiting order; return whether it still waits."""
     bar: Bar = bars[t]
     mid = _mid_open(bar, terms.price_side)

@@ -160,6 +160,20 @@ class Trace(Record):
     target: float  # decided on, in [-1, 1]
 
 
+class Fill(Record):
+    """One fill of an account; money in the account currency."""
+
+    t: float  # index of the bar
+    place: float  # 0 at its open, 1 inside it (stop, limit, margin), 2 at its close
+    units: float  # traded, base currency, positive bought
+    price: float  # paid, with half spread and slippage
+    cost: float  # spread, slippage and commission of this fill
+    position: float  # units held after it
+    closed: float  # units of an open position that it closed, positive
+    profit: float  # of the closed part, after all its costs: spread, slippage, commission, swap
+    bars_held: float  # since that position was opened or reversed; 0 if nothing was closed
+
+
 class Reward(IntEnum):
     """What `engine.step` returns; R is the change of log equity over the decision.
 
@@ -185,6 +199,7 @@ def _dtype(kind: type) -> np.dtype[np.void]:
 
 BAR_DTYPE, MINUTE_DTYPE, TERMS_DTYPE = _dtype(Bar), _dtype(Minute), _dtype(Terms)
 ACCOUNT_DTYPE, REPORT_DTYPE, TRACE_DTYPE = _dtype(Account), _dtype(AccountReport), _dtype(Trace)
+FILL_DTYPE = _dtype(Fill)
 
 _DTYPES: dict[type, np.dtype[np.void]] = {
     Bar: BAR_DTYPE,
@@ -192,6 +207,7 @@ _DTYPES: dict[type, np.dtype[np.void]] = {
     Terms: TERMS_DTYPE,
     Account: ACCOUNT_DTYPE,
     Trace: TRACE_DTYPE,
+    Fill: FILL_DTYPE,
 }
 """One dtype object per record: compiled code knows it by identity and compares others field by field."""
 

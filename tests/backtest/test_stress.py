@@ -87,8 +87,19 @@ def test_table_has_every_scenario_and_the_first_is_what_was_judged(market, lucky
     ]
     assert rows[0]["net_return_frac"] == pytest.approx(lucky.equity[-1] / START - 1)
     assert rows[1]["net_return_frac"] < rows[0]["net_return_frac"]
-    late = run(market, np.append(0.0, lucky.action[:-1]))
+    filled = runner.filled_targets(market, lucky.action, START)
+    late = run(market, np.append(0.0, filled[:-1]))
     assert rows[-1]["net_return_frac"] == late.equity[-1] / START - 1
+
+
+def test_latency_fills_no_order_that_lapsed(market):
+    """Fault A5: an account that only asks while exposure is frozen is flat, a bar later too."""
+    at = np.arange(market.first_bar + 1, len(market.bars))[: runner.decisions(market)]
+    asked = run(market, np.where(market.bars["tradable"][at] == 0.0, 0.9, 0.0))
+    assert (asked.action != 0.0).sum() > 30
+    rows = {row["scenario"]: row for row in stress.stress_table(market, asked)}
+    late = rows["one more bar of latency"]
+    assert (late["net_return_frac"], late["cost_frac"]) == (0.0, 0.0)
 
 
 def test_break_even_is_where_the_net_return_is_zero(market, lucky):

@@ -2,11 +2,13 @@
 
 import dataclasses
 import logging
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 
+from sac_kernel.agent import exact
 from sac_kernel.agent.config import SACConfig
 from sac_kernel.agent.exact_config import ExactConfig
 from sac_kernel.agent.sac import SACAgent
@@ -315,3 +317,36 @@ def test_both_learners_are_two_jobs_side_by_side(h5, tmp_path):
     ledger = (tmp_path / "trials.csv").read_text().splitlines()
     assert len({line.split(",")[0] for line in ledger}) >= 1
     assert sum("val" in line for line in ledger) == 2
+
+
+class _Clock:
+    now = 0.0
+
+    @classmethod
+    def perf_counter(cls):
+        return cls.now
+
+
+class _Timed:
+    """A training whose updates take a time of their device's own; devices of other names do not exist here."""
+
+    seconds: ClassVar = {"cpu": 1e-3, "cuda:0": 4e-3}
+
+    def __init__(self, problems, configs, seeds, device):
+        self.cost = self.seconds[device]
+
+    def run(self, updates):
+        _Clock.now += updates * self.cost
+
+
+def test_the_device_with_more_agent_updates_a_second_is_taken_and_one_alone_is_not_timed(monkeypatch):
+    monkeypatch.setattr(exact, "ExactTraining", _Timed)
+    monkeypatch.setattr(exact, "time", _Clock)
+    assert exact.faster_device([], [], [0], ["cuda:0"]) == ("cuda:0", {})
+    name, rates = exact.faster_device([], [], [0], ["cpu", "cuda:0"])
+    assert name == "cpu"
+    assert rates == {"cpu": pytest.approx(1_000.0), "cuda:0": pytest.approx(250.0)}
+    _Timed.seconds = {"cpu": 1e-3, "cuda:0": 0.5e-3}
+    name, rates = exact.faster_device([], [], [0] * 8, ["cpu", "cuda:0"])
+    assert name == "cuda:0"
+    assert rates["cuda:0"] == pytest.approx(16_000.0)  # eight agents an update

@@ -24,6 +24,7 @@ from tests.support import says, told
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
+    "learner=gaussian",
     "num_episodes=2", "eval_frequency=1", "checkpoint_frequency=1", "num_envs=6", "sac_hidden_dims=[16,16]",
     "sac_batch_size=32", "sac_warmup_steps=60", "sac_buffer_capacity=2000", "env_episode_length=60",
     "env_horizon=50",
@@ -49,7 +50,7 @@ def test_the_grid_is_the_product_with_the_last_setting_fastest():
         ("sac_gamma=.9,high", ("sac_gamma", "high")),
         ("num_episodes=1.5", ("num_episodes", "int", 1.5)),
         ("env_cost_tier=base,cheap", ("cost_tier", "'cheap'")),
-        ("num_envs=7", ("num_envs", 7)),
+        ("num_envs=7", ("num_envs", 7, "learner=gaussian")),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_before_anything_runs(setting, found):

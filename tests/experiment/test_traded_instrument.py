@@ -98,6 +98,7 @@ def test_the_walk_forward_trades_it_in_every_fold(h5, place):
         str(h5), agents=(1,), seeds=(0,), folds=1, tiers=("base",), updates=10, evaluations=1, test_days=20,
         val_days=15, purge_days=2,
         config=RunConfig(
+            learner="gaussian",
             num_envs=50,
             sac=SACConfig(hidden_dims=(8,), batch_size=16, warmup_steps=60, utd_ratio=0.1),
             env=TradingEnvConfig(episode_lengths=(100,), horizon=100),

@@ -47,22 +47,39 @@ def test_decisions_are_the_backtests_over_the_whole_test_split(agent_id, sample,
     bars, targets, k = sample.test["EURUSD"], [], decider.interval_bars
     state = blank(Account)
     engine.reset(state, market.bars, market.terms, 0, len(bars) - 1, config.initial_equity, 0.0)
-    seen = 0
+    seen = lapsed = 0
     while not state.truncated:
         t = int(state.t)
         decision = decider.decide(bars.iloc[seen : t + 1], state)  # only what is closed by now
         assert decision.open_time_utc == bars.index[t]
         assert np.array_equal(decider.rows[-1], market.bars[t])
         assert np.array_equal(decider.observed[-1], market.observed[t])
-        targets.append(decision.target)
-        seen = t + 1
-        engine.step(state, market.bars, market.minutes, market.terms, decision.target)
+        targets.append(decision.action)
+        seen, before = t + 1, state.copy()
+        engine.step(state, market.bars, market.minutes, market.terms, decision.action)
+        lapsed += decision.action != decision.target
+        if market.open_time[int(state.t)] - market.open_time[t] == (int(state.t) - t) * pd.Timedelta("1h"):
+            _check_what_is_held(decision, before, state, market)
     assert k == {1: 1, 2: 2, 3: 4}[agent_id]
     assert len(targets) == len(backtest.action) > 1100 / k
     assert targets == backtest.action.tolist()
     assert state.equity == backtest.equity[-1]
     assert len(set(targets)) > len(targets) / 3
     assert backtest.trades > 0.2 * len(targets)
+    assert (lapsed > 30) == (k == 1)  # hours: the freeze outlasts an interval of one or two of them
+
+
+def _check_what_is_held(decision, before, after, market):
+    """The engine did what the decision said, unless a stop or the end of the bars closed the position inside."""
+    if not decision.order:
+        assert after.trades - before.trades <= (1 if after.units == 0.0 else 0)
+        assert after.units in (before.units, 0.0)
+        assert decision.units == before.units
+    elif abs(after.target) <= 1.0:
+        assert after.target == decision.target
+        if not after.truncated:
+            size = decision.target * market.terms.exposure_cap * market.bars["cap_share"][int(before.t)]
+            assert decision.exposure == pytest.approx(size, rel=1e-9)
 
 
 # -- features bar by bar
@@ -109,22 +126,39 @@ def decider(tmp_path):
 
 def test_a_decision_says_size_levels_and_what_binds(decider):
     decider, bars = decider
-    frozen = next(i for i, t in enumerate(bars.index) if t.tz_convert("America/New_York").hour == 16)
-    found = decider.decide(bars.iloc[: frozen + 1], account(equity=50_000.0))
-    close = bars["close"].iloc[frozen]
-    # The close of that bar, 17:00 New York, has the spread of its last second; bid bars.
-    assert found.exposure == found.target
+    hours = bars.index.tz_convert("America/New_York").hour
+    frozen = int(np.argmax(hours == 16))
+    found = decider.decide(bars.iloc[:frozen], account(equity=50_000.0))
+    close = bars["close"].iloc[frozen - 1]
+    assert found.order
+    assert found.exposure == pytest.approx(found.target, rel=1e-12)
     assert found.notional == pytest.approx(50_000.0 * found.target, rel=1e-12)
     assert found.units == pytest.approx(found.notional / close, rel=1e-4)
     sign = np.sign(found.target)
     assert found.stop_loss == pytest.approx(close * (1 - sign * 0.005), rel=2e-4)
     assert found.take_profit == pytest.approx(close * (1 + sign * 0.01), rel=2e-4)
     assert found.high_vol_prob is None
-    assert any("16:45 to 19:00" in text for text in found.limits)
-    state = account(equity=50_000.0)
+    assert not found.limits
+
+
+def test_in_the_evening_freeze_a_decision_is_what_is_held(decider):
+    """Fault A6: an order that would lapse is no decision."""
+    decider, bars = decider
+    frozen = int(np.argmax(bars.index.tz_convert("America/New_York").hour == 16))
+    flat = decider.decide(bars.iloc[: frozen + 1], account(equity=50_000.0))  # 17:00 New York
+    assert flat.open_time_utc == bars.index[frozen]
+    assert (flat.order, flat.target, flat.units, flat.exposure, flat.stop_loss) == (False, 0, 0, 0, None)
+    assert flat.action != 0.0
+    assert "action" not in flat.plain()
+    assert len(flat.limits) == 1
+    held = decider.decide(bars.iloc[:0], account(50_000.0, units=-9e3, entry_price=1.1, last_target=-0.2))
+    assert (held.order, held.target, held.units) == (False, -0.2, -9e3)
+    assert held.stop_loss == pytest.approx(1.1 * 1.005)
+    assert held.take_profit == pytest.approx(1.1 * 0.99)
+    state = account(equity=50_000.0, units=-9e3, entry_price=1.1, last_target=-0.2)
     state.halted_until = np.inf
-    again = decider.decide(bars.iloc[: frozen + 1], state)
-    assert again.open_time_utc == bars.index[frozen]
+    again = decider.decide(bars.iloc[:0], state)
+    assert (again.order, again.target, again.units) == (True, 0.0, 0.0)
     assert "halted" in again.limits[0]
 
 
@@ -172,7 +206,7 @@ def test_the_lines_of_the_page_run_as_they_stand(tmp_path, monkeypatch, capsys):
     data = make_data(700)
     write_processed(data, tmp_path / "data/processed/processed_data.h5")
     (tmp_path / "outputs").mkdir()
-    lively_agent(tmp_path / "outputs/agent_1_best.pt", data, 1, TradingEnvConfig())
+    lively_agent(tmp_path / "outputs/agent_1_final.pt", data, 1, TradingEnvConfig())
     monkeypatch.chdir(tmp_path)
     exec(compile(lines, str(page), "exec"), {})
     last = data.test["EURUSD"].index[-1]

@@ -93,7 +93,7 @@ def test_a_replayed_feed_is_the_backtest(agent_id, world, uncut):
     decided = [line for line in lines if "account" in line]
     k = {1: 1, 3: 4}[agent_id]
     assert len(lines) > 1100
-    assert [line["target"] for line in decided][: len(backtest.action)] == backtest.action.tolist()
+    assert [line["asked"] for line in decided][: len(backtest.action)] == backtest.action.tolist()
     # The backtest's records stand at the closes of its decisions; the last one is closed at cost.
     equity = [line["equity"] for line in lines]
     assert equity[k::k][: len(backtest.equity) - 1] == backtest.equity[:-1].tolist()
