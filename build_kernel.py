@@ -247,13 +247,13 @@ def _prepare_session(run: KaggleRun, args: argparse.Namespace, home: Home, param
         msg = f"--resume: {args.output} holds no unfinished run of {run.kernel}. Fetch it with --fetch first."
         raise ConfigError(msg)
     baked = {**(before if going_on else {}), **parameters}
+    check_run(data, baked)
     session: dict[str, Any] = {}
     if args.accelerator == "none":
         session["allow_cpu"] = True
     else:
         budget_h = RunConfig.from_flat(baked).time_budget_h
         session |= {"time_budget_h": h} if (h := run.budget_h(budget_h)) != budget_h else {}
-    check_run(data, baked)
     folders = stage(data, home, going_on=going_on)
     if going_on:
         steps = run.stage_state(merged.jobs)

@@ -139,11 +139,6 @@ def older_settings(parser: argparse.ArgumentParser, **names: str) -> None:
         )
 
 
-def add_costs(parser: argparse.ArgumentParser) -> None:
-    """Add `--costs` to a command that takes parameters: it stands for `--set env_costs=...`."""
-    add(parser, "costs", action="append", dest="set", type="env_costs={}".format)
-
-
 def add_instrument(parser: argparse.ArgumentParser) -> None:
     """Add the options that say what is traded and what it costs."""
     parser.add_argument(

@@ -33,7 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     options.add(
         parser, "set", metavar="NAME=V,V", help="a parameter (listed below) and the values to try; repeatable"
     )
-    options.add_costs(parser)
+    options.add(parser, "costs")
     options.add(parser, "folds", default=0, help="walk-forward folds; 0: the splits of the file")
     options.add(parser, "test-days")
     options.add(parser, "val-days")
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     grid, args.set = args.set, []
-    runs = sweep.grid(args.agents, args.seeds, grid, settings.parameters(args))
+    runs = sweep.grid(args.agents, args.seeds, grid, settings.parameters(args, env_costs="costs"))
     path = args.data or paths.find_input(paths.DATA_FILE)
     data = {"all": path}
     if args.folds:

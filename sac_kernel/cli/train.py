@@ -24,7 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     options.add(parser, "data")
     options.add(parser, "output", help="output folder (default: ./outputs; /kaggle/working on Kaggle)")
     options.add_run_options(parser)
-    options.add_costs(parser)
+    options.add(parser, "costs")
     options.add(parser, "device", help=f"{options.SHARED['device']['help']} (default: auto)")
     options.older(parser, "data", "--h5-path")
     options.older(parser, "output", "--output-dir")
@@ -43,7 +43,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train, and print the verdict."""
     values = settings.parameters(
-        args, h5_path="data", output_dir="output", agent_ids="agents", seeds="seeds", device="device"
+        args,
+        h5_path="data",
+        output_dir="output",
+        agent_ids="agents",
+        seeds="seeds",
+        device="device",
+        env_costs="costs",
     )
     config = RunConfig.from_flat(values, "train")
     budget_s = config.time_budget_h * 3600.0 if "time_budget_h" in values else args.time_budget_s

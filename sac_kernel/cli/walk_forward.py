@@ -44,7 +44,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     options.add(parser, "address")
     options.add(parser, "config", help="file of learner and parameters that begin with sac_, exact_ or env_")
     options.add(parser, "set", help="learner, or a parameter of sac_, exact_ or env_ (below); repeatable")
-    options.add_costs(parser)
+    options.add(parser, "costs")
     options.older(parser, "data", "--h5-path")
     options.older_settings(parser, reward="env_reward")
     parser.add_argument(
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     logging.getLogger("sac_kernel.features.pipeline").setLevel(
         logging.WARNING
     )  # one line per job is too much
-    values = settings.parameters(args)
+    values = settings.parameters(args, env_costs="costs")
     prefixes = ("sac_", "exact_", "env_")
     own = [name for name in values if not name.startswith(prefixes) and name != "learner"]
     if own:

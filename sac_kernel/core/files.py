@@ -26,6 +26,7 @@ import numpy as np
 from sac_kernel.core import pt_file
 from sac_kernel.core.errors import CheckpointError, StorageError
 
+_MAX_NAME, _MAX_PART = 1024, 255  # of a path's characters, of the bytes of each part
 END_MARKER = "complete"
 MAX_JSON_BYTES = 1 << 26
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -125,7 +126,13 @@ def inside(folder: Path, name: object, where: str) -> Path:
     """
     text = name if isinstance(name, str) else ""
     parts = PurePosixPath(text).parts
-    plain = parts and ".." not in parts and not text.startswith("/") and not re.search(r"[\\:\0]", text)
+    plain = (
+        parts
+        and ".." not in parts
+        and not text.startswith("/")
+        and not re.search(r"[\\:\0\ud800-\udfff]", text)
+    )
+    plain = plain and len(text) <= _MAX_NAME and max(len(part.encode()) for part in parts) <= _MAX_PART
     path = folder.joinpath(*parts)
     if not plain or not path.resolve().is_relative_to(folder.resolve()):
         msg = f"{where}: {str(name)[:80]!r} is not a file name inside {folder}. Do not use this file."

@@ -148,13 +148,6 @@ class KaggleClient(KaggleProcess):
         need(is_new_enough(version), "kaggle", problem, INSTALL_IT, "client")
         return version
 
-    def is_private(self, ref: str) -> bool | None:
-        """Return whether a dataset is private; None if you can read none."""
-        with tempfile.TemporaryDirectory() as temporary:
-            args = ["datasets", "metadata", ref, "-p", temporary]
-            info = self._unless(lambda: self._ask(args, ref, lambda _: _json_in(temporary, "*.json")), None)
-        return None if info is None else bool(info.get("info", info).get("isPrivate"))
-
     def dataset_files(self, ref: str) -> set[str]:
         """Return the names of the first 200 files of a dataset; empty if you can read none."""
         args = ["datasets", "files", ref, "--page-size", "200", "--format", "json"]

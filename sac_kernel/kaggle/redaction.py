@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sac_kernel.core import packages
 
-# A home folder of anybody: /home/NAME, /Users/NAME, C:\Users\NAME, also with the backslashes of JSON
+# A home folder of anybody, on Linux, macOS and Windows, also with the backslashes of JSON
 _HOMES = re.compile(r"""(?:[A-Za-z]:)?(?:/home/|/Users/|\\{1,2}Users\\{1,2})[^/\\\s"'<>&:,;)]+""")
 
 

@@ -130,13 +130,13 @@ def describe(spec: InstrumentSpec, price: float) -> list[str]:
     """Return what applies to an instrument at a price, in bps and price steps: for the build, headers and reports."""
     step_bps = 1e4 * spec.price_step / price
     one_way = {tier: normal_one_way_bps(tier, spec, price) for tier in TIERS}
-    ways = ", ".join(f"{tier} {bps:.3g} bps ({bps / step_bps:.3g} steps)" for tier, bps in one_way.items())
+    ways = ", ".join(f"{tier} {bps:.3g} bps ({_steps(bps / step_bps)})" for tier, bps in one_way.items())
     widest = max(spec.spread_widening)
     spread = (
         "the file's own column"
         if spec.spread_from == "column"
         else (
-            f"{spec.spread_bps:g} bps ({spec.spread_bps / step_bps:.3g} steps)"
+            f"{spec.spread_bps:g} bps ({_steps(spec.spread_bps / step_bps)})"
             + (f", up to x{widest:g} by half hour" if widest > 1 else "")
         )
     )
@@ -150,7 +150,7 @@ def describe(spec: InstrumentSpec, price: float) -> list[str]:
         if spec.rollover
         else "none"
     )
-    week = {"fx_week": "Sunday to Friday 17:00 New York", "always": "always open"}
+    week = {"fx_week": "Sunday to Friday 17:00 New York", "always": "at all times"}
     hours = week.get(spec.calendar, f"{'-'.join(spec.session)} {spec.zone}")
     frozen = f"none {'-'.join(spec.freeze)} below 4 h bars" if spec.freeze else "at all hours"
     return [
@@ -159,6 +159,10 @@ def describe(spec: InstrumentSpec, price: float) -> list[str]:
         f"swap {nights}",
         f"open {hours}, orders {frozen}; {spec.days_a_year} trading days a year",
     ]
+
+
+def _steps(steps: float) -> str:
+    return f"{steps:,.{0 if steps >= 100 else 1}f} steps"
 
 
 def _local_seconds(moment: Moments, zone: str) -> IntArray:

@@ -190,7 +190,7 @@ def decide(  # noqa: PLR0913  # what a verdict may know
         returns, is NaN
     """
     trials = trials or TrialCount(known=False)
-    n = int(daily.size)
+    n, year = int(daily.size), round(days_a_year)
     low, high = significance.bootstrap_interval(daily, days_a_year=days_a_year)
     figures: dict[str, Any] = {
         "days": n,
@@ -207,7 +207,7 @@ def decide(  # noqa: PLR0913  # what a verdict may know
         figures |= {
             "rho": m.rho,
             "sharpe_ann": math.sqrt(days_a_year) * m.sharpe,
-            "sharpe_lo_ann": m.sharpe * significance.lo_factor(m.rho ** np.arange(1, round(days_a_year))),
+            "sharpe_lo_ann": m.sharpe * significance.lo_factor(m.rho ** np.arange(1, year), year),
             "psr": significance.psr(m),
             "dsr": deflated,
             "p_value": 1.0 - deflated,

@@ -184,10 +184,11 @@ def test_what_comes_later_counts(tmp_path):
 
 
 def test_values_are_judged_together_and_not_one_file_at_a_time(tmp_path):
-    path = run_file(tmp_path, "env_episode_length = 50")
+    path = run_file(tmp_path, 'learner = "gaussian"\nenv_episode_length = 50')
     with pytest.raises(ConfigError, match="divide"):
         parameters("--config", str(path))
     assert parameters("--config", str(path), "--set", "num_envs=5") == {
+        "learner": "gaussian",
         "env_episode_length": 50,
         "num_envs": 5,
     }

@@ -29,10 +29,8 @@ SETTINGS = """
 num_episodes = 1
 eval_frequency = 1
 checkpoint_frequency = 1
-num_envs = 6
 sac_hidden_dims = [8]
 sac_batch_size = 16
-sac_warmup_steps = 12
 env_episode_length = 60
 env_horizon = 50
 """

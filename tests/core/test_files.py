@@ -268,6 +268,15 @@ def test_a_name_that_leads_elsewhere_is_refused(tmp_path, name):
         files.inside(tmp_path, name, "list")
 
 
+@pytest.mark.parametrize("name", ["9" * 256, "é" * 128, "a/" * 600 + "b", "\ud800"])
+def test_a_name_that_no_disk_can_hold_is_refused(tmp_path, name):
+    with pytest.raises(CheckpointError):
+        files.inside(tmp_path, name, "list")
+    files.write_json(tmp_path / "manifest.json", {"files": {"9" * 256: {"sha256": "x"}}, "end": "complete"})
+    with pytest.raises(CheckpointError):
+        files.verify_manifest(tmp_path)
+
+
 def test_a_name_inside_is_taken(tmp_path):
     assert files.inside(tmp_path, "logs/b.txt", "list") == tmp_path / "logs" / "b.txt"
 

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ import pytest
 from sac_kernel.agent.config import SACConfig
 from sac_kernel.backtest import policies, runner
 from sac_kernel.backtest.judgement import RANDOM_DRAWS
+from sac_kernel.core.clock import Deadline
 from sac_kernel.core.errors import ConfigError, DataError, SacKernelError
 from sac_kernel.experiment import fold_jobs, job_pool, walk_forward, walk_forward_report
 from sac_kernel.experiment.fold_jobs import Job, Settings
@@ -294,3 +296,30 @@ def test_parameters_are_checked_before_anything_runs(capsys):
         Settings("", agents=(1, 1))
     with pytest.raises(ConfigError, match=says("agent_id")):
         Settings("", agents=(4,))
+
+
+def test_exact_sac_is_the_learner_of_a_walk_forward_and_its_job_runs_from_plain_values(settings, tmp_path):
+    """What a worker is told gives the same recipe, and the trainings of seeds differ."""
+    exact = dataclasses.replace(
+        settings,
+        config=RunConfig(
+            sac=SACConfig.for_market(utd_ratio=0.25, hidden_dims=(8,), batch_size=16),
+            env=TradingEnvConfig(episode_lengths=(600,), horizon=150),
+            left_to_preset=("sac_gamma", "sac_learning_rate", "env_decision_interval_min"),
+        ),
+    )
+    assert Settings(settings.h5_path).updates == 3_000
+    assert Settings(settings.h5_path, config=RunConfig(learner="gaussian")).updates == 5_000
+    made = []
+    for seed in (0, 1):
+        job = Job(1, seed, 1, "base")
+        folder = tmp_path / str(seed)
+        place = job_pool.Place(folder, "cpu", {fold_jobs.BARS: Path(settings.h5_path)}, Deadline())
+        given = fold_jobs.pool_job(exact, job)
+        assert given["learner"] == "exact"
+        fold_jobs.run_pool_job(given, place)
+        made.append(fold_jobs.load(folder / fold_jobs.FILE))
+    assert [result.facts["updates"] for result in made] == [20, 20]
+    assert len(made[0].trials) == exact.evaluations
+    assert made[0].facts["stats"]["critic_losses"] != made[1].facts["stats"]["critic_losses"]
+    assert len(made[0].facts["stats"]["entropies"]) == 20

@@ -24,6 +24,7 @@ from tests.support import told
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("build_kernel.py", "kernel-metadata.json", "dataset-metadata.json")
 CREDENTIALS = ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN", "KAGGLE_CONFIG_DIR")
+FEW_BARS = ("--set", "env_horizon=500")  # the default is longer than the bars here
 SECRET = "5ec2e7000000deadbeef00000000cafe"
 
 
@@ -43,7 +44,7 @@ def build(folder, *flags, **environment):
     env = {k: v for k, v in os.environ.items() if k not in CREDENTIALS and not k.startswith("XDG_")}
     env |= {"HOME": str(home), "USERPROFILE": str(home), "OMP_NUM_THREADS": "1"}
     env |= dict.fromkeys(("http_proxy", "https_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9")
-    command = [sys.executable, "build_kernel.py", *map(str, flags)]
+    command = [sys.executable, "build_kernel.py", *map(str, flags), *FEW_BARS]
     return subprocess.run(command, cwd=folder, env={**env, **environment}, capture_output=True, text=True)
 
 
@@ -62,7 +63,7 @@ def build_here(folder, monkeypatch, *flags, **environment):
     spec.loader.exec_module(module)
     monkeypatch.setattr(wheels, "fetch_wheels", lambda _: ([], []))
     module.KaggleClient = functools.partial(KaggleClient, python=client_python())
-    return module.main([str(flag) for flag in flags])
+    return module.main([*map(str, flags), *FEW_BARS])
 
 
 def contents(folder):

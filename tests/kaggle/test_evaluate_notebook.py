@@ -30,10 +30,8 @@ def test_evaluation_notebook_gives_the_training_run_s_figures(tmp_path, blank_fi
             "output_dir": str(tmp_path / "outputs"),
             "num_episodes": 4,
             "eval_frequency": 1,
-            "num_envs": 6,
             "sac_hidden_dims": (16, 16),
             "sac_batch_size": 32,
-            "sac_warmup_steps": 60,
             "env_episode_length": 240,
             "env_horizon": 200,
         }

@@ -241,7 +241,7 @@ def test_settings_change_their_own_lines_of_the_one_cell_and_keep_the_help():
         ("num_episodes=50", "num_episodes", 50),
         ("seeds=[3, 1, 2]", "seeds", [3, 1, 2]),
         ("sac_learning_rate=1e-05", "sac_learning_rate", 1e-5),
-        ("sac_utd_ratio=1", "sac_utd_ratio", 1.0),
+        ("exact_alpha=1", "exact_alpha", 1.0),
         ("env_decision_interval_min=-1", "env_decision_interval_min", -1),
         ("h5_path=/kaggle/input/été 'x'/\"y\".h5", "h5_path", "/kaggle/input/été 'x'/\"y\".h5"),
         ("h5_path=C:\\new\\table.h5", "h5_path", "C:\\new\\table.h5"),

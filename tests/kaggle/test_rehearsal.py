@@ -13,10 +13,10 @@ import psutil
 import pytest
 
 from sac_kernel.cli.settings import parse_settings
-from sac_kernel.core import files
+from sac_kernel.core import files, locks
 from sac_kernel.core.errors import SacKernelError
 from sac_kernel.core.packages import code_hash
-from sac_kernel.experiment import job_outputs
+from sac_kernel.experiment import checkpoint, job_outputs
 from sac_kernel.experiment.job_queue import run_jobs
 from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.kaggle.kernel_notebook import build_notebook
@@ -33,6 +33,7 @@ SETTINGS = [
     "num_episodes=6",
     "eval_frequency=2",
     "checkpoint_frequency=1",
+    "learner=gaussian",
     "num_envs=6",
     "device=cpu",
     "sac_hidden_dims=[16, 16]",
@@ -65,6 +66,18 @@ rehearse(notebook, folder, {path.name: path for path in sorted(datasets.iterdir(
 """
 
 
+STOPPABLE = """
+import signal, sys
+from pathlib import Path
+from sac_kernel.core import interrupts
+from sac_kernel.kaggle.rehearsal import rehearse
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts in the background
+notebook, folder, datasets = map(Path, sys.argv[1:])
+mounted = {path.name: path for path in sorted(datasets.iterdir())}
+sys.exit(interrupts.run(lambda: int(rehearse(notebook, folder, mounted) is None)))
+"""
+
+
 @pytest.fixture(scope="module")
 def notebook(tmp_path_factory):
     parameters = parse_settings(SETTINGS)
@@ -87,11 +100,11 @@ def datasets(tmp_path_factory):
     return folder
 
 
-def start(notebook, folder, datasets):
+def start(notebook, folder, datasets, program=RUN):
     """Start a rehearsal as a user would, with credentials in the environment."""
     env = {**os.environ, "KAGGLE_USERNAME": "somebody", "KAGGLE_KEY": SECRET, "OMP_NUM_THREADS": "1"}
     env["PYTHONPATH"] = str(ROOT)
-    command = [sys.executable, "-c", RUN, str(notebook), str(folder), str(datasets)]
+    command = [sys.executable, "-c", program, str(notebook), str(folder), str(datasets)]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -239,6 +252,26 @@ def test_the_killed_and_resumed_run_ends_as_the_uncut_one(resumed, uncut):
     assert len(same) == 10
     assert [n for n in [*same, "models.zip"] if (uncut / n).read_bytes() != before[n]] == []
     assert files.read_json(uncut / "summary.json")["table"] == json.loads(before["summary.json"])["table"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals, which Windows has not")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_rehearsal_and_its_kernel_with_the_state_saved(notebook, datasets, tmp_path, number):
+    process = start(notebook, tmp_path, datasets, STOPPABLE)
+    state = tmp_path / "working" / "state" / "state.json"
+    while not state.exists() and process.poll() is None:
+        time.sleep(0.02)
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + number, said[-2000:]
+    assert said.count("Stopped. ") == 1
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert not alive
+    _, facts = checkpoint.load_state(state.parent)
+    assert 1 <= facts["episodes"] <= 6
+    with locks.hold(tmp_path / "working"):
+        assert not (tmp_path / "working" / "manifest.json").exists()
 
 
 # -- what goes wrong -----------------------------------------------------------------------------

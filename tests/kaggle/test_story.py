@@ -19,6 +19,7 @@ from tests.support import told
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {
+    "learner": "gaussian",
     "num_episodes": 4_000,
     "eval_frequency": 10,
     "checkpoint_frequency": 200,
@@ -35,8 +36,8 @@ import sys, json
 from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.experiment.job_queue import job_trainer
 settings = json.loads(sys.argv[1])
-trainer = job_trainer(RunConfig.from_flat({"h5_path": sys.argv[2], "output_dir": sys.argv[3], **settings}), 1, 0)
-trainer.train()
+config = RunConfig.from_flat({"h5_path": sys.argv[2], "output_dir": sys.argv[3], **settings})
+job_trainer(config, config.jobs[0]).train()
 """
 
 

@@ -27,8 +27,8 @@ FIRST = ("README.md", "docs/tutorial.md", "docs/use.md", "docs/sweep.md")
 """Pages in the order in which a user reads them; the others follow."""
 
 TINY = (
-    " --set eval_frequency=1 --set checkpoint_frequency=1 --set num_envs=6 --set env_episode_length=60"
-    " --set sac_warmup_steps=12 --set sac_batch_size=16 --set sac_hidden_dims=[8]"
+    " --set eval_frequency=1 --set checkpoint_frequency=1 --set env_episode_length=60"
+    " --set sac_batch_size=16 --set sac_hidden_dims=[8]"
 )
 SHORTER = (
     # of which commands, what of it, what instead

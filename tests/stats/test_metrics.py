@@ -61,3 +61,13 @@ def test_sharpe_needs_twenty_days():
 @pytest.mark.parametrize(("value", "expected"), [(0.0, 0.0), (0.01, math.nan), (-0.01, math.nan)])
 def test_sharpe_of_constant_returns_is_zero_only_at_zero(value, expected):
     assert metrics.sharpe_ann(np.full(30, value)) == pytest.approx(expected, nan_ok=True)
+
+
+def test_annual_return_compounds_over_the_days_of_a_year():
+    daily = np.array([0.01, -0.02, 0.005])
+    growth = 1.01 * 0.98 * 1.005
+    assert metrics.annual_return(daily) == pytest.approx(growth ** (260 / 3) - 1)
+    assert metrics.annual_return(daily, 365) == pytest.approx(growth ** (365 / 3) - 1)
+    # Arithmetic, a loss of .7 % a day would be -182 % a year.
+    assert metrics.annual_return(np.full(30, -0.007)) == pytest.approx(0.993**260 - 1)
+    assert math.isnan(metrics.annual_return(np.zeros(0)))
