@@ -209,7 +209,9 @@ SPLIT_COLUMNS = ("Split", "Instrument", "First bar opens [UTC]", "Last bar opens
 FILE_COLUMNS = ("File", "Size [kB]")
 FACTS = {
     "bar_seconds": "Bar [s]",
-    "env_steps": "Environment steps",
+    "learner": "Learner",
+    "learner_reason": "Chosen because",
+    "env_steps": "Environment steps, or decisions drawn",
     "updates_per_s": "Updates [1 / s]",
     "env_steps_per_s": "Environment steps [1 / s]",
     "utd_ratio": "Updates per environment step",

@@ -28,6 +28,7 @@ from sac_kernel.experiment import checkpoint, job_outputs, learning, output_layo
 from sac_kernel.experiment.job_outputs import FinishedJob
 from sac_kernel.experiment.learner import asked_for, choose
 from sac_kernel.experiment.learning import Selection
+from sac_kernel.experiment.progress_log import ProgressLog
 from sac_kernel.experiment.run_config import (
     AGENT_PRESETS,
     DEFAULT_EXACT,
@@ -216,6 +217,7 @@ class KaggleTrainer:
             self._start_or_resume()
             output_layout.sweep_temporaries(self.folder)
             self._log_header()
+            self._curves = ProgressLog(self.folder, self.stats)
             self._run_episodes()
             return self._finish_training()
         finally:
@@ -482,6 +484,7 @@ class KaggleTrainer:
         values = {key: values[key] for key in STATS_KEYS}
         for key, value in values.items():
             self.stats[key].append(value)
+        self._curves.write(episode, values)
         if evaluated:
             if best := self._selection.look(self.agent, evaluated):
                 files.write_bytes(self._agent_path(Form.BEST), files.pt_bytes(best))

@@ -42,6 +42,7 @@ TARGETS = (1.0, 1.0, -1.0, -1.0, 0.0)
 JOB_COLUMNS = [
     "agent_id",
     "seed",
+    "learner",
     "status",
     "device",
     "episodes",

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from sac_kernel.core.clock import Deadline
 from sac_kernel.core.errors import ConfigError, DataError, DeviceError, InputNotFoundError
 from sac_kernel.experiment import job_outputs
 from sac_kernel.experiment.job_queue import run_jobs
+from sac_kernel.experiment.progress_log import CSV_FILE, EVENTS_FILE
 from sac_kernel.experiment.run_config import RUN_PRESETS, RunConfig
 from sac_kernel.experiment.trainer import KaggleTrainer
 from sac_kernel.market.account import TradingEnvConfig
@@ -31,6 +33,7 @@ from tests.conftest import figures_left_blank, make_bars, make_data
 from tests.small_runs import BASELINES, SAC, TINY, small_trainer
 from tests.support import says, told
 
+CURVES = [CSV_FILE, EVENTS_FILE] if find_spec("tensorboard") else [CSV_FILE]
 ROOT = Path(__file__).resolve().parents[2]
 TIERS = ("raw", "base", "retail")
 POLICIES = ["agent 1 (final)", "agent 1 (best)", *BASELINES, "random, same turnover"]
@@ -80,6 +83,7 @@ def test_output_folder_has_every_promised_file_and_nothing_else(run):
         "checkpoints/agent_1_ep4.pt",
         "checkpoints/metrics_ep2.json",
         "checkpoints/metrics_ep4.json",
+        *CURVES,
         "logs/training_stats.json",
         "logs/training_stats.npz",
         "manifest.json",
@@ -161,6 +165,7 @@ def test_models_zip_holds_the_agents_checkpoints_and_logs(run):
             "checkpoints/agent_1_ep4.pt",
             "checkpoints/metrics_ep2.json",
             "checkpoints/metrics_ep4.json",
+            *CURVES,
             "logs/training_stats.json",
             "logs/training_stats.npz",
         ]
