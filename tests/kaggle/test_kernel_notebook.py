@@ -15,9 +15,8 @@ from traitlets.config import Config
 
 from sac_kernel import MODULES, inlined_files
 from sac_kernel.cli.settings import parse_settings
-from sac_kernel.core.packages import bundled
 from sac_kernel.core.errors import ConfigError, SacKernelError
-from sac_kernel.core.packages import code_hash
+from sac_kernel.core.packages import bundled, code_hash
 from sac_kernel.experiment.run_config import RunConfig, from_parameters
 from sac_kernel.kaggle.kernel_notebook import (
     MAX_TEXT_BYTES,
