@@ -78,6 +78,8 @@ MODULES = (
     "backtest.trades",
     "backtest.drift",
     "report.plots",
+    "report.trade_files",
+    "report.interactive",
     "report.sections",
     "report.tables",
     "report.templates",

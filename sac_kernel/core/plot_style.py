@@ -117,7 +117,7 @@ def thin(values: FloatArray) -> NDArray[np.int64]:
     return kept
 
 
-def line(ax: Axes, time: TimeArray, values: FloatArray, **look: Any) -> None:  # noqa: ANN401
+def line(ax: Axes, time: NDArray[Any], values: FloatArray, **look: Any) -> None:  # noqa: ANN401
     """Draw a series, thinned; a single value is a dot."""
     kept, marker = thin(values), "o" if values.size == 1 else ""
     ax.plot(time[kept], values[kept], marker=marker, markersize=4, **look)
@@ -131,6 +131,31 @@ def time_axis(ax: Axes) -> None:
     ax.xaxis.set_major_formatter(api.ConciseDateFormatter(locator))
     ax.set_xlabel("Time [UTC]")
     ax.margins(x=0.01)
+
+
+class MarketTime:
+    """An x axis that counts the bars of several series, so that weekends and other holes take no room."""
+
+    def __init__(self, series: Sequence[TimeArray]) -> None:
+        self._grid = np.unique(np.concatenate(series))
+
+    def x(self, time: TimeArray) -> NDArray[np.int64]:
+        """Return the places of times that are on the axis."""
+        return np.searchsorted(self._grid, time)
+
+    def label(self, ax: Axes, most: int = 8) -> None:
+        """Label the x axis with the first bar of about `most` evenly spaced days."""
+        day = self._grid.astype("datetime64[D]")
+        starts = np.flatnonzero(np.diff(day, prepend=day[0] - 1).astype(int))
+        chosen = starts[:: max(1, -(-starts.size // most))]
+        years = len({text[:4] for text in day[[0, -1]].astype(str)}) > 1
+        ax.set_xticks(chosen, [str(d) if years else str(d)[5:] for d in day[chosen]])
+        ax.set_xlabel(
+            "Day [UTC], hours without bars left out"
+            if years
+            else f"Day of {str(day[0])[:4]} [UTC], hours without bars left out"
+        )
+        ax.margins(x=0.01)
 
 
 def _canvas(figure: Figure) -> Any:  # noqa: ANN401  # its methods carry no types

@@ -11,12 +11,12 @@ LANGUAGE = "en"
 AGENT_LABELS = {
     "final": "agent {agent_id} (final)",
     "best": "agent {agent_id} (best)",
-    "ensemble": "agent {agent_id} (mean of {seeds} seeds)",
+    "ensemble": "agent {agent_id} (mean target of {seeds} seeds)",
     "file": "agent {agent_id} ({name})",
     "current": "agent {agent_id}",
     "fold_seed": "agent {agent_id}, seed {seed}",
-    "fold_mean": "agent {agent_id}, mean of {seeds} seeds",
-    "fold_ensemble": "agent {agent_id}, seeds' mean target",
+    "fold_mean": "agent {agent_id}, {seeds} seeds' mean account",
+    "fold_ensemble": "agent {agent_id}, {seeds} seeds' mean target",
 }
 """By `backtest.policies.Form`."""
 IN_JOB = "{job}: {label}"
@@ -154,7 +154,27 @@ HEADLINE_INTERVAL, NO_INTERVAL = "interval {interval}\u00a0%", "interval unknown
 FOOTER = "Simulated on past bars with modelled costs. No advice."
 NO_VALUE, NOT_RUN = "no value", "not run"
 RESULTS, AGENTS, DATA, RUN, FILES, AGAIN = "Results", "Agents", "Data", "Run", "Files", "How to run it again"
+EVERY_RESULT, TRADES, CONTENTS = "Every policy at every cost tier", "Trades", "Contents"
 RESULTS_NOTE = "Every result is after the costs of its tier; the test split only."
+BASE_NOTE = "At base cost, on the test split. Every other policy and cost tier is listed below."
+JUDGED = {
+    "instrument": "{value}",
+    "policy": "{value}",
+    "seed": "seed {value}",
+    "file": "file {value}",
+    "run": "run {value}",
+    "learner": "learner: {value}",
+    "learner_reason": "{value}",
+}
+"""What the headline judges, part by part."""
+NOT_ALL_PASSED, ALL_PASSED = (
+    "Not passed ({failed} of {count} conditions)",
+    "All {count} conditions were passed",
+)
+PASSED_TOO, ABOUT = "Conditions that were passed", "How to read this verdict"
+COSTS_LINE = "Costs of {symbol} at base: {costs}."
+NO_TRADE = "The agent never traded, so there is nothing to show under: {sections}."
+SEVERAL_SEEDS = "{label}: {count} more seeds"
 TIERS = {
     "raw": "raw costs: the lowest realistic costs",
     "base": "base costs: the headline",
@@ -246,6 +266,14 @@ STATISTICS_NOTE = (
     "swap. An exposure below 1 % of equity counts as flat."
 )
 
+# -- interactive page
+
+NO_PLOTLY = "equity.html is not written: it needs the package plotly."
+EQUITY_AXIS, CLOSE = "Equity [% of start]", "Close [price]"
+FILL_HOVER = (
+    "%{customdata[0]:,.0f} units at %{y}<br>cost %{customdata[1]:,.2f}<br>profit %{customdata[2]:+,.2f}"
+)
+
 # -- tables of the report
 
 REGIMES = {
@@ -262,12 +290,13 @@ SEARCH_TITLE = "After the search"
 SEARCH_NOTE = "What many looks do to the best of them. PBO on pure noise is one half or a little more."
 SEARCH_COLUMNS = ["Question", "Value", "Read as"]
 SPA = "SPA (Hansen 2005): does any of {count} agents beat {name}?"
-SPA_READ, NEEDS_ARCH = "p value; below 0.05 is a yes", "needs the package arch, which is not installed here"
+SPA_READ = "p value; below 0.05 is a yes"
+NEEDS_ARCH = "SPA and StepM need the package arch, which is not installed here."
 STEP_M, STEP_M_READ = "StepM (Romano & Wolf 2005): which of them beat {name}?", "{names}, at 5 %"
 NOBODY = "none"
 PBO = "PBO (Bailey et al. 2017): is the best checkpoint chosen by luck?"
 PBO_READ = "{count} checkpoints that trade, on {days} days"
-PBO_NEEDS = "needs {count} on {days} days, found {found}"
+PBO_NEEDS = "PBO needs {count} checkpoints that trade, on {days} days; there are {found}."
 
 # -- training
 
@@ -288,6 +317,11 @@ TEXTBOOK_LOSS = (
     "(docs/learning.md, ablations). Use SACConfig.for_market(...), or leave sac_config out for exact SAC."
 )
 HEALTHY = "No sign of trouble in the training curves."
+NOT_EXAMINED = (
+    "The training curves were not examined: that takes {required} episodes with updates, and this run has {found}.",
+    "A run this short shows the steps, not the learning.",
+    "Train more episodes.",
+)
 COLLAPSE = (
     "Reward collapse: the mean training reward of the last {window} episodes is {last:+.4g}, down from {top:+.4g}.",
     "The critic has begun to fit noise of the bars in its replay, or its values have run away.",

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sac_kernel.agent.sac import SACAgent
-from sac_kernel.backtest import policies
+from sac_kernel.backtest import policies, trades
 from sac_kernel.backtest.judgement import judge
 from sac_kernel.backtest.policies import Form, Kind, agent_file
 from sac_kernel.core import files, paths, strings
 from sac_kernel.core.errors import InputNotFoundError
 from sac_kernel.experiment import output_layout
 from sac_kernel.features.forecast import LEAST_RUNS, SIGNIFICANCE
-from sac_kernel.report import page, plots, sections, training_health
+from sac_kernel.report import interactive, page, plots, sections, trade_files, training_health
 from sac_kernel.stats import trials, verdict
 
 if TYPE_CHECKING:
@@ -125,7 +125,11 @@ def finish_outputs(
             if row["kind"] == Kind.AGENT
         ]
     rows += [result.row() for result in ensembles]
+    base = judgement.results["base"][0]
+    fills = trades.fills_table(judgement.market, trades.fills_of(judgement.market, base))
+    trade_files.write_tables(top, judgement.market, base, fills)
     summary = {
+        "judged": _judged(headline, base),
         "verdict": _with_notes(_verdict(jobs, judgements), headline.facts.get("forecast"), failures),
         "table": rows,
         "data": data.describe(headline.facts.get("env_config", {}).get("costs", "")),
@@ -140,11 +144,15 @@ def finish_outputs(
         "next_command": "kaggle kernels output OWNER/sac-trading-train -p outputs/",
     }
     files.write_json(top / "summary.json", summary)
-    figures = report_figures(headline, judgement) | sections.figures(judgement, shown)
-    seeds = seed_passes(judgements)
-    if len(seeds) > 1:
-        figures["seeds"] = plots.seeds_figure(seeds)
+    drawn, seeds = drawn_passes(judgements), other_seeds(judgements)
+    figures = {"equity": plots.equity_figure(drawn, seeds, fills)}
+    figures["equity" + page.NARROW] = plots.equity_figure(drawn, seeds, fills, width=4.5)
+    figures |= report_figures(headline, judgement) | sections.figures(judgement, shown)
+    same = seed_passes(judgements)
+    if len(same) > 1 and any(result.turnover for result in same):
+        figures["seeds"] = plots.seeds_figure(same)
     figures["bars"] = plots.bars_figure(_closes(data))
+    interactive.write_page(top / "equity.html", drawn, fills)
     page.write_report(top, summary, figures)
     models = [n for n in names if n.endswith(".pt") or "/logs/" in f"/{n}" or "metrics_ep" in n]
     files.write_zip(top / "models.zip", {n: (top / n).read_bytes() for n in models})
@@ -178,9 +186,9 @@ def _verdict(jobs: Sequence[FinishedJob], judgements: Sequence[Judgement]) -> di
 
 
 def report_figures(job: FinishedJob, judgement: Judgement) -> dict[str, Any]:
-    """Return the figures of the report, in the page's order."""
+    """Return the figures of the report beside equity, in the page's order; those of trades if there are any."""
     base = judgement.results["base"]
-    figures = {"equity": plots.equity_figure(judgement.drawn), "exposure": plots.exposure_figure(base[0])}
+    figures = {"exposure": plots.exposure_figure(base[0])} if base[0].turnover > 0.0 else {}
     if judgement.percentile is not None:
         growth = np.expm1(judgement.random_log_growth)
         figures["random"] = plots.random_figure(math.expm1(base[0].log_growth), growth)
@@ -188,22 +196,57 @@ def report_figures(job: FinishedJob, judgement: Judgement) -> dict[str, Any]:
     return figures
 
 
+def drawn_passes(judgements: Sequence[Judgement]) -> list[EpisodeResult]:
+    """Return the labelled passes of the equity figure: the headline, each other agent's first seed, baselines."""
+    first, *others = judgements
+    seen, drawn = {first.results["base"][0].policy}, [first.drawn[0]]
+    for result in (judgement.results["base"][0] for judgement in others):
+        if result.policy not in seen:
+            seen.add(result.policy)
+            drawn.append(result)
+    return [*drawn, *first.drawn[1:]]
+
+
+def other_seeds(judgements: Sequence[Judgement]) -> list[EpisodeResult]:
+    """Return the final agents' passes that `drawn_passes` leaves out: each agent's seeds after the first."""
+    seen: set[object] = set()
+    passes = [judgement.results["base"][0] for judgement in judgements]
+    return [result for result in passes if result.policy in seen or seen.add(result.policy)]  # type: ignore[func-returns-value]
+
+
+def _judged(job: FinishedJob, base: EpisodeResult) -> dict[str, Any]:
+    """Return what the headline judges: instrument, agent, seed, model file, run, learner."""
+    identity = {key: job.facts[key] for key in ("data_hash", "code_hash", "config_hash")}
+    return {
+        "instrument": job.facts["instrument"],
+        "policy": base.name,
+        "seed": job.facts["seed"],
+        "file": agent_file(job.final.agent_id, Form.FINAL),
+        "run": files.content_hash(identity)[:12],
+        "learner": job.facts.get("learner"),
+        "learner_reason": job.facts.get("learner_reason"),
+    }
+
+
 def stats_for_plot(job: FinishedJob) -> dict[str, Any]:
     """Return training stats with the evaluations as separate lists with episode numbers."""
     done = [k for k, value in enumerate(job.stats["eval_rewards"]) if value is not None]
     evaluations = {name: [job.stats[name][k] for k in done] for name in ("eval_rewards", "eval_sharpes")}
     shown = {**job.stats, **evaluations, "eval_episodes": [k + 1 for k in done]}
-    if job.final.exact:  # its temperature is fixed
-        return shown
-    return shown | {"target_entropy": job.final.config.entropy_target(job.final.updates)}
+    targets = entropy_targets(job)
+    return shown if targets is None else shown | {"target_entropy": targets}
+
+
+def entropy_targets(job: FinishedJob) -> list[float] | None:
+    """Return the target of the entropy at the end of each episode, nats; None for exact SAC, which has none."""
+    if job.final.exact:
+        return None
+    return [job.final.config.entropy_target(int(n)) for n in np.cumsum(job.stats["updates"])]
 
 
 def health(job: FinishedJob) -> list[Finding]:
     """Return the findings on a job's training curves (`training_health.examine`)."""
-    updates = np.cumsum(job.stats["updates"])
-    if job.final.exact:
-        return training_health.examine(job.stats)
-    return training_health.examine(job.stats, [job.final.config.entropy_target(int(n)) for n in updates])
+    return training_health.examine(job.stats, entropy_targets(job))
 
 
 def read_manifest(top: Path) -> dict[str, Any]:

@@ -28,7 +28,9 @@ RUNS = "runs"
 STATS_FILE = "logs/training_stats.json"
 FACTS_FILE = "state/job.json"
 """Rates and times of a job, which differ between equal runs, unlike logs/."""
-REPORT_FILES = ("report.html", "summary.json", "manifest.json", "models.zip")
+TABLE_FILES = ("equity.csv", "fills.csv", "daily_returns.csv")
+"""The headline at base cost, for other tools: docs/report-files.md."""
+REPORT_FILES = ("report.html", "equity.html", *TABLE_FILES, "summary.json", "manifest.json", "models.zip")
 ENTRIES = ("checkpoints", "logs", "state", "figures", RUNS, *REPORT_FILES)
 
 
@@ -60,7 +62,7 @@ def is_reported(folder: Path, num_episodes: int) -> bool:
 
 def check_file_count(jobs: int, num_episodes: int, checkpoint_frequency: int) -> None:
     """Raise ConfigError if the run would write more than MAX_FILES files."""
-    fixed, per_job = 20, 12
+    fixed, per_job = 30, 14
     room = (MAX_FILES - fixed) // jobs - per_job
     checkpoints = num_episodes // checkpoint_frequency
     if 2 * checkpoints > room:

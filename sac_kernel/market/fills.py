@@ -55,7 +55,7 @@ def _copy(account: Account, before: Account) -> None:
 
 
 @_jit
-def replay(  # noqa: C901, PLR0912, PLR0913
+def replay(  # noqa: C901, PLR0912, PLR0913  # the engine's own loop over decisions, bars and places
     account: Account, before: Account, bars: Records, minutes: Records, terms: Terms, targets: FloatArray,
     out: Records,
 ) -> int:  # fmt: skip

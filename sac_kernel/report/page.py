@@ -18,7 +18,17 @@ from sac_kernel.core import files, strings
 from sac_kernel.core.errors import DataError
 from sac_kernel.report import plots, tables, templates
 from sac_kernel.report.tables import finite, number
-from sac_kernel.report.templates import CODE, COMMAND, HASH, HEADING, NO_VALUE, PARAGRAPH, STRONG, fragment
+from sac_kernel.report.templates import (
+    CODE,
+    COMMAND,
+    HASH,
+    HEADING,
+    NO_VALUE,
+    PARAGRAPH,
+    SOFT,
+    STRONG,
+    fragment,
+)
 from sac_kernel.stats.verdict import Word
 
 if TYPE_CHECKING:
@@ -29,6 +39,8 @@ if TYPE_CHECKING:
 
     Row = Mapping[str, Any]
 
+NARROW = "-narrow"
+"""Ending of the name of a figure's version for phones, which the page shows on narrow screens."""
 DATA_FIGURES = ("bars", "features")
 """Figures of the data section; all others follow the results in the order given."""
 
@@ -82,10 +94,11 @@ def write_report(folder: Path, summary: Mapping[str, Any], figures: Mapping[str,
     folder : where to write; created if missing
     summary : plain values, None where there is no value. `verdict` (word, sentence, notes) is
         required; `table` (see `results_table`), `data`, `run`, `random` (percentile in [0, 1],
-        draws), `months`, `tables`, `stress`, `drift` (see `report.sections`), `training` (job -> findings of
+        draws), `months`, `tables`, `stress`, `drift`, `statistics`, `no_trade` (see `report.sections`), `judged`
+        (what the headline judges, keyed as `strings.JUDGED`), `training` (job -> findings of
         `training_health`), `files`, `jobs`, `next_command`,
         `title`, `captions` (by figure) are optional; the verdict may have `finding` and `marks`
-    figures : by name, in the page's order, except those in `DATA_FIGURES`
+    figures : by name, in the page's order; `equity` comes first, those in `DATA_FIGURES` with the data
 
     Raises
     ------
@@ -107,17 +120,25 @@ def write_report(folder: Path, summary: Mapping[str, Any], figures: Mapping[str,
 
 def _page(summary: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     captions, titles = summary.get("captions") or {}, strings.FIGURES
-    figures = {name: _figure(name, png, captions.get(name)) for name, png in pictures.items()}
+    wide = {name: png for name, png in pictures.items() if not name.endswith(NARROW)}
+    figures = {
+        name: _figure(name, png, captions.get(name), pictures.get(name + NARROW))
+        for name, png in wide.items()
+    }
     texts = {
         "random": _chance(summary.get("random") or {}),
-        "equity": _months(summary.get("months") or {}),
         "costs": _stress(summary.get("stress") or ()),
         "drift": _drift(summary.get("drift") or {}),
         "training": _training(summary.get("training")),
     }
     by_title = {table["title"]: _any_table(table) for table in summary.get("tables") or ()}
-    sections = [(strings.RESULTS, _results(summary.get("table") or ()))]
-    sections.append((strings.AGENTS, by_title.pop(strings.AGENTS, Markup())))
+    rows = list(summary.get("table") or ())
+    statistics = _statistics(summary.get("statistics") or {})
+    head = figures.pop("equity", Markup()) + _results(tables.short(rows)) + statistics
+    head += PARAGRAPH.format(summary["no_trade"]) if summary.get("no_trade") else Markup()
+    sections = [(strings.AGENTS, by_title.pop(strings.AGENTS, Markup()))]
+    sections.append((strings.EVERY_RESULT, _every_result(rows)))
+    sections.append((strings.MONTH_BY_MONTH, _months(summary.get("months") or {})))
     for name, picture in figures.items():
         if name not in DATA_FIGURES:
             title = titles.get(name, name)
@@ -135,7 +156,21 @@ def _page(summary: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
         (strings.AGAIN, COMMAND.format(command) if command else Markup()),
     ]
     title = summary.get("title") or strings.TITLE
-    return templates.report(title=title, verdict=_verdict(summary), sections=sections)
+    numbered = [(f"part-{i}", name, body) for i, (name, body) in enumerate(sections, 1) if body]
+    return templates.report(title=title, verdict=_verdict(summary), head=head, sections=numbered)
+
+
+def _statistics(values: Mapping[str, Any]) -> Markup:
+    """Return the trade statistics of the headline."""
+    if not values:
+        return Markup()
+    shown = [
+        (title, _quantity(key, finite(values.get(key))))
+        for key, title in strings.STATISTICS.items()
+        if key in values
+    ]
+    facts = fragment("facts", {"short": shown, "long": []})
+    return HEADING.format(strings.TRADES) + SOFT.format(strings.STATISTICS_NOTE) + facts
 
 
 def _signed(text: str) -> str:
@@ -168,24 +203,55 @@ def _verdict(summary: Mapping[str, Any]) -> Markup:
         msg = f"The verdict must be one of {', '.join(strings.VERDICTS)}, got {word!r}."
         raise DataError(msg)
     signs = {True: ("yes", "\u2713 "), False: ("no", "\u2717 "), None: ("open", "")}
+    listed = [
+        {
+            "tone": signs[mark["passed"]][0],
+            "sign": signs[mark["passed"]][1] + strings.MARK_WORDS[mark["passed"]],
+            "name": mark["name"],
+            "found": _signed(str(mark["found"])),
+        }
+        for mark in marks
+    ]
+    failed = [mark for mark in listed if mark["tone"] != "yes"]
+    notes = list(verdict.get("notes") or ())
     values = {
         "word": word,
         "tone": Word(word).tone,
         "finding": verdict.get("finding", sentence) if marks else sentence,  # the marks have the details
         "traded": (summary.get("data") or {}).get("traded", ""),
+        "judged": _judged(summary.get("judged") or {}),
+        "costs": _costs_line((summary.get("data") or {}).get("instrument_spec")),
         "headline": _headline(summary.get("table") or ()),
-        "marks": [
-            {
-                "tone": signs[mark["passed"]][0],
-                "sign": signs[mark["passed"]][1] + strings.MARK_WORDS[mark["passed"]],
-                "name": mark["name"],
-                "found": _signed(str(mark["found"])),
-            }
-            for mark in marks
-        ],
-        "notes": verdict.get("notes") or (),
+        "questions": verdict.get("questions") or (),
+        "failed": failed,
+        "passed": [mark for mark in listed if mark["tone"] == "yes"],
+        "counts": {"failed": len(failed), "count": len(listed)},
+        "first": notes[:1],
+        "notes": notes[1:],
     }
     return fragment("verdict", values)
+
+
+def _judged(parts: Mapping[str, Any]) -> str:
+    """Return what the headline judges: instrument, agent, seed, model file, run."""
+    return " \u00b7 ".join(
+        text.format(value=parts[key])
+        for key, text in strings.JUDGED.items()
+        if parts.get(key) not in (None, "")
+    )
+
+
+def _costs_line(spec: Any) -> str:  # noqa: ANN401  # plain values of the instrument, if it has any
+    """Return the instrument's costs that are stated in bps, one after another."""
+    if not isinstance(spec, dict):
+        return ""
+    costs = {key: finite(value) for key, value in spec.items() if key.endswith("_bps")}
+    shown = [
+        f"{_label(key.removesuffix('_bps'))} {_quantity(key, x)} bps"
+        for key, x in costs.items()
+        if x is not None
+    ]
+    return strings.COSTS_LINE.format(symbol=spec.get("symbol", ""), costs=", ".join(shown)) if shown else ""
 
 
 def _headline(rows: Iterable[Row]) -> str:
@@ -202,27 +268,35 @@ def _is_agent(row: Row) -> bool:
     return row.get("kind") == Kind.AGENT
 
 
-def _results(rows: Iterable[Row]) -> Markup:
+def _results(rows: Sequence[Row]) -> Markup:
+    """Return the short table, at base cost."""
+    groups = [Group([_result(row) for row in rows])]
+    return fragment("table", _result_table(groups, strings.BASE_NOTE)) if rows else Markup()
+
+
+def _every_result(rows: Iterable[Row]) -> Markup:
     groups = [
-        Group(
-            [
-                Line([Cell(str(row["policy"])), *map(_digits, tables.figures(row))], _is_agent(row))
-                for row in group
-            ],
-            tables.tier_title(tier),
-        )
+        Group([_result(row) for row in group], tables.tier_title(tier))
         for tier, group in tables.by_tier(rows).items()
     ]
+    return fragment("table", _result_table(groups, strings.RESULTS_NOTE))
+
+
+def _result(row: Row) -> Line:
+    return Line([Cell(str(row["policy"])), *map(_digits, tables.figures(row))], _is_agent(row))
+
+
+def _result_table(groups: Sequence[Group], note: str) -> Table:
     columns = [strings.POLICY, *(column.title for column in tables.COLUMNS)]
-    numeric = range(1, len(columns))
-    return fragment("table", Table(columns, groups, numeric, note=strings.RESULTS_NOTE, look="results"))
+    return Table(columns, groups, range(1, len(columns)), note=note, look="results")
 
 
-def _figure(name: str, png: bytes, caption: object) -> Markup:
+def _figure(name: str, png: bytes, caption: object, narrow: bytes | None = None) -> Markup:
     title = strings.FIGURES.get(name, name)
     width, height = (int.from_bytes(png[i : i + 4], "big") for i in (16, 20))
     values = {
         "png": base64.b64encode(png).decode("ascii"),
+        "narrow": base64.b64encode(narrow).decode("ascii") if narrow else "",
         "width": width,
         "height": height,
         "alt": f"{title}: {caption}" if caption else title,
@@ -243,7 +317,7 @@ def _months(months: Mapping[str, Sequence[float | None]]) -> Markup:
     """Return net returns by month, the year in the last column."""
     rows = [[Cell(year), *(_number(x, 100.0) for x in values)] for year, values in months.items()]
     columns = [strings.COLUMNS["net_return_frac"][0], *strings.MONTHS, strings.YEAR]
-    return _plain_table(columns, rows, strings.MONTH_BY_MONTH)
+    return _plain_table(columns, rows)
 
 
 def _any_table(table: Mapping[str, Any]) -> Markup:
@@ -259,7 +333,10 @@ def _any_table(table: Mapping[str, Any]) -> Markup:
         )
         for row in rows
     ]
-    whole = Table(columns, [Group(lines)], numeric, note=table.get("note") or "", named=False)
+    note = table.get("note") or ""
+    if not lines:
+        return PARAGRAPH.format(note) if note else Markup()
+    whole = Table(columns, [Group(lines)], numeric, note=note, named=False)
     return fragment("table", whole)
 
 

@@ -11,12 +11,15 @@ equity, long positive), `cost_paid` (so far; account currency), and `start_equit
 from __future__ import annotations
 
 import itertools
+import textwrap
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from sac_kernel.backtest.trades import HELD
 from sac_kernel.core import strings
 from sac_kernel.core.errors import DataError
 from sac_kernel.core.plot_style import (
@@ -31,6 +34,7 @@ from sac_kernel.core.plot_style import (
     UNDER_WATER,
     VERMILION,
     WIDTH_IN,
+    MarketTime,
     aligned,
     line,
     numbers,
@@ -147,7 +151,7 @@ def training_figure(stats: Mapping[str, Any]) -> Figure:
     stats : lists with one value per episode (`episode_rewards`, `episode_lengths`, `actor_losses`,
         `critic_losses`, `alpha_values`, `entropies`) and one per evaluation (`eval_episodes`,
         `eval_rewards`, `eval_sharpes`); None where there is no value; a missing list is
-        empty. `target_entropy`, nats, is optional.
+        empty. `target_entropy`, nats, one number or one for each episode, is optional.
     """
     evaluated = numbers(stats.get("eval_episodes"))
     figure = Figure(figsize=(WIDTH_IN, 9.6), layout="constrained")
@@ -170,7 +174,11 @@ def training_figure(stats: Mapping[str, Any]) -> Figure:
     target = stats.get("target_entropy")
     if target is not None:
         ax = axes.flat[list(panels).index("entropies")]
-        ax.axhline(target, color=VERMILION, linestyle="--", label=f"target {target:g}")
+        moving = np.broadcast_to(np.asarray(target, np.float64), len(stats.get("episode_rewards") or ()) or 1)
+        label = (
+            f"target {moving[-1]:g}" if moving.min() == moving.max() else f"target, at last {moving[-1]:.2g}"
+        )
+        ax.plot(np.arange(1.0, moving.size + 1), moving, color=VERMILION, linestyle="--", label=label)
         ax.legend()
     episodes = len(stats.get("episode_rewards") or ())
     figure.suptitle(f"Training: episodes {episodes:,}, evaluations {evaluated.size:,}", **_LEFT)
@@ -216,38 +224,92 @@ def policy_figure(
 
 
 @styled
-def equity_figure(results: Sequence[Any]) -> Figure:
-    """Return equity in % of start of several results, and the drawdown of the first, the agent."""
+def equity_figure(
+    results: Sequence[Any],
+    seeds: Sequence[Any] = (),
+    fills: pd.DataFrame | None = None,
+    width: float = WIDTH_IN,
+) -> Figure:
+    """Return equity in % of start of several results; drawdown, costs and trades of the first, the agent.
+
+    Parameters
+    ----------
+    results : drawn with a label, the agent first
+    seeds : other trainings of agents among the results, drawn thin in the colour of theirs
+    fills : of the first result, with `time_utc` and `side` (`backtest.trades.fills_table`)
+    width : inches; 4.5 suits a phone
+    """
     _require(bool(results), "There is no policy to draw.")
-    one_tier = len({result.tier for result in results}) == 1
-    figure = Figure(figsize=(WIDTH_IN, 5.2), layout="constrained")
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2.6, 1.0))
-    top.axhline(100.0, color=GREY, linewidth=0.8)
+    narrow = width < WIDTH_IN
+    figure = Figure(figsize=(width, 7.0 if narrow else 6.4), layout="constrained")
+    top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(2.8, 1.0, 0.8))
+    axis = MarketTime([utc_times(result.open_time_utc) for result in (*results, *seeds)])
+    _equity_curves(top, axis, results, seeds)
+    agent, others = results[0], results[1:]
+    time, equity = utc_times(agent.open_time_utc), 100.0 * agent.equity / agent.start_equity
+    x = axis.x(time)
+    if fills is not None and len(fills):
+        _mark_trades(top, x, time, equity, fills)
+    beaten = sum(bool(equity[-1] > 100.0 * r.equity[-1] / r.start_equity) for r in others)
+    compared = f", ahead of {beaten} of {len(others)} other curves" if others else ""
+    title = f"{agent.name} at {agent.tier} costs: {percent(equity[-1] / 100.0 - 1.0)}{compared}"
+    top.set_title(textwrap.fill(title, 48) if narrow else title)
+    top.set_ylabel("Equity [% of start]")
+    curve = np.concatenate(([100.0], equity))
+    drawdown = 100.0 * (curve / np.maximum.accumulate(curve) - 1.0)[1:]
+    kept = thin(drawdown)
+    middle.fill_between(x[kept], drawdown[kept], 0.0, **UNDER_WATER)
+    line(middle, x, drawdown, color=VERMILION, linewidth=0.9)
+    middle.set_ylabel("Drawdown of\nthe first [%]")
+    line(bottom, x, 100.0 * agent.cost_paid / agent.start_equity, color=PURPLE)
+    bottom.set_ylabel("Costs of the\nfirst [% of start]")
+    axis.label(bottom, 4 if narrow else 8)
+    figure.legend(loc="outside lower center", ncols=1 if narrow else 3)
+    figure.align_ylabels()
+    return figure
+
+
+def _equity_curves(ax: Axes, axis: MarketTime, results: Sequence[Any], seeds: Sequence[Any]) -> None:
+    """Draw labelled results, the first one thick, and further seeds thin in the colour of their agent."""
+    one_tier, colors = len({result.tier for result in results}) == 1, dict[Any, str]()
+    ax.axhline(100.0, color=GREY, linewidth=0.8)
     for i, result in enumerate(results):
         time, equity = utc_times(result.open_time_utc), 100.0 * result.equity / result.start_equity
         aligned("plots.equity_figure", time.size, {f"equity of {result.name}": equity})
         name = result.name if one_tier else f"{result.name}, {result.tier}"
-        look = {"color": BLUE, "linewidth": 2.0, "zorder": 3}
-        if i:
-            color, dash = _OTHERS[(i - 1) % len(_OTHERS)]
-            look = {"color": color, "linestyle": dash, "linewidth": 1.2}
-        line(top, time, equity, label=f"{name} {percent(equity[-1] / 100 - 1)}", **look)
-    agent, others = results[0], results[1:]
-    final = agent.equity[-1] / agent.start_equity
-    beaten = sum(bool(final > other.equity[-1] / other.start_equity) for other in others)
-    compared = f", ahead of {beaten} of {len(others)} other curves" if others else ""
-    top.set_title(f"{agent.name} at {agent.tier} costs: {percent(final - 1)}{compared}")
-    top.set_ylabel("Equity [% of start]")
-    curve = np.concatenate(([agent.start_equity], agent.equity))
-    drawdown = 100.0 * (curve / np.maximum.accumulate(curve) - 1.0)[1:]
-    time, kept = utc_times(agent.open_time_utc), thin(drawdown)
-    bottom.fill_between(time[kept], drawdown[kept], 0.0, **UNDER_WATER)
-    line(bottom, time, drawdown, color=VERMILION, linewidth=0.9)
-    bottom.set_ylabel("Drawdown of\nthe first [%]")
-    time_axis(bottom)
-    figure.legend(loc="outside lower center", ncols=3)
-    figure.align_ylabels()
-    return figure
+        color, dash = _OTHERS[(i - 1) % len(_OTHERS)] if i else (BLUE, "-")
+        colors.setdefault(_agent_of(result), color)
+        label, width = f"{name} {percent(equity[-1] / 100 - 1)}", 1.2 if i else 2.0
+        line(ax, axis.x(time), equity, label=label, color=color, ls=dash, lw=width, zorder=2 if i else 3)
+    counts = Counter(map(_agent_of, seeds))
+    for result in seeds:
+        agent_id = _agent_of(result)
+        own = strings.AGENT_LABELS["current"].format(agent_id=agent_id)
+        label = (
+            strings.SEVERAL_SEEDS.format(label=own, count=counts.pop(agent_id)) if agent_id in counts else "_"
+        )
+        equity, color = 100.0 * result.equity / result.start_equity, colors.get(agent_id, GREY)
+        line(
+            ax, axis.x(utc_times(result.open_time_utc)), equity, label=label, color=color, lw=0.7, alpha=0.55
+        )
+
+
+def _agent_of(result: Any) -> Any:  # noqa: ANN401  # a result
+    return getattr(getattr(result, "policy", None), "agent_id", None)
+
+
+def _mark_trades(ax: Axes, x: Any, time: TimeArray, equity: FloatArray, fills: pd.DataFrame) -> None:  # noqa: ANN401
+    """Mark fills on a curve, smaller the more there are."""
+    when = pd.DatetimeIndex(fills["time_utc"]).tz_localize(None).to_numpy()
+    at = np.clip(np.searchsorted(time, when), 0, time.size - 1)
+    size = float(np.clip(600.0 / len(fills), 3.0, 28.0))
+    for side, marker, color in ((strings.BUY, "^", GREEN), (strings.SELL, "v", VERMILION)):
+        own = at[(fills["side"] == side).to_numpy()]
+        if own.size:
+            label = f"{side} ({own.size:,} fills)"
+            ax.scatter(
+                x[own], equity[own], size, color=color, marker=marker, alpha=0.8, zorder=4, lw=0, label=label
+            )
 
 
 @styled
@@ -264,8 +326,9 @@ def exposure_figure(result: Any) -> Figure:  # noqa: ANN401
     axes = figure.subplot_mosaic("EEE;CCL", height_ratios=(1.3, 1.0))
     axes["E"].axhline(0.0, color=GREY, linewidth=0.8)
     line(axes["E"], time, held, color=BLUE, drawstyle="steps-post", linewidth=0.9)
-    long, short, flat = (100.0 * np.mean(np.sign(held) == sign) for sign in (1, -1, 0))
-    shares = f"long {long:.1f} %, short {short:.1f} %, flat {flat:.1f} % of the time"
+    side = np.where(np.abs(held) < HELD, 0.0, np.sign(held))
+    long, short, flat = (100.0 * np.mean(side == sign) for sign in (1, -1, 0))
+    shares = f"long {long:.1f} %, short {short:.1f} %, flat (below {HELD:.0%}) {flat:.1f} % of the time"
     axes["E"].set_title(f"{result.name}: {shares}")
     axes["E"].set_ylabel("Exposure [x equity]")
     scale = 100.0 / result.start_equity

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sac_kernel.backtest import drift, runner, stress
+from sac_kernel.backtest import drift, runner, stress, trades
 from sac_kernel.backtest.drift import Series
 from sac_kernel.backtest.policies import Kind
 from sac_kernel.core import strings
@@ -41,7 +41,9 @@ PBO_BLOCKS = 16
 def sections(
     judgement: Judgement, agent: Agent | None = None, ledger: Sequence[Trial] = ()
 ) -> dict[str, Any]:
-    """Return months, tables, stress, costs, break_even_multiple, inputs and policy (with an agent), drift.
+    """Return tables, months, stress, costs, break_even_multiple, statistics, inputs and policy (with an agent), drift.
+
+    Of an agent that never traded there are tables and drift only, and `no_trade`, the sentence that says so.
 
     Parameters
     ----------
@@ -50,20 +52,34 @@ def sections(
     ledger : all trials
     """
     base, market = judgement.results["base"][0], judgement.market
-    shown: dict[str, Any] = {
-        "months": months(base),
-        "tables": [
-            regimes_table(base, *_log_changes(market)),
-            search_table(
-                {r.name: r.daily_returns for r in judgement.results["base"] if r.policy.is_agent},
-                benchmarks(judgement.results["base"]),
-                ledger,
-            ),
-        ],
-        "stress": stress.stress_table(market, base),
-        "costs": stress.cost_table(market, base),
-        "break_even_multiple": stress.break_even_multiple(market, base),
-    }
+    search = search_table(
+        {r.name: r.daily_returns for r in judgement.results["base"] if r.policy.is_agent},
+        benchmarks(judgement.results["base"]),
+        ledger,
+    )
+    shown: dict[str, Any] = {"tables": [search]}
+    if base.turnover > 0.0:
+        fills = trades.fills_of(market, base)
+        shown |= {
+            "months": months(base),
+            "tables": [regimes_table(base, *_log_changes(market)), search],
+            "stress": stress.stress_table(market, base),
+            "costs": stress.cost_table(market, base),
+            "break_even_multiple": stress.break_even_multiple(market, base),
+            "statistics": trades.statistics(market, base, fills),
+        }
+    else:
+        titles = strings.FIGURES
+        names = (
+            strings.TRADES,
+            titles["exposure"],
+            strings.MONTH_BY_MONTH,
+            strings.REGIMES_TITLE,
+            titles["costs"],
+        )
+        shown["no_trade"] = strings.NO_TRADE.format(
+            sections=", ".join((*names, titles["random"], titles["inputs"]))
+        )
     if agent is not None and base.turnover > 0.0:
         seen, act = stress.observations(market, base), runner.greedy_batch(agent)
         shown["inputs"] = stress.permutation_importance(act, seen, market.observation_names)
@@ -78,7 +94,9 @@ def sections(
 
 def figures(judgement: Judgement, shown: Mapping[str, Any]) -> dict[str, Figure]:
     """Return the figures of the result of `sections`: costs and, if present, inputs, policy, drift."""
-    drawn = {"costs": plots.costs_figure(shown["costs"], shown["break_even_multiple"])}
+    drawn = {}
+    if shown.get("costs"):
+        drawn["costs"] = plots.costs_figure(shown["costs"], shown["break_even_multiple"])
     if shown.get("inputs"):
         drawn["inputs"] = plots.inputs_figure(shown["inputs"])
     if shown.get("policy"):
@@ -149,7 +167,7 @@ def search_table(
 ) -> dict[str, Any]:
     """Return tests of the best result that allow for the search: SPA and StepM on these days, PBO on the ledger.
 
-    A line that cannot be computed says what is missing.
+    What cannot be computed is a sentence of the note.
 
     Parameters
     ----------
@@ -158,22 +176,27 @@ def search_table(
     ledger : validated checkpoints with their days (`trials.over_folds`)
     """
     rows: list[list[Any]] = []
+    missing: list[str] = []
     names, returns = list(models), np.stack(list(models.values()), axis=1)
     for name, benchmark in against.items():
-        question = strings.SPA.format(count=len(names), name=name)
         try:
-            rows.append([question, significance.spa_p_value(returns, benchmark), strings.SPA_READ])
+            p_value = significance.spa_p_value(returns, benchmark)
         except ConfigError:
-            rows.append([question, None, strings.NEEDS_ARCH])
-            continue
+            missing.append(strings.NEEDS_ARCH)
+            break
+        rows.append([strings.SPA.format(count=len(names), name=name), p_value, strings.SPA_READ])
         better = significance.step_m(returns, benchmark)
         winners = ", ".join(names[i] for i in better) or strings.NOBODY
         read = strings.STEP_M_READ.format(names=winners)
         rows.append([strings.STEP_M.format(name=name), len(better), read])
-    rows.append([strings.PBO, *_pbo(ledger)])
+    value, basis = _pbo(ledger)
+    if value is None:
+        missing.append(basis)
+    else:
+        rows.append([strings.PBO, value, basis])
     return {
         "title": strings.SEARCH_TITLE,
-        "note": strings.SEARCH_NOTE,
+        "note": " ".join(([strings.SEARCH_NOTE] if rows else []) + missing),
         "columns": strings.SEARCH_COLUMNS,
         "rows": rows,
     }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
+from sac_kernel.backtest.policies import Kind
 from sac_kernel.core import strings
 from sac_kernel.core.errors import DataError
 
@@ -63,6 +64,21 @@ def results_table(rows: Iterable[Row]) -> pd.DataFrame:
         rounded = [math.nan if x is None else round(column.scale * x, column.decimals) for x in numbers]
         columns[column.title] = pd.Series(rounded, dtype="float64" if column.decimals else "Int64")
     return pd.DataFrame(columns)
+
+
+def short(rows: Iterable[Row], most: int = 8) -> list[Row]:
+    """Return at most `most` rows at base cost: agents first, then the baselines that a reader looks for.
+
+    The best baseline is the one with the highest net return, without the bound that knows the future.
+    """
+    base = by_tier(rows).get("base", [])
+    agents = [row for row in base if row.get("kind") == Kind.AGENT]
+    others = {str(row["policy"]): row for row in base if row.get("kind") in (Kind.BASELINE, Kind.RANDOM)}
+    wanted = [others[name] for name in (strings.HOLD, strings.RANDOM, strings.RIDGE) if name in others]
+    best = max(others.values(), key=lambda row: finite(row.get("net_return_frac")) or 0.0, default=None)
+    if best is not None and best not in wanted:
+        wanted.append(best)
+    return [*agents[: most - len(wanted)], *wanted]
 
 
 def figures(row: Row) -> list[str | None]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 NO_VALUE = Markup('<span class="absent" title="{}">\u2013</span>').format(strings.NO_VALUE)
 HEADING, PARAGRAPH = Markup("<h3>{}</h3>\n"), Markup("<p>{}</p>\n")
+SOFT = Markup('<p class="soft">{}</p>\n')
 STRONG, COMMAND = Markup("<p><strong>{}</strong></p>\n"), Markup("<pre><code>{}</code></pre>\n")
 CODE, HASH = Markup("<code>{}</code>"), Markup('<code title="{}">{}</code>')
 
@@ -57,32 +58,62 @@ pre{overflow-x:auto}code{font:.88em/1.5 ui-monospace,SFMono-Regular,Menlo,Consol
 .results tbody th{white-space:normal;min-width:9.5em}.results .own th{background:var(--own)}
 .results .tier th{background:var(--band)}th,td{padding:6px 6px}
 .results{font-size:.8rem}}
-@media (max-width:640px){.results tbody th{min-width:6.8em}figure img{width:700px;max-width:none}
-header{padding-top:22px}}
-@media print{figure img{filter:none}.box{overflow:visible}}
+.asked{grid-template-columns:repeat(auto-fill,minmax(300px,1fr));margin:18px 0}.asked dd{font-size:.92rem}
+nav ol{columns:3 200px;padding-left:1.4em;margin:0}a{color:inherit}
+.part{border-top:1px solid var(--line)}.part summary{cursor:pointer;padding:12px 0;color:var(--ink)}
+.part summary h2{display:inline;font-size:1.05rem;margin:0}.part>div{padding-bottom:20px;scroll-margin-top:60px}
+.box{scrollbar-width:thin}.results{min-width:760px}
+@media (max-width:640px){.results tbody th{min-width:6.8em;max-width:8em}header,main,footer{padding:0 14px}
+header{padding-top:18px}dl{grid-template-columns:1fr 1fr;gap:0 14px}.asked{grid-template-columns:1fr}
+nav ol{columns:1}}
+@media print{details>*{display:block}figure img{filter:none}.box{overflow:visible}}
 """
 
 _MACROS = """
+{% macro marks(items) %}
+<ul class="marks">
+{% for mark in items %}
+<li class="{{ mark.tone }}"><b>{{ mark.sign }}</b> {{ mark.name }}: <span class="soft">{{ mark.found }}</span></li>
+{% endfor %}
+</ul>
+{% endmacro %}
+
 {% macro verdict(v) %}
 <div class="verdict {{ v.tone }}">
 <p class="word">{{ t.VERDICT.format(word=v.word) }}</p>
 <p class="said">{{ v.finding }}</p>
-{% if v.traded %}
+{% if v.judged %}
+<p>{{ v.judged }}</p>
+{% elif v.traded %}
 <p>{{ t.TRADED }} <strong>{{ v.traded }}</strong></p>
 {% endif %}
 {% if v.headline %}
-<p>{{ v.headline }}</p>
+<p>{{ v.headline }}{% if v.costs %} {{ v.costs }}{% endif %}</p>
 {% endif %}
-{% if v.marks %}
-<ul class="marks">
-{% for mark in v.marks %}
-<li class="{{ mark.tone }}"><b>{{ mark.sign }}</b> {{ mark.name }}: <span class="soft">{{ mark.found }}</span></li>
+{% for note in v.first %}
+<p>{{ note }}</p>
 {% endfor %}
-</ul>
+</div>
+{% if v.questions %}
+<dl class="asked">
+{% for item in v.questions %}
+<div><dt>{{ item.question }}</dt><dd>{{ item.answer }}</dd></div>
+{% endfor %}
+</dl>
 {% endif %}
+{% if v.failed %}
+<p><strong>{{ t.NOT_ALL_PASSED.format(**v.counts) }}</strong></p>
+{{ marks(v.failed) }}
+{% elif v.passed %}
+<p><strong>{{ t.ALL_PASSED.format(**v.counts) }}</strong></p>
+{% endif %}
+<details><summary>{{ t.ABOUT }}</summary>
 <p><strong>{{ t.MEANS }}</strong> {{ t.VERDICTS[v.word][0] }}</p>
 <p><strong>{{ t.MEANS_NOT }}</strong> {{ t.VERDICTS[v.word][1] }}</p>
-</div>
+{% if v.passed %}
+<p>{{ t.PASSED_TOO }}</p>
+{{ marks(v.passed) }}
+{% endif %}
 {% if v.notes %}
 <ul>
 {% for note in v.notes %}
@@ -90,6 +121,7 @@ _MACROS = """
 {% endfor %}
 </ul>
 {% endif %}
+</details>
 {% endmacro %}
 
 {% macro table(v) %}
@@ -129,8 +161,9 @@ _MACROS = """
 {% endmacro %}
 
 {% macro figure(v) %}
-<figure><div class="box" tabindex="0"><img src="data:image/png;base64,{{ v.png }}" width="{{ v.width }}" \
-height="{{ v.height }}" alt="{{ v.alt }}"></div>
+<figure><picture>{% if v.narrow %}<source media="(max-width:640px)" srcset="data:image/png;base64,{{ v.narrow }}">\
+{% endif %}<img src="data:image/png;base64,{{ v.png }}" width="{{ v.width }}" \
+height="{{ v.height }}" alt="{{ v.alt }}"></picture>
 {%- if v.caption -%}<figcaption>{{ v.caption }}</figcaption>{%- endif -%}
 </figure>
 {% endmacro %}
@@ -168,10 +201,17 @@ _REPORT = """<!DOCTYPE html>
 <header><h1>{{ title }}</h1>
 {{ verdict }}</header>
 <main>
-{% for name, body in sections if body %}
-<section>
-<h2>{{ name }}</h2>
-{{ body }}</section>
+{{ head }}
+<nav aria-label="{{ t.CONTENTS }}"><h2>{{ t.CONTENTS }}</h2>
+<ol>
+{% for id, name, body in sections %}
+<li><a href="#{{ id }}">{{ name }}</a></li>
+{% endfor %}
+</ol></nav>
+{% for id, name, body in sections %}
+<details class="part"><summary><h2>{{ name }}</h2></summary>
+<div id="{{ id }}">
+{{ body }}</div></details>
 {% endfor %}
 </main>
 <footer><p>{{ t.FOOTER }}</p></footer>

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
 
 MIN_EPISODES = 10
-"""With updates; fewer are not examined."""
+"""With updates; fewer are not examined, which is the only finding."""
 
 ERRORS = 4.0
 """Fall of the training reward that counts as a collapse, in standard errors."""
@@ -59,7 +59,7 @@ def examine(
     """
     learnt = np.isfinite(_numbers(stats["critic_losses"]))
     if learnt.sum() < MIN_EPISODES:
-        return []
+        return [_finding(strings.NOT_EXAMINED, required=MIN_EPISODES, found=int(learnt.sum()))]
     curves = {key: _numbers(values)[learnt] for key, values in stats.items() if key in _USED}
     stuck = None
     if target_entropy is not None:
