@@ -24,6 +24,15 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(","))
 
 
+def own_features(text: str) -> Path:
+    """Load a feature file, so that saved agents find it by its hash; return its path."""
+    try:
+        OwnFeatures.load(text)
+    except SacKernelError as err:
+        raise argparse.ArgumentTypeError(str(err)) from err
+    return Path(text)
+
+
 SHARED: dict[str, dict[str, Any]] = {
     "data": {"type": Path, "metavar": "H5", "help": "processed bars (default: found automatically)"},
     "output": {"type": Path, "metavar": "DIR", "help": "output folder"},
@@ -43,7 +52,7 @@ SHARED: dict[str, dict[str, Any]] = {
         "help": "bars: a file or a folder of instruments",
     },
     "features": {
-        "type": Path,
+        "type": own_features,
         "metavar": "FILE.py",
         "help": "your own features: a file with a function features(bars)",
     },
@@ -165,16 +174,7 @@ def add_instrument(parser: argparse.ArgumentParser) -> None:
 def add_features(parser: argparse.ArgumentParser) -> None:
     """Add --features to a command that uses a saved agent; the file is run when the option is read."""
     text = "the feature file that the agent was trained with, if it was"
-    add(parser, "features", type=own_features, help=text)
-
-
-def own_features(text: str) -> Path:
-    """Load a feature file, so that saved agents find it by its hash; return its path."""
-    try:
-        OwnFeatures.load(text)
-    except SacKernelError as err:
-        raise argparse.ArgumentTypeError(str(err)) from err
-    return Path(text)
+    add(parser, "features", help=text)
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
