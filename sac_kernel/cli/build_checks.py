@@ -29,7 +29,9 @@ def check_run(data: ProcessedData, parameters: Mapping[str, Any]) -> None:
     faults = []
     if _DEVICE.fullmatch(config.device) is None:
         faults.append(f"device must be auto, cpu, cuda or cuda:N, got {config.device!r}")
-    warmup, horizon = warmup_bars(data.bar_seconds), config.env.horizon_bars
+    # exact SAC has no episodes, so no horizon
+    with_episodes = config.learner in ("gaussian", "both")
+    warmup, horizon = warmup_bars(data.bar_seconds), config.env.horizon_bars if with_episodes else 1
     for name, split in data.splits.items():
         usable = len(split[data.traded]) - 1 - warmup
         needed = horizon if name == "train" else 1
