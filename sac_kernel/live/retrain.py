@@ -24,8 +24,10 @@ from sac_kernel.experiment import checkpoint
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.live import promotion
 from sac_kernel.live.model_store import InUse, ModelStore
+from sac_kernel.prices.bars import SPREAD, Bars, spec_for, with_spread
 from sac_kernel.prices.ingest import formats
 from sac_kernel.prices.ingest.panel import write_tables
+from sac_kernel.prices.ingest.suspect import suspects
 from sac_kernel.prices.ingest.tables import BarTable, join
 from sac_kernel.prices.pipeline import DataConfig
 from sac_kernel.prices.processed_file import read_processed
@@ -64,7 +66,10 @@ def append_bars(data: ProcessedData, path: Path, clock: str | None, target: Path
     for name in names:
         new = formats.read_instrument(paths_of[name], data.price_side, clock, name, data.bar_seconds)
         tables.append((name, _joined(data, name, new)))
-    write_tables(iter(tables), DataConfig(instrument=data.traded), target, data.spec)
+    # what was accepted at the build is accepted again
+    accepted = any(suspects(data.whole(name)) for name in names)
+    config = DataConfig(instrument=data.traded, accept_outliers=accepted)
+    write_tables(iter(tables), config, target, data.spec)
     return read_processed(target)
 
 
@@ -228,5 +233,8 @@ def _joined(data: ProcessedData, name: str, new: BarTable) -> BarTable:
             f"{known.index[-1]}. Add the bars between, or pass the whole export."
         )
         raise DataError(msg)
+    spec = spec_for(known)
+    added = with_spread(new.with_spread_column(), spec) if SPREAD in known else new.bars
+    new = dataclasses.replace(new, bars=Bars(added, spec=known.spec))
     old = BarTable(known, data.source, data.clock)
     return dataclasses.replace(join([old, new], name), source=f"{data.source.split(' + ')[0]} + {new.source}")

@@ -194,14 +194,20 @@ def concat_bars(parts: Sequence[pd.DataFrame]) -> Bars:
         If they differ in side, bar length or instrument.
     """
     tables = [Bars(part) for part in parts]
-    for name in ("side", "seconds", "instrument", "spec"):
+    for name in ("side", "seconds", "instrument"):
         values = {getattr(table, name) for table in tables}
         if len(values) > 1:
             msg = f"concat_bars: {name} must be the same in all parts, got {', '.join(sorted(map(str, values)))}"
             raise DataError(msg)
     first = tables[0]
-    facts = {name: getattr(first, name) for name in first._metadata}
-    return Bars(pd.concat(parts), **facts)
+    specs = {table.spec for table in tables} - {
+        None
+    }  # new bars of a file have none: those before lend theirs
+    if len(specs) > 1:
+        msg = f"concat_bars: the parts of {first.instrument} have different costs or hours (`Bars.spec`)."
+        raise DataError(msg)
+    facts = {name: getattr(first, name) for name in ("side", "seconds", "instrument")}
+    return Bars(pd.concat(parts), **facts, spec=next(iter(specs), None))
 
 
 def make_bars(  # noqa: PLR0913

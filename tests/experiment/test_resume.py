@@ -472,23 +472,28 @@ def two_states(h5, tmp_path_factory):
     entries = []
     for owner, steps in (("aaa", 25), ("me", 15)):
         run = root / f"run-{owner}"
-        small_trainer(h5, run, deadline=StopAfter(steps)).train()
+        config = small_config(h5, run)
+        KaggleTrainer.of_run(config, config.jobs[0], StopAfter(steps)).train()
         entries.append(mount_state(run, root / "input" / "datasets" / owner / "x-state"))
     return root / "input", entries
 
 
-def restored_steps(h5, folder, *entries):
+def small_config(h5, folder, *entries):
     changes = {
         "num_episodes": 4,
         "sac_buffer_capacity": 200,
         "env_horizon": 37,
         "expect_files": list(entries),
     }
-    config = RunConfig.from_flat({**TINY, **changes, "h5_path": str(h5), "output_dir": str(folder)})
-    trainer = KaggleTrainer.of_run(config, 1, 0)
+    return RunConfig.from_flat({**TINY, **changes, "h5_path": str(h5), "output_dir": str(folder)})
+
+
+def restored_steps(h5, folder, *entries):
+    config = small_config(h5, folder, *entries)
+    trainer = KaggleTrainer.of_run(config, config.jobs[0])
     trainer.prepare()
     trainer._start_or_resume()
-    return trainer.loop.env_steps
+    return trainer.learning.steps
 
 
 def test_no_mounted_state_is_taken_unless_the_build_expects_one(h5, two_states, tmp_path, monkeypatch):

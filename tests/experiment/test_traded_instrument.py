@@ -69,7 +69,9 @@ def test_the_trainer_learns_and_judges_by_the_traded_instruments_bars(run, h5):
 def test_summary_and_report_name_it(run):
     summary = files.read_json(run.folder / "summary.json")
     assert summary["run"]["instrument"] == summary["data"]["traded"] == "GBPUSD"
-    assert summary["data"]["notes"][0] == "GBPUSD: costs are EURUSD's defaults"
+    # Half of .54 bps, .32 commission and .155 slippage at the base tier: .745 bps.
+    assert "GBPUSD" in summary["data"]["costs"][0]
+    assert "0.745 bps" in summary["data"]["costs"][0]
     page = (run.folder / "report.html").read_text("utf-8")
     assert "<strong>GBPUSD</strong>" in page.split("What it means")[0]
 

@@ -16,7 +16,7 @@ from traitlets.config import Config
 from sac_kernel import MODULES, inlined_files
 from sac_kernel.cli.settings import parse_settings
 from sac_kernel.core.errors import ConfigError, SacKernelError
-from sac_kernel.core.packages import code_hash
+from sac_kernel.core.packages import bundled, code_hash
 from sac_kernel.experiment.run_config import RunConfig, from_parameters
 from sac_kernel.kaggle.kernel_notebook import (
     MAX_TEXT_BYTES,
@@ -166,7 +166,9 @@ def test_a_notebook_that_is_too_large_is_refused_with_its_size(tmp_path):
 
 def test_every_module_is_one_cell_in_order_equal_to_its_file(text):
     cells = writefile_cells(read(text))
-    expected = [f'%%writefile "{{PKG_DIR}}/{name}"\n' + (PACKAGE / name).read_text("utf-8") for name in FILES]
+    expected = [
+        f'%%writefile "{{PKG_DIR}}/{name}"\n' + bundled((PACKAGE / name).read_text("utf-8")) for name in FILES
+    ]
     assert cells == expected
 
 

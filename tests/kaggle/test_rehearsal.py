@@ -30,6 +30,7 @@ pytestmark = [pytest.mark.notebook, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "5ec2e7000000deadbeef00000000cafe"
 SETTINGS = [
+    "learner=gaussian",
     "num_episodes=6",
     "eval_frequency=2",
     "checkpoint_frequency=1",
