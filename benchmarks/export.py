@@ -40,7 +40,7 @@ def differences(model: Path, states: int, seed: int = 0) -> np.ndarray:
     for first in range(0, states, BLOCK):
         n = min(BLOCK, states - first)
         raw = (center + 2.5 * scale * rng.standard_normal((n, center.size))).astype(np.float32)
-        rest = rng.uniform(-5, 5, (n, agent.config.state_dim - center.size)).astype(np.float32)
+        rest = rng.uniform(-5, 5, (n, agent.width - center.size)).astype(np.float32)
         scaled = np.clip((raw.astype(np.float64) - center) * (1.0 / scale), -CLIP, CLIP).astype(np.float32)
         wanted = agent.select_action(np.concatenate((scaled, rest), axis=1), evaluate=True)
         (found,) = session.run(None, {export.INPUT: np.concatenate((raw, rest), axis=1)})
