@@ -63,6 +63,10 @@ def _run(arguments: Sequence[str] | None) -> int:
     if more and not COMMANDS[args.command].takes_more:
         parser.error(f"{args.command} takes no arguments after --")
     args.words, args.more = own[1:], more
+    if getattr(args, "features", None):
+        from sac_kernel.features.own import OwnFeatures  # pandas: the list of commands loads none
+
+        OwnFeatures.load(args.features)  # saved agents find it by its hash
     status: int = args.run(args)
     return status
 

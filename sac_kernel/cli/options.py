@@ -6,9 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from sac_kernel.core.errors import SacKernelError
 from sac_kernel.experiment.run_config import PARAMETERS, RUN_PRESETS
-from sac_kernel.features.own import OwnFeatures
 from sac_kernel.prices.bars import PRICE_SIDES
 from sac_kernel.prices.costs import COST_TIERS
 from sac_kernel.prices.instruments import KINDS
@@ -22,15 +20,6 @@ def integers(text: str) -> tuple[int, ...]:
 def words(text: str) -> tuple[str, ...]:
     """Return 'a,b' as ('a', 'b')."""
     return tuple(part.strip() for part in text.split(","))
-
-
-def own_features(text: str) -> Path:
-    """Load a feature file, so that saved agents find it by its hash; return its path."""
-    try:
-        OwnFeatures.load(text)
-    except SacKernelError as err:
-        raise argparse.ArgumentTypeError(str(err)) from err
-    return Path(text)
 
 
 SHARED: dict[str, dict[str, Any]] = {
@@ -52,7 +41,7 @@ SHARED: dict[str, dict[str, Any]] = {
         "help": "bars: a file or a folder of instruments",
     },
     "features": {
-        "type": own_features,
+        "type": Path,
         "metavar": "FILE.py",
         "help": "your own features: a file with a function features(bars)",
     },
@@ -172,7 +161,7 @@ def add_instrument(parser: argparse.ArgumentParser) -> None:
 
 
 def add_features(parser: argparse.ArgumentParser) -> None:
-    """Add --features to a command that uses a saved agent; the file is run when the option is read."""
+    """Add --features to a command that uses a saved agent; `cli.main` runs the file."""
     text = "the feature file that the agent was trained with, if it was"
     add(parser, "features", help=text)
 
