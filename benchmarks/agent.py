@@ -263,7 +263,7 @@ def guide(folder: Path, episodes: int) -> None:
         done = time.perf_counter(), time.process_time()
         trained = [b - a for a, b in zip(compiled, done, strict=True)]
         agent, bars = trainer.agent, len(data.train[trainer.instrument])
-        print(f"{len(data.train)} instruments, {bars:,} train bars, state {agent.config.state_dim}, batch "
+        print(f"{len(data.train)} instruments, {bars:,} train bars, state {agent.width}, batch "
               f"{agent.config.batch_size}, threads {torch.get_num_threads()}; {trainer.learning.steps:,} transitions, "
               f"{agent.updates:,} updates")  # fmt: skip
         print("| | wall s | processor s |\n|---|---|---|")

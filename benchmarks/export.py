@@ -22,7 +22,8 @@ def differences(model: Path, states: int, seed: int = 0) -> np.ndarray:
     """Return |ONNX - torch| of each state, shape (states,).
 
     Raw features are drawn around the train mean with 2.5 times the train deviation, so that 5 % lie beyond the
-    clip; account and clock from [-5, 5]. Torch gets them scaled as `indicators.scale_into` scales.
+    clip; account and clock from [-5, 5], of an exact agent the cost to 10 bps. A near tie of two of its positions may
+    fall to either. Torch gets them scaled as `indicators.scale_into` scales.
     """
     import onnxruntime
 
@@ -40,7 +41,11 @@ def differences(model: Path, states: int, seed: int = 0) -> np.ndarray:
     for first in range(0, states, BLOCK):
         n = min(BLOCK, states - first)
         raw = (center + 2.5 * scale * rng.standard_normal((n, center.size))).astype(np.float32)
-        rest = rng.uniform(-5, 5, (n, agent.config.state_dim - center.size)).astype(np.float32)
+        rest = rng.uniform(-5, 5, (n, agent.width - center.size)).astype(np.float32)
+        if agent.exact:  # cost, can fill, held target
+            rest[:, -3:] = np.column_stack(
+                (rng.uniform(0, 1e-3, n), rng.integers(0, 2, n), rng.uniform(-1, 1, n))
+            )
         scaled = np.clip((raw.astype(np.float64) - center) * (1.0 / scale), -CLIP, CLIP).astype(np.float32)
         wanted = agent.select_action(np.concatenate((scaled, rest), axis=1), evaluate=True)
         (found,) = session.run(None, {export.INPUT: np.concatenate((raw, rest), axis=1)})

@@ -37,7 +37,7 @@ WITH_BAND = tuple(
 
 UPDATES = {EXACT: 3_000, GAUSSIAN: 10_000}
 MARKS = {
-    "M1": 0.99, "M2": 0.99, "M3": 0.99, "M4": 0.99, "M8": 0.96, "M9": 0.99, "M10": 0.99, "M11": 0.98, "M11-02": 0.98,
+    "M1": 0.99, "M2": 0.99, "M3": 0.99, "M4": 0.99, "M8": 0.96, "M9": 0.99, "M10": 0.99, "M11": 1.00, "M11-02": 1.08,
     "M12": 0.955, "M13": 0.90,
 }  # fmt: skip
 """Of exact SAC; M11 and M11-02 in shares of ridge + band of the same path. The other markets have their own."""

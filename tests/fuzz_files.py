@@ -213,7 +213,7 @@ class Bench:
         trainer = self.spare
         trainer._restore(folder, *checkpoint.load_state(folder))
         for _ in range(2):
-            trainer.loop.advance()
+            trainer.learning.advance()
         trainer._save_state(finished=False)
 
     def try_manifest(self, rng):

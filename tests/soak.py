@@ -99,6 +99,7 @@ def expected_files(trainer):
     expected = {f"checkpoints/agent_1_ep{k}.pt" for k in episodes}
     expected |= {f"checkpoints/metrics_ep{k}.json" for k in episodes}
     expected |= {"agent_1_best.pt", "agent_1_final.pt", "logs/training_stats.json", "logs/training_stats.npz"}
+    expected |= {"logs/progress.csv"}
     expected |= {f"state/{name}" for name in ("state.json", "job.json", "trainer_a.state", "trainer_b.state")}
     expected |= {"trials.csv"}
     found = {p.relative_to(trainer.folder).as_posix() for p in trainer.folder.rglob("*") if p.is_file()}
@@ -118,7 +119,7 @@ def main():
         samples, slope, trainer, wrong = soak(args.steps, folder)
         for row in samples[:: max(1, len(samples) // 10)]:
             say(f"step {row[0]:>9,.0f}  {row[1]:7.1f} MB  {row[2]:.0f} open files\n")
-        say(f"{trainer.loop.env_steps:,} env steps, {trainer.agent.updates:,} updates, ")
+        say(f"{trainer.learning.steps:,} env steps, {trainer.agent.updates:,} updates, ")
         say(f"{len(trainer.stats['updates'])} validations\n")
         say(f"slope of the second half: {slope:+.2f} MB per million steps (flat is below {MAX_SLOPE_MB})\n")
         say(f"files beyond or short of the outputs: {wrong or 'none'}\n")

@@ -196,7 +196,7 @@ def policy_map(
 
     Parameters
     ----------
-    act, seen, names : as of `permutation_importance`; 'position' is one of the names
+    act, seen, names : as of `permutation_importance`; 'position' or 'held_target' is one of the names
     feature : another of them
 
     Returns
@@ -204,7 +204,10 @@ def policy_map(
     dict
         feature; values, from its 1 % to its 99 % quantile; positions, from -1 to 1; action, one row a position
     """
-    place, held = names.index(feature), names.index("position")
+    place, held = (
+        names.index(feature),
+        next(i for i, name in enumerate(names) if name in ("position", "held_target")),
+    )
     low, high = np.quantile(seen[:, place], (0.01, 0.99))
     values = np.linspace(float(low), float(high), 31)
     positions = np.linspace(-1.0, 1.0, 21)

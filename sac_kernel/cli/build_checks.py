@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from sac_kernel.agent.config import GAUSSIAN
 from sac_kernel.core.errors import ConfigError
 from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.features.pipeline import warmup_bars
@@ -29,7 +30,9 @@ def check_run(data: ProcessedData, parameters: Mapping[str, Any]) -> None:
     faults = []
     if _DEVICE.fullmatch(config.device) is None:
         faults.append(f"device must be auto, cpu, cuda or cuda:N, got {config.device!r}")
-    warmup, horizon = warmup_bars(data.bar_seconds), config.env.horizon_bars
+    # exact SAC has no episodes, so no horizon
+    with_episodes = GAUSSIAN in {config.learner_of(job)[0] for job in config.jobs}
+    warmup, horizon = warmup_bars(data.bar_seconds), config.env.horizon_bars if with_episodes else 1
     for name, split in data.splits.items():
         usable = len(split[data.traded]) - 1 - warmup
         needed = horizon if name == "train" else 1

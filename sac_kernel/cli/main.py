@@ -34,6 +34,7 @@ COMMANDS = {
     "train": Command("train", "train and evaluate agents on processed bars"),
     "evaluate": Command("evaluate", "evaluate a saved agent: table and verdict"),
     "walk-forward": Command("walk_forward", "retrain agents fold by fold and report on one page"),
+    "null": Command("null", "refit the whole pipeline on copies without a signal: a p value, and its power"),
     "sweep": Command("sweep", "train a grid of agents, seeds, folds and settings"),
     "decide": Command("decide", "print what a saved agent would hold from the next open on"),
     "paper": Command("paper", "trade on paper with a saved agent"),
@@ -63,6 +64,10 @@ def _run(arguments: Sequence[str] | None) -> int:
     if more and not COMMANDS[args.command].takes_more:
         parser.error(f"{args.command} takes no arguments after --")
     args.words, args.more = own[1:], more
+    if getattr(args, "features", None):
+        from sac_kernel.features.own import OwnFeatures  # pandas: the list of commands loads none
+
+        OwnFeatures.load(args.features)  # saved agents find it by its hash
     status: int = args.run(args)
     return status
 

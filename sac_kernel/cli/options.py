@@ -6,9 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from sac_kernel.core.errors import SacKernelError
 from sac_kernel.experiment.run_config import PARAMETERS, RUN_PRESETS
-from sac_kernel.features.own import OwnFeatures
 from sac_kernel.prices.bars import PRICE_SIDES
 from sac_kernel.prices.costs import COST_TIERS
 from sac_kernel.prices.instruments import KINDS
@@ -163,18 +161,9 @@ def add_instrument(parser: argparse.ArgumentParser) -> None:
 
 
 def add_features(parser: argparse.ArgumentParser) -> None:
-    """Add --features to a command that uses a saved agent; the file is run when the option is read."""
+    """Add --features to a command that uses a saved agent; `cli.main` runs the file."""
     text = "the feature file that the agent was trained with, if it was"
-    add(parser, "features", type=own_features, help=text)
-
-
-def own_features(text: str) -> Path:
-    """Load a feature file, so that saved agents find it by its hash; return its path."""
-    try:
-        OwnFeatures.load(text)
-    except SacKernelError as err:
-        raise argparse.ArgumentTypeError(str(err)) from err
-    return Path(text)
+    add(parser, "features", help=text)
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:

@@ -35,6 +35,30 @@ FOLDS_COLUMNS = [
     "Fold", "Test days", "Train days", "Policy", "Net return [%]", "Worst seed [%]", "Best seed [%]",
 ]  # fmt: skip
 
+# -- the pipeline's own null
+
+NULL_COST = (
+    "The real run took {seconds:.1f} s. {jobs} more runs on {workers} processes take about {minutes:.0f} min."
+)
+NULL_FEWER = "The bars allow only {copies} of {asked} copies, so p is coarser."
+NULL_STATISTIC = "{name}: {value:.4g}, copies {low:.4g} to {high:.4g}, p = {p:.3f} before Holm's correction"
+NULL_NO_VALUE = "{name}: no trade, no p"
+NULL_STATISTICS = {
+    "t": "t of raw forecast x return, out of fold",
+    "growth_per_day": "net log growth a day of an agent that must trade",
+}
+NULL_GATE = "With its gate on, the forecast of the real run is zero in {flat} of {fits} fits; agents hold still there."
+NULL_NOT_TESTED = (
+    "An edge of the clock or of volatility alone is in the copies too, so this test does not see it."
+)
+NULL_POWER_LEVEL = (
+    "So few copies cannot reach p = {level:.2f}; an edge counts as found here at p = {least:.3f}."
+)
+NULL_POWER_ROW = (
+    "net Sharpe ratio {sharpe_ann:.2f}: found {found} of {copies} ({low:.0%} to {high:.0%}); the agent caught "
+    "{caught:.0%} of the growth"
+)
+
 # -- paper account
 
 PAPER_TITLE = "Paper account: {instrument} since {since:%Y-%m-%d %H:%M}"

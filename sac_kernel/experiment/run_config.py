@@ -102,7 +102,7 @@ class RunConfig:
     resume : auto, never, or the path of a state folder
     allow_cpu : continue without the requested GPU
     warm_start : set by a retraining: SHA-256 of the saved agent whose weights this run starts from
-    self_test : first prove the agent on markets with known answers, about two minutes
+    self_test : first prove the agent on markets with known answers, seconds
     features_file : Python file with your own features(bars); empty: none
     only_own_features : your own features replace the thirty instead of joining them
     features_hash : set by the build: SHA-256 of the feature file

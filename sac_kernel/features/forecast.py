@@ -138,13 +138,15 @@ class ReturnForecast:
 
 
 @renamed_arguments(boosting="heads")
-def fit_forecast(
+def fit_forecast(  # noqa: PLR0913  # one fit, all its settings
     features: ArrayLike,
     target: ArrayLike,
     folds: int = 5,
     purge: int = 100,
     heads: Sequence[str] | bool = HEADS,
     stride: int = 1,
+    *,
+    raw: bool = False,
 ) -> ReturnForecast:
     """Fit E[target | features] on train rows.
 
@@ -159,6 +161,7 @@ def fit_forecast(
     heads : those of `HEADS` that compete, a linear one among them. Of the linear ones that with the least squared error
         out of fold is taken; a non-linear one replaces it if its error is lower by `SIGNIFICANCE` standard errors
     stride : rows that a decision covers, so that the targets of `stride` rows overlap; `purge` grows accordingly
+    raw : take the prediction as it is, significant or not, with slope 1
 
     Raises
     ------
@@ -198,7 +201,9 @@ def fit_forecast(
     best = made[head]
     slope, t_stat = _slope(y, best.raw, usable), _t_stat((y * best.raw)[usable], stride)
     share = 1.0 - float(losses[head].sum() / np.square(y)[usable].sum())
-    if t_stat < SIGNIFICANCE:
+    if raw:
+        slope = 1.0
+    elif t_stat < SIGNIFICANCE:
         head, slope, best = "flat", 0.0, best._replace(edges=None, steps=None, products=None)
     settings = {k: v for each in made.values() for k, v in each.settings.items()}
     return ReturnForecast(

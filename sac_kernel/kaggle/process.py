@@ -107,15 +107,15 @@ class KaggleProcess:
             # In a shared folder the client would resume unfinished uploads of other content.
             env = self._env | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), temporary)
             # In a session of its own: Ctrl-C must not end it as if Kaggle had failed, which would be tried again.
-            process = subprocess.Popen(  # noqa: S603  # this interpreter, arguments as a list
+            with subprocess.Popen(  # noqa: S603  # this interpreter, arguments as a list
                 command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                 encoding="utf-8", errors="replace", start_new_session=True,
-            )  # fmt: skip
-            try:
-                reply = Reply(command, 0, *interrupts.finish(process, timeout_s))
-                reply.returncode = process.returncode
-            except subprocess.TimeoutExpired:
-                reply = Reply(command, 1, "", f"no answer within {timeout_s:.0f} s")
+            ) as process:  # fmt: skip
+                try:
+                    reply = Reply(command, 0, *interrupts.finish(process, timeout_s))
+                    reply.returncode = process.returncode
+                except subprocess.TimeoutExpired:
+                    reply = Reply(command, 1, "", f"no answer within {timeout_s:.0f} s")
         if reply.returncode != 0:
             raise self._error(where, reply)
         return reply

@@ -269,7 +269,7 @@ class Decider:
         )
         fills_in, held = self._opens_until_fill(), float(state.target)
         held = held if abs(held) <= 1.0 else 0.0  # a stop or a limit closed the position
-        order = state.units != 0.0 if halted else action != state.target and fills_in is not None
+        order = bool(state.units != 0.0 if halted else action != state.target and fills_in is not None)
         target = 0.0 if halted else action if order else held
         units = (
             target * float(terms.exposure_cap * row.cap_share) * equity / mid if order else float(state.units)

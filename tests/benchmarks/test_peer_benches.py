@@ -117,7 +117,7 @@ def test_our_side_is_learn_bit_for_bit():
     ours = learners.build("ours", env(), settings, 0.95, seed=3)
     seen = []
     ours.learn(400, lambda steps: seen.append(steps) or True)
-    config = SACConfig(state_dim=2, gamma=0.95, **learners.our_fields(settings, 8, 1))
+    config = SACConfig.for_market(state_dim=2, gamma=0.95, **learners.our_fields(settings, 8, 1))
     agent = SACAgent(config, device="cpu", seed=3).learn(env(), 400, seed=3)
     assert seen == list(range(8, 401, 8))
     obs = np.linspace(-1.0, 1.0, 8, dtype=np.float32).reshape(4, 2)
@@ -215,7 +215,7 @@ def test_only_what_the_results_file_lacks_is_run(tmp_path, monkeypatch, capsys):
 
 
 def test_a_run_in_a_process_of_its_own_prints_its_rows(tmp_path):
-    job = {"task": "Pendulum-v1", "total": 10, "seed": 0, "learner": "ours-default", "settings": {}}
+    job = {"task": "Pendulum-v1", "total": 10, "seed": 0, "learner": "ours-market", "settings": {}}
     rows = list(jobs.run_alone("benchmarks.public_tasks", job))
     assert [row["steps"] for row in rows] == [2, 4, 6, 8, 10]
     # An untrained pendulum hangs or spins: 200 steps of at most pi^2 + .1 x 64 + .001 x 4 each.

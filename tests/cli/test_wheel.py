@@ -112,7 +112,7 @@ def test_retraining_needs_a_clone_before_it_changes_the_bars(trained):
 
 def test_training_writes_into_the_current_folder(trained):
     manifest = json.loads((trained.folder / "outputs" / "manifest.json").read_text(encoding="utf-8"))
-    assert manifest["env_steps"] == 60
+    assert manifest["env_steps"] == 30 * 16  # one episode of 30 updates, each on a batch of 16 decisions
     assert (trained.folder / "outputs" / "agent_1_final.pt").is_file()
 
 

@@ -8,6 +8,7 @@ import pytest
 
 import build_kernel
 from sac_kernel.core.errors import CheckpointError, ConfigError, DataError, InputNotFoundError
+from sac_kernel.core.homes import Home
 from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.features.causality import assert_causal
 from sac_kernel.features.indicators import Memory
@@ -172,12 +173,11 @@ def test_only_own_features_need_a_file():
         RunConfig(only_own_features=True)
 
 
-def test_the_notebook_carries_the_file_and_its_hash(tmp_path, monkeypatch):
-    own = own_of(tmp_path)
-    monkeypatch.setattr(build_kernel, "BUILD", tmp_path / "build")
+def test_the_notebook_carries_the_file_and_its_hash(tmp_path):
+    own, data = own_of(tmp_path), make_data(900)
     given = {"features_file": str(tmp_path / "mine.py"), "features_hash": own.sha256}
-    notebook = json.loads(build_kernel.build(given).read_text())
-    sources = ["".join(cell["source"]) for cell in notebook["cells"]]
+    text, _ = build_kernel.build(given, Home(tmp_path, "mine"), data, [])
+    sources = ["".join(cell["source"]) for cell in json.loads(text)["cells"]]
     assert sum(GAP in source and source.startswith("%%writefile") for source in sources) == 1
     parameters = next(s for s in sources if "features_hash: str" in s)
     assert own.sha256 in parameters

@@ -84,7 +84,7 @@ SHORT = {"num_episodes": 1, "eval_frequency": 1, "checkpoint_frequency": 1, "tim
 def test_publishing_again_uploads_only_what_changed_and_asks_little(checkout, tmp_path):
     with KaggleStandin(tmp_path / "platform") as kaggle:
         env = kaggle_env(kaggle, tmp_path / "home")
-        first = build_kernel(checkout, env)
+        first = build_kernel(checkout, env, "--set", "env_horizon=500")
         assert first.returncode == 0, first.stderr[-2000:]
         assert first.stdout.rstrip().endswith("kaggle kernels push")
         metadata = json.loads((checkout / "kernel-metadata.json").read_text())
@@ -92,14 +92,14 @@ def test_publishing_again_uploads_only_what_changed_and_asks_little(checkout, tm
         assert metadata["dataset_sources"] == ["tester/sac-trading-data", "tester/sac-trading-code"]
 
         before, asked = uploads(kaggle), len(kaggle.calls("GetDatasetStatus"))
-        assert build_kernel(checkout, env).returncode == 0
+        assert build_kernel(checkout, env, "--set", "env_horizon=500").returncode == 0
         assert uploads(kaggle) == before
         assert len(kaggle.calls("GetDatasetStatus")) - asked == 2  # one question for each dataset
         assert len(kaggle.calls("ListDatasetFiles")) == asked_once(kaggle)
 
         module = checkout / "sac_kernel" / "stats" / "metrics.py"
         module.write_text(module.read_text() + "\n# edited\n")
-        assert build_kernel(checkout, env).returncode == 0
+        assert build_kernel(checkout, env, "--set", "env_horizon=500").returncode == 0
         assert len(kaggle.datasets["tester/sac-trading-data"].versions) == 1
         assert len(kaggle.datasets["tester/sac-trading-code"].versions) == 2
 
@@ -129,16 +129,18 @@ def test_plain_kaggle_commands_push_and_fetch_and_the_next_build_knows(checkout,
         assert told(done.stdout, "resuming", "step 600")
         assert "tester/sac-trading-state" in (checkout / "kernel-metadata.json").read_text()
 
-        fresh = build_kernel(checkout, env, "--fresh")
+        fresh = build_kernel(checkout, env, "--fresh", *settings(**SHORT))
+        assert fresh.returncode == 0, fresh.stderr
         assert "resuming" not in fresh.stdout
-        again = build_kernel(checkout, env)  # not pushed yet: it is still to start over
+        again = build_kernel(checkout, env, *settings(**SHORT))  # not pushed yet: it is still to start over
         assert "resuming" not in again.stdout
         assert "tester/sac-trading-state" not in (checkout / "kernel-metadata.json").read_text()
 
 
 def test_without_credentials_nothing_is_published_and_a_push_ends_with_2(checkout, tmp_path):
     with KaggleStandin(tmp_path / "platform") as kaggle:
-        done = build_kernel(checkout, kaggle_env(kaggle, tmp_path / "home", auth="none"), "--push")
+        env = kaggle_env(kaggle, tmp_path / "home", auth="none")
+        done = build_kernel(checkout, env, "--push", "--set", "env_horizon=500")
         assert done.returncode == 2, done.stderr
         assert told(done.stdout, "published", "credentials")
         assert not kaggle.datasets

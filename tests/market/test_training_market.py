@@ -157,9 +157,10 @@ def test_a_run_with_denoised_rewards_is_judged_on_realised_prices(tmp_path):
         num_envs=6,
         device="cpu",
         env_config=EXPECTED,
+        learner="gaussian",
     )
     trainer.run_training()
-    assert trainer.train_market.return_forecast is not None
+    assert trainer.learning.market.return_forecast is not None
     assert trainer.val_market.return_forecast is None
     # What was learnt from is told: these bars hold nothing to find.
     note = trainer.summary["verdict"]["notes"][0]

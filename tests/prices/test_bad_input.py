@@ -81,7 +81,7 @@ def earlier(tmp_path):
     folder = tmp_path / "sortie de l'été"
     (folder / "checkpoints").mkdir(parents=True)
     for name in ("agent_1_best.pt", "manifest.json", "checkpoints/agent_1_ep5.pt"):
-        (folder / name).write_bytes(b"mine")
+        (folder / name).write_bytes(b'{"mine": 1}')
     return folder
 
 
@@ -96,7 +96,17 @@ def test_a_bad_file(tmp_path, earlier, row, caplog):
     path.parent.mkdir()
     make(path)
     before = contents(earlier)
-    assert train(["--h5-path", str(path), "--output-dir", str(earlier), "--device", "cpu"]) == 2
+    words = [
+        "--h5-path",
+        str(path),
+        "--output-dir",
+        str(earlier),
+        "--device",
+        "cpu",
+        "--set",
+        "learner=gaussian",
+    ]
+    assert train(words) == 2
     assert told(caplog.text, *parts), caplog.text
     assert contents(earlier) == before
 

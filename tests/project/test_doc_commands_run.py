@@ -70,6 +70,11 @@ NOT_RUN = (
     (r"kaggle kernels push|python build_kernel.py .*--(push|follow|fetch|resume|until-done|stop)", STORY),
     (r"python -m sac_kernel retrain --bars bars/ --kaggle", "`--rehearse` with `--until-done` instead, which " + STORY),
     (r"python -m sac_kernel download", "asks a provider: prices/test_download.py has one on this machine"),
+    (r"kaggle auth login", "opens a browser"),
+    (r"kaggle kernels output OWNER/X", STORY),
+    (r"python build_kernel.py --data data/downloads", "follows a download"),
+    (r"python -m sac_kernel export .*--safetensors", "needs safetensors: live/test_export.py, where it is installed"),
+    (r"python -c .import getpass", "asks for a token at the terminal"),
     (r"python -m sac_kernel train --preset quick", "50 episodes; cli/test_command_line.py has the presets"),
     (r"ray |.*--address auto", "needs ray: experiment/test_job_pool_ray.py, where it is installed"),
     (r"python -m benchmarks\.\w+ (--guide )?FOLDER", "needs real bars"),
@@ -164,6 +169,8 @@ def shell(tmp_path_factory):
         shutil.copy(ROOT / name, folder)
     for name, part in BARS.items():
         write_csv(part, folder / name)
+    page = (ROOT / "docs" / "own-features.md").read_text(encoding="utf-8")
+    (folder / "my_features.py").write_text(page.split("```python\n")[1].split("```")[0], encoding="utf-8")
     store = ModelStore(folder / "models")
     for month in (1, 2):
         path = folder / f"month_{month}.pt"
@@ -204,6 +211,8 @@ def test_the_command_runs(command, shell):
         write_csv(HOURS[6250:6350], shell.folder / "EURUSD_M5.csv")
         if " paper " in command and "--speed" not in command:  # it watches the file until it is told to stop
             line = HOURS[6350:6351].to_csv(header=False)
+            # A journal of its own: one that has the line already would be interrupted before it listens.
+            shutil.rmtree(shell.folder / "paper", ignore_errors=True)
             more = {"grow": ["EURUSD_M5.csv", line, "paper/journal.jsonl"]}
     status, said = shell.run(command, **more)
     expected = next((s for start, s in STATUS.items() if command.startswith(start)), (0,))
