@@ -140,6 +140,7 @@ HOME_MODULES = (
     "report.terminal",
     "experiment.horizons",
     "experiment.job_pool",
+    "experiment.population",
     "experiment.fold_training",
     "experiment.fold_jobs",
     "experiment.walk_forward_report",

@@ -18,7 +18,7 @@ from sac_kernel.agent.sac import SACAgent
 from sac_kernel.backtest import policies, runner, validation
 from sac_kernel.core.config import require
 from sac_kernel.core.errors import DataError, NonFiniteError
-from sac_kernel.experiment import learning
+from sac_kernel.experiment import learning, population
 from sac_kernel.experiment.learning import Selection
 from sac_kernel.experiment.run_config import Job, RunConfig, preset_of
 from sac_kernel.features.pipeline import FeaturePipeline
@@ -202,7 +202,7 @@ def fit_agent(
 def fit_together(
     folds: Sequence[tuple[Sequence[BarsByInstrument], BarsByInstrument, Recipe]], instrument: str, device: str
 ) -> list[Refit | NonFiniteError]:
-    """Train the exact agents of several folds, seeds and tiers side by side (`learning.Population`).
+    """Train the exact agents of several folds, seeds and tiers side by side (`population.Population`).
 
     Each equals the one of `fit_agent`; a training that diverges gives its error, and the others go on. Recipes must
     agree in updates and evaluations, and the agents in their widths.
@@ -213,7 +213,7 @@ def fit_together(
     require(
         same, "fit_together", "all recipes must be of exact SAC with equal updates and evaluations", "others"
     )
-    population = learning.Population(members, device)
+    population = population.Population(members, device)
     for report in range(1, REPORTS + 1):
         population.advance_to(trainings[0].updates_at(report))
         for training, member in zip(trainings, members, strict=True):

@@ -12,7 +12,6 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from sac_kernel.agent.config import EXACT, GAUSSIAN
 from sac_kernel.agent.exact import ExactTraining, faster_device
@@ -27,7 +26,7 @@ from sac_kernel.market import training
 from sac_kernel.market.envs import TradingVectorEnv
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     import pandas as pd
@@ -43,7 +42,7 @@ SELECTION_WINDOW = 3
 """`best` is the agent with the highest mean of this many evaluations in a row: one lucky pass must not win."""
 
 _PARTIAL_TYPES = {"steps": int, "reward": float, "abs_action": float, "updates": int}
-_AT_ONCE = 10  # updates of exact SAC between two looks at the clock
+AT_ONCE = 10  # updates of exact SAC between two looks at the clock
 _ROTATION = (math.sqrt(5.0) - 1.0) / 2.0  # windows of successive rows spread evenly over the train rows
 _MEASURED_ROWS = 256
 
@@ -253,14 +252,14 @@ class ExactLearning:
         """Whether the updates of an episode were done since the last row."""
         return self._partial["updates"] >= EXACT_UPDATES
 
-    def advance(self, updates: int = _AT_ONCE) -> None:
+    def advance(self, updates: int = AT_ONCE) -> None:
         """Do some updates."""
         self.note(updates, float(self._training.run(updates)[self._member]))
 
     def advance_to(self, updates: int) -> None:
         """Learn until so many updates are done."""
         while self.updates < updates:
-            self.advance(min(_AT_ONCE, updates - self.updates))
+            self.advance(min(AT_ONCE, updates - self.updates))
 
     def join(self, together: ExactTraining, member: int) -> None:
         """Take part in the training of a population, which then does the updates, from here on."""
@@ -352,59 +351,6 @@ class ExactLearning:
         window = stretches.part(self.market, first, min(first + bars + 1, end))
         equity = self.env_config.initial_equity
         return runner.run_policy(window, runner.greedy_policy(self.agent), equity, policies.agent(1), "base")
-
-
-class Population:
-    """Trainings of exact SAC of equal widths, advanced side by side in chunks that the device's memory holds.
-
-    Parameters
-    ----------
-    members : before their first update; each stays the training that it was, and equals itself alone
-    device : where to train
-    chunk : agents of a chunk at most; halved, and said, when a GPU runs out of memory
-
-    Attributes
-    ----------
-    failures : members that diverged -> why; the others go on
-    """
-
-    def __init__(self, members: Sequence[ExactLearning], device: str = "cpu", chunk: int = 256) -> None:
-        self.members, self.device, self.chunk = list(members), device, chunk
-        self.failures: dict[ExactLearning, NonFiniteError] = {}
-        self._parts: list[tuple[ExactTraining, list[ExactLearning]]] = []
-        while not self._parts:
-            try:
-                self._parts = [self._part(at) for at in range(0, len(self.members), self.chunk)]
-            except torch.cuda.OutOfMemoryError:
-                if self.chunk == 1:
-                    raise
-                self.chunk //= 2
-                torch.cuda.empty_cache()
-                logger.warning("%s ran out of memory: %d agents at once from here on.", device, self.chunk)
-        for together, part in self._parts:
-            for place, member in enumerate(part):
-                member.join(together, place)
-
-    def _part(self, at: int) -> tuple[ExactTraining, list[ExactLearning]]:
-        part = self.members[at : at + self.chunk]
-        problems, configs = [m.problem for m in part], [m.config for m in part]
-        together = ExactTraining(problems, configs, [m.seed for m in part], self.device)
-        together.run(1)  # memory is taken by the first update; the next line starts over
-        return ExactTraining(problems, configs, [m.seed for m in part], self.device), part
-
-    def advance_to(self, updates: int) -> None:
-        """Learn until every member has done so many updates."""
-        for together, part in self._parts:
-            while together.updates < updates:
-                count = min(_AT_ONCE, updates - together.updates)
-                losses = together.run(count)
-                for member, loss in zip(part, losses, strict=True):
-                    if member not in self.failures:
-                        try:
-                            member.note(count, float(loss))
-                        except NonFiniteError as err:
-                            self.failures[member] = err
-                            logger.warning("%s", err)
 
 
 class Selection:

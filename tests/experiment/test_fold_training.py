@@ -149,7 +149,7 @@ def test_trainings_of_several_folds_and_tiers_together_equal_each_alone(bars, mo
     for one, two in zip(together, alone, strict=True):
         same_fold(one, two)
     assert {refit.updates for refit in together} == {60}
-    population, made = fold_training.learning.Population, []
+    population, made = fold_training.population.Population, []
 
     def small(members, device):
         made.append(population(members, device, chunk=2))
@@ -166,15 +166,15 @@ def test_a_chunk_that_does_not_fit_is_halved_and_said(bars, monkeypatch, caplog)
         fold_training._Training([days_of(bars, 0, 40)], days_of(bars, 42, 60), EXACT, "EURUSD").learning
         for _ in range(3)
     ]
-    part = fold_training.learning.Population._part
+    part = fold_training.population.Population._part
 
     def refuses(self, at):
         if self.chunk > 1:
             raise torch.cuda.OutOfMemoryError
         return part(self, at)
 
-    monkeypatch.setattr(fold_training.learning.Population, "_part", refuses)
-    population = fold_training.learning.Population(trainings, "cpu", chunk=3)
+    monkeypatch.setattr(fold_training.population.Population, "_part", refuses)
+    population = fold_training.population.Population(trainings, "cpu", chunk=3)
     assert population.chunk == 1
     assert told(caplog.text, "cpu", 1)
 
@@ -186,7 +186,7 @@ def test_a_training_of_several_that_diverges_is_named_and_the_others_go_on(bars)
         ).learning
         for seed in (4, 5)
     ]
-    population = fold_training.learning.Population(trainings)
+    population = fold_training.population.Population(trainings)
     population._parts[0][0].weights.online[1, 0] = float("nan")
     population.advance_to(20)
     assert list(population.failures) == [trainings[1]]
