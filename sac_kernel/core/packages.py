@@ -72,8 +72,10 @@ def worker_path() -> str:
 _FOR_CHECKERS = re.compile(
     r"^if TYPE_CHECKING:\n(?:(?:    .*)?\n)+|  # (?:noqa|type: ignore|fmt: skip|pragma).*$", re.MULTILINE
 )
+_CONFIG = re.compile(r"^class \w+Config\b", re.MULTILINE)
 _SECTION = re.compile(
-    r"\n\n( +)(?:Parameters|Returns|Raises|Examples)\n\1-+\n(?:(?!\1\w+\n\1-+\n)(?!\1\"{3}).*\n)*(?=(\1\"{3})?)"
+    r"\n\n( +)(Parameters|Returns|Raises|Examples|Attributes)\n\1-+\n"
+    r"(?:(?!\1\w+\n\1-+\n)(?!\1\"{3}).*\n)*(?=(\1\"{3})?)"
 )
 
 
@@ -84,7 +86,14 @@ def bundled(source: str) -> str:
     parameters, results and errors: the code dataset and the repository have them.
     """
     text = _FOR_CHECKERS.sub("", source.replace("\r\n", "\n"))
-    while (less := _SECTION.sub(lambda found: "\n" if found[2] else "\n\n", text)) != text:
+    is_config = _CONFIG.search(text) is not None
+
+    def shortened(section: re.Match[str]) -> str:
+        if is_config and section[2] == "Attributes":
+            return section[0]  # the help of the parameters cell
+        return "\n" if section[3] else "\n\n"
+
+    while (less := _SECTION.sub(shortened, text)) != text:
         text = less
     if text.count("TYPE_CHECKING") == 1:
         text = text.replace("from typing import TYPE_CHECKING\n", "").replace(

@@ -202,7 +202,7 @@ def fit_agent(
 def fit_together(
     folds: Sequence[tuple[Sequence[BarsByInstrument], BarsByInstrument, Recipe]], instrument: str, device: str
 ) -> list[Refit | NonFiniteError]:
-    """Train the exact agents of several folds, seeds and tiers side by side (`population.Population`).
+    """Train the exact agents of several folds, seeds and tiers side by side (`experiment.population`).
 
     Each equals the one of `fit_agent`; a training that diverges gives its error, and the others go on. Recipes must
     agree in updates and evaluations, and the agents in their widths.
@@ -213,13 +213,13 @@ def fit_together(
     require(
         same, "fit_together", "all recipes must be of exact SAC with equal updates and evaluations", "others"
     )
-    population = population.Population(members, device)
+    together = population.Population(members, device)
     for report in range(1, REPORTS + 1):
-        population.advance_to(trainings[0].updates_at(report))
+        together.advance_to(trainings[0].updates_at(report))
         for training, member in zip(trainings, members, strict=True):
-            if member not in population.failures:
+            if member not in together.failures:
                 training.report(report)
-    return [population.failures.get(m) or t.chosen() for t, m in zip(trainings, members, strict=True)]
+    return [together.failures.get(m) or t.chosen() for t, m in zip(trainings, members, strict=True)]
 
 
 class _Training:

@@ -155,7 +155,7 @@ def test_trainings_of_several_folds_and_tiers_together_equal_each_alone(bars, mo
         made.append(population(members, device, chunk=2))
         return made[-1]
 
-    monkeypatch.setattr(fold_training.learning, "Population", small)
+    monkeypatch.setattr(fold_training.population, "Population", small)
     for one, two in zip(fold_training.fit_together(folds, "EURUSD", "cpu"), alone, strict=True):
         same_fold(one, two)
     assert [len(part) for _, part in made[0]._parts] == [2, 1]

@@ -63,7 +63,17 @@ def test_months_of_two_years_multiply_to_the_whole_return(judged):
 
 
 def test_sections_of_a_judgement_and_the_figures_that_go_with_them(judged, shown):
-    keys = ["months", "tables", "stress", "costs", "break_even_multiple", "inputs", "policy", "drift"]
+    keys = [
+        "tables",
+        "months",
+        "stress",
+        "costs",
+        "break_even_multiple",
+        "statistics",
+        "inputs",
+        "policy",
+        "drift",
+    ]
     assert list(shown) == keys
     assert set(shown["inputs"]) == set(judged[1].market.observation_names)
     assert list(sections.figures(judged[1], shown)) == ["costs", "inputs", "policy", "drift"]
@@ -99,11 +109,10 @@ def test_the_search_is_told_with_spa_stepm_and_pbo(monkeypatch):
     assert rows[2][1] == significance.pbo(np.stack([t.daily for t in ledger], axis=1))
     assert told(rows[2][2], "12 checkpoints", "64 days")
     monkeypatch.setattr(significance.importlib.util, "find_spec", lambda name: None)
-    bare = sections.search_table(models, {"flat": np.zeros(200)}, ledger[:4])["rows"]
-    assert bare[0][1] is None
-    assert told(bare[0][2], "arch")
-    assert bare[1][1] is None
-    assert told(bare[1][2], 10, "32 days", "4 checkpoints", "64 days")
+    bare = sections.search_table(models, {"flat": np.zeros(200)}, ledger[:4])
+    assert bare["rows"] == []  # what cannot be computed is a sentence, said once
+    assert bare["note"].count("arch") == 1
+    assert told(bare["note"], 10, "32 days", 4)
 
 
 def test_clock_features_are_not_watched_for_drift(judged):
@@ -142,13 +151,15 @@ def test_without_train_rows_or_a_trade_the_section_is_left_out(judged):
     _, judgement = judged
     bare = dataclasses.replace(judgement, train=None)
     found = sections.sections(bare)
-    assert list(found) == ["months", "tables", "stress", "costs", "break_even_multiple"]
+    assert list(found) == ["tables", "months", "stress", "costs", "break_even_multiple", "statistics"]
     assert list(sections.figures(bare, found)) == ["costs"]
     width = len(judgement.market.observation_names)
     flat = SACAgent(SACConfig(state_dim=width, hidden_dims=(16,)), device="cpu")
     base = [runner.validate(flat, judgement.market, 1e5)]
     still = dataclasses.replace(judgement, results={**judgement.results, "base": base})
-    assert "inputs" not in sections.sections(still, flat)
+    shown = sections.sections(still, flat)
+    assert not {"inputs", "months", "stress", "costs", "statistics"} & set(shown)
+    assert shown["no_trade"]
 
 
 def test_the_page_shows_every_section(judged, shown, tmp_path):
