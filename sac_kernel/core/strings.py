@@ -134,11 +134,11 @@ FORECAST_TOO_FEW = (
     "required. The agent learnt from its costs alone."
 )
 FORECAST_NOISE = (
-    "The features do not predict {what} (t = {t:.1f} out of fold; {required:g} is required). The agent learnt from "
+    "The features do not predict {what} (t = {t:.2f} out of fold; {required:g} is required). The agent learnt from "
     "its costs alone; to trade would be a mistake."
 )
 FORECAST = (
-    "Train rows: the features explain {share:.3%} of the variance of {what} ({head}, t = {t:.1f} out of fold). The "
+    "Train rows: the features explain {share:.3%} of the variance of {what} ({head}, t = {t:.2f} out of fold). The "
     "agent learnt from that forecast less its costs; it is judged on realised prices."
 )
 JOB_FAILED = "{job} failed: {why}"

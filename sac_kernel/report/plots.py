@@ -253,7 +253,7 @@ def equity_figure(
     beaten = sum(bool(equity[-1] > 100.0 * r.equity[-1] / r.start_equity) for r in others)
     compared = f", ahead of {beaten} of {len(others)} other curves" if others else ""
     title = f"{agent.name} at {agent.tier} costs: {percent(equity[-1] / 100.0 - 1.0)}{compared}"
-    top.set_title(textwrap.fill(title, 48) if narrow else title)
+    top.set_title(textwrap.fill(title, 40) if narrow else title)
     top.set_ylabel("Equity [% of start]")
     curve = np.concatenate(([100.0], equity))
     drawdown = 100.0 * (curve / np.maximum.accumulate(curve) - 1.0)[1:]

@@ -165,7 +165,7 @@ def test_a_run_with_denoised_rewards_is_judged_on_realised_prices(tmp_path):
     # What was learnt from is told: these bars hold nothing to find.
     note = trainer.summary["verdict"]["notes"][0]
     t_stat = trainer.summary["run"]["forecast"]["t_stat"]
-    assert told(note, f"{t_stat:.1f}", 2.5)
+    assert told(note, f"{t_stat:.2f}", 2.5)
     row = trainer.judgement.rows[0]
     result = trainer.judgement.results["base"][0]
     assert row["net_return_frac"] == pytest.approx(result.equity[-1] / 100_000.0 - 1.0, abs=1e-9)
