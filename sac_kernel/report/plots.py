@@ -172,7 +172,7 @@ def training_figure(stats: Mapping[str, Any]) -> Figure:
         if key in _LOG_PANELS and positive.size and 0 < positive.min() < positive.max() / _LOG_FROM:
             ax.set_yscale("log")
     target = stats.get("target_entropy")
-    if target is not None:
+    if target is not None and np.size(target):
         ax = axes.flat[list(panels).index("entropies")]
         moving = np.broadcast_to(np.asarray(target, np.float64), len(stats.get("episode_rewards") or ()) or 1)
         label = (

@@ -103,7 +103,9 @@ class Mark:
 def _mark(key: str, value: float, threshold: float | None, *, passed: bool, **more: object) -> Mark:
     given = {"value": value, "threshold": threshold, **more}
     name, found = (texts[key].format(**given) for texts in (strings.MARKS, strings.MARKS_FOUND))
-    return Mark(key, value, threshold, passed, name, strings.NO_VALUE if math.isnan(value) else found)
+    return Mark(
+        key, value, threshold, passed, name, strings.NO_VALUE if key == "dsr" and math.isnan(value) else found
+    )
 
 
 @dataclass(frozen=True)

@@ -299,7 +299,7 @@ def test_an_agent_that_never_trades_has_no_percentile_and_no_edge(split, market)
     ("policy", "kind", "label"),
     [
         (policies.agent(2, Form.BEST), "agent", "agent 2 (best)"),
-        (policies.agent(1, Form.ENSEMBLE, seeds=3), "agent", "agent 1 (mean of 3 seeds)"),
+        (policies.agent(1, Form.ENSEMBLE, seeds=3), "agent", "agent 1 (mean target of 3 seeds)"),
         (policies.agent(1, Form.FOLD_SEED, seed=0), "agent", "agent 1, seed 0"),
         (policies.of_file(3, "agent_3_final.pt"), "agent", "agent 3 (final)"),
         (policies.of_file(3, "agent_1_final.pt"), "agent", "agent 3 (agent_1_final.pt)"),

@@ -232,10 +232,10 @@ def test_a_value_out_of_range_is_refused(text, found):
 
 
 def test_too_many_checkpoints_are_refused_with_the_frequency_that_fits():
-    # Three jobs: (300 - 20) // 3 - 12 = 81 places each, 2 x 500 files: 1000 / 81 is 12.3, so 13.
-    with pytest.raises(ConfigError, match=says("3 job", "checkpoint_frequency", 13)):
+    # Three jobs: (300 - 30) // 3 - 14 = 76 places each, 2 x 500 files: 1000 / 76 is 13.2, so 14.
+    with pytest.raises(ConfigError, match=says("3 job", "checkpoint_frequency", 14)):
         RunConfig(seeds=(0, 1, 2), num_episodes=500, checkpoint_frequency=5)
-    RunConfig(seeds=(0, 1, 2), num_episodes=500, checkpoint_frequency=13)
+    RunConfig(seeds=(0, 1, 2), num_episodes=500, checkpoint_frequency=14)
 
 
 # -- divisors ------------------------------------------------------------------------------------

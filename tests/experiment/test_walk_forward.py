@@ -262,7 +262,9 @@ def test_the_results_as_markdown_have_every_table_with_its_rows(summary, folder)
     for table in summary["tables"]:
         assert f"## {table['title']}\n" in text
         assert f"| {table['rows'][-1][0]} |" in text
-    assert sum(line.startswith("| agent 1, mean of 2 seeds | base |") for line in text.splitlines()) == 1
+    assert (
+        sum(line.startswith("| agent 1, 2 seeds' mean account | base |") for line in text.splitlines()) == 1
+    )
 
 
 def test_the_page_needs_every_job(settings, collected):

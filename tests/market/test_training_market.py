@@ -129,8 +129,8 @@ def test_exact_sac_is_told_what_a_decision_earns_from_its_fill_to_the_next():
 
 def test_the_report_says_over_how_many_bars_and_when_there_are_too_few():
     fit = {"head": "ridge", "out_of_fold_share": 0.0004, "t_stat": 3.1, "decision_bars": 12}
-    assert told(note_of(fit), "0.040%", "12 returns", "ridge", 3.1)
-    assert told(note_of(fit, head="flat", t_stat=1.8), "12 returns", 1.8, 2.5)
+    assert told(note_of(fit), "0.040%", "12 returns", "ridge", "3.10")
+    assert told(note_of(fit, head="flat", t_stat=1.8), "12 returns", "1.80", 2.5)
     assert told(note_of(fit, head="flat", t_stat=0.0), "12 returns", "too few", 30)
 
 
