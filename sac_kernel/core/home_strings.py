@@ -55,8 +55,8 @@ NULL_POWER_LEVEL = (
     "So few copies cannot reach p = {level:.2f}; an edge counts as found here at p = {least:.3f}."
 )
 NULL_POWER_ROW = (
-    "net Sharpe ratio {sharpe_ann:.2f}: found {found} of {copies} ({low:.0%} to {high:.0%}); the agent caught "
-    "{caught:.0%} of the growth"
+    "net Sharpe ratio {sharpe_ann:.2f}: found {found} of {copies} ({low:.0%} to {high:.0%}); log growth a day "
+    "{agent_growth_per_day:.5f} of the agent on test days, {band_growth_per_day:.5f} of the band policy on all"
 )
 
 # -- paper account

@@ -464,12 +464,12 @@ def summarised(
         each = [null.result({k: _value(one[k]) for k in STATISTICS}, values)["p_value"] for one in part]
         band = np.array([[one["band"]["sharpe_ann"], one["band"]["growth_per_day"]] for one in part])
         agent = np.mean([_value(one["growth_per_day"]) for one in part])
-        share = float(agent / band[:, 1].mean())
-        rows.append((float(band[:, 0].mean()), sum(p is not None and p <= level for p in each), share))
+        found_here = sum(p is not None and p <= level for p in each)
+        rows.append((float(band[:, 0].mean()), found_here, float(agent), float(band[:, 1].mean())))
     rows.sort()
     power = null.power([row[0] for row in rows], [row[1] for row in rows], of_each)
     for line, row in zip(power["rows"], rows, strict=True):
-        line["caught"] = row[2]
+        line["agent_growth_per_day"], line["band_growth_per_day"] = row[2:]
     return {"null": found, "power": {**power, "level": level}}
 
 

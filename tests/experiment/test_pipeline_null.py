@@ -57,7 +57,7 @@ def test_power_counts_planted_runs_by_their_p():
     assert found["null"]["p_value"] == pytest.approx(2 / 40)
     assert found["null"]["gate"] == {"fits": 2, "flat": 1}
     assert [row["found"] for row in found["power"]["rows"]] == [1, 2]
-    assert found["power"]["rows"][1]["caught"] == 0.5
+    assert found["power"]["rows"][1]["agent_growth_per_day"] == 50.0
 
 
 @pytest.mark.parametrize(("ic", "seed"), [(0.25, 0), (0.0, 1)])

@@ -69,6 +69,7 @@ NOT_RUN = (
     (r"python -m pytest", "the suite itself"),
     (r"kaggle kernels push|python build_kernel.py .*--(push|follow|fetch|resume|until-done|stop)", STORY),
     (r"python -m sac_kernel retrain --bars bars/ --kaggle", "`--rehearse` with `--until-done` instead, which " + STORY),
+    (r"python -m sac_kernel null", "needs more than a year of bars: experiment/test_pipeline_null.py has short ones"),
     (r"python -m sac_kernel download", "asks a provider: prices/test_download.py has one on this machine"),
     (r"kaggle auth login", "opens a browser"),
     (r"kaggle kernels output OWNER/X", STORY),
