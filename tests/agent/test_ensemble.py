@@ -79,7 +79,7 @@ def test_an_ensemble_of_one_agent_and_itself_passes_as_the_agent_does():
         config,
     )
     assert [(r.tier, r.name) for r in found] == [
-        (t, n) for t in ("raw", "base", "retail") for n in ("agent 1", "agent 1 (mean of 2 seeds)")
+        (t, n) for t in ("raw", "base", "retail") for n in ("agent 1", "agent 1 (mean target of 2 seeds)")
     ]
     for alone, both in zip(found[::2], found[1::2], strict=True):
         np.testing.assert_array_equal(alone.equity, both.equity)

@@ -73,7 +73,7 @@ def test_summary_and_report_name_it(run):
     assert "GBPUSD" in summary["data"]["costs"][0]
     assert "0.745 bps" in summary["data"]["costs"][0]
     page = (run.folder / "report.html").read_text("utf-8")
-    assert "<strong>GBPUSD</strong>" in page.split("What it means")[0]
+    assert "GBPUSD" in page.split("<body")[1].split("<details")[0]  # in the headline
 
 
 def test_the_header_names_it_before_the_data_are_read(h5, monkeypatch):

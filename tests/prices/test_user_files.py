@@ -3,6 +3,7 @@
 The prices in user_files/ are made up; expected values were read from the files by eye.
 """
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -213,7 +214,7 @@ def test_the_command_to_try_has_the_users_own_words(capsys):
     ]
     assert build_kernel.main(words) == 2
     said = capsys.readouterr().err
-    assert f"python build_kernel.py {' '.join(words)} --instrument NAME --kind KIND --clock CLOCK" in said
+    assert f"python build_kernel.py {shlex.join(words)} --instrument NAME --kind KIND --clock CLOCK" in said
 
 
 def test_a_folder_is_asked_about_as_a_whole(tmp_path):
