@@ -54,7 +54,9 @@ def to_numbers(frame: pd.DataFrame, where: str, what: str = "open, high, low, cl
 
 def _localised(frame: pd.DataFrame, where: str) -> FloatArray | None:
     """Return numbers whose separators all texts agree on; None if they are no numbers."""
-    columns = [frame[name].astype(str).str.replace(_SIGNS, "", regex=True) for name in frame.columns]
+    # As objects, so that every pandas matches with Python's own regular expressions.
+    texts = [frame[name].astype(str).astype(object) for name in frame.columns]
+    columns = [text.str.replace(_SIGNS, "", regex=True) for text in texts]
     thousands, decimal = (
         all(bool(text.str.fullmatch(form).all()) for text in columns) for form in (_THOUSANDS, _DECIMAL_COMMA)
     )
