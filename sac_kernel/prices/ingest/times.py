@@ -127,7 +127,7 @@ def epoch_times(values: NDArray[Any], column: str, where: str) -> pd.DatetimeInd
             exact = (
                 values.astype(np.int64) if values.dtype.kind in "iu" else np.round(numbers).astype(np.int64)
             )
-            return _nanoseconds(pd.DatetimeIndex(exact.astype(f"datetime64[{unit}]")))
+            return _nanoseconds(pd.DatetimeIndex(exact.astype(f"datetime64[{unit}]")), where)
     span = f"{values[0]}..{values[-1]}" if values.size else "none"
     msg = (
         f"{where}: times in column {column!r} must be ISO 8601, or Unix times of one unit from 1971 to 2100, got "
@@ -195,7 +195,7 @@ def _iso_slice(text: pd.Series, aware: bool, column: str, where: str, line: int)
         msg = f"{where}: times in column {column!r} must all have a UTC offset, or none of them"
         raise DataError(msg)
     index = pd.DatetimeIndex(times)
-    return _nanoseconds(index.tz_convert("UTC").tz_localize(None) if aware else index)
+    return _nanoseconds(index.tz_convert("UTC").tz_localize(None) if aware else index, where)
 
 
 def _day_month_times(
@@ -256,9 +256,9 @@ def _first_line(err: BaseException) -> str:
     return str(err).splitlines()[0][:200] if str(err) else type(err).__name__
 
 
-def _nanoseconds(index: pd.DatetimeIndex) -> pd.DatetimeIndex:
+def _nanoseconds(index: pd.DatetimeIndex, where: str) -> pd.DatetimeIndex:
     try:
         return index.as_unit("ns")
     except pd.errors.OutOfBoundsDatetime as err:
-        msg = f"A time lies outside the years 1678 to 2261: {err}. Correct that row."
+        msg = f"{where}: a time lies outside the years 1678 to 2261: {err}. Correct that row."
         raise DataError(msg) from err
