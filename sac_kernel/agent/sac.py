@@ -148,11 +148,23 @@ class SACAgent:
             )
             raise CheckpointError(msg)
 
+    def check_exact_inputs(self, cost: Any, can_fill: Any) -> None:  # noqa: ANN401  # numbers or arrays
+        """Raise CheckpointError unless these inputs are a cost and a flag, as another account's are not."""
+        if not (
+            np.all(np.greater(cost, 0.0)) and np.all((np.equal(can_fill, 0.0)) | (np.equal(can_fill, 1.0)))
+        ):
+            msg = (
+                f"The last three numbers of a state must be {', '.join(EXACT_INPUTS)}. Make the environment with the "
+                'agent\'s own account: TradingEnvConfig(**agent.context["env"]).'
+            )
+            raise CheckpointError(msg)
+
     def _exact_action(self, obs: FeatureArray, *, evaluate: bool) -> FeatureArray:
         assert self.exact
         self.check_width(obs.shape[-1])
         rows = obs.reshape(-1, obs.shape[-1])
         features, (cost, can_fill, held) = rows[:, : -len(EXACT_INPUTS)], rows[:, -len(EXACT_INPUTS) :].T
+        self.check_exact_inputs(cost, can_fill)
         if evaluate:
             target = self.exact.target(features, held, cost, can_fill > 0.0)
         else:

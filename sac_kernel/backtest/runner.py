@@ -180,12 +180,17 @@ def greedy_policy(agent: Agent) -> Policy:
     """
     members = agent.agents if isinstance(agent, Ensemble) else [agent]
     if exact := [member.exact for member in members if member.exact]:
-        return _width_checked(
-            compiled_policy.compiled_exact(
-                [policy.layers() for policy in exact], [policy.scale for policy in exact], exact[0].grid
-            ),
-            members[0],
+        target = compiled_policy.compiled_exact(
+            [policy.layers() for policy in exact], [policy.scale for policy in exact], exact[0].grid
         )
+
+        def act(obs: FeatureArray) -> float:
+            members[0].check_width(len(obs))
+            if not (obs[-3] > 0.0 and obs[-2] in (0.0, 1.0)):
+                members[0].check_exact_inputs(obs[-3], obs[-2])
+            return target(obs)
+
+        return act
     if isinstance(agent, Ensemble):
         acts = [greedy_policy(member) for member in members]
         return lambda obs: sum(act(obs) for act in acts) / len(acts)

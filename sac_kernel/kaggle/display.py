@@ -120,7 +120,9 @@ def table(frame: pd.DataFrame, precision: int = 2) -> Styler:
         {"selector": f"th.col{frame.columns.get_loc(name)}", "props": [("text-align", "left")]}
         for name in texts
     ]
-    style = frame.style.hide(axis="index").format(precision=precision, thousands=",", escape="html")
+    style = frame.style.hide(axis="index").format(
+        precision=precision, thousands=",", escape="html", na_rep="\u2013"
+    )
     style = style.format_index(escape="html", axis=1)
     return style.set_properties(subset=texts, **{"text-align": "left"}).set_table_styles(left)
 

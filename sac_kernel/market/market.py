@@ -45,6 +45,9 @@ DECISION_FEATURES = ("fill_cost", "can_fill")
 equity, of a full position at the first open at which exposure may change. can_fill: 1 if there is one before the next
 decision. Both follow from the clock alone, as if every bar came when it is due."""
 
+LEAST_COST = 1e-9
+"""Least fill_cost: a 0 in its place belongs to an account of as many inputs that does not observe its target."""
+
 _ATR_FLOOR = 1e-8
 _COST_FLOOR = 1e-6  # bps: an instrument may cost nothing
 
@@ -367,7 +370,8 @@ def fill_outlook(  # noqa: PLR0913  # what is known at each close, and what the 
     fill = opens[np.arange(len(opens)), tradable.argmax(axis=1)]  # the first open where none is tradable
     if spec.spread_from != "column":
         spread_now = costs.spread_bps(fill, tier, spec, bar_seconds) * 1e-4
-    return one_way(spread_now, fees, terms), tradable.any(axis=1).astype(np.float64)
+    cost = np.maximum(one_way(spread_now, fees, terms), LEAST_COST)
+    return cost, tradable.any(axis=1).astype(np.float64)
 
 
 def one_way(spread: FloatArray, fees: FloatArray, terms: Terms) -> FloatArray:

@@ -26,7 +26,9 @@ with locks.hold(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.readline()
 """
-posix = pytest.mark.skipif(os.name != "posix", reason="sends signals, which Windows has not")
+posix = pytest.mark.skipif(
+    os.name != "posix", reason="this test sends POSIX signals, and this system has none"
+)
 
 
 def python(program, *words):
@@ -114,7 +116,10 @@ for _ in range(40):
     assert (tmp_path / "number").read_text() == "160"
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the superuser may write anywhere")
+@pytest.mark.skipif(
+    os.name != "posix" or os.geteuid() == 0,
+    reason="a read-only folder does not stop the superuser, or this system has no POSIX permissions",
+)
 def test_a_read_only_folder_is_a_storage_error_that_names_it(tmp_path):
     (tmp_path / "fixed").mkdir(mode=0o555)
     with pytest.raises(StorageError, match=says("fixed")), locks.hold(tmp_path / "fixed"):

@@ -151,7 +151,9 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="memory is measured as Linux reports it")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="this test reads peak memory in the unit that only Linux uses"
+)
 def test_whatever_a_file_claims_it_is_refused_cheaply(tmp_path):
     content = np.arange(4, dtype=np.float32).tobytes()
     for name, structure in HOSTILE.items():

@@ -8,7 +8,7 @@ from tests import commands_at_random
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(os.name != "posix", reason="sends signals, which Windows has not"),
+    pytest.mark.skipif(os.name != "posix", reason="this test sends POSIX signals, and this system has none"),
 ]
 
 

@@ -138,7 +138,7 @@ def test_a_file_in_a_folder_that_the_client_does_not_read_is_named(home, tmp_pat
     assert taken(home, KAGGLE_CONFIG_DIR=str(chosen)).where == str(chosen / "access_token")
 
 
-@pytest.mark.skipif(os.name != "posix", reason="file permissions are POSIX's")
+@pytest.mark.skipif(os.name != "posix", reason="this system has no POSIX file permissions")
 def test_a_file_that_others_can_read_or_nobody_is_said(home):
     path = put(home, "kaggle.json", KEY_FILE)
     path.chmod(0o644)

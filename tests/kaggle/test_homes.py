@@ -130,7 +130,7 @@ def test_a_full_disk_while_staging_is_one_plain_error_and_the_next_build_works(c
     assert build_here(clone, monkeypatch) == 0
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux allows file names that are not valid UTF-8")
 def test_a_file_name_that_is_no_utf_8_is_refused_in_plain_words(clone, csv, monkeypatch, capsys):
     odd = csv.with_name(os.fsdecode(b"eur\xff.csv"))
     csv.rename(odd)
@@ -171,7 +171,9 @@ def test_a_previous_of_an_older_version_gets_a_folder_of_its_own(tmp_path):
     assert kept == {"a-run": "oldest", "a-run-2": "newer"}
 
 
-@pytest.mark.skipif(os.name != "posix", reason="makes a symbolic link")
+@pytest.mark.skipif(
+    os.name != "posix", reason="this test makes a symbolic link, which this system may not allow"
+)
 def test_previous_may_be_a_link_to_another_disk(tmp_path, monkeypatch):
     outputs(tmp_path / "out", "one")
     (tmp_path / "disk").mkdir()
@@ -189,7 +191,9 @@ def test_previous_may_be_a_link_to_another_disk(tmp_path, monkeypatch):
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["previous"]
 
 
-@pytest.mark.skipif(os.name != "posix", reason="makes a symbolic link")
+@pytest.mark.skipif(
+    os.name != "posix", reason="this test makes a symbolic link, which this system may not allow"
+)
 def test_a_previous_that_leads_nowhere_loses_nothing(tmp_path):
     outputs(tmp_path, "one")
     (tmp_path / "previous").symlink_to(tmp_path / "gone")

@@ -255,7 +255,7 @@ def test_the_killed_and_resumed_run_ends_as_the_uncut_one(resumed, uncut):
     assert files.read_json(uncut / "summary.json")["table"] == json.loads(before["summary.json"])["table"]
 
 
-@pytest.mark.skipif(os.name != "posix", reason="sends signals, which Windows has not")
+@pytest.mark.skipif(os.name != "posix", reason="this test sends POSIX signals, and this system has none")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_rehearsal_and_its_kernel_with_the_state_saved(notebook, datasets, tmp_path, number):
     process = start(notebook, tmp_path, datasets, STOPPABLE)

@@ -122,7 +122,7 @@ def test_live_decisions_are_the_backtests(name, sample, tmp_path):
 
 
 def test_500_bars_of_holding_send_no_order(sample, tmp_path):
-    """W = 0: nothing is worth its costs, and an odd position stays as it is, to the last bit."""
+    """With W = 0 no trade pays for itself, so a position off the grid is kept to the last bit."""
     agent, _, frames = saved_agent(tmp_path / "a.pt", sample, ENVS["every bar"], size=0.0)
     env = TradingEnvironment(sample.test["EURUSD"], frames[2], ENVS["every bar"], eval_mode=True)
     obs, _ = env.reset()

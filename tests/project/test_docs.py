@@ -48,7 +48,7 @@ def test_readme_snippets_run_as_they_stand(tmp_path):
     assert "Total Return: " in done.stdout
     total_return = float(re.search(r"Total Return: (-?[\d.]+)%", done.stdout)[1])
     # The step-by-step loop and the table row of the same agent must be one number.
-    row = re.search(r"agent 1 \(best\) +(-?[\d.]+)", done.stdout.split("base costs")[1])
+    row = re.search(r"agent 1 \(final\) +(-?[\d.]+)", done.stdout.split("base costs")[1])
     assert abs(float(row[1]) - total_return) < 0.006
     assert (tmp_path / "outputs/curves.png").stat().st_size > 1000
 
