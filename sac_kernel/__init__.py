@@ -95,6 +95,7 @@ MODULES = (
     "experiment.learning",
     "experiment.proof",
     "experiment.trainer",
+    "experiment.job_pool",
     "experiment.job_queue",
     "kaggle.display",
     # the names that users of the manual guide import
@@ -139,7 +140,7 @@ HOME_MODULES = (
     "report.fold_plots",
     "report.terminal",
     "experiment.horizons",
-    "experiment.job_pool",
+    "experiment.ray_pool",
     "experiment.population",
     "experiment.fold_training",
     "experiment.fold_jobs",

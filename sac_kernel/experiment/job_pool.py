@@ -19,14 +19,12 @@ import queue
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import sac_kernel
 from sac_kernel.core import files, packages
 from sac_kernel.core.clock import Deadline, Progress
 from sac_kernel.core.config import require
@@ -46,7 +44,7 @@ ATTEMPTS = 3
 
 _MODULE = __spec__.name
 """What a worker runs; `__name__` would be `__main__` in the worker itself."""
-_POLL_S = 0.5  # how late a stop may be seen; an answer is seen at once
+POLL_S = 0.5  # how late a stop may be seen; an answer is seen at once
 _GRACE_S = 180.0  # for a last evaluation and the state, after which a process is killed
 
 
@@ -126,9 +124,9 @@ def run(  # noqa: PLR0913  # where, on what and how many belong to the caller
     waiting = {name: job for name, job in named.items() if name not in outcomes}
     logger.info("%d jobs, %d finished already", len(named), len(outcomes))
     inputs, deadline = inputs or {}, deadline or Deadline()
-    setup = _Setup(path, folder, {name: str(file.resolve()) for name, file in inputs.items()})
+    setup = Setup(path, folder, {name: str(file.resolve()) for name, file in inputs.items()})
     answers = (
-        _on_ray(waiting, setup, devices[0], address, deadline)
+        _ray_pool().on_ray(waiting, setup, devices[0], address, deadline)
         if address
         else _on_processes(waiting, setup, _places(devices, workers, len(waiting)), deadline)
     )
@@ -159,13 +157,15 @@ def job_name(job: Job, function_path: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Setup:
+class Setup:
+    """What all jobs of a run share: function 'module:name', folder of results, name -> input file."""
+
     function: str
     folder: Path
     inputs: Mapping[str, str]
 
 
-def _attempt(function_path: str, name: str, job: Job, place: Place) -> dict[str, Any]:
+def attempt(function_path: str, name: str, job: Job, place: Place) -> dict[str, Any]:
     """Run one job, its log lines into its folder; whatever it raises is its failure alone."""
     place.folder.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(place.folder / LOG, encoding="utf-8")
@@ -217,6 +217,15 @@ def _finished(folder: Path, name: str, job: Job) -> Outcome | None:
     return Outcome(name, job, facts["result"], "", facts["seconds"])
 
 
+def _ray_pool() -> Any:  # noqa: ANN401  # a module
+    """Return `ray_pool`; the kernel notebook does not carry it."""
+    try:
+        return importlib.import_module("sac_kernel.experiment.ray_pool")
+    except ModuleNotFoundError as err:
+        msg = "This notebook runs its jobs on its own machine. Leave the Ray address empty."
+        raise ConfigError(msg) from err
+
+
 # -- a pool of processes on this machine
 
 
@@ -232,7 +241,7 @@ def main() -> int:
         words = json.loads(request)
         inputs = {name: Path(path) for name, path in words["inputs"].items()}
         place = Place(Path(words["folder"]), words["device"], inputs, deadline)
-        answers.write(json.dumps(_attempt(words["function"], words["name"], words["job"], place)) + "\n")
+        answers.write(json.dumps(attempt(words["function"], words["name"], words["job"], place)) + "\n")
         answers.flush()
     return 0
 
@@ -269,7 +278,7 @@ class _Process:
             answers.put((self, line))
         answers.put((self, ""))
 
-    def begin(self, name: str, job: Job, setup: _Setup) -> None:
+    def begin(self, name: str, job: Job, setup: Setup) -> None:
         """Send it a job; if it is gone, its end is read as that job's loss."""
         self.name = name
         request = {
@@ -308,7 +317,7 @@ def _places(devices: Sequence[str], workers: int, jobs: int) -> list[str]:
 
 
 def _on_processes(
-    waiting: Mapping[str, Job], setup: _Setup, places: Sequence[str], deadline: Deadline
+    waiting: Mapping[str, Job], setup: Setup, places: Sequence[str], deadline: Deadline
 ) -> Generator[dict[str, Any]]:
     """Give the answer to every job that ended."""
     pool = _Pool(waiting, setup, places)
@@ -324,7 +333,7 @@ def _on_processes(
 class _Pool:
     """Processes, the jobs that wait for them, and how often each was begun."""
 
-    def __init__(self, jobs: Mapping[str, Job], setup: _Setup, places: Sequence[str]) -> None:
+    def __init__(self, jobs: Mapping[str, Job], setup: Setup, places: Sequence[str]) -> None:
         self._jobs, self._setup = jobs, setup
         self._names, self._begun = collections.deque(jobs), collections.Counter[str]()
         self._threads = max(1, min(4, (os.cpu_count() or 1) // max(len(places), 1)))
@@ -356,7 +365,7 @@ class _Pool:
     def answers(self) -> Iterator[dict[str, Any]]:
         """Wait a moment; give the answer that came, if one did."""
         try:
-            process, line = self._answers.get(timeout=_POLL_S)
+            process, line = self._answers.get(timeout=POLL_S)
         except queue.Empty:
             return
         if line:
@@ -374,7 +383,7 @@ class _Pool:
         if name and self._begun[name] < ATTEMPTS and self._kill_by_s is None:
             self._names.append(name)
         elif name:
-            yield _lost(name, f"the process ended with status {status} in attempt {self._begun[name]}")
+            yield lost(name, f"the process ended with status {status} in attempt {self._begun[name]}")
         if self._names:
             self._processes.add(_Process(process.device, self._threads, self._answers))
 
@@ -387,64 +396,9 @@ class _Pool:
             process.end(kill=process in busy)
 
 
-def _lost(name: str, failure: str) -> dict[str, Any]:
+def lost(name: str, failure: str) -> dict[str, Any]:
+    """Return the answer to a job that has no result."""
     return {"name": name, "result": None, "failure": failure, "seconds": float("nan")}
-
-
-# -- Ray
-
-
-def _on_ray(
-    waiting: Mapping[str, Job], setup: _Setup, device: str, address: str, deadline: Deadline
-) -> Generator[dict[str, Any]]:
-    """Give the answer to every job that ended. Ray itself begins a task again whose worker or node is lost."""
-    ray = _import_ray()
-    shipped = {sac_kernel.__name__, setup.function.partition(".")[0]}
-    code = [sys.modules[name].__path__[0] for name in sorted(shipped)]
-    ray.init(address=address, runtime_env={"py_modules": code}, log_to_driver=False)
-    try:
-        inputs = [ray.put(Path(path).read_bytes()) for path in setup.inputs.values()]
-        gpus = 1 if device.startswith("cuda") else 0
-        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=ATTEMPTS - 1)(_ray_attempt)
-        function, names = setup.function, list(setup.inputs)
-        pending = {
-            task.remote(function, name, job, device, names, *inputs): name for name, job in waiting.items()
-        }
-        while pending and not deadline.passed():
-            for done in ray.wait(list(pending), timeout=_POLL_S)[0]:
-                name = pending.pop(done)
-                try:
-                    answer, written = ray.get(done)
-                except ray.exceptions.RayError as err:
-                    yield _lost(name, f"{type(err).__name__}: {str(err).splitlines()[0]}")
-                    continue
-                for path, content in written.items():
-                    files.write_bytes(setup.folder / name / path, content)
-                yield answer
-    finally:
-        ray.shutdown()  # which cancels what still runs
-
-
-def _ray_attempt(
-    function_path: str, name: str, job: Job, device: str, names: Sequence[str], *inputs: bytes
-) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Run a job on whatever machine Ray chose; nothing but the network is shared, so its files travel back."""
-    with tempfile.TemporaryDirectory(prefix="sac_job_") as scratch:
-        paths = {key: Path(scratch) / "inputs" / str(i) / key for i, key in enumerate(names)}
-        for path, content in zip(paths.values(), inputs, strict=True):
-            files.write_bytes(path, content)
-        folder = Path(scratch) / "job"
-        answer = _attempt(function_path, name, job, Place(folder, device, paths, Deadline()))
-        written = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    return answer, written
-
-
-def _import_ray() -> Any:  # noqa: ANN401  # an optional package
-    try:
-        return importlib.import_module("ray")
-    except ImportError as err:
-        msg = f"A Ray address needs the package ray ({err}). Run: pip install -r requirements/ray.txt"
-        raise ConfigError(msg) from err
 
 
 if __name__ == "__main__":
