@@ -1,9 +1,9 @@
-"""Many jobs on many processes: a pool on this machine, or Ray over several; a finished job never runs twice.
+"""Many jobs on many processes: a pool on this machine, or Ray over several; no job costs another anything.
 
-A job is a plain dictionary of everything that decides its result (settings, data hash, code hash). Its name is
-the hash of that and of the function's, and `FOLDER/<name>/result.json`, written whole and last by the one process
-that runs the jobs, says that it is finished. A worker that is lost (killed, its machine gone) costs its job one
-attempt and the others nothing.
+`run` keeps results, so that a finished job never runs twice. A job is a plain dictionary of everything that decides
+its result (settings, data hash, code hash). Its name is the hash of that and of the function's, and
+`FOLDER/<name>/result.json`, written whole and last by the one process that runs the jobs, says that it is finished.
+`on_processes` is the pool alone, for jobs that keep their results themselves (`job_queue`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import importlib
 import io
 import json
 import logging
+import math
 import os
 import queue
 import signal
@@ -25,26 +26,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sac_kernel.core import files, packages
-from sac_kernel.core.clock import Deadline, Progress
+from sac_kernel.core import files, network, packages, paths
+from sac_kernel.core.clock import Deadline, TotalProgress
 from sac_kernel.core.config import require
 from sac_kernel.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     Job = Mapping[str, Any]
+    Request = Mapping[str, Any]
+    Ended = Callable[[str, Mapping[str, Any]], None]
 
 logger = logging.getLogger(__name__)
 
 RESULT = "result.json"
 LOG = "log.txt"
 ATTEMPTS = 3
-"""How often a job is begun whose worker is lost each time."""
+"""How often a job of `run` is begun whose worker is lost each time."""
+STOPPED = "stopped"
+"""Failure of a job whose function returned None: it was stopped and has saved what it had."""
 
 _MODULE = __spec__.name
 """What a worker runs; `__name__` would be `__main__` in the worker itself."""
 POLL_S = 0.5  # how late a stop may be seen; an answer is seen at once
+_MARK = "\0"  # begins a line of a worker that is no line of its log
 _GRACE_S = 180.0  # for a last evaluation and the state, after which a process is killed
 
 
@@ -58,12 +64,14 @@ class Place:
     device : 'cpu', 'cuda:0', ...
     inputs : the files that `run` was given, by their names there
     deadline : passes when the job should save what it has and return None
+    report : may be told the share of the job that is done, 0 to 1, as often as the job likes
     """
 
     folder: Path
     device: str
     inputs: Mapping[str, Path]
     deadline: Deadline
+    report: Callable[[float], object] = lambda _share: None
 
 
 @dataclass(frozen=True)
@@ -121,31 +129,33 @@ def run(  # noqa: PLR0913  # where, on what and how many belong to the caller
     path = _path_of(function)
     named = {job_name(job, path): job for job in jobs}
     outcomes = {name: found for name in named if (found := _finished(folder, name, named[name]))}
-    waiting = {name: job for name, job in named.items() if name not in outcomes}
     logger.info("%d jobs, %d finished already", len(named), len(outcomes))
-    inputs, deadline = inputs or {}, deadline or Deadline()
-    setup = Setup(path, folder, {name: str(file.resolve()) for name, file in inputs.items()})
-    answers = (
-        _ray_pool().on_ray(waiting, setup, devices[0], address, deadline)
-        if address
-        else _on_processes(waiting, setup, _places(devices, workers, len(waiting)), deadline)
-    )
-    restore_signals = deadline.stop_on_signals()
-    progress = Progress(logger, "jobs", len(named), len(outcomes))
-    try:
-        with contextlib.closing(answers):
-            for answer in answers if waiting else ():
-                name = answer["name"]
-                outcomes[name] = _record(folder, named[name], answer)
-                label = f"{named[name].get('label', '')} {name}".lstrip()
-                logger.info("%d/%d %s %s", len(outcomes), len(named), label, answer["failure"] or "finished")
-                progress.update(len(outcomes))
-    finally:
-        progress.close()
-        restore_signals()
+    files_in = {name: str(file.resolve()) for name, file in (inputs or {}).items()}
+    requests = {
+        name: {"function": path, "job": job, "inputs": files_in, "folder": str(folder.resolve() / name)}
+        for name, job in named.items()
+        if name not in outcomes
+    }
+    deadline = deadline or Deadline()
+
+    def ended(name: str, answer: Mapping[str, Any]) -> None:
+        outcomes[name] = Outcome(name, named[name], **answer)
+        if answer["result"] is not None:  # written whole, which finishes the job
+            facts = {"job": named[name], "result": answer["result"], "seconds": answer["seconds"]}
+            files.write_json(folder / name / RESULT, facts)
+        label = f"{named[name].get('label', '')} {name}".lstrip()
+        logger.info("%d/%d %s %s", len(outcomes), len(named), label, answer["failure"] or "finished")
+
+    with contextlib.closing(TotalProgress(logger, "jobs", dict.fromkeys(named, 1), outcomes)) as progress:
+        if requests and address:
+            _ray_pool().on_ray(requests, devices[0], address, deadline, ended, progress)
+        elif requests:
+            count = min(max(workers, len(devices)), len(requests))
+            places = [devices[i % len(devices)] for i in range(count)]
+            on_processes(requests, places, deadline, ended, progress, ATTEMPTS)
     deadline.raise_if_interrupted()
-    stopped = "stopped before it started"
-    return [outcomes.get(n) or Outcome(n, job, None, stopped, float("nan")) for n, job in named.items()]
+    never = "stopped before it started"
+    return [outcomes.get(n) or Outcome(n, job, None, never, math.nan) for n, job in named.items()]
 
 
 def job_name(job: Job, function_path: str) -> str:
@@ -156,35 +166,27 @@ def job_name(job: Job, function_path: str) -> str:
 # -- what every worker does
 
 
-@dataclass(frozen=True)
-class Setup:
-    """What all jobs of a run share: function 'module:name', folder of results, name -> input file."""
-
-    function: str
-    folder: Path
-    inputs: Mapping[str, str]
-
-
-def attempt(function_path: str, name: str, job: Job, place: Place) -> dict[str, Any]:
-    """Run one job, its log lines into its folder; whatever it raises is its failure alone."""
-    place.folder.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(place.folder / LOG, encoding="utf-8")
+def attempt(request: Request, place: Place, handler: logging.Handler | None = None) -> dict[str, Any]:
+    """Run one job, its log lines to `handler` or into its folder; whatever it raises is its failure alone."""
+    if handler is None:
+        place.folder.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(place.folder / LOG, encoding="utf-8")
     root, started_s = logging.getLogger(), time.perf_counter()
     root.setLevel(logging.INFO)
     root.addHandler(handler)
     result, failure = None, ""
     try:
-        module, _, attribute = function_path.partition(":")
-        result = getattr(importlib.import_module(module), attribute)(job, place)
+        module, _, attribute = request["function"].partition(":")
+        result = getattr(importlib.import_module(module), attribute)(request["job"], place)
         result = json.loads(files.strict_json(result))  # plain values, or the job has failed
-        failure = "" if result is not None else "stopped"
+        failure = "" if result is not None else STOPPED
     except Exception as err:
         result, failure = None, f"{type(err).__name__}: {err}"
         logger.exception("the job failed")
     finally:
         root.removeHandler(handler)
         handler.close()
-    return {"name": name, "result": result, "failure": failure, "seconds": time.perf_counter() - started_s}
+    return {"result": result, "failure": failure, "seconds": time.perf_counter() - started_s}
 
 
 def _path_of(function: Callable[..., Any]) -> str:
@@ -198,15 +200,6 @@ def _path_of(function: Callable[..., Any]) -> str:
         )
         raise ConfigError(msg)
     return f"{module}:{function.__qualname__}"
-
-
-def _record(folder: Path, job: Job, answer: Mapping[str, Any]) -> Outcome:
-    """Write the result of a job, which finishes it, if there is one."""
-    name, result = answer["name"], answer["result"]
-    if result is not None:
-        facts = {"job": job, "result": result, "seconds": answer["seconds"]}
-        files.write_json(folder / name / RESULT, facts)
-    return Outcome(name, job, result, answer["failure"], answer["seconds"])
 
 
 def _finished(folder: Path, name: str, job: Job) -> Outcome | None:
@@ -231,23 +224,29 @@ def _ray_pool() -> Any:  # noqa: ANN401  # a module
 
 def main() -> int:
     """Run the jobs that come in on the standard input, one a line, until it ends; return the exit status."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a job prints must not be taken for an answer
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which closes the input
+    if os.environ.get(paths.REHEARSAL_VARIABLE):
+        network.block_network()
     requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     deadline = Deadline()
     threading.Thread(target=_read_requests, args=(requests, deadline), daemon=True).start()
-    while request := requests.get():
-        words = json.loads(request)
-        inputs = {name: Path(path) for name, path in words["inputs"].items()}
-        place = Place(Path(words["folder"]), words["device"], inputs, deadline)
-        answers.write(json.dumps(attempt(words["function"], words["name"], words["job"], place)) + "\n")
-        answers.flush()
+    while line := requests.get():
+        request = json.loads(line)
+        inputs = {name: Path(path) for name, path in request.get("inputs", {}).items()}
+        folder = request.get("folder", "")
+        place = Place(Path(folder), request["device"], inputs, deadline, lambda share: _tell(share=share))
+        _tell(**attempt(request, place, None if folder else logging.StreamHandler(sys.stdout)))
     return 0
 
 
+def _tell(**words: object) -> None:
+    with contextlib.suppress(OSError):  # a job whose parent is gone has its state to save
+        sys.stdout.write(f"\n{_MARK}{json.dumps(words)}\n")
+        sys.stdout.flush()
+
+
 def _read_requests(requests: queue.SimpleQueue[bytes], deadline: Deadline) -> None:
-    # Unbuffered and not through sys.stdin, whose lock, held here, would abort the interpreter's exit.
+    # Not through sys.stdin, whose lock, held here, would abort the interpreter's exit.
     for line in io.FileIO(0, closefd=False):
         requests.put(line)
     deadline.request_stop()
@@ -259,39 +258,37 @@ def _read_requests(requests: queue.SimpleQueue[bytes], deadline: Deadline) -> No
 class _Process:
     """A worker; closing its input asks it to stop, on every system alike."""
 
-    def __init__(self, device: str, threads: int, answers: queue.SimpleQueue[tuple[_Process, str]]) -> None:
-        self.device, self.name = device, ""  # name: of the job it is at
-        known = filter(None, [str(packages.import_root()), os.environ.get("PYTHONPATH")])
+    def __init__(self, device: str, threads: int, answers: queue.SimpleQueue[Any]) -> None:
+        self.device, self.name, self._answers = device, "", answers  # name: of the job it is at
+        known = filter(None, [packages.worker_path(), os.environ.get("PYTHONPATH")])
         env = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONPATH": os.pathsep.join(known)}
         self._process = subprocess.Popen(  # noqa: S603  # this interpreter, arguments as a list
-            [sys.executable, "-P", "-m", _MODULE],
+            [sys.executable, "-P", "-u", "-m", _MODULE],
             env=env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             encoding="utf-8",
+            errors="replace",
         )
-        threading.Thread(target=self._read, args=(answers,), daemon=True).start()
+        threading.Thread(target=self._read, daemon=True).start()
 
-    def _read(self, answers: queue.SimpleQueue[tuple[_Process, str]]) -> None:
+    def _read(self) -> None:
         assert self._process.stdout
-        for line in self._process.stdout:
-            answers.put((self, line))
-        answers.put((self, ""))
+        with self._process.stdout as lines:
+            for line in lines:
+                if line.startswith(_MARK) and line.endswith("\n"):
+                    self._answers.put((self, json.loads(line[len(_MARK) :])))
+                elif line.strip():
+                    logger.info("%s | %s", self.name, line.rstrip())
+        self._answers.put((self, None))
 
-    def begin(self, name: str, job: Job, setup: Setup) -> None:
+    def begin(self, name: str, request: Request) -> None:
         """Send it a job; if it is gone, its end is read as that job's loss."""
         self.name = name
-        request = {
-            "function": setup.function,
-            "folder": str(setup.folder.resolve() / name),
-            "inputs": setup.inputs,
-            "device": self.device,
-            "name": name,
-            "job": job,
-        }
         assert self._process.stdin
         with contextlib.suppress(OSError):
-            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.write(json.dumps({**request, "device": self.device}) + "\n")
             self._process.stdin.flush()
 
     def stop(self) -> None:
@@ -300,105 +297,114 @@ class _Process:
         with contextlib.suppress(OSError):
             self._process.stdin.close()
 
-    def end(self, *, kill: bool) -> int:
-        """Wait for its end, enforced with `kill`; return the exit status."""
-        if kill:
-            self._process.kill()
+    def end(self) -> int:
+        """End it at once; return the exit status."""
         self.stop()
-        status = self._process.wait()
-        assert self._process.stdout
-        self._process.stdout.close()
-        return status
+        self._process.kill()
+        return self._process.wait()
 
 
-def _places(devices: Sequence[str], workers: int, jobs: int) -> list[str]:
-    """Return the device of each process: never more processes than jobs."""
-    return [devices[i % len(devices)] for i in range(min(max(workers, len(devices)), jobs))]
-
-
-def _on_processes(
-    waiting: Mapping[str, Job], setup: Setup, places: Sequence[str], deadline: Deadline
-) -> Generator[dict[str, Any]]:
-    """Give the answer to every job that ended."""
-    pool = _Pool(waiting, setup, places)
-    try:
-        while pool.begin_next():
-            if deadline.passed():
-                pool.stop()
-            yield from pool.answers()
-    finally:
-        pool.end()
-
-
+@dataclass
 class _Pool:
-    """Processes, the jobs that wait for them, and how often each was begun."""
+    """Processes, and the jobs that wait for them."""
 
-    def __init__(self, jobs: Mapping[str, Job], setup: Setup, places: Sequence[str]) -> None:
-        self._jobs, self._setup = jobs, setup
-        self._names, self._begun = collections.deque(jobs), collections.Counter[str]()
-        self._threads = max(1, min(4, (os.cpu_count() or 1) // max(len(places), 1)))
-        self._answers: queue.SimpleQueue[tuple[_Process, str]] = queue.SimpleQueue()
-        self._processes = {_Process(device, self._threads, self._answers) for device in places}
-        self._kill_by_s: float | None = None  # None until a stop was asked for
+    requests: Mapping[str, Request]
+    ended: Ended
+    progress: TotalProgress
+    attempts: int
+    threads: int
 
-    @property
-    def _busy(self) -> list[_Process]:
-        return [process for process in self._processes if process.name]
+    def __post_init__(self) -> None:
+        self.waiting, self.begun = collections.deque(self.requests), collections.Counter[str]()
+        self.answers: queue.SimpleQueue[tuple[_Process, dict[str, Any] | None]] = queue.SimpleQueue()
+        self.processes: set[_Process] = set()
+        self.kill_at_s = math.inf
 
-    def begin_next(self) -> bool:
-        """Give every idle process a job; return whether there is something to wait for."""
-        for process in [p for p in self._processes if not p.name][: len(self._names)]:
-            name = self._names.popleft()
-            self._begun[name] += 1
-            process.begin(name, self._jobs[name], self._setup)
-        in_time = self._kill_by_s is None or time.monotonic() < self._kill_by_s
-        return bool(self._busy) and in_time
+    def add(self, device: str) -> None:
+        """Start a process."""
+        self.processes.add(_Process(device, self.threads, self.answers))
+
+    def begin_next(self) -> list[_Process]:
+        """Give every idle process a job; return those that are busy."""
+        for process in [p for p in self.processes if not p.name][: len(self.waiting)]:
+            name = self.waiting.popleft()
+            self.begun[name] += 1
+            process.begin(name, self.requests[name])
+        return [p for p in self.processes if p.name]
 
     def stop(self) -> None:
         """Begin no more jobs, and ask those that run to save what they have."""
-        if self._kill_by_s is None:
-            self._kill_by_s = time.monotonic() + _GRACE_S
-            self._names.clear()
-            for process in self._processes:
+        if self.kill_at_s == math.inf:
+            self.kill_at_s = time.monotonic() + _GRACE_S
+            self.waiting.clear()
+            for process in self.processes:
                 process.stop()
 
-    def answers(self) -> Iterator[dict[str, Any]]:
-        """Wait a moment; give the answer that came, if one did."""
+    def take(self) -> None:
+        """Wait a moment for what a process says."""
         try:
-            process, line = self._answers.get(timeout=POLL_S)
+            process, answer = self.answers.get(timeout=POLL_S)
         except queue.Empty:
             return
-        if line:
-            process.name = ""
-            yield json.loads(line)
-        else:
-            yield from self._replace(process)
-
-    def _replace(self, process: _Process) -> Iterator[dict[str, Any]]:
-        """Put another process where one has ended, and its job back in the queue."""
-        self._processes.discard(process)
-        status, name = process.end(kill=False), process.name
-        if name:
-            logger.warning("%s: the process ended with status %d", name, status)
-        if name and self._begun[name] < ATTEMPTS and self._kill_by_s is None:
-            self._names.append(name)
+        name = process.name
+        if answer and "share" in answer:
+            self.progress.report(name, answer["share"])
+            return
+        process.name = ""
+        failure = f"the process ended with status {process.end()}" if answer is None else answer["failure"]
+        if name and not answer and self.begun[name] < self.attempts and self.kill_at_s == math.inf:
+            logger.warning("%s: %s", name, failure)
+            self.waiting.append(name)
         elif name:
-            yield lost(name, f"the process ended with status {status} in attempt {self._begun[name]}")
-        if self._names:
-            self._processes.add(_Process(process.device, self._threads, self._answers))
-
-    def end(self) -> None:
-        """End every process: the idle ones by closing their input, the busy ones at once."""
-        busy = self._busy
-        for process in self._processes:
-            process.stop()
-        for process in self._processes:
-            process.end(kill=process in busy)
+            self.progress.finish(name)
+            self.ended(name, answer or lost(failure))
+        if failure and process in self.processes:  # its device may be of no use to another job
+            process.end()
+            self.processes.discard(process)
+            if self.waiting:
+                self.add(process.device)
 
 
-def lost(name: str, failure: str) -> dict[str, Any]:
+def on_processes(
+    requests: Mapping[str, Request],
+    places: Sequence[str],
+    deadline: Deadline,
+    ended: Ended,
+    progress: TotalProgress,
+    attempts: int = 1,
+) -> None:
+    """Run jobs, each on the next process that is free.
+
+    Parameters
+    ----------
+    requests : name -> job, its function 'module:name', inputs (name -> file) and folder. Log lines of a job without a
+        folder are passed on to this process's log, its name in front
+    places : device of each process
+    deadline : when it passes, or on SIGINT or SIGTERM, jobs are asked to save what they have and stop. Those that do
+        not in time are killed. Those that wait are not begun, and `ended` hears nothing of them
+    ended : is given name and answer (`attempt`, `lost`) of each job
+    attempts : how often a job is begun whose worker is lost each time
+    """
+    pool = _Pool(requests, ended, progress, attempts, max(1, min(4, (os.cpu_count() or 1) // len(places))))
+    restore_signals = deadline.stop_on_signals()
+    try:
+        for device in places:
+            pool.add(device)
+        while (busy := pool.begin_next()) and time.monotonic() < pool.kill_at_s:
+            if deadline.passed():
+                pool.stop()
+            pool.take()
+        for process in busy:
+            ended(process.name, lost(f"killed {_GRACE_S:.0f} s after it was asked to stop"))
+    finally:
+        restore_signals()
+        for process in pool.processes:
+            process.end()
+
+
+def lost(failure: str) -> dict[str, Any]:
     """Return the answer to a job that has no result."""
-    return {"name": name, "result": None, "failure": failure, "seconds": float("nan")}
+    return {"result": None, "failure": failure, "seconds": math.nan}
 
 
 if __name__ == "__main__":

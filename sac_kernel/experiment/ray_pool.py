@@ -15,52 +15,55 @@ from sac_kernel.core.errors import ConfigError
 from sac_kernel.experiment.job_pool import ATTEMPTS, POLL_S, Place, attempt, lost
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Mapping
 
-    from sac_kernel.experiment.job_pool import Job, Setup
+    from sac_kernel.core.clock import TotalProgress
+    from sac_kernel.experiment.job_pool import Ended, Request
 
 
 def on_ray(
-    waiting: Mapping[str, Job], setup: Setup, device: str, address: str, deadline: Deadline
-) -> Generator[dict[str, Any]]:
-    """Give the answer to every job that ended. Ray itself begins a task again whose worker or node is lost."""
-    ray = _import_ray()
-    shipped = {sac_kernel.__name__, setup.function.partition(".")[0]}
+    requests: Mapping[str, Request],
+    device: str,
+    address: str,
+    deadline: Deadline,
+    ended: Ended,
+    progress: TotalProgress,
+) -> None:
+    """Run jobs as `job_pool.on_processes` does. Ray itself begins a task again whose worker or node is lost."""
+    ray, one = _import_ray(), next(iter(requests.values()))
+    shipped = {sac_kernel.__name__, one["function"].partition(".")[0]}
     code = [sys.modules[name].__path__[0] for name in sorted(shipped)]
+    restore_signals = deadline.stop_on_signals()
     ray.init(address=address, runtime_env={"py_modules": code}, log_to_driver=False)
     try:
-        inputs = [ray.put(Path(path).read_bytes()) for path in setup.inputs.values()]
+        inputs = [ray.put(Path(path).read_bytes()) for path in one["inputs"].values()]
         gpus = 1 if device.startswith("cuda") else 0
         task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=ATTEMPTS - 1)(_attempt_there)
-        function, names = setup.function, list(setup.inputs)
-        pending = {
-            task.remote(function, name, job, device, names, *inputs): name for name, job in waiting.items()
-        }
+        pending = {task.remote(request, device, *inputs): name for name, request in requests.items()}
         while pending and not deadline.passed():
             for done in ray.wait(list(pending), timeout=POLL_S)[0]:
                 name = pending.pop(done)
                 try:
                     answer, written = ray.get(done)
                 except ray.exceptions.RayError as err:
-                    yield lost(name, f"{type(err).__name__}: {str(err).splitlines()[0]}")
-                    continue
+                    answer, written = lost(f"{type(err).__name__}: {str(err).splitlines()[0]}"), {}
                 for path, content in written.items():
-                    files.write_bytes(setup.folder / name / path, content)
-                yield answer
+                    files.write_bytes(Path(requests[name]["folder"]) / path, content)
+                progress.finish(name)
+                ended(name, answer)
     finally:
         ray.shutdown()  # which cancels what still runs
+        restore_signals()
 
 
-def _attempt_there(
-    function_path: str, name: str, job: Job, device: str, names: Sequence[str], *inputs: bytes
-) -> tuple[dict[str, Any], dict[str, bytes]]:
+def _attempt_there(request: Request, device: str, *inputs: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Run a job on whatever machine Ray chose; nothing but the network is shared, so its files travel back."""
     with tempfile.TemporaryDirectory(prefix="sac_job_") as scratch:
-        paths = {key: Path(scratch) / "inputs" / str(i) / key for i, key in enumerate(names)}
+        paths = {key: Path(scratch) / "inputs" / str(i) / key for i, key in enumerate(request["inputs"])}
         for path, content in zip(paths.values(), inputs, strict=True):
             files.write_bytes(path, content)
         folder = Path(scratch) / "job"
-        answer = attempt(function_path, name, job, Place(folder, device, paths, Deadline()))
+        answer = attempt(request, Place(folder, device, paths, Deadline()))
         written = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     return answer, written
 

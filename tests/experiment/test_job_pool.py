@@ -72,7 +72,7 @@ def test_a_job_whose_worker_is_always_lost_is_given_up(tmp_path, diary):
         [{"x": 1, "diary": diary, "deaths": 9}], pool_jobs.dies, tmp_path / "out", workers=2
     )
     assert outcomes[0].result is None
-    assert told(outcomes[0].failure, "status 9", "attempt 3")
+    assert told(outcomes[0].failure, "status 9")
     assert counted(diary) == {"begun 1": job_pool.ATTEMPTS}
 
 

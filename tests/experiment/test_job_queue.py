@@ -6,16 +6,18 @@ import logging
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+import sac_kernel
 from sac_kernel.core import files
 from sac_kernel.core.clock import Deadline
 from sac_kernel.core.device import device_names
 from sac_kernel.core.errors import DataError, SacKernelError
-from sac_kernel.experiment import checkpoint, job_outputs, job_queue
+from sac_kernel.experiment import checkpoint, job_outputs, job_pool, job_queue
 from sac_kernel.experiment import trainer as train_sac_kaggle
 from sac_kernel.experiment.job_queue import describe_queue, run_jobs
 from sac_kernel.experiment.run_config import RunConfig
@@ -48,7 +50,8 @@ def spread(h5, tmp_path_factory):
     lines = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())
-    logger, level = job_queue.logger, job_queue.logger.level
+    logger = logging.getLogger(sac_kernel.__name__)
+    level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
@@ -109,19 +112,27 @@ def test_a_finished_queue_of_processes_starts_anew_and_keeps_the_old_in_previous
     assert not list((config.top_folder / "previous").rglob("previous"))
 
 
-def test_a_process_asked_to_stop_saves_its_state_and_ends_well(h5, tmp_path):
-    config = config_of(h5, tmp_path, num_episodes=100_000, checkpoint_frequency=1000, seeds=(0,))
-    worker = job_queue._Worker(config, (1, 0), "cpu", float("inf"), 1)
-    state = tmp_path / "logs"
-    started_s = time.monotonic()
-    while not (tmp_path / "agent_1_best.pt").exists() and time.monotonic() - started_s < 600:
-        time.sleep(0.1)  # it trains
-    worker.stop()
-    assert worker.failure() == ""
-    facts = checkpoint.newest_facts(tmp_path / "state")
-    assert facts["env_steps"] > 0
-    assert not facts["finished"]
-    assert state.is_dir()
+def test_a_stop_lets_processes_save_and_begins_the_others_too(h5, tmp_path):
+    """Three trainings without an end on two places: the third has no place, and its state is saved all the same."""
+    config = config_of(h5, tmp_path, num_episodes=100_000, checkpoint_frequency=10_000, seeds=(0, 1, 2))
+    deadline = Deadline()
+    folders = [tmp_path / "runs" / f"agent_1_seed_{seed}" for seed in (0, 1, 2)]
+
+    def stop_when_trained():
+        started_s = time.monotonic()
+        while not all((f / "agent_1_best.pt").exists() for f in folders[:2]):
+            time.sleep(0.1)
+            if time.monotonic() - started_s > 600:
+                break
+        deadline.request_stop()
+
+    threading.Thread(target=stop_when_trained, daemon=True).start()
+    run = run_jobs(config, deadline, TWO_DEVICES)
+    assert run.failures == {}
+    facts = [checkpoint.newest_facts(folder / "state") for folder in folders]
+    assert [f["env_steps"] > 0 for f in facts] == [True, True, False]
+    assert not any(f["finished"] for f in facts)
+    assert [job["status"] for job in run.summary["jobs"]] == ["cut"] * 3
 
 
 @pytest.mark.parametrize("devices", [("cpu",), TWO_DEVICES])
@@ -154,10 +165,12 @@ def test_a_process_ends_when_the_one_that_started_it_is_gone(h5, tmp_path):
     config = config_of(h5, tmp_path, num_episodes=100_000, checkpoint_frequency=1000, seeds=(0,))
     program = (
         "import subprocess, sys, time\n"
-        "w = subprocess.Popen([sys.executable, '-u', '-m', 'sac_kernel.experiment.job_queue'], stdin=subprocess.PIPE)\n"
+        "w = subprocess.Popen([sys.executable, '-u', '-m', 'sac_kernel.experiment.job_pool'], stdin=subprocess.PIPE)\n"
         "w.stdin.write(sys.argv[1].encode() + b'\\n'); w.stdin.flush(); time.sleep(600)"
     )
-    request = json.dumps({"config": config.flat(), "job": (1, 0), "budget_s": 1e6})
+    job = {"config": config.flat(), "job": (1, 0)}
+    function = "sac_kernel.experiment.job_queue:train_job"
+    request = json.dumps({"function": function, "device": "cpu", "job": job})
     command = [sys.executable, "-c", program, request]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as parent:
         started_s = time.monotonic()
@@ -195,7 +208,7 @@ def test_every_cuda_device_takes_jobs_unless_one_is_named(monkeypatch):
 
 
 def test_the_grace_covers_an_evaluation():
-    assert job_queue._GRACE_S > 60
+    assert job_pool._GRACE_S > 60
     assert train_sac_kaggle.STATE_INTERVAL_S >= 60
 
 
