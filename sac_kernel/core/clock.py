@@ -13,7 +13,7 @@ from sac_kernel.core.errors import Interrupted, TimeUpError
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
     from types import FrameType
 
 
@@ -99,13 +99,13 @@ class Progress:
         done: float = 0,
         show: bool | Callable[[float], object] = True,
     ) -> None:
-        self._logger, self._label, self._total = logger, label, total
+        self._label, self._total = label, total
         self._started_s, self._first = time.monotonic(), done
-        self._show = _display(show, label, total)
-        self._interval_s = 1.0 if self._show else 10.0
+        live = _display(show, label, total)
+        self._interval_s = 1.0 if live else 10.0
         self._next_s = self._started_s + 1.0
-        if self._show:
-            self._show(done, "")
+        self._show = live or (lambda _done, line: logger.info("%s", line) if line else None)
+        self._show(done, "")
 
     def update(self, done: float, note: str = "") -> None:
         """Show `done` of the total if the interval has passed."""
@@ -116,15 +116,11 @@ class Progress:
         rate = (done - self._first) / max(now - self._started_s, 1e-9)
         eta = duration((self._total - done) / rate) if rate > 0 else "?"
         line = f"{self._label} {done:,.10g}/{self._total:,.10g} ({done / self._total:.0%}) ETA {eta} {note}"
-        if self._show:
-            self._show(done, line.rstrip())
-        else:
-            self._logger.info("%s", line.rstrip())
+        self._show(done, line.rstrip())
 
     def close(self) -> None:
         """End what is live."""
-        if self._show:
-            self._show(None, "")
+        self._show(None, "")
 
 
 class TotalProgress(Progress):
@@ -133,15 +129,11 @@ class TotalProgress(Progress):
     Parameters
     ----------
     sizes : name of a job -> its work
-    finished : names of jobs that ended before
     """
 
-    def __init__(
-        self, logger: logging.Logger, label: str, sizes: Mapping[str, float], finished: Iterable[str] = ()
-    ) -> None:
-        self._sizes, self._done = sizes, {name: sizes[name] for name in finished}
-        self._ended = set(self._done)
-        super().__init__(logger, label, sum(sizes.values()), sum(self._done.values()))
+    def __init__(self, logger: logging.Logger, label: str, sizes: Mapping[str, float]) -> None:
+        self._sizes, self._done, self._ended = sizes, dict[str, float](), 0
+        super().__init__(logger, label, sum(sizes.values()))
 
     def report(self, name: str, share: float) -> None:
         """Enter the share of a job that is done; what it begins with was done before."""
@@ -149,12 +141,11 @@ class TotalProgress(Progress):
         if name not in self._done:
             self._first += done
         self._done[name] = done
-        note = f"| {len(self._ended)}/{len(self._sizes)} finished"
-        self.update(round(sum(self._done.values()), 1), note)
+        self.update(round(sum(self._done.values()), 1), f"| {self._ended}/{len(self._sizes)} finished")
 
     def finish(self, name: str) -> None:
         """Enter the end of a job."""
-        self._ended.add(name)
+        self._ended += 1
         self._done.setdefault(name, 0.0)
         self.report(name, 1.0)
 

@@ -1,9 +1,10 @@
-"""Many jobs on many processes: a pool on this machine, or Ray over several; no job costs another anything.
+"""Many jobs on many processes of this machine; no job costs another anything.
 
 `run` keeps results, so that a finished job never runs twice. A job is a plain dictionary of everything that decides
 its result (settings, data hash, code hash). Its name is the hash of that and of the function's, and
 `FOLDER/<name>/result.json`, written whole and last by the one process that runs the jobs, says that it is finished.
-`on_processes` is the pool alone, for jobs that keep their results themselves (`job_queue`).
+`Processes` is the pool alone, for jobs that keep their results themselves (`job_queue`). `ray_pool` takes its place
+on several machines.
 """
 
 from __future__ import annotations
@@ -30,28 +31,25 @@ from sac_kernel.core import files, network, packages, paths
 from sac_kernel.core.clock import Deadline, TotalProgress
 from sac_kernel.core.config import require
 from sac_kernel.core.errors import ConfigError
+from sac_kernel.core.printable import PlainFormatter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     Job = Mapping[str, Any]
     Request = Mapping[str, Any]
-    Ended = Callable[[str, Mapping[str, Any]], None]
+    Pool = Callable[..., Any]  # of the fields of `Processes`
 
 logger = logging.getLogger(__name__)
 
 RESULT = "result.json"
 LOG = "log.txt"
-ATTEMPTS = 3
-"""How often a job of `run` is begun whose worker is lost each time."""
-STOPPED = "stopped"
-"""Failure of a job whose function returned None: it was stopped and has saved what it had."""
-
-_MODULE = __spec__.name
-"""What a worker runs; `__name__` would be `__main__` in the worker itself."""
+ATTEMPTS = 3  # of a job of `run` whose worker is lost each time
+STOPPED = "stopped"  # the failure of a job that returned None: it has saved what it had
 POLL_S = 0.5  # how late a stop may be seen; an answer is seen at once
-_MARK = "\0"  # begins a line of a worker that is no line of its log
 _GRACE_S = 180.0  # for a last evaluation and the state, after which a process is killed
+_MODULE = __spec__.name  # what a worker runs, where `__name__` is `__main__`
+_MARK = "\0"  # begins a line of a worker that is no line of its log
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ def run(  # noqa: PLR0913  # where, on what and how many belong to the caller
     inputs: Mapping[str, Path] | None = None,
     devices: Sequence[str] = ("cpu",),
     workers: int = 1,
-    address: str = "",
+    pool: Pool | None = None,
     deadline: Deadline | None = None,
 ) -> list[Outcome]:
     """Run every job that has no result yet; return one outcome a job, in order.
@@ -117,18 +115,22 @@ def run(  # noqa: PLR0913  # where, on what and how many belong to the caller
     devices : what the processes of the pool run on, in turn; on Ray a name that begins with 'cuda' asks for one
         GPU a job
     workers : processes of the pool, at least one a device
-    address : of a Ray cluster ('auto', 'ray://HOST:10001'); '' is the pool on this machine
+    pool : what runs the jobs: `Processes`, or `ray_pool.at(address)`
     deadline : when it passes, or on SIGINT or SIGTERM, jobs are asked to save what they have and stop
 
     Raises
     ------
     ConfigError
-        If the function cannot be found by name in another process, or Ray is asked for and absent.
+        If the function cannot be found by name in another process.
     """
     require(workers >= 1, "--workers", "workers must be >= 1", workers)
     path = _path_of(function)
     named = {job_name(job, path): job for job in jobs}
-    outcomes = {name: found for name in named if (found := _finished(folder, name, named[name]))}
+    outcomes = dict[str, Outcome]()
+    for name, job in named.items():
+        if (file := folder / name / RESULT).is_file():
+            facts = files.read_json(file)
+            outcomes[name] = Outcome(name, job, facts["result"], "", facts["seconds"])
     logger.info("%d jobs, %d finished already", len(named), len(outcomes))
     files_in = {name: str(file.resolve()) for name, file in (inputs or {}).items()}
     requests = {
@@ -137,6 +139,7 @@ def run(  # noqa: PLR0913  # where, on what and how many belong to the caller
         if name not in outcomes
     }
     deadline = deadline or Deadline()
+    progress = TotalProgress(logger, "jobs", dict.fromkeys(requests, 1))
 
     def ended(name: str, answer: Mapping[str, Any]) -> None:
         outcomes[name] = Outcome(name, named[name], **answer)
@@ -146,13 +149,10 @@ def run(  # noqa: PLR0913  # where, on what and how many belong to the caller
         label = f"{named[name].get('label', '')} {name}".lstrip()
         logger.info("%d/%d %s %s", len(outcomes), len(named), label, answer["failure"] or "finished")
 
-    with contextlib.closing(TotalProgress(logger, "jobs", dict.fromkeys(named, 1), outcomes)) as progress:
-        if requests and address:
-            _ray_pool().on_ray(requests, devices[0], address, deadline, ended, progress)
-        elif requests:
-            count = min(max(workers, len(devices)), len(requests))
-            places = [devices[i % len(devices)] for i in range(count)]
-            on_processes(requests, places, deadline, ended, progress, ATTEMPTS)
+    if requests:
+        count = min(max(workers, len(devices)), len(requests))
+        places = [devices[i % len(devices)] for i in range(count)]
+        (pool or Processes)(requests, places, deadline, ended, progress, ATTEMPTS).run()
     deadline.raise_if_interrupted()
     never = "stopped before it started"
     return [outcomes.get(n) or Outcome(n, job, None, never, math.nan) for n, job in named.items()]
@@ -166,14 +166,15 @@ def job_name(job: Job, function_path: str) -> str:
 # -- what every worker does
 
 
-def attempt(request: Request, place: Place, handler: logging.Handler | None = None) -> dict[str, Any]:
-    """Run one job, its log lines to `handler` or into its folder; whatever it raises is its failure alone."""
-    if handler is None:
+def attempt(request: Request, place: Place) -> dict[str, Any]:
+    """Run one job, its log lines into its folder or to the parent; whatever it raises is its failure alone."""
+    handler: logging.Handler = logging.StreamHandler(sys.stdout)
+    if request.get("folder"):
         place.folder.mkdir(parents=True, exist_ok=True)
         handler = logging.FileHandler(place.folder / LOG, encoding="utf-8")
-    root, started_s = logging.getLogger(), time.perf_counter()
-    root.setLevel(logging.INFO)
-    root.addHandler(handler)
+    handler.setFormatter(PlainFormatter())  # no text of a file can be taken for an answer
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    started_s = time.perf_counter()
     result, failure = None, ""
     try:
         module, _, attribute = request["function"].partition(":")
@@ -184,7 +185,6 @@ def attempt(request: Request, place: Place, handler: logging.Handler | None = No
         result, failure = None, f"{type(err).__name__}: {err}"
         logger.exception("the job failed")
     finally:
-        root.removeHandler(handler)
         handler.close()
     return {"result": result, "failure": failure, "seconds": time.perf_counter() - started_s}
 
@@ -194,29 +194,9 @@ def _path_of(function: Callable[..., Any]) -> str:
     if module == "__main__" and (spec := sys.modules["__main__"].__spec__):
         module = spec.name  # `python -m PACKAGE.MODULE`: other processes know it by this name
     if module == "__main__" or "." in function.__qualname__:
-        msg = (
-            f"Other processes cannot import {function.__qualname__} of {module}. Move it to the top level of an "
-            "importable module."
-        )
+        msg = f"Other processes cannot import {function.__qualname__} of {module}. Put it at the top of a module."
         raise ConfigError(msg)
     return f"{module}:{function.__qualname__}"
-
-
-def _finished(folder: Path, name: str, job: Job) -> Outcome | None:
-    path = folder / name / RESULT
-    if not path.is_file():
-        return None
-    facts = files.read_json(path)
-    return Outcome(name, job, facts["result"], "", facts["seconds"])
-
-
-def _ray_pool() -> Any:  # noqa: ANN401  # a module
-    """Return `ray_pool`; the kernel notebook does not carry it."""
-    try:
-        return importlib.import_module("sac_kernel.experiment.ray_pool")
-    except ModuleNotFoundError as err:
-        msg = "This notebook runs its jobs on its own machine. Leave the Ray address empty."
-        raise ConfigError(msg) from err
 
 
 # -- a pool of processes on this machine
@@ -230,19 +210,18 @@ def main() -> int:
     requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     deadline = Deadline()
     threading.Thread(target=_read_requests, args=(requests, deadline), daemon=True).start()
+
+    def tell(words: object) -> None:
+        with contextlib.suppress(OSError):  # a job whose parent is gone has its state to save
+            sys.stdout.write(f"\n{_MARK}{json.dumps(words)}\n")
+            sys.stdout.flush()
+
     while line := requests.get():
         request = json.loads(line)
         inputs = {name: Path(path) for name, path in request.get("inputs", {}).items()}
-        folder = request.get("folder", "")
-        place = Place(Path(folder), request["device"], inputs, deadline, lambda share: _tell(share=share))
-        _tell(**attempt(request, place, None if folder else logging.StreamHandler(sys.stdout)))
+        place = Place(Path(request.get("folder", "")), request["device"], inputs, deadline, tell)
+        tell(attempt(request, place))
     return 0
-
-
-def _tell(**words: object) -> None:
-    with contextlib.suppress(OSError):  # a job whose parent is gone has its state to save
-        sys.stdout.write(f"\n{_MARK}{json.dumps(words)}\n")
-        sys.stdout.flush()
 
 
 def _read_requests(requests: queue.SimpleQueue[bytes], deadline: Deadline) -> None:
@@ -262,7 +241,7 @@ class _Process:
         self.device, self.name, self._answers = device, "", answers  # name: of the job it is at
         known = filter(None, [packages.worker_path(), os.environ.get("PYTHONPATH")])
         env = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONPATH": os.pathsep.join(known)}
-        self._process = subprocess.Popen(  # noqa: S603  # this interpreter, arguments as a list
+        self._process: Any = subprocess.Popen(  # noqa: S603  # this interpreter, arguments as a list
             [sys.executable, "-P", "-u", "-m", _MODULE],
             env=env,
             stdin=subprocess.PIPE,
@@ -274,7 +253,6 @@ class _Process:
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
-        assert self._process.stdout
         with self._process.stdout as lines:
             for line in lines:
                 if line.startswith(_MARK) and line.endswith("\n"):
@@ -286,14 +264,11 @@ class _Process:
     def begin(self, name: str, request: Request) -> None:
         """Send it a job; if it is gone, its end is read as that job's loss."""
         self.name = name
-        assert self._process.stdin
         with contextlib.suppress(OSError):
             self._process.stdin.write(json.dumps({**request, "device": self.device}) + "\n")
             self._process.stdin.flush()
 
     def stop(self) -> None:
-        """Ask it to end what it does."""
-        assert self._process.stdin
         with contextlib.suppress(OSError):
             self._process.stdin.close()
 
@@ -301,81 +276,14 @@ class _Process:
         """End it at once; return the exit status."""
         self.stop()
         self._process.kill()
-        return self._process.wait()
+        return int(self._process.wait())
 
 
 @dataclass
-class _Pool:
-    """Processes, and the jobs that wait for them."""
+class Processes:
+    """Jobs on processes of this machine, each job on the next process that is free.
 
-    requests: Mapping[str, Request]
-    ended: Ended
-    progress: TotalProgress
-    attempts: int
-    threads: int
-
-    def __post_init__(self) -> None:
-        self.waiting, self.begun = collections.deque(self.requests), collections.Counter[str]()
-        self.answers: queue.SimpleQueue[tuple[_Process, dict[str, Any] | None]] = queue.SimpleQueue()
-        self.processes: set[_Process] = set()
-        self.kill_at_s = math.inf
-
-    def add(self, device: str) -> None:
-        """Start a process."""
-        self.processes.add(_Process(device, self.threads, self.answers))
-
-    def begin_next(self) -> list[_Process]:
-        """Give every idle process a job; return those that are busy."""
-        for process in [p for p in self.processes if not p.name][: len(self.waiting)]:
-            name = self.waiting.popleft()
-            self.begun[name] += 1
-            process.begin(name, self.requests[name])
-        return [p for p in self.processes if p.name]
-
-    def stop(self) -> None:
-        """Begin no more jobs, and ask those that run to save what they have."""
-        if self.kill_at_s == math.inf:
-            self.kill_at_s = time.monotonic() + _GRACE_S
-            self.waiting.clear()
-            for process in self.processes:
-                process.stop()
-
-    def take(self) -> None:
-        """Wait a moment for what a process says."""
-        try:
-            process, answer = self.answers.get(timeout=POLL_S)
-        except queue.Empty:
-            return
-        name = process.name
-        if answer and "share" in answer:
-            self.progress.report(name, answer["share"])
-            return
-        process.name = ""
-        failure = f"the process ended with status {process.end()}" if answer is None else answer["failure"]
-        if name and not answer and self.begun[name] < self.attempts and self.kill_at_s == math.inf:
-            logger.warning("%s: %s", name, failure)
-            self.waiting.append(name)
-        elif name:
-            self.progress.finish(name)
-            self.ended(name, answer or lost(failure))
-        if failure and process in self.processes:  # its device may be of no use to another job
-            process.end()
-            self.processes.discard(process)
-            if self.waiting:
-                self.add(process.device)
-
-
-def on_processes(
-    requests: Mapping[str, Request],
-    places: Sequence[str],
-    deadline: Deadline,
-    ended: Ended,
-    progress: TotalProgress,
-    attempts: int = 1,
-) -> None:
-    """Run jobs, each on the next process that is free.
-
-    Parameters
+    Attributes
     ----------
     requests : name -> job, its function 'module:name', inputs (name -> file) and folder. Log lines of a job without a
         folder are passed on to this process's log, its name in front
@@ -385,21 +293,71 @@ def on_processes(
     ended : is given name and answer (`attempt`, `lost`) of each job
     attempts : how often a job is begun whose worker is lost each time
     """
-    pool = _Pool(requests, ended, progress, attempts, max(1, min(4, (os.cpu_count() or 1) // len(places))))
-    restore_signals = deadline.stop_on_signals()
-    try:
-        for device in places:
-            pool.add(device)
-        while (busy := pool.begin_next()) and time.monotonic() < pool.kill_at_s:
-            if deadline.passed():
-                pool.stop()
-            pool.take()
-        for process in busy:
-            ended(process.name, lost(f"killed {_GRACE_S:.0f} s after it was asked to stop"))
-    finally:
-        restore_signals()
-        for process in pool.processes:
+
+    requests: Mapping[str, Request]
+    places: Sequence[str]
+    deadline: Deadline
+    ended: Callable[[str, Mapping[str, Any]], None]
+    progress: TotalProgress
+    attempts: int = 1
+
+    def run(self) -> None:
+        """Run the jobs."""
+        self._waiting, self._begun = collections.deque(self.requests), collections.Counter[str]()
+        self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._kill_at_s, self._processes = math.inf, set[_Process]()
+        restore_signals = self.deadline.stop_on_signals()
+        try:
+            for device in self.places:
+                self._add(device)
+            while (busy := self._begin_next()) and time.monotonic() < self._kill_at_s:
+                if self.deadline.passed() and self._kill_at_s == math.inf:
+                    self._kill_at_s = time.monotonic() + _GRACE_S
+                    self._waiting.clear()
+                    for process in self._processes:
+                        process.stop()
+                with contextlib.suppress(queue.Empty):
+                    self._take(*self._answers.get(timeout=POLL_S))
+            for process in busy:
+                self.ended(process.name, lost(f"killed {_GRACE_S:.0f} s after it was asked to stop"))
+        finally:
+            self.progress.close()
+            restore_signals()
+            for process in self._processes:
+                process.end()
+
+    def _add(self, device: str) -> None:
+        threads = max(1, min(4, (os.cpu_count() or 1) // len(self.places)))
+        self._processes.add(_Process(device, threads, self._answers))
+
+    def _begin_next(self) -> list[_Process]:
+        """Give every idle process a job; return those that are busy."""
+        for process in [p for p in self._processes if not p.name][: len(self._waiting)]:
+            name = self._waiting.popleft()
+            self._begun[name] += 1
+            process.begin(name, self.requests[name])
+        return [p for p in self._processes if p.name]
+
+    def _take(self, process: _Process, answer: dict[str, Any] | float | None) -> None:
+        """Act on what a process says: an answer, the share of its job that is done, or nothing, which is its end."""
+        name = process.name
+        if isinstance(answer, float | int):
+            self.progress.report(name, answer)
+            return
+        again = not answer and self._begun[name] < self.attempts and self._kill_at_s == math.inf
+        answer = answer or lost(f"the process ended with status {process.end()}")
+        process.name = ""
+        if name and again:
+            logger.warning("%s: %s", name, answer["failure"])
+            self._waiting.append(name)
+        elif name:
+            self.progress.finish(name)
+            self.ended(name, answer)
+        if answer["failure"] and process in self._processes:  # its device may be of no use to another job
             process.end()
+            self._processes.discard(process)
+            if self._waiting:
+                self._add(process.device)
 
 
 def lost(failure: str) -> dict[str, Any]:

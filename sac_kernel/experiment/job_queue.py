@@ -25,7 +25,7 @@ from sac_kernel.experiment.trainer import RESUME_MODES, KaggleTrainer
 from sac_kernel.stats import trials
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from sac_kernel.backtest.judgement import Judgement
     from sac_kernel.experiment.walk_forward_report import Collected
@@ -81,14 +81,7 @@ def run_jobs(
 def _run_jobs(config: RunConfig, deadline: Deadline, devices: Sequence[str] | None) -> FinishedRun:
     devices = tuple(devices or _devices(config))
     logger.info("%s", describe_queue(config, devices))
-    updates = {output_layout.job_name(*job): config.updates_of(job) for job in config.jobs}
-    with contextlib.closing(TotalProgress(logger, "updates", updates)) as progress:
-        if min(len(config.jobs), len(devices)) > 1:
-            if config.resume in RESUME_MODES:
-                job_trainer(config, config.jobs[0]).make_room()  # two processes must not do it at once
-            failures = _side_by_side(config, deadline, devices, progress)
-        else:
-            failures = _in_turn(config, config.jobs, deadline, progress)
+    failures = _train(config, deadline, devices)
     deadline.raise_if_interrupted()
     if len(failures) == len(config.jobs):
         why = next(iter(failures.values()))
@@ -104,14 +97,9 @@ def _run_jobs(config: RunConfig, deadline: Deadline, devices: Sequence[str] | No
         trainer.load_data()
         jobs.append(FinishedJob.load(trainer.folder, job.agent_id))
         judgements.append(trainer.judge(jobs[-1]))
-        alike = [
-            j
-            for j, other in zip(jobs, finished, strict=False)
-            if other._replace(seed=0) == job._replace(seed=0)
-        ]
-        last = not any(other._replace(seed=0) == job._replace(seed=0) for other in finished[place + 1 :])
-        if len(alike) > 1 and last:
-            ensembles += trainer.judge_ensemble(alike)
+        alike = [i for i, other in enumerate(finished) if other._replace(seed=0) == job._replace(seed=0)]
+        if len(alike) > 1 and alike[-1] == place:
+            ensembles += trainer.judge_ensemble([jobs[i] for i in alike])
     folds = None
     if config.folds and not failures:
         folds = run_folds.run(config, jobs, judgements, config.data_file, deadline)
@@ -132,55 +120,27 @@ def _devices(config: RunConfig) -> tuple[str, ...]:
 
 def describe_queue(config: RunConfig, devices: Sequence[str]) -> str:
     """Return one line: how many jobs run on which devices."""
-    count, used = len(config.jobs), list(devices[: len(config.jobs)])
-    text = f"{count} job{'s' if count > 1 else ''} on {', '.join(used)}"
-    if len(used) == 1:
-        text += ", in turn" if count > 1 else ""
+    count = len(config.jobs)
+    used, idle = ", ".join(devices[:count]), ", ".join(devices[count:])
+    if count == 1:
+        text = f"1 job on {used}"
     else:
-        text += ", one process each"
-    idle = list(devices[len(used) :])
-    return text + (f"; {', '.join(idle)} idle: add seeds or agents to use it" if idle else "")
+        text = f"{count} jobs on {used}, {'in turn' if len(devices) == 1 else 'one process each'}"
+    return f"{text}; {idle} idle: add seeds or agents to use it" if idle else text
 
 
 def train_job(job: Mapping[str, Any], place: job_pool.Place) -> dict[str, Any] | None:
-    """Train a job on a process of the pool, into its own folder; return None if it was stopped."""
+    """Train a job of a run on a process of the pool; it leaves what it leaves in its own folder."""
     config = RunConfig.from_flat({**job["config"], "device": place.device})
     trainer = job_trainer(config, Job(*job["job"]), place.deadline)
     trainer.progress = place.report
     return {} if trainer.train().facts["status"] == "complete" else None
 
 
-def _in_turn(
-    config: RunConfig, jobs: Iterable[Job], deadline: Deadline, progress: TotalProgress
-) -> dict[str, str]:
-    """Train jobs in this process; return why jobs failed."""
-    failures: dict[str, str] = {}
-    for job in jobs:
-        name = output_layout.job_name(*job)
-        try:
-            # Nothing of a job stays in memory: what is judged is what was written.
-            trainer = job_trainer(config, job, deadline)
-            trainer.progress = functools.partial(progress.report, name)
-            trainer.train()
-        except Exception as err:
-            if len(failures) + 1 == len(config.jobs):
-                raise
-            failures[name] = f"{type(err).__name__}: {err}"
-            logger.exception("%s failed. The other jobs continue.", name)
-        progress.finish(name)
-    return failures
-
-
-def _side_by_side(
-    config: RunConfig, deadline: Deadline, devices: Sequence[str], progress: TotalProgress
-) -> dict[str, str]:
-    """Train the jobs, each device taking the next one as it gets free; return why jobs failed."""
-    waiting = {output_layout.job_name(*job): job for job in config.jobs}
-    function, settings = f"{__name__}:{train_job.__name__}", config.flat()
-    requests = {
-        name: {"function": function, "job": {"config": settings, "job": job}} for name, job in waiting.items()
-    }
-    failures: dict[str, str] = {}
+def _train(config: RunConfig, deadline: Deadline, devices: Sequence[str]) -> dict[str, str]:
+    """Train the jobs; return why jobs failed."""
+    waiting, failures = {output_layout.job_name(*job): job for job in config.jobs}, dict[str, str]()
+    updates = {name: config.updates_of(job) for name, job in waiting.items()}
 
     def ended(name: str, answer: Mapping[str, Any]) -> None:
         del waiting[name]
@@ -188,7 +148,28 @@ def _side_by_side(
             failures[name] = why
             logger.error("%s failed (%s). The other jobs continue.", name, why)
 
-    job_pool.on_processes(requests, devices[: len(waiting)], deadline, ended, progress)
-    # Those that a stop kept from beginning continue from their state and save it, without an update.
-    rest = dataclasses.replace(config, device=devices[0])
-    return failures | _in_turn(rest, waiting.values(), deadline, progress)
+    with contextlib.closing(TotalProgress(logger, "updates", updates)) as progress:
+        if min(len(waiting), len(devices)) > 1:
+            if config.resume in RESUME_MODES:
+                job_trainer(config, config.jobs[0]).make_room()  # two processes must not do it at once
+            function, settings = f"{__name__}:{train_job.__name__}", config.flat()
+            requests = {
+                name: {"function": function, "job": {"config": settings, "job": job}}
+                for name, job in waiting.items()
+            }
+            job_pool.Processes(requests, devices[: len(waiting)], deadline, ended, progress).run()
+            config = dataclasses.replace(config, device=devices[0])
+        # In turn; those that a stop kept from beginning on a process restore their state and save it.
+        for name, job in waiting.items():
+            try:
+                # Nothing of a job stays in memory: what is judged is what was written.
+                trainer = job_trainer(config, job, deadline)
+                trainer.progress = functools.partial(progress.report, name)
+                trainer.train()
+            except Exception as err:
+                if len(failures) + 1 == len(config.jobs):
+                    raise
+                failures[name] = f"{type(err).__name__}: {err}"
+                logger.exception("%s failed. The other jobs continue.", name)
+            progress.finish(name)
+    return failures

@@ -13,7 +13,7 @@ import pytest
 from sac_kernel.core import files
 from sac_kernel.core.clock import Deadline
 from sac_kernel.core.errors import CheckpointError, ConfigError
-from sac_kernel.experiment import job_pool
+from sac_kernel.experiment import job_pool, ray_pool
 from tests import pool_jobs
 from tests.support import says, told
 
@@ -136,10 +136,10 @@ def test_a_function_that_other_processes_cannot_find_is_refused(tmp_path):
         job_pool.run([{"x": 0}], inner, tmp_path)
 
 
-def test_an_address_without_ray_says_what_to_install(tmp_path, monkeypatch):
+def test_an_address_without_ray_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=says("pip install -r requirements/ray.txt")):
-        job_pool.run([{"x": 0}], pool_jobs.square, tmp_path, address="auto")
+        ray_pool.at("auto")
 
 
 def test_a_worker_imports_nothing_from_the_current_folder(tmp_path, monkeypatch):

@@ -38,7 +38,6 @@ MAY_IMPORT = {
 """Package -> the packages that its modules may import (docs/architecture.md)."""
 
 LAZY = {
-    ("experiment.job_pool", "experiment.ray_pool"),
     ("prices.pipeline", "prices.ingest.panel"),
     ("prices.pipeline", "prices.ingest.writer"),
     ("train_sac_kaggle", "cli.main"),
