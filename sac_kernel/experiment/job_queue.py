@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -114,18 +115,20 @@ def _run_jobs(config: RunConfig, deadline: Deadline, devices: Sequence[str] | No
 def _devices(config: RunConfig) -> tuple[str, ...]:
     """Return where the jobs may run; exact SAC left to itself runs in turn and times its devices (`learning`)."""
     names = device_names(config.device)
+    if names == ("cpu",):
+        return names * min(len(config.jobs), os.cpu_count() or 1)
     exact = all(config.learner_of(job)[0] == EXACT for job in config.jobs)
-    return (config.device,) if exact and config.device == "auto" and names != ("cpu",) else names
+    return (config.device,) if exact and config.device == "auto" else names
 
 
 def describe_queue(config: RunConfig, devices: Sequence[str]) -> str:
     """Return one line: how many jobs run on which devices."""
     count = len(config.jobs)
-    used, idle = ", ".join(devices[:count]), ", ".join(devices[count:])
-    if count == 1:
-        text = f"1 job on {used}"
-    else:
-        text = f"{count} jobs on {used}, {'in turn' if len(devices) == 1 else 'one process each'}"
+    used, idle = devices[:count], ", ".join(devices[count:])
+    text = f"{count} job{'s' if count > 1 else ''} on {', '.join(dict.fromkeys(used))}"
+    if count > 1:
+        how = f"one process on each of {len(used)} cores" if used[0] == used[-1] else "one process each"
+        text += f", {'in turn' if len(used) == 1 else how}"
     return f"{text}; {idle} idle: add seeds or agents to use it" if idle else text
 
 
