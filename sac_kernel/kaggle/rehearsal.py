@@ -180,8 +180,8 @@ def forecast(config: RunConfig, summary: Mapping[str, Any], last_run: Mapping[st
     if walk := summary.get("walk_forward"):
         minutes = walk["cpu_s_in_all"] / 60.0
         lines.append(
-            f"folds     {walk['trainings']} trainings of {walk['updates']:,} updates and their baselines: {minutes:.1f} CPU "
-            "minutes here; a Kaggle session has 4 processes"
+            f"folds     {walk['trainings']} trainings of {walk['updates']:,} updates and their baselines: "
+            f"{minutes:.1f} CPU minutes here; a Kaggle session has 4 processes"
         )
     return "\n".join(lines)
 
