@@ -1,7 +1,8 @@
 """The queue of a run: one job for each agent and seed, trained, judged and reported together.
 
-On one device the jobs run in turn in this process. On several (two T4s) each device has a process (`job_pool`): the
-networks are small, so that two independent trainings use two devices better than one split over both.
+Several jobs run side by side, on a process for each GPU or each core (`job_pool`): the networks are small, so that two
+independent trainings use two devices better than one split over both. A single job, or a single GPU, is this process's
+own. Both ways write the same bits.
 """
 
 from __future__ import annotations

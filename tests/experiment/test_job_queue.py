@@ -1,8 +1,9 @@
-"""The queue of jobs: in turn or one process a device, the same results, and no job costs another its hours."""
+"""The queue of jobs: in turn or side by side, the same results, and no job costs another its hours."""
 
 import dataclasses
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -39,7 +40,7 @@ def config_of(h5, folder, **changes):
 @pytest.fixture(scope="module")
 def in_turn(h5, tmp_path_factory):
     config = config_of(h5, tmp_path_factory.mktemp("turn"), agent_ids=(1, 2), seeds=(0,))
-    return config, run_jobs(config)
+    return config, run_jobs(config, devices=("cpu",))
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +91,18 @@ def test_each_job_is_judged_in_the_queues_order(spread):
 
 def test_lines_of_a_process_carry_its_name(spread):
     lines = spread[3]
-    assert told(lines[0], 2, "cpu, cpu")
+    assert told(lines[0], 2, "cpu", "2 cores")
     assert [line for line in lines if line.startswith("agent_2_seed_0 | ") and "2/2" in line]
+
+
+def test_one_line_says_how_far_all_trainings_are(spread):
+    lines = spread[3]
+    of_all = [line for line in lines if line.startswith("updates ")]
+    # 2 agents x 2 episodes x 60 steps at the planned updates a step
+    total = f"{2 * 2 * 60 * spread[0].sac.utd_ratio:,.10g}"
+    assert of_all
+    assert all(told(line, f"/{total}", "/2 finished") for line in of_all)
+    assert not [line for line in lines if "training steps" in line]
 
 
 def test_the_manifest_counts_the_steps_of_all_jobs(in_turn):
@@ -188,11 +199,19 @@ def test_a_process_ends_when_the_one_that_started_it_is_gone(h5, tmp_path):
         (1, ("cpu",), ("1 job", "cpu")),
         (3, ("cuda:0",), ("3 jobs", "cuda:0")),
         (3, ("cuda:0", "cuda:1"), ("3 jobs", "cuda:0, cuda:1")),
+        (3, ("cpu", "cpu"), ("3 jobs", "cpu", "2 cores")),
         (1, ("cuda:0", "cuda:1"), ("1 job", "cuda:1 idle")),
     ],
 )
 def test_the_queue_says_where_it_runs(jobs, devices, named):
     assert told(describe_queue(RunConfig(seeds=tuple(range(jobs))), devices), *named)
+
+
+@pytest.mark.parametrize(("jobs", "cores", "places"), [(1, 4, 1), (3, 2, 2), (3, 4, 3), (2, None, 1)])
+def test_on_the_cpu_each_core_takes_a_job(jobs, cores, places, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    config = RunConfig(device="cpu", seeds=tuple(range(jobs)))
+    assert job_queue._devices(config) == ("cpu",) * places
 
 
 def test_every_cuda_device_takes_jobs_unless_one_is_named(monkeypatch):
