@@ -139,7 +139,6 @@ def run(  # noqa: PLR0913  # where, on what and how many belong to the caller
         if name not in outcomes
     }
     deadline = deadline or Deadline()
-    progress = TotalProgress(logger, "jobs", dict.fromkeys(requests, 1))
 
     def ended(name: str, answer: Mapping[str, Any]) -> None:
         outcomes[name] = Outcome(name, named[name], **answer)
@@ -150,6 +149,7 @@ def run(  # noqa: PLR0913  # where, on what and how many belong to the caller
         logger.info("%d/%d %s %s", len(outcomes), len(named), label, answer["failure"] or "finished")
 
     if requests:
+        progress = TotalProgress(logger, "jobs", dict.fromkeys(requests, 1))
         count = min(max(workers, len(devices)), len(requests))
         places = [devices[i % len(devices)] for i in range(count)]
         (pool or Processes)(requests, places, deadline, ended, progress, ATTEMPTS).run()
