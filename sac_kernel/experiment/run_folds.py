@@ -215,7 +215,15 @@ def report(
     _write_days(config.top_folder / "walk_forward.csv", folds.collected, joined["verdicts"])
     figures = walk_forward_report.figures(folds.collected, joined)
     del figures["training"]  # the run has the whole curve
-    return {**kept, **parts, "judged": judged, "last_fold": last, "walk_forward": joined["run"]}, figures
+    return {
+        **kept,
+        **parts,
+        "judged": judged,
+        "last_fold": last,
+        "walk_forward": joined["run"],
+        "null": folds.null,
+        "power": folds.power,
+    }, figures
 
 
 def _write_days(path: Path, collected: Collected, verdicts: Mapping[str, Any]) -> None:
