@@ -419,6 +419,7 @@ FOLDS_CUT = (
 FOLDS_JUDGED = "{folds} folds of {test_days} test days"
 FOLDS_HOME = "The model that goes home, on the last fold"
 NULL_OWN_FEATURES = "The pipeline's null was not run: it cannot shift your own features."
+NULL_NO_ROOM = "The pipeline's null was not run: the bars are too few for a single copy."
 NULL_COST = (
     "The real run took {seconds:.1f} s. {jobs} more runs on {workers} processes take about {minutes:.0f} min."
 )
