@@ -71,3 +71,40 @@ EVIDENCE = (
 PAPER_KILL = "A file KILL beside this page flattens the account at the next open, for good."
 HALTED, NEVER_SEEN = "halted", "never seen before: {name}"
 """A limit of a decision: the instrument's freeze and its zone."""
+
+# -- judged policies and fills
+
+JUDGED_TITLES = {
+    "policy": "Does this policy have an edge after costs?",
+    "fills": "Do these trades have an edge after costs?",
+}
+_PASSED = (
+    "On these bars, after costs, the result passed every mark fixed before the test. The pipeline's own null "
+    "does not apply: nothing was trained here."
+)
+_NO_PROMISE = (
+    "That it will earn money, or that its author had not seen these bars: this is one market, one period and a model "
+    "of costs."
+)
+JUDGED_MEANS = {
+    "edge (null not run)": (_PASSED, _NO_PROMISE),
+    "not shown": strings.VERDICTS["not shown"],
+    "none": (
+        "After costs there is no edge on these bars.",
+        "That no policy or market has one. Still, nothing here is a reason to trade this one.",
+    ),
+}
+"""Word of the verdict -> what it means, what it does not mean."""
+JUDGED_FLAT = "It never trades."
+JUDGED_SEEN = (
+    "Nothing was trained here, so no bar is out of sample by construction. If the author saw these bars, the result is "
+    "no test: judge later ones with --from."
+)
+NOT_FITTED = (
+    "Baselines that are fitted (session means, ridge, logistic) are left out: there are no train rows."
+)
+JUDGED_POLICY = (
+    "Targets of {name} from bars and features up to each close, filled at the next open. {rows} random rows and "
+    "{changes} around changes of the target are bit-identical without their future, the random ones also with a "
+    "changed one."
+)
