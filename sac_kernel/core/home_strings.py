@@ -108,3 +108,41 @@ JUDGED_POLICY = (
     "{changes} around changes of the target are bit-identical without their future, the random ones also with a "
     "changed one."
 )
+JUDGED_FILLS = (
+    "The exposure after each of {count} fills of {name}, taken up at the first open that is not before it, at this "
+    "product's costs. The verdict stands on that."
+)
+AS_FILLED = "{name}, as filled"
+EQUITY_CHOSEN = (
+    "The file does not tell the account's size: it begins with the largest notional ever held, {equity:,.0f}. Set "
+    "your own with --equity."
+)
+IMPOSSIBLE_TITLE = "Fills that the bars cannot have given"
+IMPOSSIBLE_NOTE = "{count} of {total} fills, at most {most} shown. {left_out} of them were left out."
+IMPOSSIBLE_COLUMNS = ["Line", "Time [UTC]", "Why"]
+IMPOSSIBLE = {
+    "size": "its size is {size:g}",
+    "price": "its price is {price:g}",
+    "before": "it is before the first bar",
+    "after": "it is after the last bar",
+    "closed": "no bar covers it: the market was closed, or the bars have a hole",
+    "range": "its price of {price:g} is outside {low:.6g} to {high:.6g}, what its bar allows at any cost tier",
+}
+"""Why a fill is listed."""
+COMPARED_TITLE = "As filled, and as the engine fills"
+COMPARED_NOTE = (
+    "Slippage is the price paid against the mid price of the open at which the engine fills, weighted by notional. As "
+    "filled it has the way of the market until that open too."
+)
+COMPARED_COLUMNS = ["Figure", "As filled", "Engine, base costs"]
+COMPARED = {
+    "net_return_frac": "Net return [%]",
+    "slippage_bps": "Slippage with half spread [bps of notional]",
+    "commission_bps": "Commission, or cost in the file [bps of notional]",
+    "swap_frac": "Swap [% of start]",
+}
+TOO_LATE = "{count} fills have no open after them, so the engine does not take them up."
+WITHIN_BAR = (
+    "{count} fills were followed by another before the next open: the engine takes up the last of them only."
+)
+OTHER_TIMES = "{count} fills outside --from and --until were not judged."
