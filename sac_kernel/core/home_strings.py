@@ -96,10 +96,16 @@ JUDGED_MEANS = {
 }
 """Word of the verdict -> what it means, what it does not mean."""
 JUDGED_FLAT = "It never trades."
-JUDGED_SEEN = (
-    "Nothing was trained here, so no bar is out of sample by construction. If the author saw these bars, the result is "
-    "no test: judge later ones with --from."
-)
+JUDGED_SEEN = {
+    "policy": (
+        "Nothing was trained here, so no bar is out of sample by construction. If the author saw these bars, the "
+        "result is no test: judge later ones with --from."
+    ),
+    "fills": (
+        "These fills are out of sample only if they were really made at their times. Those of a backtest are as "
+        "good as its author's hindsight."
+    ),
+}
 NOT_FITTED = (
     "Baselines that are fitted (session means, ridge, logistic) are left out: there are no train rows."
 )
@@ -118,7 +124,10 @@ EQUITY_CHOSEN = (
     "your own with --equity."
 )
 IMPOSSIBLE_TITLE = "Fills that the bars cannot have given"
-IMPOSSIBLE_NOTE = "{count} of {total} fills, at most {most} shown. {left_out} of them were left out."
+IMPOSSIBLE_NOTE = (
+    "{count} of {total} fills, at most {most} shown. Those without a size or price, or outside the bars, were left "
+    "out; the others changed the position."
+)
 IMPOSSIBLE_COLUMNS = ["Line", "Time [UTC]", "Why"]
 IMPOSSIBLE = {
     "size": "its size is {size:g}",
@@ -126,13 +135,13 @@ IMPOSSIBLE = {
     "before": "it is before the first bar",
     "after": "it is after the last bar",
     "closed": "no bar covers it: the market was closed, or the bars have a hole",
-    "range": "its price of {price:g} is outside {low:.6g} to {high:.6g}, what its bar allows at any cost tier",
+    "range": "its price of {price:.8g} is outside {low:.8g} to {high:.8g}, what its bar allows at any cost tier",
 }
 """Why a fill is listed."""
 COMPARED_TITLE = "As filled, and as the engine fills"
 COMPARED_NOTE = (
     "Slippage is the price paid against the mid price of the open at which the engine fills, weighted by notional. As "
-    "filled it has the way of the market until that open too."
+    "filled, it includes the market's move until that open."
 )
 COMPARED_COLUMNS = ["Figure", "As filled", "Engine, base costs"]
 COMPARED = {
@@ -141,8 +150,15 @@ COMPARED = {
     "commission_bps": "Commission, or cost in the file [bps of notional]",
     "swap_frac": "Swap [% of start]",
 }
-TOO_LATE = "{count} fills have no open after them, so the engine does not take them up."
-WITHIN_BAR = (
-    "{count} fills were followed by another before the next open: the engine takes up the last of them only."
+JUDGED_IMPOSSIBLE = (
+    "{count} of {total} fills are impossible on these bars and listed below. Those that nothing can fill, {left_out} of "
+    "them, were left out."
 )
-OTHER_TIMES = "{count} fills outside --from and --until were not judged."
+LEVERAGE = (
+    "The account holds up to {cap:.2f} times its equity. Baselines and random policies may hold as much."
+)
+TOO_LATE = "Fills without an open after them, which the engine does not take up: {count}."
+WITHIN_BAR = (
+    "Fills that were followed by another before the next open, so that the engine skips them: {count}."
+)
+OTHER_TIMES = "Fills outside --from and --until, which were not judged: {count}."

@@ -201,7 +201,7 @@ def _verdict(judgement: Judgement, judged: Judged) -> dict[str, Any]:
     notes = [note for note in decided["notes"] if note != trained]
     return {
         **decided,
-        "notes": [*judged.notes, home_strings.JUDGED_SEEN, home_strings.NOT_FITTED, *notes],
+        "notes": [home_strings.JUDGED_SEEN[judged.what], *judged.notes, home_strings.NOT_FITTED, *notes],
         "means": home_strings.JUDGED_MEANS[decided["word"]],
     }
 

@@ -291,6 +291,9 @@ def judged_fills(  # noqa: PLR0913  # what a table of fills leaves open
     _refuse_too_many(listed, len(fills), path)
     unusable = [one.row for one in listed if one.key in ("size", "price", "before", "after")]
     total, fills = len(fills), fills.rows(np.setdiff1d(np.arange(len(fills)), unusable))
+    if listed:
+        numbers = {"count": len(listed), "total": total, "left_out": len(unusable)}
+        notes.insert(0, home_strings.JUDGED_IMPOSSIBLE.format(**numbers))
     require(equity is None or 0 < equity < math.inf, "judge", "--equity must be > 0", equity)
     if equity is None:
         equity = largest_notional(fills)
@@ -304,6 +307,8 @@ def judged_fills(  # noqa: PLR0913  # what a table of fills leaves open
             "judged. Pass its real size with --equity."
         )
         raise DataError(msg)
+    if round(cap, 2) > 1.0:
+        notes.append(home_strings.LEVERAGE.format(cap=cap))
     config = TradingEnvConfig(exposure_cap=cap, initial_equity=equity)
     targets = placed.targets(account.exposure / cap, len(bars))
     market = market_of(bars, config)
@@ -324,7 +329,7 @@ def judged_fills(  # noqa: PLR0913  # what a table of fills leaves open
         config=config,
         how=home_strings.JUDGED_FILLS.format(name=path.name, count=len(fills)),
         facts={"fills_judged": len(fills), "fills_impossible": len(listed), "compared": compared},
-        tables=tuple(_tables(listed, total, len(unusable), compared)),
+        tables=tuple(_tables(listed, total, compared)),
         also=(real,),
         notes=tuple(notes),
     )
@@ -365,7 +370,7 @@ def _refuse_too_many(listed: list[Impossible], total: int, path: Path) -> None:
 
 
 def _tables(
-    listed: list[Impossible], total: int, left_out: int, compared: dict[str, dict[str, float]]
+    listed: list[Impossible], total: int, compared: dict[str, dict[str, float]]
 ) -> list[dict[str, Any]]:
     rows = [
         [home_strings.COMPARED[key], *((100.0 if key.endswith("_frac") else 1.0) * x for x in pair.values())]
@@ -380,7 +385,7 @@ def _tables(
         }
     ]
     if listed:
-        numbers = {"count": len(listed), "total": total, "most": _SHOWN, "left_out": left_out}
+        numbers = {"count": len(listed), "total": total, "most": _SHOWN}
         tables.append(
             {
                 "title": home_strings.IMPOSSIBLE_TITLE,

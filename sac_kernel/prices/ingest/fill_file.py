@@ -132,7 +132,13 @@ def read_fills(path: Path, spec: InstrumentSpec, clock: str = "", other_clock: s
     used = ", ".join(filter(None, ("time", side_column, size_column, price_column, *costs)))
     notes.insert(0, f"{path.name}: {len(table):,} fills, columns {used}")
     fills = Fills(
-        lines, times, _sides(table[side_column], lines, where), size, numbers[:, 1], cost, tuple(notes)
+        lines,
+        times,
+        _sides(table[side_column], lines, where),
+        size,
+        numbers[:, 1],
+        cost,
+        tuple(note.replace(where, path.name) for note in notes),
     )
     order = np.argsort(times.asi8, kind="stable")
     return fills.rows(order)
