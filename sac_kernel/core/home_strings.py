@@ -151,8 +151,8 @@ COMPARED = {
     "swap_frac": "Swap [% of start]",
 }
 JUDGED_IMPOSSIBLE = (
-    "{count} of {total} fills are impossible on these bars and listed below. Those that nothing can fill, {left_out} of "
-    "them, were left out."
+    "{count} of {total} fills are impossible on these bars and listed below. Those that nothing can fill, {left_out} "
+    "of them, were left out."
 )
 LEVERAGE = (
     "The account holds up to {cap:.2f} times its equity. Baselines and random policies may hold as much."

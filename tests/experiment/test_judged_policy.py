@@ -245,6 +245,19 @@ def test_a_policy_that_seldom_trades_is_caught_too(tmp_path):
         judged_policy.assert_policy_causal(policy, seen)
 
 
+def test_a_look_ahead_that_never_mattered_on_these_bars_is_caught_by_a_changed_future(tmp_path):
+    """It leaves the market before a fall of 15 % in an hour, and these bars have none: all targets are 1."""
+    text = (
+        "def target(observations):\n    close = observations['close']\n"
+        "    return 1.0 - (close.shift(-1) / close < 0.85)\n"
+    )
+    seen = seen_of()
+    policy = policy_of(tmp_path, text)
+    assert set(policy.targets(seen)) == {1.0}
+    with pytest.raises(DataError, match=says("mine.py", "row")):
+        judged_policy.assert_policy_causal(policy, seen)
+
+
 def test_a_mean_of_the_whole_table_is_refused(tmp_path):
     text = "def target(observations):\n    c = observations['close']\n    return (c > c.mean()) * 1.0\n"
     with pytest.raises(DataError, match=says("mine.py", "row")):
