@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import atexit
+import functools
 import importlib.metadata
 import importlib.util
 import io
@@ -77,6 +78,7 @@ _FOR_CHECKERS = re.compile(
 _INDENT = 4
 
 
+@functools.lru_cache(maxsize=256)
 def bundled(source: str) -> str:
     """Return a module as the notebook carries it, which has room for 900 kB; applied twice it changes nothing more.
 
