@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from sac_kernel import MODULES, __version__, inlined_files
 from sac_kernel.cli import ending, options, settings
 from sac_kernel.cli.build import make_parser
-from sac_kernel.cli.build_checks import check_run
+from sac_kernel.cli.build_checks import FOLDS, check_run, fold_lines, with_folds
 from sac_kernel.core import files, homes, locks
 from sac_kernel.core.errors import ConfigError, DataError
 from sac_kernel.core.homes import Home
@@ -196,7 +196,8 @@ def _on_kaggle(args: argparse.Namespace, home: Home, parameters: dict[str, Any])
 
 def _build_only(args: argparse.Namespace, home: Home, parameters: dict[str, Any]) -> int:
     """Build and stage without credentials; the metadata then names no owner, so that no push can mix versions."""
-    data = _data(args, home)
+    data = _data(args, home, parameters)
+    parameters = with_folds(data, parameters)
     check_run(data, parameters)
     notebook, _ = build(parameters, home, data, stage(data, home).values())
     path, metadata = (
@@ -239,7 +240,7 @@ def _sessions(run: KaggleRun, args: argparse.Namespace, home: Home, parameters: 
 def _prepare_session(run: KaggleRun, args: argparse.Namespace, home: Home, parameters: dict[str, Any]) -> int:
     """Stage, publish and build one session: the first, or the next of an unfinished run; return its episodes."""
     interrupts.advise("Nothing was published or pushed. The same command starts again.")
-    data = _data(args, home)
+    data = _data(args, home, parameters)
     last = run.last_run()
     before = last.get("parameters", {})
     merged = RunConfig.from_flat({**before, **parameters})
@@ -248,7 +249,7 @@ def _prepare_session(run: KaggleRun, args: argparse.Namespace, home: Home, param
     if args.resume and not going_on:
         msg = f"--resume: {args.output} holds no unfinished run of {run.kernel}. Fetch it with --fetch first."
         raise ConfigError(msg)
-    baked = {**(before if going_on else {}), **parameters}
+    baked = {**before, **parameters} if going_on else with_folds(data, parameters)
     check_run(data, baked)
     session: dict[str, Any] = {}
     if args.accelerator == "none":
@@ -357,7 +358,7 @@ def _needs_kaggle(args: argparse.Namespace) -> bool:
     return any((args.push, args.follow, args.fetch, args.resume, args.until_done, args.stop))
 
 
-def _data(args: argparse.Namespace, home: Home) -> ProcessedData:
+def _data(args: argparse.Namespace, home: Home, parameters: Mapping[str, Any]) -> ProcessedData:
     """Return the data to train on; those of the home are replaced only if the new bars are usable."""
     local = next((path for path in (home.data, Home(ROOT, homes.DEFAULT_NAME).data) if path.is_file()), None)
     if args.data is not None:
@@ -372,6 +373,7 @@ def _data(args: argparse.Namespace, home: Home) -> ProcessedData:
         path=str(path or ""),
         **{name: getattr(args, name) for name in options.SOURCE},
         embargo_hours=args.embargo_hours,
+        folds=0 if source == "sample" else parameters.get("folds", FOLDS),
         output_path=str(home.data),
     )
     try:
@@ -417,7 +419,8 @@ def _stage_code(folder: Path, home: Home) -> None:
 def _rehearse(args: argparse.Namespace, home: Home, parameters: dict[str, Any]) -> int:
     """Build into the rehearsal's own folder, so that what is ready for a push stays as it is, and run it."""
     interrupts.advise("Nothing was run yet. The same command starts again.")
-    data = _data(args, home)
+    data = _data(args, home, parameters)
+    parameters = with_folds(data, parameters)
     check_run(data, parameters)
     datasets = stage(data, home)
     text, _ = build(parameters, home, data, datasets.values())
@@ -458,6 +461,8 @@ def _say_built(
     for line in data.cost_lines():
         print(f"costs     {line}")
     print(f"notebook  {_relative(notebook)}, {size / 1000:.0f} kB as sent, code {code_hash()[:12]}")
+    for line in fold_lines(data, parameters):
+        print(f"folds     {line}")
     if parameters:
         print("baked in  " + ", ".join(f"{k} = {v!r}" for k, v in parameters.items()))
     print(f"datasets  {_relative(home.build / 'datasets')}{os.sep}{{{','.join(DATASETS)}}}")

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DEFAULT_NUM_ENVS = 60
+PURGE_DAYS = 5
+"""Days left out between the parts of a fold of a walk-forward."""
 UTD_RATIO = 0.25
 """Of the Gaussian trainer: 75,000 updates in 100 episodes of 3,000 steps."""
 EXACT_UPDATES = 30

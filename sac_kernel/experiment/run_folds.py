@@ -29,6 +29,7 @@ from sac_kernel.experiment import (
     walk_forward_report,
 )
 from sac_kernel.experiment.fold_jobs import FILE, JobResult, Settings
+from sac_kernel.experiment.run_config import PURGE_DAYS
 from sac_kernel.stats import trials
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PURGE_DAYS = 5
 NULL_UPDATES = 600
 """Updates of each training of the null: the planted signals of docs/verdict.md are found with as many."""
 _RESERVE_S = 300.0  # for judging and writing, which the null's copies must leave
