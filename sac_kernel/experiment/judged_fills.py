@@ -138,7 +138,7 @@ def follow(fills: Fills, start_equity: float) -> Account:
         units += side * size
         units = 0.0 if abs(units) < _DUST * size else units
         equity = cash + units * price
-        if equity <= 0.0:
+        if not equity > 0.0:  # NaN too
             msg = (
                 f"Line {fills.line[i]} ({fills.time[i]}): the account of {start_equity:,.0f} is ruined, its equity is "
                 f"{equity:,.0f}. Pass the account's real size with --equity."
@@ -196,8 +196,8 @@ def as_filled(
     close, spread = bars["close"][rows], bars["spread_close"][rows]
     mid = close * (1.0 + market.terms.price_side * spread / 2.0)
     equity = cash + held * mid - np.abs(held) * close * spread / 2.0
-    if (equity <= 0.0).any():
-        i = int(np.argmax(equity <= 0.0))
+    if not (equity > 0.0).all():
+        i = int(np.argmin(equity > 0.0))
         msg = (
             f"The account of {start_equity:,.0f} is ruined at the close of the bar of {market.open_time[rows[i]]}. "
             "Pass its real size with --equity."
@@ -300,7 +300,7 @@ def judged_fills(  # noqa: PLR0913  # what a table of fills leaves open
         notes.append(home_strings.EQUITY_CHOSEN.format(equity=equity))
     account, placed = follow(fills, equity), Placed.on(fills, bars)
     cap = max(1.0, float(np.abs(account.exposure).max()))
-    if cap > MAX_CAP:
+    if not cap <= MAX_CAP:
         line = fills.line[int(np.abs(account.exposure).argmax())]
         msg = (
             f"{path}: after line {line} the account holds {cap:.1f} times its equity; at most {MAX_CAP:g} can be "
