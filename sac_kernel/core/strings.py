@@ -160,8 +160,10 @@ BASE_NOTE = "At base cost, on the rows judged. Every other policy and cost tier 
 JUDGED = {
     "instrument": "{value}",
     "policy": "{value}",
+    "folds": "{value}",
     "seed": "seed {value}",
     "file": "file {value}",
+    "home": "goes home: {value}",
     "run": "run {value}",
     "learner": "learner: {value}",
     "learner_reason": "{value}",
@@ -414,7 +416,7 @@ FOLDS_CUT = (
     "The walk-forward is not finished: {finished} of {planned} trainings. The verdict is on the last fold alone; the "
     "next session goes on."
 )
-FOLDS_JUDGED = "{folds} folds of {test_days} test days, mean of {seeds} seeds"
+FOLDS_JUDGED = "{folds} folds of {test_days} test days"
 FOLDS_HOME = "The model that goes home, on the last fold"
 NULL_OWN_FEATURES = "The pipeline's null was not run: it cannot shift your own features."
 NULL_COST = (
