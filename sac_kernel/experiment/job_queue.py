@@ -116,7 +116,7 @@ def _run_jobs(config: RunConfig, deadline: Deadline, devices: Sequence[str] | No
 def _devices(config: RunConfig) -> tuple[str, ...]:
     """Return where the jobs may run; exact SAC left to itself runs in turn and times its devices (`learning`).
 
-    A process a core costs next to no processor time: two exact trainings of 100 episodes on 134,000 five-minute bars took
+    A process a core costs next to no processor time: two exact trainings of 100 episodes on 134,000 bars took
     35 and 29 CPU seconds in turn and 29 and 32 side by side, three agents 59 and 57.
     """
     names = device_names(config.device)
