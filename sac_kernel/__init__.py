@@ -150,6 +150,7 @@ HOME_MODULES = (
     "live.journal",
     "live.account_values",
     "live.model_store",
+    "live.next_opens",
     "live.decide",
     "live.feed",
     "live.paper_page",

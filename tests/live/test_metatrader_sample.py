@@ -1,6 +1,5 @@
 """The MetaTrader sample of docs/use.md, line by line, on the exported file: its fills are the backtest's."""
 
-import dataclasses
 import importlib.util
 import re
 from pathlib import Path
@@ -15,7 +14,7 @@ from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.live import export
 from sac_kernel.market.account import TradingEnvConfig
 from tests.live.test_exact_agent import saved_agent
-from tests.use_models import lively_agent
+from tests.use_models import lively_agent, with_holes
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "use.md"
 AGENTS = {
@@ -159,17 +158,6 @@ def run(market, raw, contract, session, equity):
         broker.night(market.bars["nights_bar"][t + 1], t + 1, "close")
         broker.held = broker.held + 1 if broker.units else 0
     return fills, units
-
-
-def with_holes(data):
-    """Return the data with bars missing in the test split: over a freeze, up to one, and in an afternoon."""
-    bars = data.test["EURUSD"]
-    local = bars.index.tz_convert("America/New_York")
-    missing = np.zeros(len(bars), bool)
-    for day, first, end in (("2017-11-07", 17, 20), ("2017-11-08", 15, 18), ("2017-11-14", 10, 15)):
-        missing |= (local.strftime("%Y-%m-%d") == day) & (local.hour >= first) & (local.hour < end)
-    assert missing.sum() == 11
-    return dataclasses.replace(data, test={"EURUSD": bars[~missing]})
 
 
 @needs_onnx
