@@ -153,6 +153,7 @@ HOME_MODULES = (
     "live.next_opens",
     "live.decide",
     "live.feed",
+    "live.paper_fills",
     "live.paper_page",
     "live.paper",
     "live.export",

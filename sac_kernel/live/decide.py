@@ -93,6 +93,7 @@ class Decider:
     ----------
     instrument, bar_seconds : traded instrument, length of its bars
     interval_bars : bars between two decisions
+    training_spec, spec : the instrument in training, and with the costs that the account pays
     rows : `Bar` records of the newest bars, shape (<= interval_bars + 1,)
     observed : their market features, shape (<= interval_bars + 1, n_market_features)
 
@@ -109,6 +110,7 @@ class Decider:
         self.agent, self.config, self.price_side = agent, config, side
         self.instrument, self.bar_seconds = pipeline.instrument, pipeline.bar_seconds
         self._pipeline, self._policy = pipeline, runner.greedy_policy(agent)
+        self.training_spec = pipeline.spec
         self.spec = pipeline.spec.with_costs(config.costs)
         self.terms = account_terms(config, side, self.bar_seconds, close_at_end=False, spec=self.spec)
         self.interval_bars = int(self.terms.interval_bars)
