@@ -1,5 +1,6 @@
 """The MetaTrader sample of docs/use.md, line by line, on the exported file: its fills are the backtest's."""
 
+import dataclasses
 import importlib.util
 import re
 from pathlib import Path
@@ -13,6 +14,9 @@ from sac_kernel.backtest import runner, trades
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.live import export
 from sac_kernel.market.account import TradingEnvConfig
+from sac_kernel.prices.ingest.writer import write_processed
+from sac_kernel.train_sac_kaggle import KaggleTrainer
+from tests import small_runs
 from tests.live.test_exact_agent import saved_agent
 from tests.use_models import lively_agent, with_holes
 
@@ -160,39 +164,68 @@ def run(market, raw, contract, session, equity):
     return fills, units
 
 
-@needs_onnx
-@pytest.mark.parametrize("holes", [False, True], ids=["", "holes"])
-@pytest.mark.parametrize("name", AGENTS)
-def test_the_sample_replays_the_backtests_fills(name, holes, sample, tmp_path):
+def check_replay(agent, market, data, path):
+    """Assert that the sample on the exported file has every fill of the backtest; return their number."""
     import onnxruntime
 
-    data, config = with_holes(sample) if holes else sample, AGENTS[name]
-    if config.observes == "target":
-        agent, market, _ = saved_agent(tmp_path / "a.pt", data, config)
-    else:
-        agent, market = lively_agent(tmp_path / "a.pt", data, 1, config)
-    backtest = runner.validate(agent, market, config.initial_equity)
+    backtest = runner.validate(agent, market, 1e5)
     wanted = trades.fills_of(market, backtest)
     wanted = wanted[wanted["place"] == 0]  # the last bar's close, which ends the backtest, is no order
     at = wanted["t"].astype(int)
 
-    contract = export.export(tmp_path / "a.pt", tmp_path / "a.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "a.onnx", providers=["CPUExecutionProvider"])
+    contract = export.export(path, path.with_suffix(".onnx"))
+    session = onnxruntime.InferenceSession(path.with_suffix(".onnx"), providers=["CPUExecutionProvider"])
     bars = pd.concat([split["EURUSD"] for split in data.splits.values()])
-    raw = FeaturePipeline.from_checkpoint(tmp_path / "a.pt").compute(bars)
+    raw = FeaturePipeline.from_checkpoint(path).compute(bars)
     raw = raw.iloc[-len(market.bars) :].to_numpy(np.float32)
-    fills, units = run(market, raw, contract, session, config.initial_equity)
+    fills, units = run(market, raw, contract, session, 1e5)
 
     times, sides, targets = zip(*fills, strict=True)
-    assert len(fills) > {1: 200, 4: 60}[market.interval_bars]
     assert list(times) == [str(time) for time in market.open_time[at]]
     assert list(sides) == np.sign(wanted["units"]).tolist()
     np.testing.assert_allclose(units, wanted["position"], rtol=1e-4, atol=1.0)
     # The target filled at a bar is the action of the decision before it.
     decided = backtest.action[(at - market.first_bar - 1) // market.interval_bars]
     np.testing.assert_allclose(targets, decided, atol=2e-5)
-    if config.observes == "target":
+    if market.terms.observes_target:
         assert list(targets) == decided.tolist()
+    return len(fills)
+
+
+@needs_onnx
+@pytest.mark.parametrize("holes", [False, True], ids=["", "holes"])
+@pytest.mark.parametrize("name", AGENTS)
+def test_the_sample_replays_the_backtests_fills(name, holes, sample, tmp_path):
+    data, config = with_holes(sample) if holes else sample, AGENTS[name]
+    if config.observes == "target":
+        agent, market, _ = saved_agent(tmp_path / "a.pt", data, config)
+    else:
+        agent, market = lively_agent(tmp_path / "a.pt", data, 1, config)
+    assert check_replay(agent, market, data, tmp_path / "a.pt") > {1: 200, 4: 60}[market.interval_bars]
+
+
+@needs_onnx
+@pytest.mark.parametrize("learner", ["gaussian", "exact"])
+def test_a_trained_agent_too(learner, sample, tmp_path):
+    """Without costs, because at real ones the agents of a short training stay flat."""
+    write_processed(sample, tmp_path / "data.h5")
+    costs = "spread_bps=0.01,commission_bps=0,slippage_bps=0"
+    if learner == "gaussian":
+        env = dataclasses.replace(small_runs.ENV, costs=costs)
+        trainer = small_runs.small_trainer(tmp_path / "data.h5", tmp_path, env_config=env, progress=False)
+    else:
+        trainer = KaggleTrainer(
+            tmp_path / "data.h5",
+            tmp_path,
+            num_episodes=10,
+            device="cpu",
+            env_config=TradingEnvConfig(costs=costs),
+            progress=False,
+        )
+    trainer.train()
+    market = runner.market_of(sample.test["EURUSD"], trainer.features["test"], trainer.env_config, "base")
+    assert market.terms.observes_target == (learner == "exact")
+    assert check_replay(trainer.agent, market, sample, tmp_path / "agent_1_final.pt") > 400
 
 
 def test_the_numbers_on_the_page_are_those_of_a_file_of_hours(sample, tmp_path):
