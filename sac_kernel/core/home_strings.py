@@ -35,6 +35,9 @@ FOLDS_COLUMNS = [
     "Fold", "Test days", "Train days", "Policy", "Net return [%]", "Worst seed [%]", "Best seed [%]",
 ]  # fmt: skip
 
+FOLDS_TITLE = "{name} gains in {gained} of {folds} folds; a dot is a seed"
+FOLD_AXIS = "Fold, in time order"
+
 # -- the pipeline's own null
 
 NULL_COST = (

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sac_kernel.backtest.judgement import Judgement
+    from sac_kernel.experiment.planted_edge import SelfTest
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,10 @@ def job_trainer(config: RunConfig, job: Job, deadline: Deadline | None = None) -
 
 
 def run_jobs(
-    config: RunConfig, deadline: Deadline | None = None, devices: Sequence[str] | None = None
+    config: RunConfig,
+    deadline: Deadline | None = None,
+    devices: Sequence[str] | None = None,
+    tested: SelfTest | None = None,
 ) -> FinishedRun:
     """Train every (agent, seed) of `config`, judge them and write one report at the top.
 
@@ -78,6 +82,7 @@ def run_jobs(
     config : the run
     deadline : the run's own clock, by default one of `config.time_budget_h` that starts now
     devices : where jobs may run at the same time; None is every device that `config.device` names
+    tested : the self-test, for the report
 
     Raises
     ------
@@ -86,10 +91,12 @@ def run_jobs(
         cost the others their hours.
     """
     with locks.hold(config.top_folder):
-        return _run_jobs(config, deadline or Deadline(config.time_budget_h * 3600.0), devices)
+        return _run_jobs(config, deadline or Deadline(config.time_budget_h * 3600.0), devices, tested)
 
 
-def _run_jobs(config: RunConfig, deadline: Deadline, devices: Sequence[str] | None) -> FinishedRun:
+def _run_jobs(
+    config: RunConfig, deadline: Deadline, devices: Sequence[str] | None, tested: SelfTest | None
+) -> FinishedRun:
     devices = tuple(devices or _devices(config))
     logger.info("%s", describe_queue(config, devices))
     if min(len(config.jobs), len(devices)) > 1:
@@ -122,7 +129,7 @@ def _run_jobs(config: RunConfig, deadline: Deadline, devices: Sequence[str] | No
         if len(alike) > 1 and last:
             ensembles += trainer.judge_ensemble(alike)
     summary = job_outputs.finish_outputs(
-        config.top_folder, jobs, trainer.data, judgements, failures, ensembles
+        config.top_folder, jobs, trainer.data, judgements, failures, ensembles, tested
     )
     return FinishedRun(summary, jobs, judgements, failures)
 

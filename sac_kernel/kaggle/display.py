@@ -157,7 +157,7 @@ def verdict_text(verdict: Mapping[str, Any]) -> str:
     ]
     return "\n".join(
         [
-            f"### {markdown(verdict['finding'])}",
+            f"### {strings.ON_YOUR_BARS}: {markdown(verdict['finding'])}",
             "",
             *marks,
             "",
