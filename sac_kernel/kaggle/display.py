@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import platform
 import shutil
@@ -111,6 +112,20 @@ def show_figures() -> None:
     shell = get_ipython()
     formatter = shell.display_formatter.formatters["image/png"]
     formatter.for_type(Figure, lambda figure: (plots.to_png(figure), {"width": FIGURE_PX}))
+
+
+def log_once() -> None:
+    """Make the notebook's log leave out lines that it has shown already, such as those on the data for each job."""
+    seen: set[str] = set()
+
+    def new(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        known = text in seen
+        seen.add(text)
+        return record.levelno > logging.INFO or not known
+
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(new)
 
 
 def table(frame: pd.DataFrame, precision: int = 2) -> Styler:

@@ -65,11 +65,12 @@ nav ol{columns:3 200px;padding-left:1.4em;margin:0}a{color:inherit}
 .box{scrollbar-width:thin}.results{min-width:760px}
 @media (max-width:640px){.results,.results tbody,.results tbody th{display:block;min-width:0}
 .results thead{display:none}
-.results tr{display:grid;grid-template-columns:4fr 5fr 8fr 4fr;border-top:1px solid var(--line);padding:6px 8px}
+.results tr{display:grid;grid-template-columns:5fr 5fr 8fr 4fr;border-top:1px solid var(--line);padding:6px 8px}
 .results .own{background:var(--own)}.results .tier{background:var(--band)}
 .results tbody th{grid-column:1/-1;position:static;font-weight:650}
 .results th,.results td{border:0;padding:3px 4px;text-align:left}.results td.n{white-space:normal}
-.results td::before{content:attr(title);display:block;color:var(--soft);font-size:.7rem;font-weight:400;line-height:1.2}
+.results td::before{content:attr(title);display:block;color:var(--soft);font-size:.66rem;font-weight:400}
+.results td::before{white-space:nowrap}
 header,main,footer{padding:0 14px}
 header{padding-top:18px}dl{grid-template-columns:1fr 1fr;gap:0 14px}.asked{grid-template-columns:1fr}
 nav ol{columns:1}}
@@ -160,7 +161,8 @@ _MACROS = """
 {%- if loop.first and v.named -%}
 <th scope="row">{{ cell.text }}</th>
 {%- else -%}
-<td{% if v.labels %} title="{{ v.labels[loop.index0] }}"{% endif %}{% if cell.look %} class="{{ cell.look }}"{% endif %}>{{ cell.text }}</td>
+<td{% if cell.look %} class="{{ cell.look }}"{% endif %}\
+{% if v.labels %} title="{{ v.labels[loop.index0] }}"{% endif %}>{{ cell.text }}</td>
 {%- endif -%}
 {%- endfor -%}
 </tr>

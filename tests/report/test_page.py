@@ -94,7 +94,7 @@ def page(folder, *names, **more):
 def cells(source, policy):
     """Return the cells of each row of a policy, tags removed."""
     rows = re.findall(rf'<tr[^>]*><th scope="row">{re.escape(policy)}</th>(.*?)</tr>', source)
-    return [re.findall(r'<td class="n">(?:<[^>]*>)?([^<]*)', found) for found in rows]
+    return [re.findall(r'<td class="n"[^>]*>(?:<[^>]*>)?([^<]*)', found) for found in rows]
 
 
 # --- the page -----------------------------------------------------------------------------------
