@@ -57,8 +57,9 @@ def write_page(path: Path, results: Sequence[EpisodeResult], fills: pd.DataFrame
         (strings.SELL, "triangle-down", VERMILION),
     ):
         own = fills[fills["side"] == side]
+        kind = graph_objects.Scatter if len(own) <= _SVG_FILLS else graph_objects.Scattergl
         figure.add_trace(
-            graph_objects.Scattergl(
+            kind(
                 x=own["time_utc"].str[:16], y=own["price"], mode="markers", name=side,
                 customdata=own[["size_units", "cost_ccy", "profit_ccy"]].to_numpy(), hovertemplate=strings.FILL_HOVER,
                 marker={"symbol": symbol, "color": color, "size": 8},
@@ -83,11 +84,12 @@ def write_page(path: Path, results: Sequence[EpisodeResult], fills: pd.DataFrame
     return True
 
 
+_SVG_FILLS = 5_000  # up to so many are drawn without WebGL, which not every browser has
 _HEAD = (
     f'<!DOCTYPE html>\n<html lang="{strings.LANGUAGE}"><head><meta charset="utf-8">'
     '<meta name="viewport" content="width=device-width, initial-scale=1">'
     f"<title>{strings.FIGURES['equity']}</title><style>:root{{color-scheme:light dark}}body{{margin:0}}"
-    "@media (prefers-color-scheme:dark){body{background:#14181d}#equity{filter:invert(.91) hue-rotate(180deg)}}"
+    "@media (prefers-color-scheme:dark){body{background:#171717}#equity{filter:invert(.91) hue-rotate(180deg)}}"
     "</style></head><body>"
 )
 

@@ -439,7 +439,8 @@ def _quantity(key: str, value: float | None) -> str:
         return _signed(f"{100.0 * value:,.2f}")
     if key in _NAMES:
         return f"{value:.0f}"
-    return _signed(f"{value:,.0f}" if value == round(value) else f"{value:,.4g}")
+    whole = value == round(value) or abs(value) >= 1000.0
+    return _signed(f"{value:,.0f}" if whole else f"{value:.4g}")
 
 
 def _facts(facts: Row) -> Markup:
