@@ -58,7 +58,7 @@ pre{overflow-x:auto}code{font:.88em/1.5 ui-monospace,SFMono-Regular,Menlo,Consol
 .results tbody th{white-space:normal;min-width:9.5em}.results .own th{background:var(--own)}
 .results .tier th{background:var(--band)}th,td{padding:6px 6px}
 .results{font-size:.8rem}}
-.asked{grid-template-columns:repeat(auto-fill,minmax(300px,1fr));margin:18px 0}.asked dd{font-size:.92rem}
+.asked{grid-template-columns:repeat(auto-fill,minmax(240px,1fr));margin:18px 0}.asked dd{font-size:.92rem}
 nav ol{columns:3 230px;column-gap:28px;padding-left:1.4em;margin:0}a{color:inherit}
 .part{border-top:1px solid var(--line)}.part summary{cursor:pointer;padding:12px 0;color:var(--ink)}
 .part summary h2{display:inline;font-size:1.05rem;margin:0}.part>div{padding-bottom:20px;scroll-margin-top:60px}
