@@ -20,6 +20,7 @@ from sac_kernel.core.plot_style import WIDTH_IN
 from sac_kernel.features.forecast import fit_forecast
 from sac_kernel.market.known_answer import MARKETS, POSITIONS, Optimum, play
 from sac_kernel.report import plots
+from sac_kernel.report.page import NARROW
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,6 +64,10 @@ class SelfTest(NamedTuple):
     def figure(self, width: float = WIDTH_IN) -> Figure:
         """Return the agent's policy beside the best one, and their profits."""
         return policy_figure(MARKET, self.policy, self.profit, width)
+
+    def figures(self) -> dict[str, Figure]:
+        """Return the report's figures, one for phones too."""
+        return {"self_test": self.figure(), "self_test" + NARROW: self.figure(4.5)}
 
 
 def of_run(config: RunConfig) -> SelfTest | None:

@@ -510,7 +510,7 @@ def test_text_table_stays_within_100_columns():
     wide |= {"low_frac": -123.4567, "high_frac": 123.4567, "trades": 12_345_678}
     lines = text_table([wide, row()]).splitlines()
     assert max(map(len, lines)) == 100
-    assert any("..." in line and "-12,345.67 to 12,345.67" in line for line in lines)
+    assert any("..." in line and "-12,346 to 12,346" in line for line in lines)
 
 
 def test_text_table_is_plain_ascii():
