@@ -99,7 +99,7 @@ def write_report(folder: Path, summary: Mapping[str, Any], figures: Mapping[str,
         (what the headline judges, keyed as `strings.JUDGED`), `training` (job -> findings of
         `training_health`), `files`, `jobs`, `next_command`, `self_test` (facts of
         `experiment.planted_edge`), `title`, `captions` (by figure) are optional; the verdict may have
-        `finding` and `marks`
+        `finding`, `marks` and `means`
     figures : by name, in the page's order; `equity` comes first, those in `DATA_FIGURES` with the data
 
     Raises
@@ -239,6 +239,7 @@ def _verdict(summary: Mapping[str, Any]) -> Markup:
         "word": word,
         "tone": Word(word).tone,
         "learns": strings.SELF_TEST[test["passed"]].format(**test) if test else "",
+        "means": verdict.get("means") or strings.VERDICTS[word],
         "finding": verdict.get("finding", sentence) if marks else sentence,  # the marks have the details
         "traded": (summary.get("data") or {}).get("traded", ""),
         "judged": _judged(summary.get("judged") or {}),
