@@ -521,7 +521,7 @@ def test_a_bound_that_compounds_over_years_leaves_the_names_readable():
     assert agent.startswith("agent 1 (final)")
     assert best.split()[2:3] == ["1.98e+12"]
     assert "8.12e+11" in best
-    assert "782,796.39" in best  # below ten million as it is
+    assert "782,796" in best.split()  # whole from a thousand on
 
 
 def test_text_table_is_plain_ascii():
