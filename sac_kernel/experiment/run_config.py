@@ -109,7 +109,7 @@ class RunConfig:
     resume : auto, never, or the path of a state folder
     allow_cpu : continue without the requested GPU
     warm_start : set by a retraining: SHA-256 of the saved agent whose weights this run starts from
-    self_test : first prove the agent on markets with known answers, seconds
+    self_test : first show that exact SAC learns, on a market whose best policy is known: seconds
     features_file : Python file with your own features(bars); empty: none
     only_own_features : your own features replace the thirty instead of joining them
     features_hash : set by the build: SHA-256 of the feature file
@@ -142,7 +142,7 @@ class RunConfig:
     resume: str = "auto"
     allow_cpu: bool = False
     warm_start: str = ""
-    self_test: bool = False
+    self_test: bool = True
     features_file: str = ""
     only_own_features: bool = False
     features_hash: str = ""
