@@ -31,6 +31,7 @@ from sac_kernel.core.paths import CODE_MANIFEST, DATA_FILE
 from sac_kernel.experiment import output_layout
 from sac_kernel.experiment.checkpoint import EXPORT_INDEX
 from sac_kernel.experiment.run_config import RunConfig
+from sac_kernel.features import series
 from sac_kernel.features.causality import assert_causal
 from sac_kernel.features.own import OWN_FILE, OwnFeatures, OwnPipeline
 from sac_kernel.kaggle import kernel_notebook, probe, rehearsal, wheels
@@ -111,6 +112,8 @@ def build(
     """
     own = Path(parameters["features_file"]) if parameters.get("features_file") else None
     parameters = {**parameters, "features_file": OWN_FILE} if own else parameters
+    if several := parameters.get("series_files"):
+        parameters = {**parameters, "series_files": [_series_name(path) for path in several]}
     expected = _expected(data, folders)
     if not run_id:
         of_run = [parameters, {"expect_data_hash": data.content_hash}, code_hash()]
@@ -126,14 +129,22 @@ def _expected(data: ProcessedData, folders: Iterable[Path]) -> dict[str, Any]:
     """Return the parameters by which the kernel knows its own files among all that is mounted."""
     known = {f"{name} {digest}" for name, digest in wheels.WHEELS.items()}
     staged = [folder / name for folder in folders for name in (DATA_FILE, trials.NAME, EXPORT_INDEX)]
+    staged += [path for folder in folders for path in folder.glob(f"{series.FILE_PREFIX}*")]
     known |= {f"{path.name} {files.file_sha256(path)}" for path in staged if path.is_file()}
     return {"expect_data_hash": data.content_hash, "expect_files": sorted(known)}
 
 
-def stage(data: ProcessedData, home: Home, *, going_on: bool = False) -> dict[str, Path]:
+def _series_name(path: str | Path) -> str:
+    return series.FILE_PREFIX + Path(path).name.removeprefix(series.FILE_PREFIX)
+
+
+def stage(
+    data: ProcessedData, home: Home, parameters: Mapping[str, Any] | None = None, *, going_on: bool = False
+) -> dict[str, Path]:
     """Write the data and code datasets of a home, flat, each with its metadata; return kind -> folder.
 
-    The ledger of trials in the code dataset is that of the run's start; the state dataset has the later trials.
+    The ledger of trials in the code dataset is that of the run's start; the state dataset has the later trials. The
+    data dataset has the extra series of the parameters beside the bars.
 
     Raises
     ------
@@ -153,11 +164,19 @@ def stage(data: ProcessedData, home: Home, *, going_on: bool = False) -> dict[st
         metadata |= {"id": f"{OWNER_PLACEHOLDER}/{slug}", "title": slug.replace("-", " ")}
         if kind == "data":
             write_processed(data, folder / DATA_FILE)
+            _stage_series(folder, parameters or {})
         else:
             _stage_code(folder, home)
         files.write_json(folder / DATASET_METADATA.name, metadata)
     _check_staged(folders, data)
     return folders
+
+
+def _stage_series(folder: Path, parameters: Mapping[str, Any]) -> None:
+    copies = [(Path(path), folder / _series_name(path)) for path in parameters.get("series_files", ())]
+    for path, copy in copies:
+        shutil.copyfile(path, copy)
+    series.load_all([copy for _, copy in copies], parameters.get("series_hash", ""))
 
 
 def _check_staged(folders: Mapping[str, Path], data: ProcessedData) -> None:
@@ -196,7 +215,7 @@ def _build_only(args: argparse.Namespace, home: Home, parameters: dict[str, Any]
     """Build and stage without credentials; the metadata then names no owner, so that no push can mix versions."""
     data = _data(args, home)
     check_run(data, parameters)
-    notebook, _ = build(parameters, home, data, stage(data, home).values())
+    notebook, _ = build(parameters, home, data, stage(data, home, parameters).values())
     path, metadata = (
         home.kernel_folder / KERNEL_METADATA,
         kernel_metadata(home, OWNER_PLACEHOLDER, DATASETS, args.accelerator),
@@ -254,7 +273,7 @@ def _prepare_session(run: KaggleRun, args: argparse.Namespace, home: Home, param
     else:
         budget_h = RunConfig.from_flat(baked).time_budget_h
         session |= {"time_budget_h": h} if (h := run.budget_h(budget_h)) != budget_h else {}
-    folders = stage(data, home, going_on=going_on)
+    folders = stage(data, home, baked, going_on=going_on)
     if going_on:
         steps = run.stage_state(merged.jobs)
         session["expect_env_steps"] = steps
@@ -385,10 +404,13 @@ def _data(args: argparse.Namespace, home: Home) -> ProcessedData:
             data = DataPipeline(config).write()
     except MissingFactsError as err:
         raise err.for_command(["python", "build_kernel.py", *args.words]) from None
-    if args.features:
-        own = OwnFeatures.load(args.features)
-        report = assert_causal(OwnPipeline(own, data.traded), data.train)
-        print(f"features  {args.features}, {report.features} columns: {report}")
+    several = series.load_all(args.series)
+    if own := OwnFeatures.of(OwnFeatures.load(args.features) if args.features else None, several):
+        report = assert_causal(OwnPipeline(own, data.traded, data.bar_seconds), data.train)
+        named = ", ".join(str(path) for path in (args.features, *args.series) if path)
+        print(f"features  {named}, {report.features} columns: {report}")
+    for one in several:
+        print(f"series    {one}")
     for note in filter(None, (data.cost_note, *data.notes)):
         print(f"          {note}")
     return data
@@ -425,7 +447,7 @@ def _rehearse(args: argparse.Namespace, home: Home, parameters: dict[str, Any]) 
     interrupts.advise("Nothing was run yet. The same command starts again.")
     data = _data(args, home)
     check_run(data, parameters)
-    datasets = stage(data, home)
+    datasets = stage(data, home, parameters)
     text, _ = build(parameters, home, data, datasets.values())
     folder = home.rehearsal
     notebook = folder / "built" / "train.ipynb"

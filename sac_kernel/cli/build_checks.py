@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from sac_kernel.agent.config import GAUSSIAN
 from sac_kernel.core.errors import ConfigError
 from sac_kernel.experiment.run_config import RunConfig
+from sac_kernel.features import series
 from sac_kernel.features.pipeline import warmup_bars
+from sac_kernel.prices.bars import open_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,6 +46,13 @@ def check_run(data: ProcessedData, parameters: Mapping[str, Any]) -> None:
                 f"{name} has {usable:,} bars after the warm-up of {warmup:,}, but needs {needed:,}: pass more bars"
                 + remedy
             )
+    last_s = open_seconds(data.train[data.traded])[-1]
+    faults += [
+        f"the series {one.name} begins after the train bars, which end at {pd.Timestamp(last_s, unit='s')}: pass "
+        "earlier values"
+        for one in series.load_all(config.series_files, config.series_hash)
+        if one.known[0] > last_s
+    ]
     if faults:
         msg = "The run cannot start:\n  " + "\n  ".join(faults)
         raise ConfigError(msg)

@@ -68,6 +68,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         from sac_kernel.features.own import OwnFeatures  # pandas: the list of commands loads none
 
         OwnFeatures.load(args.features)  # saved agents find it by its hash
+    if getattr(args, "series", None):
+        from sac_kernel.features import series
+
+        series.load_all(args.series)  # saved agents find them by their names
     status: int = args.run(args)
     return status
 

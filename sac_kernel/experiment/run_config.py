@@ -20,6 +20,7 @@ from sac_kernel.core.config import check_names, field_help, require, typed
 from sac_kernel.core.errors import ConfigError
 from sac_kernel.core.renamed import current, current_value, renamed_names
 from sac_kernel.experiment import learner, output_layout
+from sac_kernel.features import series
 from sac_kernel.features.own import OwnFeatures
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market.account import RENAMED_REWARDS, TradingEnvConfig
@@ -104,8 +105,11 @@ class RunConfig:
     warm_start : set by a retraining: SHA-256 of the saved agent whose weights this run starts from
     self_test : first prove the agent on markets with known answers, seconds
     features_file : Python file with your own features(bars); empty: none
+    series_files : extra series, CSV or Parquet with a column known_at; they join the features, or features(bars,
+        series) takes them
     only_own_features : your own features replace the thirty instead of joining them
     features_hash : set by the build: SHA-256 of the feature file
+    series_hash : set by the build: SHA-256 over the series
     expect_data_hash : set by the build: content hash of the bars that must be mounted
     expect_env_steps : set by the build: step from which each job of a resumed run must continue
     expect_files : set by the build: name and SHA-256 of each mounted file that the run may use
@@ -133,8 +137,10 @@ class RunConfig:
     warm_start: str = ""
     self_test: bool = False
     features_file: str = ""
+    series_files: tuple[str, ...] = ()
     only_own_features: bool = False
     features_hash: str = ""
+    series_hash: str = ""
     expect_data_hash: str = ""
     expect_env_steps: tuple[int, ...] = ()
     expect_files: tuple[str, ...] = ()
@@ -146,7 +152,7 @@ class RunConfig:
     left_to_preset: tuple[str, ...] = LEFT_TO_PRESET
 
     def __post_init__(self) -> None:
-        for name in ("agent_ids", "seeds", "expect_env_steps", "expect_files"):
+        for name in ("agent_ids", "seeds", "expect_env_steps", "expect_files", "series_files"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         pairs, where = self.jobs, "RunConfig"
         require(bool(pairs), where, "agent_ids and seeds must not be empty", [self.agent_ids, self.seeds])
@@ -157,8 +163,8 @@ class RunConfig:
             self.sac_config(job.agent_id)
             self.exact_config(job.agent_id)
             self.env_config(job.agent_id, self.learner_of(job)[0])
-        needs = not self.only_own_features or bool(self.features_file)
-        require(needs, where, "only_own_features needs features_file", self.features_file)
+        needs = not self.only_own_features or bool(self.features_file or self.series_files)
+        require(needs, where, "only_own_features needs features_file or series_files", self.features_file)
         steps = self.expect_env_steps
         fits = len(steps) in (0, len(pairs))
         require(
@@ -243,6 +249,8 @@ class RunConfig:
         if self.features_file:
             beside = packages.import_root() / self.features_file
             own = OwnFeatures.load(beside if beside.is_file() else self.features_file, self.features_hash)
+        files = [self.find_input(name) if self.expected(name) else name for name in self.series_files]
+        own = OwnFeatures.of(own, series.load_all(files, self.series_hash))
         return FeaturePipeline(instrument, preset.regimes, preset.forecast, own, self.only_own_features)
 
     def sac_config(self, agent_id: int) -> SACConfig:

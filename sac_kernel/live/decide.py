@@ -19,6 +19,7 @@ from sac_kernel.core.config import from_flat
 from sac_kernel.core.errors import CheckpointError, DataError
 from sac_kernel.features.indicators import Memory
 from sac_kernel.features.pipeline import REGIME_FEATURE, FeaturePipeline, warmup_bars
+from sac_kernel.live.series_files import SeriesFiles
 from sac_kernel.market import engine, market, risk_limits
 from sac_kernel.market.account import TradingEnvConfig, account_terms
 from sac_kernel.market.market import Market, clock_names
@@ -104,6 +105,7 @@ class Decider:
         self.agent, self.config, self.price_side = agent, config, side
         self.instrument, self.bar_seconds = pipeline.instrument, pipeline.bar_seconds
         self._pipeline, self._policy = pipeline, runner.greedy_policy(agent)
+        self._series = SeriesFiles(pipeline.own) if pipeline.own and pipeline.series else None
         self.spec = pipeline.spec.with_costs(config.costs)
         self.terms = account_terms(config, side, self.bar_seconds, close_at_end=False, spec=self.spec)
         self.interval_bars = int(self.terms.interval_bars)
@@ -211,7 +213,15 @@ class Decider:
         return self.decide_here(state)
 
     def decide_here(self, state: Account) -> Decision:
-        """Return the decision at the newest bar for an engine account at that bar."""
+        """Return the decision at the newest bar for an engine account at that bar.
+
+        Raises
+        ------
+        DataError
+            If the file of an extra series ends too long before the close.
+        """
+        if self._series:
+            self._series.check(self._seen[self.instrument] + self.bar_seconds, self._pipeline.series)
         engine.observe(state, self.rows, self.terms, self.observed, self._obs)
         return self._decision(engine.target_of(state, self.terms, self._policy(self._obs)), state)
 
@@ -241,6 +251,8 @@ class Decider:
                 f"{own.index[-1]} are {step.min()} s apart. Pass bars of the same length, in time order."
             )
             raise DataError(msg)
+        if self._series:
+            self._pipeline.own = self._series.newest()
         features = self._pipeline.extend(new, self._features)
         for name, part in new.items():
             if len(part):
