@@ -31,9 +31,10 @@ from sac_kernel.core.paths import CODE_MANIFEST, DATA_FILE
 from sac_kernel.experiment import output_layout
 from sac_kernel.experiment.checkpoint import EXPORT_INDEX
 from sac_kernel.experiment.run_config import RunConfig
-from sac_kernel.features import series
 from sac_kernel.features.causality import assert_causal
-from sac_kernel.features.own import OWN_FILE, OwnFeatures, OwnPipeline
+from sac_kernel.features.checks import OwnPipeline, described, read_series
+from sac_kernel.features.own import OWN_FILE, OwnFeatures
+from sac_kernel.features.series import FILE_PREFIX
 from sac_kernel.kaggle import kernel_notebook, probe, rehearsal, wheels
 from sac_kernel.kaggle.client import KaggleClient
 from sac_kernel.kaggle.run import (
@@ -129,13 +130,13 @@ def _expected(data: ProcessedData, folders: Iterable[Path]) -> dict[str, Any]:
     """Return the parameters by which the kernel knows its own files among all that is mounted."""
     known = {f"{name} {digest}" for name, digest in wheels.WHEELS.items()}
     staged = [folder / name for folder in folders for name in (DATA_FILE, trials.NAME, EXPORT_INDEX)]
-    staged += [path for folder in folders for path in folder.glob(f"{series.FILE_PREFIX}*")]
+    staged += [path for folder in folders for path in folder.glob(f"{FILE_PREFIX}*")]
     known |= {f"{path.name} {files.file_sha256(path)}" for path in staged if path.is_file()}
     return {"expect_data_hash": data.content_hash, "expect_files": sorted(known)}
 
 
 def _series_name(path: str | Path) -> str:
-    return series.FILE_PREFIX + Path(path).name.removeprefix(series.FILE_PREFIX)
+    return FILE_PREFIX + Path(path).name.removeprefix(FILE_PREFIX)
 
 
 def stage(
@@ -173,10 +174,8 @@ def stage(
 
 
 def _stage_series(folder: Path, parameters: Mapping[str, Any]) -> None:
-    copies = [(Path(path), folder / _series_name(path)) for path in parameters.get("series_files", ())]
-    for path, copy in copies:
-        shutil.copyfile(path, copy)
-    series.load_all([copy for _, copy in copies], parameters.get("series_hash", ""))
+    for path in parameters.get("series_files", ()):
+        shutil.copyfile(path, folder / _series_name(path))
 
 
 def _check_staged(folders: Mapping[str, Path], data: ProcessedData) -> None:
@@ -404,13 +403,13 @@ def _data(args: argparse.Namespace, home: Home) -> ProcessedData:
             data = DataPipeline(config).write()
     except MissingFactsError as err:
         raise err.for_command(["python", "build_kernel.py", *args.words]) from None
-    several = series.load_all(args.series)
+    several = read_series(args.series)
     if own := OwnFeatures.of(OwnFeatures.load(args.features) if args.features else None, several):
         report = assert_causal(OwnPipeline(own, data.traded, data.bar_seconds), data.train)
         named = ", ".join(str(path) for path in (args.features, *args.series) if path)
         print(f"features  {named}, {report.features} columns: {report}")
     for one in several:
-        print(f"series    {one}")
+        print(f"series    {described(one)}")
     for note in filter(None, (data.cost_note, *data.notes)):
         print(f"          {note}")
     return data

@@ -131,6 +131,7 @@ HOME_MODULES = (
     "prices.ingest.writer",
     "prices.ingest.split",
     "prices.ingest.panel",
+    "features.checks",
     "stats.fold_statistics",
     "stats.evidence",
     "market.audit",

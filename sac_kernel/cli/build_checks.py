@@ -10,7 +10,7 @@ import pandas as pd
 from sac_kernel.agent.config import GAUSSIAN
 from sac_kernel.core.errors import ConfigError
 from sac_kernel.experiment.run_config import RunConfig
-from sac_kernel.features import series
+from sac_kernel.features.checks import read_series
 from sac_kernel.features.pipeline import warmup_bars
 from sac_kernel.prices.bars import open_seconds
 
@@ -50,7 +50,7 @@ def check_run(data: ProcessedData, parameters: Mapping[str, Any]) -> None:
     faults += [
         f"the series {one.name} begins after the train bars, which end at {pd.Timestamp(last_s, unit='s')}: pass "
         "earlier values"
-        for one in series.load_all(config.series_files, config.series_hash)
+        for one in read_series(config.series_files)
         if one.known[0] > last_s
     ]
     if faults:

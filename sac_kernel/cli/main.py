@@ -69,9 +69,9 @@ def _run(arguments: Sequence[str] | None) -> int:
 
         OwnFeatures.load(args.features)  # saved agents find it by its hash
     if getattr(args, "series", None):
-        from sac_kernel.features import series
+        from sac_kernel.features.checks import read_series
 
-        series.load_all(args.series)  # saved agents find them by their names
+        read_series(args.series)  # saved agents find them by their names
     status: int = args.run(args)
     return status
 

@@ -49,7 +49,7 @@ SHARED: dict[str, dict[str, Any]] = {
         "type": Path,
         "action": "append",
         "metavar": "FILE",
-        "help": "an extra series, CSV or Parquet with a column known_at: when each value was published; repeatable",
+        "help": "an extra series, CSV with a column known_at: when each value was published; repeatable",
     },
     "only-own-features": {
         "action": "store_true",

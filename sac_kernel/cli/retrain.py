@@ -73,8 +73,7 @@ def _run(args: argparse.Namespace, store: ModelStore) -> int:
         raise ConfigError(msg)
     require(len(args.agents) == 1, "retrain", "--agents must name one agent", args.agents)
     given = settings.parameters(args).items()
-    by_option = ("features_file", "features_hash", "series_files", "series_hash")
-    set_here = [item for item in given if item[0] not in by_option]
+    set_here = [item for item in given if item[0] not in ("features_file", "features_hash", "series_files")]
     more = [part for item in set_here for part in ("--set", "=".join(map(_text, item)))]
     if args.features:
         more += ["--features", str(args.features.resolve())]

@@ -20,9 +20,9 @@ from sac_kernel.core.config import check_names, field_help, require, typed
 from sac_kernel.core.errors import ConfigError
 from sac_kernel.core.renamed import current, current_value, renamed_names
 from sac_kernel.experiment import learner, output_layout
-from sac_kernel.features import series
 from sac_kernel.features.own import OwnFeatures
 from sac_kernel.features.pipeline import FeaturePipeline
+from sac_kernel.features.series import Series
 from sac_kernel.market.account import RENAMED_REWARDS, TradingEnvConfig
 
 if TYPE_CHECKING:
@@ -105,11 +105,9 @@ class RunConfig:
     warm_start : set by a retraining: SHA-256 of the saved agent whose weights this run starts from
     self_test : first prove the agent on markets with known answers, seconds
     features_file : Python file with your own features(bars); empty: none
-    series_files : extra series, CSV or Parquet with a column known_at; they join the features, or features(bars,
-        series) takes them
+    series_files : extra series, CSV with a column known_at
     only_own_features : your own features replace the thirty instead of joining them
     features_hash : set by the build: SHA-256 of the feature file
-    series_hash : set by the build: SHA-256 over the series
     expect_data_hash : set by the build: content hash of the bars that must be mounted
     expect_env_steps : set by the build: step from which each job of a resumed run must continue
     expect_files : set by the build: name and SHA-256 of each mounted file that the run may use
@@ -140,7 +138,6 @@ class RunConfig:
     series_files: tuple[str, ...] = ()
     only_own_features: bool = False
     features_hash: str = ""
-    series_hash: str = ""
     expect_data_hash: str = ""
     expect_env_steps: tuple[int, ...] = ()
     expect_files: tuple[str, ...] = ()
@@ -249,8 +246,8 @@ class RunConfig:
         if self.features_file:
             beside = packages.import_root() / self.features_file
             own = OwnFeatures.load(beside if beside.is_file() else self.features_file, self.features_hash)
-        files = [self.find_input(name) if self.expected(name) else name for name in self.series_files]
-        own = OwnFeatures.of(own, series.load_all(files, self.series_hash))
+        files = (self.find_input(name) if self.expected(name) else name for name in self.series_files)
+        own = OwnFeatures.of(own, tuple(map(Series.load, files)))
         return FeaturePipeline(instrument, preset.regimes, preset.forecast, own, self.only_own_features)
 
     def sac_config(self, agent_id: int) -> SACConfig:

@@ -146,12 +146,10 @@ class OwnFeatures:
         given = _Recorded({name: pd.DataFrame(table).copy() for name, table in bars.items()})
         close = open_seconds(bars[instrument]) + bar_seconds
         joined = {one.name: one.joined(close).set_axis(index) for one in self.series}
-        takes_both = self.function is not None and len(inspect.signature(self.function).parameters) > 1
+        function: Any = self.function or (lambda _: pd.DataFrame(index=index))
+        takes_both = len(inspect.signature(function).parameters) > 1
         try:
-            if self.function is None:
-                table = pd.DataFrame(index=index)
-            else:
-                table = self.function(given, joined) if takes_both else self.function(given)
+            table = function(given, joined) if takes_both else function(given)
         except Exception as err:
             raise DataError(_said(self.name, "fails in features(bars)", err)) from err
         self.read.update(given.read)
@@ -190,20 +188,6 @@ class OwnFeatures:
 def loaded(sha256: str) -> OwnFeatures | None:
     """Return the features of a file that this process has loaded, by hash: what a saved agent names."""
     return _LOADED.get(sha256)
-
-
-@dataclass(frozen=True)
-class OwnPipeline:
-    """Own features alone, with the `compute` that `assert_causal` asks for."""
-
-    own: OwnFeatures
-    instrument: str
-    bar_seconds: int = 0
-
-    def compute(self, bars: BarsByInstrument | pd.DataFrame) -> pd.DataFrame:
-        """Return the own features of bars."""
-        given = {self.instrument: bars} if isinstance(bars, pd.DataFrame) else bars
-        return self.own.table(given, self.instrument, self.bar_seconds)
 
 
 def leading(complete: Any) -> int:  # noqa: ANN401

@@ -284,11 +284,6 @@ class FeaturePipeline:
         more = (self._own_state or {}).get("instruments", ())
         return (*self.panel.instruments, *(name for name in more if name not in self.panel.instruments))
 
-    @property
-    def series(self) -> list[dict[str, Any]]:
-        """Return what is known of each extra series of the training (`Series.state`)."""
-        return list((self._own_state or {}).get("series", ()))
-
     @classmethod
     def from_checkpoint(cls, path: Path) -> FeaturePipeline:
         """Return the fitted pipeline stored in an agent's `.pt`; it never refits (`from_state`)."""
@@ -312,13 +307,11 @@ class FeaturePipeline:
         saved = self._own_state
         if self.own is None:
             if saved:
-                needs = [f"--series with {one['name']}" for one in saved.get("series", ())]
+                series = [one["name"] for one in saved.get("series", ())]
+                msg = f"This agent was trained with own features ({', '.join(saved['names'])}). Pass"
+                msg += f" --series for each of {', '.join(series)}." if series else ""
                 if saved["sha256"]:
-                    needs += [f"--features with the file whose SHA-256 begins with {saved['sha256'][:12]}"]
-                msg = (
-                    f"This agent was trained with own features ({', '.join(saved['names'])}). Pass "
-                    f"{' and '.join(needs)}."
-                )
+                    msg += f" --features with the file whose SHA-256 begins with {saved['sha256'][:12]}."
                 raise CheckpointError(msg)
             return None
         table = self.own.table(bars, self.instrument, bar_seconds)

@@ -105,7 +105,7 @@ class Decider:
         self.agent, self.config, self.price_side = agent, config, side
         self.instrument, self.bar_seconds = pipeline.instrument, pipeline.bar_seconds
         self._pipeline, self._policy = pipeline, runner.greedy_policy(agent)
-        self._series = SeriesFiles(pipeline.own) if pipeline.own and pipeline.series else None
+        self._series = SeriesFiles(pipeline.own) if pipeline.own and pipeline.own.series else None
         self.spec = pipeline.spec.with_costs(config.costs)
         self.terms = account_terms(config, side, self.bar_seconds, close_at_end=False, spec=self.spec)
         self.interval_bars = int(self.terms.interval_bars)
@@ -221,7 +221,7 @@ class Decider:
             If the file of an extra series ends too long before the close.
         """
         if self._series:
-            self._series.check(self._seen[self.instrument] + self.bar_seconds, self._pipeline.series)
+            self._series.check(self._seen[self.instrument] + self.bar_seconds)
         engine.observe(state, self.rows, self.terms, self.observed, self._obs)
         return self._decision(engine.target_of(state, self.terms, self._policy(self._obs)), state)
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from sac_kernel.core.errors import DataError
 from sac_kernel.features.series import Series
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from sac_kernel.features.own import OwnFeatures
 
-PATIENCE = 1.5
-"""The last value may stand this many times as long as all but the longest .5 % of those in training stood."""
+USUAL, PATIENCE = 0.995, 1.5
+"""The last value of a file may stand 1.5 times as long as all but the longest .5 % of the values before it."""
 
 
 class SeriesFiles:
@@ -49,21 +48,15 @@ class SeriesFiles:
         self._own = dataclasses.replace(self._own, series=tuple(several))
         return self._own
 
-    def check(self, close_s: int, saved: Sequence[Mapping[str, Any]]) -> None:
-        """Raise DataError if the last value of a file is too old for a decision at a close.
-
-        Parameters
-        ----------
-        close_s : of the newest bar, Unix seconds
-        saved : `Series.state` of each series at the end of the training
-        """
-        for one, state in zip(self._own.series, saved, strict=True):
-            age_s, allowed_s = close_s - int(one.known[-1]), PATIENCE * float(state["usual_s"])
-            if age_s > allowed_s:
+    def check(self, close_s: int) -> None:
+        """Raise DataError if the last value of a file is too old for a decision at a close [Unix s]."""
+        for one in self._own.series:
+            usual_s = float(np.quantile(np.diff(one.known), USUAL, method="lower"))
+            if (age_s := close_s - int(one.known[-1])) > PATIENCE * usual_s:
                 msg = (
                     f"{one.path.name}: the last value became known at {pd.Timestamp(one.known[-1], unit='s', tz='UTC')}"
-                    f", {age_s / 86_400:.1f} days before the close of the newest bar. In training a value rarely stood "
-                    f"longer than {state['usual_s'] / 86_400:.1f} days. Add the newer rows to the file and run again."
+                    f", {age_s / 86_400:.1f} days before the close of the newest bar. Usually a value stands at most "
+                    f"{usual_s / 86_400:.1f} days. Add the newer rows to the file and run again."
                 )
                 raise DataError(msg)
 
