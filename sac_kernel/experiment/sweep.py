@@ -25,7 +25,6 @@ from sac_kernel.core.config import check_names, require, typed
 from sac_kernel.core.errors import ConfigError
 from sac_kernel.experiment import checkpoint, job_pool, job_queue
 from sac_kernel.experiment.run_config import PARAMETERS, RENAMED_PARAMETERS, RunConfig
-from sac_kernel.features.series import Series
 from sac_kernel.prices.costs import COST_TIERS
 from sac_kernel.prices.ingest.writer import write_processed
 from sac_kernel.prices.processed_file import ProcessedData, hash_splits, read_processed
@@ -185,11 +184,9 @@ def run_sweep(
     where : of `job_pool.run`: devices, workers, address, deadline
     """
     code = packages.code_hash()
-    series = {path: Series.load(path).digest() for run in runs for path in run.get("series_files", ())}
-    known = {"series": series} if series else {}
     hashes = {label: read_processed(path).content_hash for label, path in data.items()}
     jobs = [
-        {"run": dict(run), "data": label, "data_hash": hashes[label], "code_hash": code, **known}
+        {"run": dict(run), "data": label, "data_hash": hashes[label], "code_hash": code}
         for label in data
         for run in runs
     ]
