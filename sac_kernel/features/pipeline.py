@@ -307,11 +307,11 @@ class FeaturePipeline:
         saved = self._own_state
         if self.own is None:
             if saved:
-                series = [one["name"] for one in saved.get("series", ())]
-                msg = f"This agent was trained with own features ({', '.join(saved['names'])}). Pass"
-                msg += f" --series for each of {', '.join(series)}." if series else ""
+                needs = [f"--series {one['name']}.csv" for one in saved.get("series", ())]
                 if saved["sha256"]:
-                    msg += f" --features with the file whose SHA-256 begins with {saved['sha256'][:12]}."
+                    needs.append(f"--features with the file whose SHA-256 begins with {saved['sha256'][:12]}")
+                msg = f"This agent was trained with own features ({', '.join(saved['names'])}). "
+                msg += f"Pass {', '.join(needs)}."
                 raise CheckpointError(msg)
             return None
         table = self.own.table(bars, self.instrument, bar_seconds)
