@@ -5,21 +5,67 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from sac_kernel.agent.config import GAUSSIAN
 from sac_kernel.core.errors import ConfigError
-from sac_kernel.experiment.run_config import RunConfig
+from sac_kernel.experiment import learner
+from sac_kernel.experiment.run_config import PURGE_DAYS, RunConfig
 from sac_kernel.features.checks import read_series
 from sac_kernel.features.pipeline import warmup_bars
-from sac_kernel.prices.bars import open_seconds
+from sac_kernel.prices.bars import spec_for
+from sac_kernel.prices.costs import trading_day
+from sac_kernel.prices.ingest.split import folds_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from numpy.typing import NDArray
+
     from sac_kernel.prices.processed_file import ProcessedData
 
+FOLDS, SEEDS, NULL_COPIES = 8, (0, 1, 2, 3, 4), 39
+"""Of a run on the user's own bars, unless they are set."""
+SAMPLE_SOURCE = "sample of "
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+
+
+def with_folds(data: ProcessedData, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a run on the user's bars: with as many folds as fit, unless they set `folds`.
+
+    A run with folds has five seeds and the pipeline's null, unless they are set.
+    """
+    if "folds" in parameters or data.source.startswith(SAMPLE_SOURCE):
+        return dict(parameters)
+    days = {name: trading_days(split[data.traded]) for name, split in data.splits.items()}
+    folds = folds_of(sum(map(len, days.values())), FOLDS, max(1, len(days["test"])))
+    config = RunConfig.from_flat(dict(parameters))
+    alone = config.learner == learner.BOTH or config.env.cost_tier != "base"
+    if not folds or alone:
+        return dict(parameters)
+    null = 0 if GAUSSIAN in {config.learner_of(job)[0] for job in config.jobs} else NULL_COPIES
+    return {"folds": folds, "seeds": list(SEEDS), "null_copies": null, **parameters}
+
+
+def fold_lines(data: ProcessedData, parameters: Mapping[str, Any]) -> list[str]:
+    """Return what the walk-forward of a build is, in words."""
+    config = RunConfig.from_flat(dict(parameters))
+    if not config.folds:
+        return []
+    count = len(config.agent_ids) * len(config.seeds) * config.folds * len(config.tiers)
+    days = len(trading_days(data.test[data.traded]))
+    text = (
+        f"{config.folds} folds of {days} test days, seeds {', '.join(map(str, config.seeds))}, costs "
+        f"{', '.join(config.tiers)}: {count} trainings"
+    )
+    null = f", then the chain on {config.null_copies} copies without signal" if config.null_copies else ""
+    return [text + null, "--set folds=0 judges the last test days alone, in a fraction of the time"]
+
+
+def trading_days(bars: pd.DataFrame) -> NDArray[np.int64]:
+    """Return the trading days of bars."""
+    return np.unique(trading_day(pd.DatetimeIndex(bars.index), spec_for(bars)))
 
 
 def check_run(data: ProcessedData, parameters: Mapping[str, Any]) -> None:
@@ -46,13 +92,42 @@ def check_run(data: ProcessedData, parameters: Mapping[str, Any]) -> None:
                 f"{name} has {usable:,} bars after the warm-up of {warmup:,}, but needs {needed:,}: pass more bars"
                 + remedy
             )
-    last_s = open_seconds(data.train[data.traded])[-1]
-    faults += [
-        f"the series {one.name} begins after the train bars, which end at {pd.Timestamp(last_s, unit='s')}: pass "
-        "earlier values"
-        for one in read_series(config.series_files)
-        if one.known[0] > last_s
-    ]
+    faults += _fold_faults(config, data)
+    faults += _series_faults(config, data)
     if faults:
         msg = "The run cannot start:\n  " + "\n  ".join(faults)
         raise ConfigError(msg)
+
+
+def _fold_faults(config: RunConfig, data: ProcessedData) -> list[str]:
+    """Return why the folds do not fit the days of the data, if they do not."""
+    if not config.folds:
+        return []
+    train, _, test = (len(trading_days(split[data.traded])) for split in data.splits.values())
+    left = _first_train_days(config, data)
+    if left >= test:
+        return []
+    most = max(0, (train - 2 * PURGE_DAYS) // test)
+    remedy = f"set folds to {most} or less" if most >= 2 else "set folds to 0"
+    found = f"folds = {config.folds} of {test} test days leave {left} train days before the first"
+    return [f"{found}, but it needs {test}: {remedy}"]
+
+
+def _first_train_days(config: RunConfig, data: ProcessedData) -> int:
+    train, _, test = (len(trading_days(split[data.traded])) for split in data.splits.values())
+    return train + test - config.folds * test - 2 * PURGE_DAYS if config.folds else train
+
+
+def _series_faults(config: RunConfig, data: ProcessedData) -> list[str]:
+    """Return which series begin after the first train block ends."""
+    several = read_series(config.series_files)
+    bars = data.train[data.traded]
+    days = trading_days(bars)
+    last = days[max(0, min(_first_train_days(config, data), len(days)) - 1)]
+    end = bars.index[trading_day(pd.DatetimeIndex(bars.index), spec_for(bars)) <= last][-1]
+    return [
+        f"the series {one.name} begins after the first train rows, which end at {end}: pass earlier values"
+        + (", or set fewer folds" if config.folds else "")
+        for one in several
+        if one.known[0] > end.timestamp()
+    ]

@@ -24,10 +24,9 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
     IntArray = NDArray[np.int64]
 
-FILE_PREFIX = "series_"
-"""Of a series' file in the data dataset."""
+FILE_PREFIX = "series_"  # in the data dataset
 STATED = {"known_at": r":.*(?:Z|[+-]\d\d:?\d*)$", "known_at_utc": ":"}
-"""Column of times -> what each text must have: a time of day, and an offset where the column does not say UTC."""
+"""Column of times -> a pattern of what each must have."""
 AGE = "age_days"
 _LOADED: dict[str, Series] = {}
 
@@ -53,7 +52,7 @@ class Series:
 
     @classmethod
     def load(cls, path: str | Path) -> Series:
-        """Read a CSV file with a column of `STATED`; DataError if it is no series."""
+        """Read a CSV file; DataError if it is no series."""
         path = Path(path)
         try:
             table = pd.read_csv(path)
@@ -72,12 +71,12 @@ class Series:
         return _LOADED[name]
 
     def digest(self, rows: int | None = None) -> str:
-        """Return the SHA-256 of names, times and values of the first rows, by default of all."""
+        """Return the SHA-256 of the first rows, by default of all."""
         head = files.strict_json([self.name, *self.columns]).encode()
         return files.sha256(head + self.known[:rows].tobytes() + self.values[:rows].tobytes())
 
     def joined(self, close: IntArray) -> pd.DataFrame:
-        """Return the values known at each close [Unix s] and their age in days; NaN before the first."""
+        """Return the values known at each close [Unix s] and their age; NaN before the first."""
         row = np.searchsorted(self.known, close, side="right") - 1
         table = np.column_stack((self.values[row], (close - self.known[row]) / 86_400))
         return pd.DataFrame(np.where(row[:, None] < 0, np.nan, table), columns=[*self.columns, AGE])
@@ -89,7 +88,7 @@ class Series:
         }  # fmt: skip
 
     def check_continues(self, saved: Mapping[str, Any]) -> None:
-        """Raise CheckpointError unless this is the series of a `state`, or a longer one that begins with it."""
+        """Raise CheckpointError unless this begins with the series of a `state`."""
         if self.digest(saved["rows"]) != saved["sha256"]:
             msg = (
                 f"{self.path.name} must begin with the {saved['rows']} rows that the agent knows, columns "
@@ -99,7 +98,7 @@ class Series:
 
 
 def loaded(saved: Sequence[Mapping[str, Any]]) -> tuple[Series, ...] | None:
-    """Return the series of a saved agent that this process has loaded, checked; None if one is missing."""
+    """Return a saved agent's series if this process has loaded them all."""
     several = tuple(_LOADED[one["name"]] for one in saved if one["name"] in _LOADED)
     for series, one in zip(several, saved, strict=False):
         series.check_continues(one)
