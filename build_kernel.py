@@ -44,14 +44,13 @@ from sac_kernel.kaggle.run import (
     check_accelerator,
     in_words,
     kernel_metadata,
-    merge_ledger,
 )
 from sac_kernel.prices.ingest.questions import MissingFactsError
 from sac_kernel.prices.ingest.writer import write_processed
 from sac_kernel.prices.pipeline import DataConfig, DataPipeline
 from sac_kernel.prices.processed_file import read_processed
 from sac_kernel.report.terminal import text_table
-from sac_kernel.stats import trials
+from sac_kernel.stats import ledgers, trials
 
 if TYPE_CHECKING:
     import argparse
@@ -156,7 +155,8 @@ def stage(
     """
     if not going_on:
         home.ledger_at_start.unlink(missing_ok=True)
-        trials.merge(home.ledger_at_start, [home.ledger])
+        ledgers.keep(home.ledgers, ())
+        trials.merge(home.ledger_at_start, [ledgers.of_data(home.ledgers, data.content_hash)])
     folders = {kind: home.dataset(kind) for kind in DATASETS}
     for kind, folder in folders.items():
         if folder.exists():
@@ -277,7 +277,7 @@ def _prepare_session(run: KaggleRun, args: argparse.Namespace, home: Home, param
         session |= {"time_budget_h": h} if (h := run.budget_h(budget_h)) != budget_h else {}
     folders = stage(data, home, baked, going_on=going_on)
     if going_on:
-        steps = run.stage_state(merged.jobs)
+        steps = run.stage_state(merged.jobs, data.content_hash)
         session["expect_env_steps"] = steps
         folders["state"] = home.dataset("state")
         print(
@@ -467,7 +467,7 @@ def _rehearse(args: argparse.Namespace, home: Home, parameters: dict[str, Any]) 
         notebook, folder, {f"{home.name}-{kind}": path for kind, path in datasets.items()}
     )
     summary = done.summary
-    merge_ledger(home.ledger, [done.working / trials.NAME])
+    ledgers.keep(home.ledgers, [done.working / trials.NAME])
     print(f"\n{text_table(summary['table'])}\n\n{summary['verdict']['sentence']}\n")
     print(f"report    {_relative(done.working / 'report.html')}\nnotebook  {_relative(done.html)}")
     fetched = files.read_json(path) if (path := args.output / "summary.json").is_file() else None

@@ -140,6 +140,7 @@ HOME_MODULES = (
     "prices.ingest.writer",
     "prices.ingest.split",
     "prices.ingest.panel",
+    "stats.ledgers",
     "features.checks",
     "stats.evidence",
     "market.audit",

@@ -159,6 +159,7 @@ def _of_own(settings: Settings, job: FinishedJob, judgement: Judgement) -> JobRe
         "updates": job.facts["updates"],
         "train_days": int(settings.fold_list()[-1].train.size),
         "trials": [],
+        "config_hash": job.facts["config_hash"],
         "cpu_s": job.facts["train_s"],
     }
     return JobResult(of_fold, [result], facts, growth)
