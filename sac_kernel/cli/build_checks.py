@@ -39,7 +39,9 @@ def with_folds(data: ProcessedData, parameters: Mapping[str, Any]) -> dict[str, 
     if "folds" in parameters or data.source.startswith(SAMPLE_SOURCE):
         return dict(parameters)
     days = {name: trading_days(split[data.traded]) for name, split in data.splits.items()}
-    folds = folds_of(sum(map(len, days.values())), FOLDS, max(1, len(days["test"])))
+    count = {name: len(of_split) for name, of_split in days.items()}
+    most = min(FOLDS, (count["train"] - 2 * PURGE_DAYS) // max(1, count["test"]))
+    folds = folds_of(sum(count.values()), most, max(1, count["test"]))
     config = RunConfig.from_flat(dict(parameters))
     alone = config.learner == learner.BOTH or config.env.cost_tier != "base"
     if not folds or alone:
@@ -102,7 +104,8 @@ def check_run(data: ProcessedData, parameters: Mapping[str, Any]) -> None:
 def _fold_faults(config: RunConfig, data: ProcessedData) -> list[str]:
     """Return why the folds do not fit the days of the data, if they do not."""
     if not config.folds:
-        return []
+        unused = {name: getattr(config, name) for name in ("null_copies", "power_copies")}
+        return [f"{name} = {value} needs folds" for name, value in unused.items() if value]
     train, _, test = (len(trading_days(split[data.traded])) for split in data.splits.values())
     left = _first_train_days(config, data)
     if left >= test:

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     budget_s = config.time_budget_h * 3600.0 if "time_budget_h" in values else args.time_budget_s
     data_hash = read_processed(config.data_file).content_hash
     with locks.hold(config.top_folder), ledgers.shared(config.top_folder, data_hash):
-        if len(config.jobs) > 1:
+        if len(config.jobs) > 1 or config.folds:
             summary = run_jobs(config, Deadline(budget_s)).summary
         else:
             trainer = KaggleTrainer.of_run(config, config.jobs[0], Deadline(budget_s))
