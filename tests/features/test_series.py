@@ -164,18 +164,15 @@ def test_the_example_of_the_page_is_that_of_the_reports_and_looks_at_no_later_on
     share = (reports["net"] / reports["open_interest"]).to_numpy()
     known = pd.to_datetime(reports["known_at"], utc=True)
     i = int(known.searchsorted(bars.index[2000] + pd.Timedelta("1h"), side="right")) - 1
-    first = int(known.searchsorted(bars.index[0] + pd.Timedelta("1h"), side="right")) - 1
-    assert i - first > 12
-    year = share[first : i + 1]  # the reports that these bars have seen
-    assert table["cot_move"].iloc[2000] == pytest.approx(share[i] - share[i - 1], rel=1e-12)
-    assert table["cot_extreme"].iloc[2000] == pytest.approx(
-        (share[i] - year.mean()) / year.std(ddof=1), rel=1e-9
-    )
+    age = (bars.index[2000] + pd.Timedelta("1h") - known[i]) / pd.Timedelta("1D")
+    assert 0 < age < 7
+    assert table["cot_share"].iloc[2000] == pytest.approx(share[i], rel=1e-12)
+    assert table["cot_news"].iloc[2000] == pytest.approx(share[i] * 0.5 ** (age / 2), rel=1e-9)
     assert assert_causal(OwnPipeline(own, "EURUSD", HOUR), {"EURUSD": bars}).features == 2
     frame = FeaturePipeline(own=own).run_full_pipeline(
         *({"EURUSD": bars.iloc[a:z]} for a, z in ((0, 2000), (2000, 2500), (2500, 3000)))
     )[0]
-    assert list(frame.columns[-2:]) == ["cot_extreme", "cot_move"]  # and not the series as they are
+    assert list(frame.columns[-2:]) == ["cot_share", "cot_news"]  # and not the series as they are
 
 
 def test_a_function_that_looks_ahead_in_a_series_is_refused(tmp_path):
