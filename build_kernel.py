@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sac_kernel import MODULES, __version__, inlined_files
-from sac_kernel.cli import ending, settings
+from sac_kernel.cli import ending, options, settings
 from sac_kernel.cli.build import make_parser
 from sac_kernel.cli.build_checks import FOLDS, check_run, fold_lines, with_folds
 from sac_kernel.core import files, homes, locks
@@ -380,7 +380,7 @@ def _data(args: argparse.Namespace, home: Home, parameters: Mapping[str, Any]) -
     """Return the data to train on; those of the home are replaced only if the new bars are usable."""
     local = next((path for path in (home.data, Home(ROOT, homes.DEFAULT_NAME).data) if path.is_file()), None)
     if args.data is not None:
-        path, source = args.data, "h5" if args.data.suffix.lower() in (".h5", ".hdf5") else "files"
+        path, source = args.data, options.source_of(args.data)
     elif local is not None:
         path, source = local, "h5"
     else:
@@ -389,15 +389,7 @@ def _data(args: argparse.Namespace, home: Home, parameters: Mapping[str, Any]) -
     config = DataConfig(
         source=source,
         path=str(path or ""),
-        instrument=args.instrument,
-        kind=args.kind,
-        instrument_spec=args.instrument_spec,
-        costs=args.costs,
-        price_side=args.price_side,
-        clock=args.clock,
-        bar_minutes=args.bar_minutes,
-        accept_outliers=args.accept_outliers,
-        repair_rounding=args.repair_rounding,
+        **{name: getattr(args, name) for name in options.SOURCE},
         embargo_hours=args.embargo_hours,
         folds=0 if source == "sample" else parameters.get("folds", FOLDS),
         output_path=str(home.data),
