@@ -67,6 +67,7 @@ MARKS_FOUND = {
     "holm": "p = {value:.3f} after Holm's correction for {agents} agents",
 }
 TRIALS = "{listed} trials, about {effective:.1f} effectively independent"
+TRIALS_ELSEWHERE = ", {elsewhere} of them in other runs on these data"
 TRIALS_UNKNOWN = "trial count unknown: at least {listed}"
 INTERVAL = "95 % interval {low:+.1%} to {high:+.1%} a year (compound) over {days} days"
 STAYS_FLAT = "The agent stays flat: it found nothing worth its costs."

@@ -92,7 +92,10 @@ def judge_job(
     """Judge a job's final and best agent on the test split; `train` fits the baselines that need it."""
     i = job.final.agent_id
     agents = {policies.agent(i, Form.FINAL): job.final, policies.agent(i, Form.BEST): job.best}
-    counted = trials.count(trials.read(output_layout.top_of(job.folder) / trials.NAME))
+    top = output_layout.top_of(job.folder)
+    facts = [job.facts, *map(files.read_json, top.glob(f"{output_layout.RUNS}/*/{output_layout.FACTS_FILE}"))]
+    ledger = trials.read(top / trials.NAME, job.facts["data_hash"])
+    counted = trials.count(ledger, own={one["config_hash"] for one in facts})
     return judge(agents, bars, features, config, train=train, counted=counted)
 
 
@@ -122,7 +125,7 @@ def finish_outputs(  # noqa: PLR0913  # all that a run leaves
         _copy_first_seed(top, jobs)
     names = _output_files(top)
     rows = judgement.rows
-    ledger = trials.read(top / trials.NAME) or []
+    ledger = trials.read(top / trials.NAME, data.content_hash) or []
     shown = sections.sections(judgement, headline.final, ledger)
     for job, other in zip(jobs[1:], judgements[1:], strict=True):
         rows += [
