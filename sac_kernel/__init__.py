@@ -97,6 +97,7 @@ MODULES = (
     "experiment.proof",
     "experiment.trainer",
     "experiment.job_queue",
+    "experiment.instruments_run",
     "kaggle.display",
     # the names that users of the manual guide import
     "train_sac_kaggle",

@@ -11,7 +11,7 @@ import logging
 
 from sac_kernel.cli import options, settings
 from sac_kernel.core.clock import Deadline
-from sac_kernel.experiment.job_queue import run_jobs
+from sac_kernel.experiment.instruments_run import run_instruments
 from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.experiment.trainer import KaggleTrainer
 
@@ -53,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
     )
     config = RunConfig.from_flat(values, "train")
     budget_s = config.time_budget_h * 3600.0 if "time_budget_h" in values else args.time_budget_s
-    if len(config.jobs) > 1:
-        summary = run_jobs(config, Deadline(budget_s)).summary
+    if len(config.job_folders()) > 1:
+        summary = run_instruments(config, Deadline(budget_s)).summary
     else:
         trainer = KaggleTrainer.of_run(config, config.jobs[0], Deadline(budget_s))
         trainer.run_training()

@@ -181,7 +181,7 @@ class KaggleTrainer:
         """Prepare one job of a run, before its first step."""
         jobs = config.jobs
         self.config, self.agent_id, self.seed = config, job.agent_id, job.seed
-        self.job_name = output_layout.job_name(*job)
+        self.job_name = config.name_of(job)
         self.folder = output_layout.job_folder(config.top_folder, job, len(jobs))
         self.learner, self.learner_reason = config.learner_of(job)
         self.env_config = config.env_config(job.agent_id, self.learner)
@@ -274,6 +274,8 @@ class KaggleTrainer:
                 f"{self.data.content_hash[:12]} is mounted. Push again once the new version is ready."
             )
             raise DataError(msg)
+        if self.config.instruments:  # the first of several, which have runs of their own
+            self.data = self.data.trading(self.config.instruments[0])
         self.instrument = self.data.traded
         self.pipeline = self.config.feature_pipeline(self.instrument, self.agent_id)
         frames = self.pipeline.run_full_pipeline(self.data.train, self.data.val, self.data.test)

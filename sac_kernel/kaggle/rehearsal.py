@@ -161,7 +161,7 @@ def forecast(config: RunConfig, summary: Mapping[str, Any], last_run: Mapping[st
     last_run : that of a run fetched from Kaggle, whose GPU rate replaces the assumed one
     """
     here = summary["run"]
-    updates = sum(map(config.updates_of, config.jobs))
+    updates = sum(map(config.updates_of, config.jobs)) * len(config.runs)
     measured = last_run["run"] if last_run and str(last_run["run"]["device"]).startswith("cuda") else None
     gpu_rate = measured["updates_per_s"] if measured else T4_UPDATES_PER_S
     source = "measured in the last fetched run" if measured else "assumed, not measured"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sac_kernel.core.homes import Home
-    from sac_kernel.experiment.run_config import Job
+    from sac_kernel.experiment.run_config import RunConfig
 
 OWNER_PLACEHOLDER = "INSERT_OWNER"
 KERNEL_METADATA = "kernel-metadata.json"
@@ -388,15 +388,14 @@ class KaggleRun:
             raise KaggleError(msg)
         return steps
 
-    def stage_state(self, jobs: list[Job]) -> list[int]:
+    def stage_state(self, config: RunConfig) -> list[int]:
         """Stage the fetched state as a dataset folder; return the env steps of each job in it."""
         target = self.home.dataset("state")
         if target.exists():
             shutil.rmtree(target)
         folders = {
-            output_layout.job_name(*job): output_layout.job_folder(self.outputs, job, len(jobs))
-            / checkpoint.STATE_FOLDER
-            for job in jobs
+            name: folder / checkpoint.STATE_FOLDER
+            for name, folder in config.job_folders(self.outputs).items()
         }
         index = export_states(folders, target)
         trials.merge(target / trials.NAME, [self.home.ledger, self.outputs / trials.NAME])

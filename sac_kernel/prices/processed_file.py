@@ -132,6 +132,12 @@ class ProcessedData:
         """Return what the traded instrument costs and when it trades."""
         return next(spec for spec in self.specs if spec.symbol == self.traded)
 
+    def trading(self, name: str) -> ProcessedData:
+        """Return the same bars with another traded instrument."""
+        traded = choose_traded(self.train, name, self.source)
+        spec = next(spec for spec in self.specs if spec.symbol == traded)
+        return replace(self, traded=traded, content_hash=hash_splits(self.splits, traded, spec))
+
     def with_spec(self, spec: InstrumentSpec) -> ProcessedData:
         """Return the same bars with another spec of the traded instrument."""
         spec = replace(spec, symbol=self.traded)

@@ -1,7 +1,7 @@
 """From sources of bars to a processed file, one instrument at a time to save memory.
 
-The traded instrument comes first: its bars set the splits' boundaries. Instruments with incomplete bars are left
-out with a note.
+Traded instruments come first: the bars of the first set the splits' boundaries. Others with incomplete bars are
+left out with a note.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from sac_kernel.prices.bars import Bars, check_plausible, split_notes, with_spre
 from sac_kernel.prices.ingest import download, formats
 from sac_kernel.prices.ingest.cleaning import NAMED_ROWS
 from sac_kernel.prices.ingest.holes import LONG_WEEKS, find_holes, hole_notes
-from sac_kernel.prices.ingest.questions import ask
+from sac_kernel.prices.ingest.questions import ask, choose_all
 from sac_kernel.prices.ingest.split import SplitTimes, split_times
 from sac_kernel.prices.ingest.suspect import suspects
 from sac_kernel.prices.ingest.tables import BarTable, aggregate
 from sac_kernel.prices.ingest.writer import writing
-from sac_kernel.prices.instruments import DEFAULT, INSTRUMENTS, choose_traded, known, spec_or_default
+from sac_kernel.prices.instruments import DEFAULT, INSTRUMENTS, canonical, known, spec_or_default
 from sac_kernel.prices.pipeline import DataConfig, day_of
 
 if TYPE_CHECKING:
@@ -55,16 +55,18 @@ def write_tables(
 ) -> None:
     """Write the processed file of a stream of instruments; the first is traded and sets the splits.
 
-    `spec` is the traded instrument's; None takes the config's.
+    The config's other traded instruments follow it. `spec` is the first one's; None takes the config's.
+
+    Raises
+    ------
+    DataError
+        If bars are unusable, or those of a traded instrument are incomplete.
     """
     traded_name, traded = next(tables)
-    kind = config.kind or ("" if known(traded_name) else traded.kind)
-    spec = spec or dataclasses.replace(config, kind=kind).spec_of(traded_name)
-    bars = traded.with_spread_column() if spec.spread_from == "column" else traded.bars
-    traded = dataclasses.replace(traded, bars=with_spread(bars, spec))
+    traded, spec = _as_traded(traded_name, traded, config, spec)
     first = traded_name, traded
-    check_plausible(traded.bars, spec, traded.source)
     times = split_times(traded.bars, config)
+    also_traded = {canonical(name) for name in config.instruments[1:]}
     lengths = {name: len(part) for name, part in times.parts(traded.bars).items()}
     grave: list[str] = []
     changes: list[str] = []
@@ -75,17 +77,26 @@ def write_tables(
         for name, table in itertools.chain([first], tables):
             names.add(name)
             _require_alike(name, table, traded)
+            own = spec if name == traded_name else spec_or_default(name)
+            is_traded = name == traded_name or canonical(name) in also_traded
+            if is_traded and name != traded_name:
+                table, own = _as_traded(name, table, config)  # noqa: PLW2901
             parts = times.parts(table.bars)
             reason = _gap_in_splits(parts, lengths, times)
+            if reason and is_traded:
+                msg = (
+                    f"{table.source}: {name} cannot be traded beside {traded_name}, whose bars set the splits: "
+                    f"{reason}. Leave it out, or pass bars of the same years."
+                )
+                raise DataError(msg)
             if reason:
                 left_out.append(f"{name}: left out, {reason}")
                 continue
-            own = spec if name == traded_name else spec_or_default(name)
             holes = find_holes(table.bars, table.bars.seconds)
             grave += [*_outliers(name, table, config), *split_notes(table.bars, own)]
             grave += hole_notes(name, [h for h in holes if h.weeks >= LONG_WEEKS])
             changes += table.changes
-            notes += [*table.notes, *_spread_notes(name, table, spec)] if name == traded_name else table.notes
+            notes += [*table.notes, *_spread_notes(name, table, own)] if is_traded else table.notes
             notes += hole_notes(name, [h for h in holes if h.weeks < LONG_WEEKS])
             writer.add(name, {split: Bars(part, instrument=name) for split, part in parts.items()}, own)
         if len(names) > 1:
@@ -94,6 +105,18 @@ def write_tables(
             ]
         more = f" and {len(names) - 1} more instruments" if len(names) > 1 else ""
         writer.finish(traded.source + more, traded.clock, (*grave, *changes, *left_out, *notes))
+
+
+def _as_traded(
+    name: str, table: BarTable, config: DataConfig, spec: InstrumentSpec | None = None
+) -> tuple[BarTable, InstrumentSpec]:
+    """Return the bars of a traded instrument, with their own spread if it is charged, and its spec."""
+    kind = config.kind or ("" if known(name) else table.kind)
+    spec = spec or dataclasses.replace(config, kind=kind).spec_of(name)
+    bars = table.with_spread_column() if spec.spread_from == "column" else table.bars
+    table = dataclasses.replace(table, bars=with_spread(bars, spec))
+    check_plausible(table.bars, spec, table.source)
+    return table, spec
 
 
 def _require_alike(name: str, table: BarTable, traded: BarTable) -> None:
@@ -156,6 +179,9 @@ def _spread_notes(name: str, table: BarTable, spec: InstrumentSpec) -> list[str]
 def _tables(c: DataConfig) -> Iterator[tuple[str, BarTable]]:
     """Yield the bars of each instrument, the traded one first."""
     seconds = 60 * c.bar_minutes
+    if c.several and not (c.path and Path(c.path).is_dir()):
+        msg = f"{c.path or 'The sample'} holds one instrument. --instruments needs a folder with a file of each."
+        raise DataError(msg)
     if c.source == "sample":
         sample = formats.read_sample(c.price_side, c.clock, c.instrument)
         yield sample.bars.instrument, aggregate(sample, seconds or 3600)
@@ -172,9 +198,8 @@ def _tables(c: DataConfig) -> Iterator[tuple[str, BarTable]]:
         yield table.bars.instrument, table
         return
     files = formats.find_files(path)
-    wanted = c.instrument or (next(iter(files)) if len(files) == 1 else "")
-    traded = choose_traded(files, wanted, str(path))
-    for name in (traded, *(n for n in files if n != traded)):
+    traded = choose_all(files, c)
+    for name in (*traded, *(n for n in files if n not in traded)):
         yield name, read(files[name], name)
 
 
@@ -183,7 +208,7 @@ def _downloaded(c: DataConfig) -> Iterator[tuple[str, BarTable]]:
     if c.clock not in (None, "UTC"):
         msg = f"Downloads are on UTC, so --clock {c.clock} does not fit. Leave it out."
         raise DataError(msg)
-    traded = c.instrument or DEFAULT
+    traded = c.instruments or (c.instrument or DEFAULT,)
     yesterday = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=2)
     order = download.Download(
         c.download_from,
@@ -193,10 +218,10 @@ def _downloaded(c: DataConfig) -> Iterator[tuple[str, BarTable]]:
         c.price_side or "bid",
         60 * (c.bar_minutes or 5),
     )
-    for name in (traded, *(n for n in INSTRUMENTS if n != traded)):
+    for name in (*traded, *(n for n in INSTRUMENTS if n not in traded)):
         table = download.fetch(order, name)
         if table is not None:
             yield name, table
-        elif name == traded:
+        elif name in traded:
             msg = f"{c.download_from} has no bars of {name} for these dates. Choose others."
             raise DataError(msg)
