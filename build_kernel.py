@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sac_kernel import MODULES, __version__, inlined_files
-from sac_kernel.cli import ending, settings
+from sac_kernel.cli import ending, options, settings
 from sac_kernel.cli.build import make_parser
 from sac_kernel.cli.build_checks import check_run
 from sac_kernel.core import files, homes, locks
@@ -77,7 +77,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     for path in filter(None, (ROOT, args.data, args.output)):
         _check_path(path)
-    parameters = settings.parameters(args, agent_ids="agents", seeds="seeds")
+    parameters = settings.parameters(args, agent_ids="agents", seeds="seeds", instruments="instruments")
+    options.settle_instruments(args, parameters)
     homes.check_name(args.name)
     check_accelerator(args.accelerator)
     home = Home(ROOT, args.name)
@@ -114,6 +115,7 @@ def build(
     expected = _expected(data, folders)
     if not run_id:
         of_run = [parameters, {"expect_data_hash": data.content_hash}, code_hash()]
+        of_run += [view.content_hash for view in _traded(data, parameters)[1:]]
         digest = files.content_hash(of_run)[:12]
         run_id = _other_than(fresh_of, f"{home.name}-{digest}")
     baked = {**parameters, **expected, "run_id": run_id}
@@ -256,7 +258,7 @@ def _prepare_session(run: KaggleRun, args: argparse.Namespace, home: Home, param
         session |= {"time_budget_h": h} if (h := run.budget_h(budget_h)) != budget_h else {}
     folders = stage(data, home, going_on=going_on)
     if going_on:
-        steps = run.stage_state(merged.jobs)
+        steps = run.stage_state(merged)
         session["expect_env_steps"] = steps
         folders["state"] = home.dataset("state")
         print(
@@ -369,9 +371,10 @@ def _data(args: argparse.Namespace, home: Home) -> ProcessedData:
         source=source,
         path=str(path or ""),
         instrument=args.instrument,
+        instruments=tuple(args.instruments),
         kind=args.kind,
-        instrument_spec=args.instrument_spec,
-        costs=args.costs,
+        instrument_spec=tuple(args.instrument_spec),
+        costs=";".join(args.costs),
         price_side=args.price_side,
         clock=args.clock,
         bar_minutes=args.bar_minutes,
@@ -385,11 +388,13 @@ def _data(args: argparse.Namespace, home: Home) -> ProcessedData:
             data = DataPipeline(config).write()
     except MissingFactsError as err:
         raise err.for_command(["python", "build_kernel.py", *args.words]) from None
+    views = _traded(data, vars(args))
     if args.features:
         own = OwnFeatures.load(args.features)
-        report = assert_causal(OwnPipeline(own, data.traded), data.train)
-        print(f"features  {args.features}, {report.features} columns: {report}")
-    for note in filter(None, (data.cost_note, *data.notes)):
+        for view in views:
+            report = assert_causal(OwnPipeline(own, view.traded), data.train)
+            print(f"features  {args.features}, {report.features} columns: {report}")
+    for note in filter(None, (*(view.cost_note for view in views), *data.notes)):
         print(f"          {note}")
     return data
 
@@ -458,15 +463,28 @@ def _say_built(
     size = kernel_notebook.client_text_bytes(text)
     bars = {name: sum(len(b) for b in split.values()) for name, split in data.splits.items()}
     counts = ", ".join(f"{name} {count:,}" for name, count in bars.items())
-    others = f" beside {', '.join(sorted(set(data.train) - {data.traded}))}" if len(data.train) > 1 else ""
+    views = _traded(data, parameters)
+    names = [view.traded for view in views]
+    traded = f"{names[0]} is traded" if len(names) == 1 else f"{', '.join(names)} are traded, each by itself"
+    rest = sorted(set(data.train) - set(names))
+    others = f" beside {', '.join(rest)}" if rest else ""
     what = f"{data.bar_seconds // 60}-minute {data.price_side} bars"
-    print(f"data      {data.traded} is traded{others}, {what}: {counts}")
-    for line in data.cost_lines():
+    print(f"data      {traded}{others}, {what}: {counts}")
+    if len(names) > 1:
+        print(
+            f"          {names[0]}'s bars set the splits. The run trains {len(names)} times as much as for one."
+        )
+    for line in (line for view in views for line in view.cost_lines()):
         print(f"costs     {line}")
     print(f"notebook  {_relative(notebook)}, {size / 1000:.0f} kB as sent, code {code_hash()[:12]}")
     if parameters:
         print("baked in  " + ", ".join(f"{k} = {v!r}" for k, v in parameters.items()))
     print(f"datasets  {_relative(home.build / 'datasets')}{os.sep}{{{','.join(DATASETS)}}}")
+
+
+def _traded(data: ProcessedData, parameters: Mapping[str, Any]) -> list[ProcessedData]:
+    """Return the data as each traded instrument of the run has them, in order."""
+    return [data.trading(name) for name in parameters.get("instruments") or (data.traded,)]
 
 
 def _check_path(path: Path) -> None:

@@ -9,6 +9,7 @@ from sac_kernel.agent.config import GAUSSIAN
 from sac_kernel.core.errors import ConfigError
 from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.features.pipeline import warmup_bars
+from sac_kernel.prices.instruments import canonical, cost_parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,15 +34,23 @@ def check_run(data: ProcessedData, parameters: Mapping[str, Any]) -> None:
     # exact SAC has no episodes, so no horizon
     with_episodes = GAUSSIAN in {config.learner_of(job)[0] for job in config.jobs}
     warmup, horizon = warmup_bars(data.bar_seconds), config.env.horizon_bars if with_episodes else 1
-    for name, split in data.splits.items():
-        usable = len(split[data.traded]) - 1 - warmup
+    traded = [data.trading(name).traded for name in config.instruments] or [data.traded]
+    splits = [(name, instrument) for instrument in traded for name in data.splits]
+    for name, instrument in splits:
+        usable = len(data.splits[name][instrument]) - 1 - warmup
         needed = horizon if name == "train" else 1
         if usable < needed:
             remedy = f", or set env_horizon to {usable} or less" if name == "train" and usable > 0 else ""
+            of = f"{name} of {instrument}" if len(traded) > 1 else name
             faults.append(
-                f"{name} has {usable:,} bars after the warm-up of {warmup:,}, but needs {needed:,}: pass more bars"
+                f"{of} has {usable:,} bars after the warm-up of {warmup:,}, but needs {needed:,}: pass more bars"
                 + remedy
             )
+    charged = {symbol for symbol, _ in cost_parts(config.env.costs) if symbol}
+    if unknown := charged - set(map(canonical, traded)):
+        faults.append(
+            f"env_costs names {', '.join(sorted(unknown))}, which is not traded: {', '.join(traded)}"
+        )
     if faults:
         msg = "The run cannot start:\n  " + "\n  ".join(faults)
         raise ConfigError(msg)

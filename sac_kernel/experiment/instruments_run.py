@@ -27,12 +27,9 @@ from sac_kernel.stats import trials, verdict
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from numpy.typing import NDArray
-
     from sac_kernel.backtest.runner import EpisodeResult
     from sac_kernel.experiment.run_config import RunConfig
 
-    FloatArray = NDArray[np.float64]
     Runs = Mapping[str, FinishedRun]
 
 logger = logging.getLogger(__name__)
@@ -70,13 +67,12 @@ def run_instruments(
 def _make_room(config: RunConfig) -> None:
     """Move a finished run of several instruments, or outputs of a run of other ones, to previous/."""
     top, several = config.top_folder, len(config.runs) > 1
-    foreign = {path.name for path in (top / output_layout.INSTRUMENTS).glob("*")}
-    foreign -= set(config.instruments) if several else set()
+    there = {path.name for path in (top / output_layout.INSTRUMENTS).glob("*")}
+    over = bool(there - {*(config.instruments if several else ())})
     if several:
-        over = output_layout.is_reported(top, config.num_episodes) or config.resume == "never"
-        alone = any((top / name).exists() for name in (checkpoint.STATE_FOLDER, output_layout.RUNS))
-        foreign |= {top.name} if over or alone or output_layout.is_moving(top) else set()
-    if foreign and (moved := output_layout.move_to_previous(top)):
+        over |= output_layout.is_reported(top, config.num_episodes) or output_layout.is_moving(top)
+        over |= config.resume == "never" or (top / "state").exists() or (top / output_layout.RUNS).exists()
+    if over and (moved := output_layout.move_to_previous(top)):
         logger.info("Earlier outputs moved to %s. Starting a new run.", moved)
 
 
@@ -123,16 +119,10 @@ def joint_pass(passes: Sequence[EpisodeResult], policy: PolicyId) -> EpisodeResu
 
     Rebalancing costs nothing. Exposure is the mean at the end of the day.
     """
-    first, days = passes[0], np.unique(np.concatenate([part.day for part in passes]))
-    last = [np.flatnonzero(np.diff(part.day, append=part.day[-1] + 1)) for part in passes]
-    before = [np.append(p.start_equity, p.equity[ends[:-1]]) for p, ends in zip(passes, last, strict=True)]
-    paid = [
-        np.diff(part.cost_paid[ends], prepend=0.0) / equity
-        for part, ends, equity in zip(passes, last, before, strict=True)
-    ]
-    held = _mean(passes, [p.exposure[ends] for p, ends in zip(passes, last, strict=True)], days)
-    growth = np.cumprod(1.0 + _mean(passes, [part.daily_returns for part in passes], days))
+    first, mean = passes[0], _mean([_days(part) for part in passes])
+    growth = np.cumprod(1.0 + mean["net"].to_numpy())
     begin = first.start_equity * np.append(1.0, growth[:-1])
+    days, held = mean.index.to_numpy(), mean["held"].to_numpy()
     return dataclasses.replace(
         first,
         policy=policy,
@@ -140,7 +130,7 @@ def joint_pass(passes: Sequence[EpisodeResult], policy: PolicyId) -> EpisodeResu
         close=growth,
         equity=first.start_equity * growth,
         exposure=held,
-        cost_paid=np.cumsum(_mean(passes, paid, days) * begin),
+        cost_paid=np.cumsum(mean["paid"].to_numpy() * begin),
         action=held,
         day=days,
         turnover=float(np.mean([part.turnover for part in passes])),
@@ -150,14 +140,19 @@ def joint_pass(passes: Sequence[EpisodeResult], policy: PolicyId) -> EpisodeResu
     )
 
 
-def _mean(
-    passes: Sequence[EpisodeResult], values: Sequence[FloatArray], days: NDArray[np.int64]
-) -> FloatArray:
-    """Return the mean over passes of one value for each of their days, 0 on days that a pass lacks."""
-    total = np.zeros(days.size)
-    for part, own in zip(passes, values, strict=True):
-        total[np.searchsorted(days, np.unique(part.day))] += own
-    return total / len(passes)
+def _days(part: EpisodeResult) -> pd.DataFrame:
+    """Return net return, costs over equity and exposure of each day of a pass."""
+    end = np.flatnonzero(np.diff(part.day, append=part.day[-1] + 1))
+    begin = np.append(part.start_equity, part.equity[end[:-1]])
+    paid = np.diff(part.cost_paid[end], prepend=0.0) / begin
+    return pd.DataFrame(
+        {"net": part.daily_returns, "paid": paid, "held": part.exposure[end]}, index=part.day[end]
+    )
+
+
+def _mean(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the mean of tables by day, with 0 on days that one lacks."""
+    return pd.concat(tables).groupby(level=0).sum() / len(tables)
 
 
 def joint_judgement(heads: Mapping[str, Judgement], counted: verdict.TrialCount | None) -> Judgement:
@@ -181,19 +176,25 @@ def joint_judgement(heads: Mapping[str, Judgement], counted: verdict.TrialCount 
     drawn = np.mean([np.exp(head.random_log_growth) for head in judged], axis=0)
     mine = np.mean([np.exp(part.log_growth) for part in own])
     share = float(np.mean(drawn < mine)) if joint.turnover > 0.0 else None
-    bought = [instrument_returns(part, head.market) for part, head in zip(own, judged, strict=True)]
+    bought = [
+        pd.DataFrame({"net": instrument_returns(part, head.market)}, index=np.unique(part.day))
+        for part, head in zip(own, judged, strict=True)
+    ]
     decided = verdict.decide(
         joint.daily_returns,
         share,
         counted,
         joint.turnover,
-        instrument=_mean(own, bought, joint.day),
+        instrument=_mean(bought)["net"].to_numpy(),
         days_a_year=joint.days_a_year,
     )
     notes = [strings.JOINT_NOTE, *(note for note in decided["notes"] if note != strings.ONE_MARKET)]
-    decided = {**decided, "notes": notes}
     return dataclasses.replace(
-        judged[0], results=results, random_log_growth=np.log(drawn), percentile=share, verdict=decided
+        judged[0],
+        results=results,
+        random_log_growth=np.log(drawn),
+        percentile=share,
+        verdict={**decided, "notes": notes},
     )
 
 
@@ -210,41 +211,29 @@ def _report(config: RunConfig, done: Runs, failures: Mapping[str, str]) -> Finis
     joint = joint_judgement(heads, trials.count(trials.read(top / trials.NAME)))
     summary = _summary(done, failures, joint)
     files.write_json(top / "summary.json", summary)
-    files.write_text(top / "daily_returns.csv", _daily(joint, heads).to_csv(lineterminator="\n"))
+    passes = {"net_return_frac": joint, **heads}
+    daily = {name: _days(head.results["base"][0])["net"] for name, head in passes.items()}
+    table = pd.DataFrame(daily)
+    table.index = pd.Index(table.index.to_numpy().astype("datetime64[D]").astype(str), name="date")
+    files.write_text(top / "daily_returns.csv", table.to_csv(lineterminator="\n"))
     figures = {"equity": plots.equity_figure(joint.drawn)}
     figures["equity" + page.NARROW] = plots.equity_figure(joint.drawn, width=4.5)
     page.write_report(top, summary, figures)
     jobs = [job for run in done.values() for job in run.jobs]
     job_outputs.write_manifest(top, jobs, summary["status"])
     judgements = [joint, *(one for run in done.values() for one in run.judgements)]
-    return FinishedRun(summary, jobs, judgements, dict(summary["failures"]))
-
-
-def _daily(joint: Judgement, heads: Mapping[str, Judgement]) -> pd.DataFrame:
-    """Return daily net returns by date: of the joint account, and of each instrument on its own days."""
-    passes = {"net_return_frac": joint.results["base"][0]}
-    passes |= {name: head.results["base"][0] for name, head in heads.items()}
-    days = {
-        name: pd.Series(part.daily_returns, np.unique(part.day).astype("datetime64[D]").astype(str))
-        for name, part in passes.items()
-    }
-    return pd.DataFrame(days).rename_axis("date")
+    return FinishedRun(summary, jobs, judgements, summary["failures"])
 
 
 def _summary(done: Runs, failures: Mapping[str, str], joint: Judgement) -> dict[str, Any]:
     parts = {name: run.summary for name, run in done.items()}
     first, names = next(iter(parts.values())), ", ".join(parts)
-    failed = dict(failures)
-    failed |= {f"{name} {job}": why for name, s in parts.items() for job, why in s["failures"].items()}
+    failed = {f"{name} {job}": why for name, s in parts.items() for job, why in s["failures"].items()}
+    failed |= failures
     notes = [strings.JOB_FAILED.format(job=job, why=why) for job, why in failed.items()]
     complete = not failed and all(s["status"] == "complete" for s in parts.values())
     data = {
-        "traded": names,
-        "content_hash": {name: s["data"]["content_hash"] for name, s in parts.items()},
-        **{
-            key: list(dict.fromkeys(x for s in parts.values() for x in s["data"][key]))
-            for key in ("notes", "costs")
-        },
+        key: [*dict.fromkeys(x for s in parts.values() for x in s["data"][key])] for key in ("notes", "costs")
     }
     return {
         "judged": {"instrument": names, "policy": strings.JOINT, "run": first["judged"]["run"]},
@@ -253,18 +242,11 @@ def _summary(done: Runs, failures: Mapping[str, str], joint: Judgement) -> dict[
         "table": joint.rows,
         "tables": [_table(joint, parts, failures)],
         "months": sections.months(joint.results["base"][0]),
-        "data": {**first["data"], **data},
+        "data": {**first["data"], "traded": names, **data},
         "status": "complete" if complete else "cut",
         "run": {**first["run"], "instrument": names},
         "jobs": [job for s in parts.values() for job in s["jobs"]],
         "failures": failed,
-        "random": {"percentile": joint.percentile, "draws": int(joint.random_log_growth.size)},
-        "files": [
-            {**file, "name": f"{output_layout.INSTRUMENTS}/{name}/{file['name']}"}
-            for name, s in parts.items()
-            for file in s["files"]
-        ],
-        "training": {job: found for s in parts.values() for job, found in s["training"].items()},
         "next_command": first["next_command"],
     }
 
@@ -274,7 +256,7 @@ def _table(joint: Judgement, parts: Mapping[str, Any], failures: Mapping[str, st
     rows: list[list[Any]] = []
     for (name, summary), result in zip(parts.items(), joint.results["base"][1:-1], strict=True):
         decided, row = summary["verdict"], result.row()
-        p = [f"{decided[key]:.3f}" if key in decided else None for key in ("p_value", "p_holm")]
+        p = [tables.number(decided.get(key), 1.0, 3) for key in ("p_value", "p_holm")]
         report = f"{output_layout.INSTRUMENTS}/{name}/report.html"
         figures = [100.0 * row["net_return_frac"], tables.interval(row), row["sharpe_ann"]]
         rows.append([name, decided["word"], *figures, *p, row["trades"], report])

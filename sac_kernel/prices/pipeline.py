@@ -21,6 +21,7 @@ from sac_kernel.prices.instruments import (
     KINDS,
     InstrumentSpec,
     canonical,
+    choose_traded,
     cost_parts,
     from_toml,
     known,
@@ -231,8 +232,8 @@ class DataPipeline:
         """Return the content of an existing file, after writing it to `target` unless it is there already."""
         c, path = self.config, Path(self.config.path)
         data = read_processed(path, c.price_side, c.clock, c.instrument)
+        names = [choose_traded(data.train, name, str(path)) for name in c.instruments[1:]]
         if c.states_spec:
-            names = [data.trading(name).traded for name in c.instruments[1:]]
             c.check_given([*names, data.traded])
             for name in (*names, data.traded):
                 other = data.trading(name)

@@ -63,6 +63,7 @@ def write_tables(
         If bars are unusable, or those of a traded instrument are incomplete.
     """
     traded_name, traded = next(tables)
+    config.check_given([traded_name, *config.instruments[1:]])
     traded, spec = _as_traded(traded_name, traded, config, spec)
     first = traded_name, traded
     times = split_times(traded.bars, config)
