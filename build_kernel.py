@@ -211,7 +211,7 @@ def _build_only(args: argparse.Namespace, home: Home, parameters: dict[str, Any]
     print(
         "\nNothing was published: there are no Kaggle credentials. Make a token at kaggle.com/settings/api and put "
         f"it into\n~/.kaggle/access_token, then run this again.\n"
-        f"next      python build_kernel.py{_named(home)} --rehearse"
+        f"next      python build_kernel.py{_named(home)}{_traded_words(args)} --rehearse"
     )
     return 2 if _needs_kaggle(args) else 0
 
@@ -451,7 +451,7 @@ def _rehearse(args: argparse.Namespace, home: Home, parameters: dict[str, Any]) 
     print(f"report    {_relative(done.working / 'report.html')}\nnotebook  {_relative(done.html)}")
     fetched = files.read_json(path) if (path := args.output / "summary.json").is_file() else None
     print(rehearsal.forecast(rehearsal.full_run(parameters), summary, fetched))
-    words = f"python build_kernel.py{_named(home)}"
+    words = f"python build_kernel.py{_named(home)}{_traded_words(args)}"
     where = "" if home.is_default else f" -p {_relative(home.build)}"
     print(f"next      {words} && kaggle kernels push{where}")
     return 0
@@ -495,6 +495,11 @@ def _check_path(path: Path) -> None:
         shown = str(path).encode(errors="backslashreplace").decode()
         msg = f"{shown}: this name is not valid UTF-8. Rename the file or folder."
         raise ConfigError(msg) from err
+
+
+def _traded_words(args: argparse.Namespace) -> str:
+    """Return the option that a later command needs to trade the same instruments; the h5 names a single one."""
+    return f" --instruments {','.join(args.instruments)}" if args.instruments else ""
 
 
 def _named(home: Home) -> str:

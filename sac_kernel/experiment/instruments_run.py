@@ -232,9 +232,8 @@ def _summary(done: Runs, failures: Mapping[str, str], joint: Judgement) -> dict[
     failed |= failures
     notes = [strings.JOB_FAILED.format(job=job, why=why) for job, why in failed.items()]
     complete = not failed and all(s["status"] == "complete" for s in parts.values())
-    data = {
-        key: [*dict.fromkeys(x for s in parts.values() for x in s["data"][key])] for key in ("notes", "costs")
-    }
+    said = {key: [x for s in parts.values() for x in s["data"][key]] for key in ("notes", "costs")}
+    data = {**first["data"], **said, "traded": names, "notes": [*dict.fromkeys(said["notes"])]}
     return {
         "judged": {"instrument": names, "policy": strings.JOINT, "run": first["judged"]["run"]},
         "verdict": {**joint.verdict, "notes": [*joint.verdict["notes"], *notes]},
@@ -242,7 +241,7 @@ def _summary(done: Runs, failures: Mapping[str, str], joint: Judgement) -> dict[
         "table": joint.rows,
         "tables": [_table(joint, parts, failures)],
         "months": sections.months(joint.results["base"][0]),
-        "data": {**first["data"], "traded": names, **data},
+        "data": data,
         "status": "complete" if complete else "cut",
         "run": {**first["run"], "instrument": names},
         "jobs": [job for s in parts.values() for job in s["jobs"]],
