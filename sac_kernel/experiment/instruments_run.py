@@ -120,17 +120,16 @@ def joint_pass(passes: Sequence[EpisodeResult], policy: PolicyId) -> EpisodeResu
     Rebalancing costs nothing. Exposure is the mean at the end of the day.
     """
     first, mean = passes[0], _mean([_days(part) for part in passes])
-    growth = np.cumprod(1.0 + mean["net"].to_numpy())
-    begin = first.start_equity * np.append(1.0, growth[:-1])
-    days, held = mean.index.to_numpy(), mean["held"].to_numpy()
+    net, paid, held = mean.to_numpy().T
+    equity, days = first.start_equity * np.cumprod(1.0 + net), mean.index.to_numpy()
     return dataclasses.replace(
         first,
         policy=policy,
-        open_time_utc=pd.DatetimeIndex(days.astype("datetime64[D]")).as_unit("ns").tz_localize("UTC"),
-        close=growth,
-        equity=first.start_equity * growth,
+        open_time_utc=pd.DatetimeIndex(pd.to_datetime(days, unit="D", utc=True)),
+        close=equity,
+        equity=equity,
         exposure=held,
-        cost_paid=np.cumsum(mean["paid"].to_numpy() * begin),
+        cost_paid=np.cumsum(paid * np.append(first.start_equity, equity[:-1])),
         action=held,
         day=days,
         turnover=float(np.mean([part.turnover for part in passes])),
@@ -150,9 +149,9 @@ def _days(part: EpisodeResult) -> pd.DataFrame:
     )
 
 
-def _mean(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+def _mean(by_day: Sequence[Any]) -> Any:  # noqa: ANN401  # Series or DataFrames alike
     """Return the mean of tables by day, with 0 on days that one lacks."""
-    return pd.concat(tables).groupby(level=0).sum() / len(tables)
+    return pd.concat(by_day).groupby(level=0).sum() / len(by_day)
 
 
 def joint_judgement(heads: Mapping[str, Judgement], counted: verdict.TrialCount | None) -> Judgement:
@@ -177,7 +176,7 @@ def joint_judgement(heads: Mapping[str, Judgement], counted: verdict.TrialCount 
     mine = np.mean([np.exp(part.log_growth) for part in own])
     share = float(np.mean(drawn < mine)) if joint.turnover > 0.0 else None
     bought = [
-        pd.DataFrame({"net": instrument_returns(part, head.market)}, index=np.unique(part.day))
+        pd.Series(instrument_returns(part, head.market), np.unique(part.day))
         for part, head in zip(own, judged, strict=True)
     ]
     decided = verdict.decide(
@@ -185,7 +184,7 @@ def joint_judgement(heads: Mapping[str, Judgement], counted: verdict.TrialCount 
         share,
         counted,
         joint.turnover,
-        instrument=_mean(bought)["net"].to_numpy(),
+        instrument=_mean(bought).to_numpy(),
         days_a_year=joint.days_a_year,
     )
     notes = [strings.JOINT_NOTE, *(note for note in decided["notes"] if note != strings.ONE_MARKET)]
@@ -214,8 +213,8 @@ def _report(config: RunConfig, done: Runs, failures: Mapping[str, str]) -> Finis
     passes = {"net_return_frac": joint, **heads}
     daily = {name: _days(head.results["base"][0])["net"] for name, head in passes.items()}
     table = pd.DataFrame(daily)
-    table.index = pd.Index(table.index.to_numpy().astype("datetime64[D]").astype(str), name="date")
-    files.write_text(top / "daily_returns.csv", table.to_csv(lineterminator="\n"))
+    table.index = pd.to_datetime(table.index, unit="D")
+    files.write_text(top / "daily_returns.csv", table.to_csv(index_label="date", lineterminator="\n"))
     figures = {"equity": plots.equity_figure(joint.drawn)}
     figures["equity" + page.NARROW] = plots.equity_figure(joint.drawn, width=4.5)
     page.write_report(top, summary, figures)
@@ -234,12 +233,22 @@ def _summary(done: Runs, failures: Mapping[str, str], joint: Judgement) -> dict[
     complete = not failed and all(s["status"] == "complete" for s in parts.values())
     said = {key: [x for s in parts.values() for x in s["data"][key]] for key in ("notes", "costs")}
     data = {**first["data"], **said, "traded": names, "notes": [*dict.fromkeys(said["notes"])]}
+    rows = [
+        _row(name, parts[name]["verdict"], joint.results["base"][i + 1].row()) for i, name in enumerate(parts)
+    ]
     return {
         "judged": {"instrument": names, "policy": strings.JOINT, "run": first["judged"]["run"]},
         "verdict": {**joint.verdict, "notes": [*joint.verdict["notes"], *notes]},
         "verdicts": {name: s["verdict"] for name, s in parts.items()},
         "table": joint.rows,
-        "tables": [_table(joint, parts, failures)],
+        "tables": [
+            {
+                "title": strings.INSTRUMENTS,
+                "note": strings.INSTRUMENTS_NOTE,
+                "columns": strings.INSTRUMENTS_COLUMNS,
+                "rows": [*rows, *([name, strings.FAILED, *[None] * 7] for name in failures)],
+            }
+        ],
         "months": sections.months(joint.results["base"][0]),
         "data": data,
         "status": "complete" if complete else "cut",
@@ -250,19 +259,8 @@ def _summary(done: Runs, failures: Mapping[str, str], joint: Judgement) -> dict[
     }
 
 
-def _table(joint: Judgement, parts: Mapping[str, Any], failures: Mapping[str, str]) -> dict[str, Any]:
-    """Return one row an instrument, those that failed last."""
-    rows: list[list[Any]] = []
-    for (name, summary), result in zip(parts.items(), joint.results["base"][1:-1], strict=True):
-        decided, row = summary["verdict"], result.row()
-        p = [tables.number(decided.get(key), 1.0, 3) for key in ("p_value", "p_holm")]
-        report = f"{output_layout.INSTRUMENTS}/{name}/report.html"
-        figures = [100.0 * row["net_return_frac"], tables.interval(row), row["sharpe_ann"]]
-        rows.append([name, decided["word"], *figures, *p, row["trades"], report])
-    rows += [[name, strings.FAILED, *[None] * 7] for name in failures]
-    return {
-        "title": strings.INSTRUMENTS,
-        "note": strings.INSTRUMENTS_NOTE,
-        "columns": strings.INSTRUMENTS_COLUMNS,
-        "rows": rows,
-    }
+def _row(name: str, decided: Mapping[str, Any], row: Mapping[str, Any]) -> list[Any]:
+    """Return one instrument's row of the table (`strings.INSTRUMENTS_COLUMNS`)."""
+    p = [tables.number(decided.get(key), 1.0, 3) for key in ("p_value", "p_holm")]
+    figures = [100.0 * row["net_return_frac"], tables.interval(row), row["sharpe_ann"], *p, row["trades"]]
+    return [name, decided["word"], *figures, f"{output_layout.INSTRUMENTS}/{name}/report.html"]

@@ -238,12 +238,11 @@ class RunConfig:
         """Return a job's name, which begins with the instrument that the run names."""
         return "_".join((*self.instruments, output_layout.job_name(*job)))
 
-    def job_folders(self, top: Path | None = None) -> dict[str, Path]:
-        """Return the folder of each job of each instrument, by name; `top` replaces the output folder."""
-        whole = dataclasses.replace(self, output_dir=str(top or self.top_folder))
+    def job_folders(self) -> dict[str, Path]:
+        """Return the folder of each job of each instrument, by name."""
         return {
             run.name_of(job): output_layout.job_folder(run.top_folder, job, len(run.jobs))
-            for run in whole.runs
+            for run in self.runs
             for job in run.jobs
         }
 

@@ -40,6 +40,7 @@ TARGETS = (1.0, 1.0, -1.0, -1.0, 0.0)
 """Long, hold, reverse, hold, flat."""
 
 JOB_COLUMNS = [
+    "instrument",
     "agent_id",
     "seed",
     "learner",

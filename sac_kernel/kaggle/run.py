@@ -7,6 +7,7 @@ run comes from Kaggle and from the fetched manifest.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 import os
@@ -390,13 +391,10 @@ class KaggleRun:
 
     def stage_state(self, config: RunConfig) -> list[int]:
         """Stage the fetched state as a dataset folder; return the env steps of each job in it."""
-        target = self.home.dataset("state")
+        target, here = self.home.dataset("state"), dataclasses.replace(config, output_dir=str(self.outputs))
         if target.exists():
             shutil.rmtree(target)
-        folders = {
-            name: folder / checkpoint.STATE_FOLDER
-            for name, folder in config.job_folders(self.outputs).items()
-        }
+        folders = {name: folder / checkpoint.STATE_FOLDER for name, folder in here.job_folders().items()}
         index = export_states(folders, target)
         trials.merge(target / trials.NAME, [self.home.ledger, self.outputs / trials.NAME])
         title = f"{self.name}-state".replace("-", " ")

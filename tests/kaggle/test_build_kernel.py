@@ -218,7 +218,7 @@ def test_several_instruments_are_traded_at_their_own_costs_and_stay_in_the_next_
         notebook = json.loads((folder / "build" / "sac-trading" / "train.ipynb").read_text("utf-8"))
         cell = next(c for c in notebook["cells"] if "parameters" in c["metadata"].get("tags", []))
         lines = "".join(cell["source"]).split("\n")
-        assert any(line.startswith("instruments: list[str] = ['GBPUSD', 'EURUSD']") for line in lines)
+        assert any(line.startswith('instruments: list[str] = ["GBPUSD", "EURUSD"]') for line in lines)
         runs.append(next(line for line in lines if line.startswith("run_id")))
     assert runs[0] != runs[1]  # only the second instrument's costs differ
     assert read_processed(folder / "data" / "processed" / "processed_data.h5").traded == "GBPUSD"
