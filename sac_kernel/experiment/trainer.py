@@ -274,8 +274,7 @@ class KaggleTrainer:
                 f"{self.data.content_hash[:12]} is mounted. Push again once the new version is ready."
             )
             raise DataError(msg)
-        if self.config.instruments:  # the first of several, which have runs of their own
-            self.data = self.data.trading(self.config.instruments[0])
+        self.data = self.data.trading((*self.config.instruments, self.data.traded)[0])
         self.instrument = self.data.traded
         self.pipeline = self.config.feature_pipeline(self.instrument, self.agent_id)
         frames = self.pipeline.run_full_pipeline(self.data.train, self.data.val, self.data.test)

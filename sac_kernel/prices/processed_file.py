@@ -134,7 +134,8 @@ class ProcessedData:
 
     def trading(self, name: str) -> ProcessedData:
         """Return the same bars with another traded instrument."""
-        traded = choose_traded(self.train, name, self.source)
+        if (traded := choose_traded(self.train, name, self.source)) == self.traded:
+            return self
         spec = next(spec for spec in self.specs if spec.symbol == traded)
         return replace(self, traded=traded, content_hash=hash_splits(self.splits, traded, spec))
 
