@@ -29,7 +29,7 @@ from sac_kernel.core.homes import Home
 from sac_kernel.core.packages import code_hash
 from sac_kernel.core.paths import CODE_MANIFEST, DATA_FILE
 from sac_kernel.experiment import output_layout
-from sac_kernel.experiment.checkpoint import EXPORT_INDEX
+from sac_kernel.experiment.checkpoint import EXPORT_INDEX, FOLDS_FILE
 from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.features.causality import assert_causal
 from sac_kernel.features.own import OWN_FILE, OwnFeatures, OwnPipeline
@@ -127,7 +127,9 @@ def build(
 def _expected(data: ProcessedData, folders: Iterable[Path]) -> dict[str, Any]:
     """Return the parameters by which the kernel knows its own files among all that is mounted."""
     known = {f"{name} {digest}" for name, digest in wheels.WHEELS.items()}
-    staged = [folder / name for folder in folders for name in (DATA_FILE, trials.NAME, EXPORT_INDEX)]
+    staged = [
+        folder / name for folder in folders for name in (DATA_FILE, trials.NAME, EXPORT_INDEX, FOLDS_FILE)
+    ]
     known |= {f"{path.name} {files.file_sha256(path)}" for path in staged if path.is_file()}
     return {"expect_data_hash": data.content_hash, "expect_files": sorted(known)}
 

@@ -1,46 +1,10 @@
-"""All text of the walk-forward's page and the paper account's: the second part of the catalogue `core.strings`.
+"""All text of the paper account's page and of commands: the second part of the catalogue `core.strings`.
 
-The notebook makes neither page, so it carries the first part only.
+The notebook carries the first part only.
 """
-
-from sac_kernel.core import strings
-
-# -- walk-forward
-
-WALK_FORWARD_TITLE = "Does any of these agents have an edge after costs? A walk-forward"
-AGENT_NAME, AGENT_SAYS = "Agent {agent_id} ({preset})", "{agent}: {sentence}"
-STANDS_FOR_ALL = (
-    "It stands for all {agents} agents: its p value is the smallest, and Holm's correction pays for that."
-)
-BUDGET = (
-    "The verdict belongs to this learner at this budget: {learner} SAC {widths}, batch {batch}, {updates:,} updates a "
-    "training, reward '{reward}', {seeds} seeds, {folds} folds of {days} days. Longer training may say something else."
-)
-WALK_FORWARD_CAPTIONS = {
-    "training": "Seed 0 in the last fold: a value for every twentieth of the updates.",
-    "inputs": "Mean over seeds and folds.",
-    "drift": "From the last fold's train days to its test days.",
-    "exposure": "Mean over the seeds.",
-    "costs": "The targets of the base tier at other costs, mean over seeds, folds chained.",
-}
-AGENTS_NOTE = "One verdict each at base cost, on the joined test days; the IQM is over seeds and folds."
-AGENTS_COLUMNS = [
-    "Agent", "Verdict", "Deflated Sharpe [0 to 1]", "p (Holm)", "Trials", "Independent trials", "Beats random [%]",
-    "IQM of Sharpe (ann.)", "95 % interval", f"P(better than {strings.RIDGE})",
-]  # fmt: skip
-FOLDS_NOTE = (
-    "Scaler, regime model and agent are refitted in each; base cost, net return of the fold's test days."
-)
-FOLDS_COLUMNS = [
-    "Fold", "Test days", "Train days", "Policy", "Net return [%]", "Worst seed [%]", "Best seed [%]",
-]  # fmt: skip
 
 # -- the pipeline's own null
 
-NULL_COST = (
-    "The real run took {seconds:.1f} s. {jobs} more runs on {workers} processes take about {minutes:.0f} min."
-)
-NULL_FEWER = "The bars allow only {copies} of {asked} copies, so p is coarser."
 NULL_STATISTIC = "{name}: {value:.4g}, copies {low:.4g} to {high:.4g}, p = {p:.3f} before Holm's correction"
 NULL_NO_VALUE = "{name}: no trade, no p"
 NULL_STATISTICS = {
@@ -48,9 +12,6 @@ NULL_STATISTICS = {
     "growth_per_day": "net log growth a day of an agent that must trade",
 }
 NULL_GATE = "With its gate on, the forecast of the real run is zero in {flat} of {fits} fits; agents hold still there."
-NULL_NOT_TESTED = (
-    "An edge of the clock or of volatility alone is in the copies too, so this test does not see it."
-)
 NULL_POWER_LEVEL = (
     "So few copies cannot reach p = {level:.2f}; an edge counts as found here at p = {least:.3f}."
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import atexit
+import functools
 import importlib.metadata
 import importlib.util
 import io
@@ -77,11 +78,12 @@ _FOR_CHECKERS = re.compile(
 _INDENT = 4
 
 
+@functools.lru_cache(maxsize=256)
 def bundled(source: str) -> str:
     """Return a module as the notebook carries it, which has room for 900 kB; applied twice it changes nothing more.
 
     LF line ends, indented by two, without what only type checkers and linters read, and the first
-    paragraph of each docstring: the code dataset and the repository have them whole.
+    paragraph of each public docstring: the code dataset and the repository have them whole.
     """
     text = _FOR_CHECKERS.sub("", source.replace("\r\n", "\n"))
     if text.count("TYPE_CHECKING") == 1:
@@ -95,6 +97,9 @@ def bundled(source: str) -> str:
         if isinstance(node, ast.ClassDef) and node.name.endswith("Config"):
             continue  # its attributes are the help of the parameters cell
         first, last = node.body[0].lineno - 1, (node.body[0].end_lineno or 0) - 1
+        if getattr(node, "name", "").startswith("_") and len(node.body) > 1:
+            gone |= set(range(first, last + 1))
+            continue
         blank = next((i for i in range(first, last) if not lines[i].strip()), last)
         if blank < last:
             lines[blank - 1] += '"""'

@@ -392,3 +392,50 @@ NO_DISK = "only {free:.2f} GB of disk are free, {required} GB are needed."
 TRADE_COLUMNS = [
     "bar opened [UTC]", "open", "close", "spread [bps]", "target", "exposure", "equity", "paid", "reward [bps]",
 ]  # fmt: skip
+
+# -- walk-forward
+
+WALK_FORWARD_TITLE = "Does any of these agents have an edge after costs? A walk-forward"
+AGENT_NAME, AGENT_SAYS = "Agent {agent_id} ({preset})", "{agent}: {sentence}"
+STANDS_FOR_ALL = (
+    "It stands for all {agents} agents: its p value is the smallest, and Holm's correction pays for that."
+)
+BUDGET = (
+    "The verdict belongs to this learner at this budget: {learner} SAC {widths}, batch {batch}, {updates:,} updates a "
+    "training, reward '{reward}', {seeds} seeds, {folds} folds of {days} days. Longer training may say something else."
+)
+WALK_FORWARD_CAPTIONS = {
+    "training": "Seed 0 in the last fold: a value for every twentieth of the updates.",
+    "inputs": "Mean over seeds and folds.",
+    "drift": "From the last fold's train days to its test days.",
+    "exposure": "Mean over the seeds.",
+    "costs": "The targets of the base tier at other costs, mean over seeds, folds chained.",
+}
+AGENTS_NOTE = "One verdict each at base cost, on the joined test days; the IQM is over seeds and folds."
+AGENTS_COLUMNS = [
+    "Agent", "Verdict", "Deflated Sharpe [0 to 1]", "p (Holm)", "Trials", "Independent trials", "Beats random [%]",
+    "IQM of Sharpe (ann.)", "95 % interval", f"P(better than {RIDGE})",
+]  # fmt: skip
+FOLDS_NOTE = (
+    "Scaler, regime model and agent are refitted in each; base cost, net return of the fold's test days."
+)
+FOLDS_COLUMNS = [
+    "Fold", "Test days", "Train days", "Policy", "Net return [%]", "Worst seed [%]", "Best seed [%]",
+]  # fmt: skip
+
+FOLDS_PLAN = "walk-forward: {jobs} more trainings and baselines in {folds} folds, on {workers} processes"
+FOLDS_CUT = (
+    "The walk-forward is not finished: {finished} of {planned} trainings. The verdict is on the last fold alone; the "
+    "next session goes on."
+)
+FOLDS_JUDGED = "{folds} folds of {test_days} test days, mean of {seeds} seeds"
+FOLDS_HOME = "The model that goes home, on the last fold"
+NULL_OWN_FEATURES = "The pipeline's null was not run: it cannot shift your own features."
+NULL_COST = (
+    "The real run took {seconds:.1f} s. {jobs} more runs on {workers} processes take about {minutes:.0f} min."
+)
+NULL_NO_TIME = "There is time for {runs} of the {planned} runs of the null and its power."
+NULL_FEWER = "The bars allow only {copies} of {asked} copies, so p is coarser."
+NULL_NOT_TESTED = (
+    "An edge of the clock or of volatility alone is in the copies too, so this test does not see it."
+)
