@@ -303,10 +303,10 @@ PBO_NEEDS = "PBO needs {count} checkpoints that trade, on {days} days; there are
 INSTRUMENTS, FAILED = "Instruments", "failed"
 JOINT = "all instruments, equal weights"
 JOINT_NOTE = (
-    "The main result, fixed beforehand: one account split equally over the instruments, rebalanced every day. The "
-    "verdict on each instrument is corrected for their number (Holm)."
+    "The main result, fixed beforehand: one account, split equally over the instruments every day. The verdict on each "
+    "instrument is corrected for their number (Holm)."
 )
-INSTRUMENTS_NOTE = "At base cost of each, on the test split. p: of the deflated Sharpe ratio."
+INSTRUMENTS_NOTE = "At base costs of each, on test days. p: of the deflated Sharpe ratio."
 INSTRUMENTS_COLUMNS = [
     "Instrument", "Verdict", *(COLUMNS[key][0] for key in ("net_return_frac", "interval", "sharpe_ann")), "p",
     "p (Holm)", "Trades", "Report",

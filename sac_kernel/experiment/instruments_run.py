@@ -9,28 +9,36 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
 import pandas as pd
 
 from sac_kernel.backtest import baselines
-from sac_kernel.backtest.judgement import Judgement, instrument_returns
 from sac_kernel.backtest.policies import Kind, PolicyId
 from sac_kernel.core import files, locks, strings
 from sac_kernel.core.clock import Deadline
-from sac_kernel.experiment import checkpoint, job_outputs, output_layout
+from sac_kernel.experiment import job_outputs, output_layout, walk_forward_report
 from sac_kernel.experiment.job_queue import FinishedRun, run_jobs
-from sac_kernel.report import page, plots, sections, tables
-from sac_kernel.stats import trials, verdict
+from sac_kernel.prices.processed_file import read_processed
+from sac_kernel.report import page, plots, tables
+from sac_kernel.stats import fold_statistics, trials, verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
+    from sac_kernel.backtest.judgement import Judgement
     from sac_kernel.backtest.runner import EpisodeResult
     from sac_kernel.experiment.run_config import RunConfig
 
-    Runs = Mapping[str, FinishedRun]
+    Runs = dict[str, FinishedRun]
+    Why = dict[str, str]
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +50,7 @@ def run_instruments(
 ) -> FinishedRun:
     """Train and judge every instrument of a run in a folder of its own; write one report at the top.
 
-    The time left is shared equally by the instruments whose training is not over. Of one instrument this is
+    The time left is shared equally by the instruments that are not over. Of one instrument this is
     `job_queue.run_jobs`, with the same parameters.
 
     Returns
@@ -56,70 +64,89 @@ def run_instruments(
         If every instrument failed. One of several is named in the summary and makes the run incomplete.
     """
     deadline = deadline or Deadline(config.time_budget_h * 3600.0)
-    with locks.hold(config.top_folder):
+    with locks.hold(config.top_folder), tempfile.TemporaryDirectory(prefix="sac_") as copies:
         _make_room(config)
-        if len(config.runs) == 1:
-            return run_jobs(config, deadline, devices)
-        done, failures = _run_each(config, deadline, devices)
-        return _report(config, done, failures)
+        runs = list(_on_own_bars(config, Path(copies))) if config.instruments else [config]
+        if len(runs) == 1:
+            return run_jobs(runs[0], deadline, devices)
+        return _report(config, *_run_each(runs, deadline, devices))
 
 
 def _make_room(config: RunConfig) -> None:
-    """Move a finished run of several instruments, or outputs of a run of other ones, to previous/."""
-    top, several = config.top_folder, len(config.runs) > 1
-    there = {path.name for path in (top / output_layout.INSTRUMENTS).glob("*")}
-    over = bool(there - {*(config.instruments if several else ())})
-    if several:
-        over |= output_layout.is_reported(top, config.num_episodes) or output_layout.is_moving(top)
-        over |= config.resume == "never" or (top / "state").exists() or (top / output_layout.RUNS).exists()
-    if over and (moved := output_layout.move_to_previous(top)):
-        logger.info("Earlier outputs moved to %s. Starting a new run.", moved)
+    """Move a finished run of several instruments, or a run of one in its place, to previous/; and the reverse."""
+    top, over = config.top_folder, False
+    foreign = [top / output_layout.INSTRUMENTS]
+    if len(config.runs) > 1:
+        over = config.resume == "never" or output_layout.is_reported(top, config.num_episodes)
+        foreign = [top / "state", top / output_layout.RUNS]
+    if over or output_layout.is_moving(top) or any(path.exists() for path in foreign):
+        logger.info("Earlier outputs moved to %s.", output_layout.move_to_previous(top))
+
+
+def _on_own_bars(config: RunConfig, folder: Path) -> Iterator[RunConfig]:
+    """Yield the run of each instrument on a copy of the bars' file that names it as the traded one."""
+    path = config.data_file
+    data = read_processed(path)
+    for run in config.runs:
+        own = data.trading(run.instruments[0])
+        copy = shutil.copyfile(path, folder / f"{own.traded}.h5")
+        with h5py.File(copy, "r+") as file:
+            file["metadata"].attrs.update(traded=own.traded, content_hash=own.content_hash)
+        right = config.expect_data_hash in ("", data.content_hash)
+        expected = own.content_hash if right else config.expect_data_hash
+        yield dataclasses.replace(run, h5_path=str(copy), expect_data_hash=expected)
 
 
 def _run_each(
-    config: RunConfig, deadline: Deadline, devices: Sequence[str] | None
-) -> tuple[dict[str, FinishedRun], dict[str, str]]:
-    done, failures, runs = dict[str, FinishedRun](), dict[str, str](), config.runs
-    for place, (name, run) in enumerate(zip(config.instruments, runs, strict=True)):
-        # One instrument's run is over with the whole run: until then it goes on, and is judged again.
-        (run.top_folder / "manifest.json").unlink(missing_ok=True)
-        share_s = deadline.left_s() / max(sum(not _is_trained(other) for other in runs[place:]), 1)
-        logger.info("-- %s, %d of %d instruments", name, place + 1, len(runs))
-        try:
-            own = dataclasses.replace(deadline, budget_s=deadline.elapsed_s() + share_s)
-            done[name] = run_jobs(run, own, devices)
-        except Exception as err:
-            if len(failures) + 1 == len(runs):
-                raise
-            failures[name] = f"{type(err).__name__}: {err}"
-            logger.exception("%s failed. The other instruments continue.", name)
+    runs: Sequence[RunConfig], deadline: Deadline, devices: Sequence[str] | None
+) -> tuple[Runs, Why]:
+    """Run every instrument, then those that were cut, with the time that the others have left."""
+    done: Runs = {}
+    failures: Why = {}
+    waiting = list(runs)
+    while waiting:
+        for place, run in enumerate(waiting):
+            (name,) = run.instruments
+            # One instrument's run is over with the whole run: until then it goes on, and is judged again.
+            (run.top_folder / "manifest.json").unlink(missing_ok=True)
+            budget_s = deadline.elapsed_s() + deadline.left_s() / (len(waiting) - place)
+            logger.info("-- %s", name)
+            try:
+                done[name] = run_jobs(run, dataclasses.replace(deadline, budget_s=budget_s), devices)
+            except Exception as err:
+                failures[name] = f"{type(err).__name__}: {err}"
+                if len(failures) == len(runs):
+                    raise
+                logger.exception("%s failed. The others continue.", name)
+        cut = [k for k, run in done.items() if run.summary["status"] == "cut" and not run.failures]
+        waiting = [] if deadline.passed() else [run for run in runs if run.instruments[0] in cut]
     return done, failures
-
-
-def _is_trained(run: RunConfig) -> bool:
-    """Whether every job of one instrument has all its episodes, here or in the mounted state."""
-    folders = run.job_folders()
-    facts = {name: checkpoint.newest_facts(f / checkpoint.STATE_FOLDER) for name, f in folders.items()}
-    if not any(facts.values()) and run.expected(checkpoint.EXPORT_INDEX):
-        facts |= checkpoint.exported_facts(run.find_input(checkpoint.EXPORT_INDEX))
-    states = [facts[name] for name in folders]
-    return all(f and f["finished"] and f["episodes"] >= run.num_episodes for f in states)
 
 
 # -- the joint account
 
 
-def headline(run: FinishedRun) -> Judgement:
-    """Return the judgement that stands for an instrument: its first policy and the random draws of it."""
-    return run.judgements[0]
+def headline(run: FinishedRun) -> tuple[dict[str, list[EpisodeResult]], NDArray[np.float64]]:
+    """Return what stands for an instrument: tier -> passes of its agent and of buy and hold; random log growth.
+
+    They are those of the joined folds of a walk-forward, else of the first job on the test split. The growth is of
+    random policies with the agent's turnover, at base cost.
+    """
+    if run.folds is None:
+        results, growth = run.judgements[0].results, run.judgements[0].random_log_growth
+    else:
+        top = walk_forward_report.standing({int(k): v for k, v in run.summary["verdicts"].items()})
+        results = {tier: [run.folds.headline[top, tier], *r] for tier, r in run.folds.baselines.items()}
+        growth = np.log1p(walk_forward_report.percentile(run.folds, top)[1])
+    return {tier: [r[0], *(p for p in r if p.policy == HOLD)] for tier, r in results.items()}, growth
 
 
-def joint_pass(passes: Sequence[EpisodeResult], policy: PolicyId) -> EpisodeResult:
+def _joint_pass(passes: Sequence[EpisodeResult], policy: PolicyId) -> EpisodeResult:
     """Return one account split equally over passes and rebalanced every day; one entry a day of any of them.
 
     Rebalancing costs nothing. Exposure is the mean at the end of the day.
     """
-    first, mean = passes[0], _mean([_days(part) for part in passes])
+    first, mean = passes[0], pd.concat(map(_days, passes)).groupby(level=0).sum() / len(passes)
     net, paid, held = mean.to_numpy().T
     equity, days = first.start_equity * np.cumprod(1.0 + net), mean.index.to_numpy()
     return dataclasses.replace(
@@ -142,115 +169,89 @@ def joint_pass(passes: Sequence[EpisodeResult], policy: PolicyId) -> EpisodeResu
 def _days(part: EpisodeResult) -> pd.DataFrame:
     """Return net return, costs over equity and exposure of each day of a pass."""
     end = np.flatnonzero(np.diff(part.day, append=part.day[-1] + 1))
-    begin = np.append(part.start_equity, part.equity[end[:-1]])
-    paid = np.diff(part.cost_paid[end], prepend=0.0) / begin
-    return pd.DataFrame(
-        {"net": part.daily_returns, "paid": paid, "held": part.exposure[end]}, index=part.day[end]
-    )
+    paid = np.diff(part.cost_paid[end], prepend=0.0) / np.append(part.start_equity, part.equity[end[:-1]])
+    return pd.DataFrame({"net": part.daily_returns, "paid": paid, "held": part.exposure[end]}, part.day[end])
 
 
-def _mean(by_day: Sequence[Any]) -> Any:  # noqa: ANN401  # Series or DataFrames alike
-    """Return the mean of tables by day, with 0 on days that one lacks."""
-    return pd.concat(by_day).groupby(level=0).sum() / len(by_day)
-
-
-def joint_judgement(heads: Mapping[str, Judgement], counted: verdict.TrialCount | None) -> Judgement:
-    """Return the joint account, each instrument's headline and buy and hold of all at every tier, and the verdict.
-
-    Parameters
-    ----------
-    heads : instrument -> its `headline`
-    counted : trials of all instruments
-    """
-    judged, results = list(heads.values()), {}
-    for tier in judged[0].results:
-        own = [head.results[tier][0] for head in judged]
-        held = [next(r for r in head.results[tier] if r.policy == HOLD) for head in judged]
-        alone = [
-            dataclasses.replace(r, policy=PolicyId(Kind.AGENT, strings.IN_JOB.format(job=name, label=r.name)))
-            for name, r in zip(heads, own, strict=True)
-        ]
-        results[tier] = [joint_pass(own, JOINT), *alone, joint_pass(held, HOLD)]
-    joint, own = results["base"][0], [head.results["base"][0] for head in judged]
-    drawn = np.mean([np.exp(head.random_log_growth) for head in judged], axis=0)
-    mine = np.mean([np.exp(part.log_growth) for part in own])
+def _joint(config: RunConfig, runs: Runs) -> Judgement:
+    """Return the joint account, each instrument's headline and buy and hold of all at every tier, and the verdict."""
+    heads = {name: headline(run) for name, run in runs.items()}
+    results: dict[str, list[EpisodeResult]] = {}
+    for tier in next(iter(heads.values()))[0]:
+        own, held = zip(*(passes[tier] for passes, _ in heads.values()), strict=True)
+        labels = [strings.IN_JOB.format(job=name, label=r.name) for name, r in zip(heads, own, strict=True)]
+        results[tier] = [_joint_pass(own, JOINT)]
+        for label, part in zip(labels, own, strict=True):
+            results[tier].append(dataclasses.replace(part, policy=PolicyId(Kind.AGENT, label)))
+        results[tier].append(_joint_pass(held, HOLD))
+    joint, *parts, bought = results["base"]
+    drawn = np.mean([np.exp(growth) for _, growth in heads.values()], axis=0)
+    mine = np.mean([np.exp(part.log_growth) for part in parts])
     share = float(np.mean(drawn < mine)) if joint.turnover > 0.0 else None
-    bought = [
-        pd.Series(instrument_returns(part, head.market), np.unique(part.day))
-        for part, head in zip(own, judged, strict=True)
-    ]
+    ledger = trials.read(config.top_folder / trials.NAME)
     decided = verdict.decide(
         joint.daily_returns,
         share,
-        counted,
+        trials.count(fold_statistics.over_folds(ledger or ()) if config.folds else ledger),
         joint.turnover,
-        instrument=_mean(bought).to_numpy(),
+        instrument=bought.daily_returns,
         days_a_year=joint.days_a_year,
     )
-    notes = [strings.JOINT_NOTE, *(note for note in decided["notes"] if note != strings.ONE_MARKET)]
+    decided["notes"] = [strings.JOINT_NOTE, *(x for x in decided["notes"] if x != strings.ONE_MARKET)]
+    changes: dict[str, Any] = {"results": results, "percentile": share, "verdict": decided}
     return dataclasses.replace(
-        judged[0],
-        results=results,
-        random_log_growth=np.log(drawn),
-        percentile=share,
-        verdict={**decided, "notes": notes},
+        next(iter(runs.values())).judgements[0], random_log_growth=np.log(drawn), **changes
     )
 
 
 # -- the report
 
 
-def _report(config: RunConfig, done: Runs, failures: Mapping[str, str]) -> FinishedRun:
-    top, folders = config.top_folder, dict(zip(config.instruments, config.runs, strict=True))
-    corrected = verdict.over_agents([run.summary["verdict"] for run in done.values()], "instruments")
-    for (name, run), decided in zip(done.items(), corrected, strict=True):
-        job_outputs.change_verdict(folders[name].top_folder, run.summary, decided)
+def _report(config: RunConfig, done: Runs, failures: Why) -> FinishedRun:
+    top, runs = config.top_folder, {name: done[name] for name in config.instruments if name in done}
+    corrected = verdict.over_agents([run.summary["verdict"] for run in runs.values()], "instruments")
+    for (name, run), decided in zip(runs.items(), corrected, strict=True):
+        job_outputs.change_verdict(top / output_layout.INSTRUMENTS / name, run.summary, decided)
     trials.merge(top / trials.NAME, [run.top_folder / trials.NAME for run in config.runs])
-    heads = {name: headline(run) for name, run in done.items()}
-    joint = joint_judgement(heads, trials.count(trials.read(top / trials.NAME)))
-    summary = _summary(done, failures, joint)
+    joint = _joint(config, runs)
+    summary = _summary(runs, failures, joint)
     files.write_json(top / "summary.json", summary)
-    passes = {"net_return_frac": joint, **heads}
-    daily = {name: _days(head.results["base"][0])["net"] for name, head in passes.items()}
-    table = pd.DataFrame(daily)
-    table.index = pd.to_datetime(table.index, unit="D")
-    files.write_text(top / "daily_returns.csv", table.to_csv(index_label="date", lineterminator="\n"))
+    columns = ("net_return_frac", *runs)
+    daily = pd.DataFrame({k: _days(r)["net"] for k, r in zip(columns, joint.results["base"], strict=False)})
+    daily.index = pd.to_datetime(daily.index, unit="D")
+    files.write_text(top / "daily_returns.csv", daily.to_csv(index_label="date", lineterminator="\n"))
     figures = {"equity": plots.equity_figure(joint.drawn)}
     figures["equity" + page.NARROW] = plots.equity_figure(joint.drawn, width=4.5)
     page.write_report(top, summary, figures)
-    jobs = [job for run in done.values() for job in run.jobs]
+    jobs = [job for run in runs.values() for job in run.jobs]
     job_outputs.write_manifest(top, jobs, summary["status"])
-    judgements = [joint, *(one for run in done.values() for one in run.judgements)]
+    judgements = [joint, *(one for run in runs.values() for one in run.judgements)]
     return FinishedRun(summary, jobs, judgements, summary["failures"])
 
 
-def _summary(done: Runs, failures: Mapping[str, str], joint: Judgement) -> dict[str, Any]:
-    parts = {name: run.summary for name, run in done.items()}
-    first, names = next(iter(parts.values())), ", ".join(parts)
+def _summary(runs: Runs, failures: Why, joint: Judgement) -> dict[str, Any]:
+    parts = {name: run.summary for name, run in runs.items()}
+    first, names, alone = next(iter(parts.values())), ", ".join(parts), joint.results["base"][1:]
     failed = {f"{name} {job}": why for name, s in parts.items() for job, why in s["failures"].items()}
     failed |= failures
     notes = [strings.JOB_FAILED.format(job=job, why=why) for job, why in failed.items()]
     complete = not failed and all(s["status"] == "complete" for s in parts.values())
     said = {key: [x for s in parts.values() for x in s["data"][key]] for key in ("notes", "costs")}
-    data = {**first["data"], **said, "traded": names, "notes": [*dict.fromkeys(said["notes"])]}
-    rows = [
-        _row(name, parts[name]["verdict"], joint.results["base"][i + 1].row()) for i, name in enumerate(parts)
-    ]
+    said["notes"] = [*dict.fromkeys(said["notes"])]
+    rows = [_row(name, parts[name]["verdict"], r.row()) for name, r in zip(parts, alone, strict=False)]
+    table = {
+        "title": strings.INSTRUMENTS,
+        "note": strings.INSTRUMENTS_NOTE,
+        "columns": strings.INSTRUMENTS_COLUMNS,
+        "rows": [*rows, *([name, strings.FAILED, *[None] * 7] for name in failures)],
+    }
     return {
         "judged": {"instrument": names, "policy": strings.JOINT, "run": first["judged"]["run"]},
         "verdict": {**joint.verdict, "notes": [*joint.verdict["notes"], *notes]},
         "verdicts": {name: s["verdict"] for name, s in parts.items()},
         "table": joint.rows,
-        "tables": [
-            {
-                "title": strings.INSTRUMENTS,
-                "note": strings.INSTRUMENTS_NOTE,
-                "columns": strings.INSTRUMENTS_COLUMNS,
-                "rows": [*rows, *([name, strings.FAILED, *[None] * 7] for name in failures)],
-            }
-        ],
-        "months": sections.months(joint.results["base"][0]),
-        "data": data,
+        "tables": [table],
+        "data": {**first["data"], **said, "traded": names},
         "status": "complete" if complete else "cut",
         "run": {**first["run"], "instrument": names},
         "jobs": [job for s in parts.values() for job in s["jobs"]],

@@ -168,7 +168,7 @@ def finish_outputs(  # noqa: PLR0913  # all that a run leaves
 
 
 def write_manifest(top: Path, jobs: Sequence[FinishedJob], status: str) -> None:
-    """Write manifest.json of all outputs below `top`, by which they are fetched and a run is continued."""
+    """Write manifest.json of all outputs below `top`."""
     first = jobs[0].facts
     facts = {k: first[k] for k in ("data_hash", "code_hash", "config_hash")}
     facts |= {k: first.get(k, "") for k in ("run", "notebook_hash")}
@@ -179,7 +179,7 @@ def write_manifest(top: Path, jobs: Sequence[FinishedJob], status: str) -> None:
 
 
 def change_verdict(top: Path, summary: dict[str, Any], decided: Mapping[str, Any]) -> None:
-    """Put another verdict in the place of a run's own: in `summary`, summary.json, report.html and the manifest."""
+    """Replace the verdict of a run that is written: in `summary`, its file, the page and the manifest."""
     page.change_verdict(top, summary, decided)
     summary["verdict"] = decided
     files.write_json(top / "summary.json", summary)

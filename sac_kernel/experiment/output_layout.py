@@ -67,7 +67,7 @@ def check_file_count(jobs: int, num_episodes: int, checkpoint_frequency: int, in
     jobs *= instruments
     room = (MAX_FILES - fixed) // jobs - per_job
     if room < 0:
-        msg = f"{jobs} jobs on {instruments} instrument(s) exceed the limit of {MAX_FILES} output files. Train fewer."
+        msg = f"{jobs} jobs exceed the limit of {MAX_FILES} output files. Train fewer in a run."
         raise ConfigError(msg)
     checkpoints = num_episodes // checkpoint_frequency
     if 2 * checkpoints > room:

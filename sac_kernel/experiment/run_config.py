@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DEFAULT_NUM_ENVS = 60
+PURGE_DAYS = 5
+"""Days left out between the parts of a fold of a walk-forward."""
 UTD_RATIO = 0.25
 """Of the Gaussian trainer: 75,000 updates in 100 episodes of 3,000 steps."""
 EXACT_UPDATES = 30
@@ -90,7 +92,7 @@ class RunConfig:
     ----------
     h5_path : processed bars; empty: found under the mounted inputs, or data/processed/processed_data.h5
     output_dir : output folder; empty: /kaggle/working on Kaggle, ./outputs elsewhere
-    instruments : traded instruments, each with its own trainings; empty: the one that the bars' file names
+    instruments : traded instruments, each with its own trainings; empty: the file's
     agent_ids : 1 short-term, 2 medium, 3 swing; one job for each agent and seed
     seeds : random seeds; one job for each agent and seed, with folds for each agent and the first seed
     folds : blocks of test days of a walk-forward, the last one the test split; 0 judges the test split alone

@@ -29,6 +29,7 @@ from sac_kernel.experiment import (
     walk_forward_report,
 )
 from sac_kernel.experiment.fold_jobs import FILE, JobResult, Settings
+from sac_kernel.experiment.run_config import PURGE_DAYS
 from sac_kernel.stats import trials
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PURGE_DAYS = 5
 NULL_UPDATES = 600
 """Updates of each training of the null: the planted signals of docs/verdict.md are found with as many."""
 _RESERVE_S = 300.0  # for judging and writing, which the null's copies must leave
@@ -223,8 +223,9 @@ def _pack(folder: Path, path: Path) -> None:
 def _unpack(config: RunConfig, top: Path, folder: Path) -> None:
     """Put the finished jobs of an earlier session into the folder; what a killed session left there stays."""
     path = top / checkpoint.STATE_FOLDER / checkpoint.FOLDS_FILE
-    if not path.is_file() and config.expected(checkpoint.FOLDS_FILE):
-        path = config.find_input(checkpoint.FOLDS_FILE)
+    mounted = "_".join((*config.instruments, checkpoint.FOLDS_FILE))
+    if not path.is_file() and config.expected(mounted):
+        path = config.find_input(mounted)
     if path.is_file():
         with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as packed:
             for member in packed.infolist():

@@ -274,7 +274,6 @@ class KaggleTrainer:
                 f"{self.data.content_hash[:12]} is mounted. Push again once the new version is ready."
             )
             raise DataError(msg)
-        self.data = self.data.trading((*self.config.instruments, self.data.traded)[0])
         self.instrument = self.data.traded
         self.pipeline = self.config.feature_pipeline(self.instrument, self.agent_id)
         frames = self.pipeline.run_full_pipeline(self.data.train, self.data.val, self.data.test)

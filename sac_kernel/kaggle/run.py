@@ -397,8 +397,9 @@ class KaggleRun:
         folders = {name: folder / checkpoint.STATE_FOLDER for name, folder in here.job_folders().items()}
         index = export_states(folders, target)
         trials.merge(target / trials.NAME, [self.home.ledger, self.outputs / trials.NAME])
-        if (packed := self.outputs / checkpoint.STATE_FOLDER / checkpoint.FOLDS_FILE).is_file():
-            shutil.copyfile(packed, target / checkpoint.FOLDS_FILE)
+        for one in here.runs:
+            if (packed := one.top_folder / checkpoint.STATE_FOLDER / checkpoint.FOLDS_FILE).is_file():
+                shutil.copyfile(packed, target / "_".join((*one.instruments, checkpoint.FOLDS_FILE)))
         title = f"{self.name}-state".replace("-", " ")
         metadata = {"id": self.dataset("state"), "title": title, "licenses": [{"name": "other"}]}
         files.write_json(target / "dataset-metadata.json", metadata)

@@ -134,10 +134,8 @@ class ProcessedData:
 
     def trading(self, name: str) -> ProcessedData:
         """Return the same bars with another traded instrument."""
-        if (traded := choose_traded(self.train, name, self.source)) == self.traded:
-            return self
-        spec = next(spec for spec in self.specs if spec.symbol == traded)
-        return replace(self, traded=traded, content_hash=hash_splits(self.splits, traded, spec))
+        other = replace(self, traded=choose_traded(self.train, name, self.source))
+        return replace(other, content_hash=hash_splits(self.splits, other.traded, other.spec))
 
     def with_spec(self, spec: InstrumentSpec) -> ProcessedData:
         """Return the same bars with another spec of the traded instrument."""
