@@ -117,7 +117,8 @@ def check_run(data: ProcessedData, parameters: Mapping[str, Any]) -> None:
 def _fold_faults(config: RunConfig, data: ProcessedData) -> list[str]:
     """Return why the folds do not fit the days of the data, if they do not."""
     if not config.folds:
-        return []
+        unused = {name: getattr(config, name) for name in ("null_copies", "power_copies")}
+        return [f"{name} = {value} needs folds" for name, value in unused.items() if value]
     train, val, test = (len(trading_days(split[data.traded])) for split in data.splits.values())
     left = train + val + test - config.folds * test - val - 2 * PURGE_DAYS
     if left >= test:

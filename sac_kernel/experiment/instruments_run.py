@@ -256,7 +256,7 @@ def _summary(runs: Runs, failures: Why, joint: Judgement) -> dict[str, Any]:
         "run": {**first["run"], "instrument": names},
         "jobs": [job for s in parts.values() for job in s["jobs"]],
         "failures": failed,
-        "next_command": first["next_command"],
+        **{key: first[key] for key in ("next_command", "walk_forward") if key in first},
     }
 
 

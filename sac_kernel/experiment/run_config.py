@@ -219,12 +219,10 @@ class RunConfig:
         known = len({*tiers}) == len(tiers) and {"base"} <= {*tiers} <= {*COST_TIERS}
         require(known, where, f"tiers must include base and be among {', '.join(COST_TIERS)}", list(tiers))
         require(len({*self.seeds}) == len(self.seeds), where, "seeds must be distinct", list(self.seeds))
-        copies = {name: getattr(self, name) for name in ("null_copies", "power_copies")}
-        for name, value in {"folds": self.folds, **copies}.items():
-            require(value >= 0, where, f"{name} must be >= 0", value)
+        for name in ("folds", "null_copies", "power_copies"):
+            require(getattr(self, name) >= 0, where, f"{name} must be >= 0", getattr(self, name))
         require(self.folds != 1, where, "folds must be 0 or at least 2", self.folds)
         if not self.folds:
-            require(not any(copies.values()), where, "null_copies and power_copies need folds", copies)
             return
         alike = self.env.cost_tier == "base" and self.learner != learner.BOTH
         found = [self.env.cost_tier, self.learner]

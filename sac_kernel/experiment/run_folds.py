@@ -16,6 +16,9 @@ import shutil
 import zipfile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+import pandas as pd
+
 from sac_kernel.agent.config import EXACT
 from sac_kernel.backtest import policies
 from sac_kernel.core import files, strings
@@ -204,9 +207,21 @@ def report(
     kept = {key: value for key, value in summary.items() if key not in last}
     parts = {key: joined[key] for key in _JOINED}
     judged = {**summary["judged"], "folds": strings.FOLDS_JUDGED.format(**joined["run"])}
+    _write_days(config.top_folder / "walk_forward.csv", folds.collected, joined["verdicts"])
     figures = walk_forward_report.figures(folds.collected, joined)
     del figures["training"]  # the run has the whole curve
     return {**kept, **parts, "judged": judged, "last_fold": last, "walk_forward": joined["run"]}, figures
+
+
+def _write_days(path: Path, collected: Collected, verdicts: Mapping[str, Any]) -> None:
+    """Write the daily returns of the headline and of every seed."""
+    top = collected.headline[walk_forward_report.standing({int(k): v for k, v in verdicts.items()}), "base"]
+    days = np.unique(top.day).astype("datetime64[D]").astype(str)
+    table = pd.DataFrame({"date": days, "net_return_frac": top.daily_returns})
+    for agent_id in collected.settings.agents:
+        for seed, result in zip(collected.settings.seeds, collected.seeds[agent_id, "base"], strict=True):
+            table[f"agent_{agent_id}_seed_{seed}_frac"] = result.daily_returns
+    files.write_text(path, table.to_csv(index=False, lineterminator="\n"))
 
 
 # -- the file of finished jobs
