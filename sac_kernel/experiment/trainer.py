@@ -253,9 +253,8 @@ class KaggleTrainer:
     def make_room(self) -> None:
         """Move the outputs of a finished run, or one that `resume` must not continue, to previous/."""
         top = output_layout.top_of(self.folder)
-        over = output_layout.is_reported(self.folder, self.config.num_episodes) or output_layout.is_moving(
-            top
-        )
+        moving = output_layout.is_moving(top)
+        over = moving or output_layout.is_reported(self.folder, self.config.num_episodes)
         begun = checkpoint.newest_facts(self.folder / checkpoint.STATE_FOLDER) is not None
         if over or (begun and self.config.resume == "never"):
             reason = "finished" if over else "resume='never'"
@@ -274,6 +273,7 @@ class KaggleTrainer:
                 f"{self.data.content_hash[:12]} is mounted. Push again once the new version is ready."
             )
             raise DataError(msg)
+        self.data = self.data.trading((*self.config.instruments, self.data.traded)[0])
         self.instrument = self.data.traded
         self.pipeline = self.config.feature_pipeline(self.instrument, self.agent_id)
         frames = self.pipeline.run_full_pipeline(self.data.train, self.data.val, self.data.test)

@@ -134,6 +134,8 @@ class ProcessedData:
 
     def trading(self, name: str) -> ProcessedData:
         """Return the same bars with another traded instrument."""
+        if name == self.traded:
+            return self
         other = replace(self, traded=choose_traded(self.train, name, self.source))
         return replace(other, content_hash=hash_splits(self.splits, other.traded, other.spec))
 

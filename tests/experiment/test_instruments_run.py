@@ -2,6 +2,8 @@
 
 import dataclasses
 import shutil
+import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +12,7 @@ import pytest
 from sac_kernel.core import files
 from sac_kernel.core.clock import Deadline
 from sac_kernel.core.errors import ConfigError, DataError
-from sac_kernel.experiment import checkpoint, instruments_run, job_outputs
+from sac_kernel.experiment import checkpoint, instruments_run, job_outputs, run_folds
 from sac_kernel.experiment.instruments_run import run_instruments
 from sac_kernel.experiment.job_queue import job_trainer, run_jobs
 from sac_kernel.experiment.run_config import RunConfig
@@ -23,6 +25,7 @@ from sac_kernel.prices.pipeline import DataConfig
 from sac_kernel.prices.processed_file import read_processed
 from sac_kernel.stats import trials, verdict
 from tests.conftest import make_bars
+from tests.experiment.test_run_folds import FIELDS
 from tests.small_runs import TINY
 from tests.support import says, told
 
@@ -197,10 +200,9 @@ def test_the_files_are_listed_and_few_enough(run):
 # -- cuts, failures, earlier runs
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """Two instruments of 1,600 hours."""
-    tables = {name: make_bars(1600, seed) for seed, name in enumerate(NAMES)}
+def two_walks(path, hours):
+    """Write two instruments that are random walks of hourly bars."""
+    tables = {name: make_bars(hours, seed) for seed, name in enumerate(NAMES)}
     parts = {
         name: split_table(BarTable(bars, "synthetic", "UTC"), DataConfig()) for name, bars in tables.items()
     }
@@ -208,9 +210,13 @@ def small(tmp_path_factory):
         split: {name: next(iter(getattr(part, split).values())) for name, part in parts.items()}
         for split in ("train", "val", "test")
     }
-    path = tmp_path_factory.mktemp("small") / "processed_data.h5"
     write_processed(dataclasses.replace(parts["EURUSD"], **splits), path)
     return path
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return two_walks(tmp_path_factory.mktemp("small") / "processed_data.h5", 1600)
 
 
 def tiny(h5, folder, **changes):
@@ -253,7 +259,6 @@ def test_a_cut_run_goes_on_as_an_uncut_one_here_and_from_a_state_dataset(small, 
         expect_files=[f"{checkpoint.EXPORT_INDEX} {files.file_sha256(path)}"],
         expect_env_steps=[fact["env_steps"] for fact in facts],
     )
-    assert [instruments_run._is_trained(run) for run in second.runs] == [True, False]
     assert run_instruments(second).summary["status"] == "complete"
     assert finals(second.top_folder) == finals(whole[0].top_folder)
 
@@ -294,24 +299,31 @@ def test_if_every_instrument_fails_the_run_fails(small, tmp_path):
     assert not (tmp_path / "report.html").exists()
 
 
-def test_the_time_left_is_shared_by_those_whose_training_is_not_over(small, tmp_path, monkeypatch):
-    given = {}
+def test_the_time_left_is_shared_equally_and_what_the_others_leave_goes_to_those_that_were_cut(
+    small, tmp_path, monkeypatch
+):
+    used, given = [100.0], []
+    needs = {"EURUSD": 400.0, "GBPUSD": 50.0, "USDJPY": 100.0}
 
     class Clock(Deadline):
         def elapsed_s(self):
-            return 100.0
+            return used[0]
 
-    def stop(run, deadline, _devices):
-        given[run.instruments[0]] = deadline.left_s()
-        raise DataError(run.instruments[0])
+    def work(run, deadline, _devices):
+        (name,) = run.instruments
+        seconds = min(deadline.left_s(), needs[name])
+        given.append((name, deadline.left_s()))
+        needs[name] -= seconds
+        used[0] += seconds
+        return SimpleNamespace(summary={"status": "cut" if needs[name] else "complete"}, failures={})
 
-    config = tiny(small, tmp_path, instruments=("EURUSD", "GBPUSD", "USDJPY"))
-    monkeypatch.setattr(instruments_run, "run_jobs", stop)
-    monkeypatch.setattr(instruments_run, "_is_trained", lambda run: run.instruments == ("GBPUSD",))
-    with pytest.raises(DataError, match="USDJPY"):
-        run_instruments(config, Clock(700.0))
-    # 600 s for EURUSD and USDJPY; GBPUSD, which is over, needs none of USDJPY's; nothing has been used.
-    assert given == {"EURUSD": 300.0, "GBPUSD": 600.0, "USDJPY": 600.0}
+    config = tiny(small, tmp_path, instruments=tuple(needs))
+    monkeypatch.setattr(instruments_run, "run_jobs", work)
+    done, failures = instruments_run._run_each(config.runs, Clock(700.0), None)
+    # 600 s: a third, half of the 400 that are left, the rest; 250 remain for the one that was cut.
+    assert given == [("EURUSD", 200.0), ("GBPUSD", 200.0), ("USDJPY", 350.0), ("EURUSD", 250.0)]
+    assert {name: run.summary["status"] for name, run in done.items()} == dict.fromkeys(needs, "complete")
+    assert not failures
 
 
 def test_several_agents_and_seeds_of_each_instrument_have_their_folders(small, tmp_path):
@@ -353,3 +365,51 @@ def test_one_named_instrument_is_a_run_of_its_own(small, tmp_path):
     assert trainer.data.content_hash == read_processed(small, instrument="GBPUSD").content_hash
     with pytest.raises(DataError, match=says("USDJPY", "EURUSD, GBPUSD")):
         job_trainer(tiny(small, tmp_path, instruments=("USDJPY",)), config.jobs[0]).load_data()
+
+
+# -- with a walk-forward
+
+
+def test_the_joined_folds_of_each_instrument_stand_for_it_in_the_account(tmp_path, monkeypatch):
+    h5 = two_walks(tmp_path / "processed_data.h5", 3600)
+    config = config_of(h5, tmp_path / "out", **{**FIELDS, "tiers": ("base",), "folds": 2})
+    done = run_instruments(config)
+    folders = [tmp_path / "out" / "instruments" / name for name in NAMES]
+    own = [
+        pd.read_csv(folder / "walk_forward.csv", index_col="date")["net_return_frac"] for folder in folders
+    ]
+    mean = pd.concat(own, axis=1).fillna(0.0).mean(axis=1)
+    joint = pd.read_csv(tmp_path / "out" / "daily_returns.csv", index_col="date")["net_return_frac"]
+    assert joint.index.tolist() == mean.index.tolist()
+    assert joint.to_numpy() == pytest.approx(mean.to_numpy(), abs=1e-13)
+    assert done.summary["status"] == "complete"
+    assert done.summary["verdict"]["days"] == mean.size
+    for name, folder, daily in zip(NAMES, folders, own, strict=True):
+        summary = files.read_json(folder / "summary.json")
+        assert summary["verdict"] == files.read_json(tmp_path / "out" / "summary.json")["verdicts"][name]
+        assert summary["verdict"]["days"] == daily.size
+        assert summary["data"]["content_hash"] == read_processed(h5, instrument=name).content_hash
+        assert (folder / "state" / checkpoint.FOLDS_FILE).is_file()
+
+    # The finished folds of each instrument travel under its name, and none is trained again.
+    target = tmp_path / "input" / "datasets" / "me" / "x-state"
+    states = {name: folder / "state" for name, folder in config.job_folders().items()}
+    export_states(states, target)
+    mounted = [target / checkpoint.EXPORT_INDEX]
+    for name, folder in zip(NAMES, folders, strict=True):
+        mounted.append(target / f"{name}_{checkpoint.FOLDS_FILE}")
+        shutil.copyfile(folder / "state" / checkpoint.FOLDS_FILE, mounted[-1])
+    monkeypatch.setenv("SAC_INPUT_ROOT", str(tmp_path / "input"))
+    known = [f"{path.name} {files.file_sha256(path)}" for path in mounted]
+    second = dataclasses.replace(
+        config, output_dir=str(tmp_path / "second"), expect_files=tuple(known), num_episodes=4
+    )
+    for run, folder in zip(second.runs, folders, strict=True):
+        run_folds._unpack(run, run.top_folder, run.top_folder / "state" / "folds")
+        with zipfile.ZipFile(folder / "state" / checkpoint.FOLDS_FILE) as packed:
+            there = {
+                p.relative_to(run.top_folder / "state" / "folds").as_posix()
+                for p in (run.top_folder / "state" / "folds").rglob("*")
+                if p.is_file()
+            }
+            assert there == set(packed.namelist()) != set()
