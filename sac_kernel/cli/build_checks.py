@@ -40,8 +40,9 @@ def with_folds(data: ProcessedData, parameters: Mapping[str, Any]) -> dict[str, 
         return dict(parameters)
     config, fitting = RunConfig.from_flat(dict(parameters)), []
     for name in traded_by(config, data):
-        days = [len(trading_days(split[name])) for split in data.splits.values()]
-        fitting.append(folds_of(sum(days), FOLDS, max(1, days[-1])))
+        train, val, test = (len(trading_days(split[name])) for split in data.splits.values())
+        most = min(FOLDS, (train - 2 * PURGE_DAYS) // max(1, test))
+        fitting.append(folds_of(train + val + test, most, max(1, test)))
     folds = min(fitting)
     alone = config.learner == learner.BOTH or config.env.cost_tier != "base"
     if not folds or alone:

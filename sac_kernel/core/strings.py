@@ -156,12 +156,14 @@ NO_VALUE, NOT_RUN = "no value", "not run"
 RESULTS, AGENTS, DATA, RUN, FILES, AGAIN = "Results", "Agents", "Data", "Run", "Files", "How to run it again"
 EVERY_RESULT, TRADES, CONTENTS = "Every policy at every cost tier", "Trades", "Contents"
 RESULTS_NOTE = "Every result is after the costs of its tier; the test split only."
-BASE_NOTE = "At base cost, on the test split. Every other policy and cost tier is listed below."
+BASE_NOTE = "At base cost, on the test days. Every other policy and cost tier is listed below."
 JUDGED = {
     "instrument": "{value}",
     "policy": "{value}",
+    "folds": "{value}",
     "seed": "seed {value}",
     "file": "file {value}",
+    "home": "goes home: {value}",
     "run": "run {value}",
     "learner": "learner: {value}",
     "learner_reason": "{value}",
@@ -428,7 +430,7 @@ FOLDS_CUT = (
     "The walk-forward is not finished: {finished} of {planned} trainings. The verdict is on the last fold alone; the "
     "next session goes on."
 )
-FOLDS_JUDGED = "{folds} folds of {test_days} test days, mean of {seeds} seeds"
+FOLDS_JUDGED = "{folds} folds of {test_days} test days"
 FOLDS_HOME = "The model that goes home, on the last fold"
 NULL_OWN_FEATURES = "The pipeline's null was not run: it cannot shift your own features."
 NULL_COST = (

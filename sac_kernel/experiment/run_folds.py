@@ -206,11 +206,24 @@ def report(
     last = {key: summary[key] for key in _OF_LAST_FOLD if key in summary}
     kept = {key: value for key, value in summary.items() if key not in last}
     parts = {key: joined[key] for key in _JOINED}
-    judged = {**summary["judged"], "folds": strings.FOLDS_JUDGED.format(**joined["run"])}
+    judged = {key: value for key, value in summary["judged"].items() if key not in {"seed", "file"}}
+    judged |= {
+        "policy": joined["table"][0]["policy"],
+        "folds": strings.FOLDS_JUDGED.format(**joined["run"]),
+        "home": summary["judged"]["file"],
+    }
     _write_days(config.top_folder / "walk_forward.csv", folds.collected, joined["verdicts"])
     figures = walk_forward_report.figures(folds.collected, joined)
     del figures["training"]  # the run has the whole curve
-    return {**kept, **parts, "judged": judged, "last_fold": last, "walk_forward": joined["run"]}, figures
+    return {
+        **kept,
+        **parts,
+        "judged": judged,
+        "last_fold": last,
+        "walk_forward": joined["run"],
+        "null": folds.null,
+        "power": folds.power,
+    }, figures
 
 
 def _write_days(path: Path, collected: Collected, verdicts: Mapping[str, Any]) -> None:

@@ -233,7 +233,7 @@ def summary(
         part: strings.AGENT_SAYS.format(agent=agent, sentence=by_agent[top][part])
         for part in ("sentence", "finding")
     }
-    headline_verdict = {**by_agent[top], **sentences}
+    headline_verdict = {**by_agent[top], **(sentences if len(by_agent) > 1 else {})}
     others = [strings.STANDS_FOR_ALL.format(agents=len(by_agent))] if len(by_agent) > 1 else []
     headline_verdict["notes"] = [*others, *headline_verdict["notes"], budget(collected)]
     source = fold_jobs.opened(settings.h5_path)

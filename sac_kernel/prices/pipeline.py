@@ -61,7 +61,7 @@ class DataConfig:
     train_fraction, val_fraction : shares of the bars, in time order; the rest is the test split
     accept_outliers : take bars that look wrong as they are (`ingest.suspect`), with a note
     repair_rounding : widen highs and lows that miss open or close by one price step, with a note
-    folds : test blocks of a walk-forward that the split is for: test and validation get a share of 0.5 / folds each,
+    folds : test blocks of a walk-forward that the split is for: test and validation get a share of 2 / 3 / folds each,
         fewer blocks where one would have under 30 days; 0 takes the fractions
     embargo_hours : hours of bars left out after each boundary, so that no feature or held position crosses
         it; at least the longest feature horizon (1 day)

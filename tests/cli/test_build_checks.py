@@ -34,9 +34,9 @@ def own_data(days, folds=8, source="synthetic"):
 def test_the_test_split_of_own_bars_is_the_last_block_of_a_walk_forward():
     data = own_data(560)
     count = {name: len(split["EURUSD"]) for name, split in data.splits.items()}
-    # Eight blocks in the later half: a sixteenth of the bars each, less 120 hours of embargo, which hold a weekend.
-    assert count["train"] == 24 * 560 * 7 // 8
-    assert 24 * 35 - 120 <= count["test"] <= 24 * 35 - 60
+    # Eight blocks of a twelfth of the bars each, less 120 hours of embargo, which may hold a weekend.
+    assert count["train"] == 24 * 560 * 10 // 12
+    assert 24 * 560 / 12 - 120 <= count["test"] <= 24 * 560 / 12 - 60
     found = with_folds(data, {})
     assert (found["folds"], found["seeds"], found["null_copies"]) == (8, [0, 1, 2, 3, 4], 39)
     check_run(data, found)
@@ -46,12 +46,12 @@ def test_the_test_split_of_own_bars_is_the_last_block_of_a_walk_forward():
 
 @pytest.mark.parametrize(
     ("days", "folds"),
-    [(235, 0), (250, 4), (300, 5), (900, 8)],  # blocks of at least 30 days in the later half
+    [(235, 0), (250, 5), (300, 6), (900, 8)],  # blocks of at least 30 days in two thirds of them
 )
 def test_folds_are_as_many_as_the_days_allow(days, folds):
     data = own_data(days)
     share = len(data.train["EURUSD"]) / (24 * days)
-    assert share == pytest.approx(1.0 - 1.0 / folds if folds else 0.6, abs=0.01)
+    assert share == pytest.approx(1.0 - 4.0 / 3.0 / folds if folds else 0.6, abs=0.01)
     assert bool(with_folds(data, {}).get("folds")) is bool(folds)
 
 

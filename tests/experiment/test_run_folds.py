@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from benchmarks.planted_market import planted_data
-from sac_kernel.core import files
+from sac_kernel.core import files, paths
 from sac_kernel.core.clock import Deadline
-from sac_kernel.core.errors import ConfigError, DataError
+from sac_kernel.core.errors import ConfigError, DataError, InputNotFoundError
 from sac_kernel.experiment import checkpoint, fold_jobs, job_pool, run_folds
 from sac_kernel.experiment.job_queue import run_jobs
 from sac_kernel.experiment.run_config import RunConfig
@@ -197,3 +197,30 @@ def test_more_folds_than_the_bars_have_days_for_are_refused(h5, tmp_path):
     config = config_of(h5, tmp_path, folds=9)
     with pytest.raises(DataError, match=says("9 folds")):
         run_folds.settings_of(config, config.data_file)
+
+
+def test_finished_trainings_come_back_from_a_mounted_state_by_its_hash(whole, tmp_path, monkeypatch):
+    packed = whole[0].top_folder / "state" / checkpoint.FOLDS_FILE
+    mounted = tmp_path / "input" / "sac-trading-state" / checkpoint.FOLDS_FILE
+    files.write_bytes(mounted, packed.read_bytes())
+    monkeypatch.setenv(paths.INPUT_ROOT_VARIABLE, str(tmp_path / "input"))
+    entry = f"{checkpoint.FOLDS_FILE} {files.file_sha256(packed)}"
+    run_folds._unpack(config_of("", tmp_path, expect_files=[entry]), tmp_path, tmp_path / "found")
+    with zipfile.ZipFile(packed) as archive:
+        names = archive.namelist()
+        assert len(names) == 2 * (
+            2 * 3 * 2 - 1 + 2 * 3
+        )  # two files a job: trainings but the home model's, baselines
+        assert all((tmp_path / "found" / n).read_bytes() == archive.read(n) for n in names)
+    other = f"{checkpoint.FOLDS_FILE} {'0' * 64}"
+    with pytest.raises(InputNotFoundError):
+        run_folds._unpack(config_of("", tmp_path, expect_files=[other]), tmp_path, tmp_path / "none")
+
+
+def test_a_packed_file_writes_nothing_but_results(tmp_path):
+    top = tmp_path / "out"
+    members = {"../../outside/result.json": b"x", "0123456789abcdef/result.json": b"{}", "a.py": b"x"}
+    files.write_zip(top / "state" / checkpoint.FOLDS_FILE, members)
+    run_folds._unpack(config_of("", top), top, tmp_path / "a" / "b" / "found")
+    written = [p for p in tmp_path.rglob("*") if p.is_file() and p.name != checkpoint.FOLDS_FILE]
+    assert written == [tmp_path / "a" / "b" / "found" / "0123456789abcdef" / "result.json"]

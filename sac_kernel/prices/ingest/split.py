@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MIN_TEST_DAYS = 30
 """Of a test block of a walk-forward, before the embargo."""
+TEST_SHARE = 2.0 / 3.0
+"""Of the bars that a walk-forward tests on; the first fold learns from the rest."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,12 @@ def _shares(index: pd.DatetimeIndex, spec: InstrumentSpec, config: DataConfig) -
     days = np.unique(trading_day(index, spec)).size
     if (folds := folds_of(days, config.folds)) == 0:
         return config.train_fraction, config.val_fraction
-    return 1.0 - 1.0 / folds, 0.5 / folds
+    return 1.0 - 2.0 * TEST_SHARE / folds, TEST_SHARE / folds
 
 
 def folds_of(days: int, wanted: int, test_days: int = MIN_TEST_DAYS) -> int:
-    """Return how many test blocks of so many days fit into the later half of the days: at most `wanted`, 0 or >= 2."""
-    folds = min(wanted, int(0.5 * days / test_days))
+    """Return how many test blocks of so many days fit into `TEST_SHARE` of the days: at most `wanted`, 0 or >= 2."""
+    folds = min(wanted, int(TEST_SHARE * days / test_days))
     return folds if folds >= 2 and days >= 8 * MIN_TEST_DAYS else 0
 
 
