@@ -344,7 +344,7 @@ def test_spa_sees_an_edge_and_not_its_absence():
 @needs_arch
 def test_step_m_finds_all_models_if_they_beat_the_benchmark_one_after_another():
     # The first has t = 16, the second t = 2.8, which is seen only when the first is set aside; then none is left.
-    models = np.random.default_rng(18).normal(0, 0.01, (250, 2)) + [0.01, 0.0018]
+    models = np.random.default_rng(18).normal(0, 0.01, (250, 2)) + np.array([0.01, 0.0018])
     assert significance.step_m(models, np.zeros(250), draws=300) == [0, 1]
 
 
