@@ -14,7 +14,6 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 import pandas as pd
 
@@ -24,6 +23,7 @@ from sac_kernel.core import files, locks, strings
 from sac_kernel.core.clock import Deadline
 from sac_kernel.experiment import job_outputs, output_layout, walk_forward_report
 from sac_kernel.experiment.job_queue import FinishedRun, run_jobs
+from sac_kernel.prices import hdf5
 from sac_kernel.prices.processed_file import read_processed
 from sac_kernel.report import page, plots, tables
 from sac_kernel.stats import fold_statistics, trials, verdict
@@ -90,8 +90,7 @@ def _on_own_bars(config: RunConfig, folder: Path) -> Iterator[RunConfig]:
     for run in config.runs:
         own = data.trading(run.instruments[0])
         copy = shutil.copyfile(path, folder / f"{own.traded}.h5")
-        with h5py.File(copy, "r+") as file:
-            file["metadata"].attrs.update(traded=own.traded, content_hash=own.content_hash)
+        hdf5.set_attributes(copy, "metadata", traded=own.traded, content_hash=own.content_hash)
         right = config.expect_data_hash in ("", data.content_hash)
         expected = own.content_hash if right else config.expect_data_hash
         yield dataclasses.replace(run, h5_path=str(copy), expect_data_hash=expected)
