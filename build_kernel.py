@@ -363,7 +363,7 @@ def _data(args: argparse.Namespace, home: Home, parameters: Mapping[str, Any]) -
     """Return the data to train on; those of the home are replaced only if the new bars are usable."""
     local = next((path for path in (home.data, Home(ROOT, homes.DEFAULT_NAME).data) if path.is_file()), None)
     if args.data is not None:
-        path, source = args.data, "h5" if args.data.suffix.lower() in (".h5", ".hdf5") else "files"
+        path, source = args.data, options.source_of(args.data)
     elif local is not None:
         path, source = local, "h5"
     else:
@@ -372,16 +372,8 @@ def _data(args: argparse.Namespace, home: Home, parameters: Mapping[str, Any]) -
     config = DataConfig(
         source=source,
         path=str(path or ""),
-        instrument=args.instrument,
+        **{name: getattr(args, name) for name in options.SOURCE},
         instruments=tuple(args.instruments),
-        kind=args.kind,
-        instrument_spec=tuple(args.instrument_spec),
-        costs=";".join(args.costs),
-        price_side=args.price_side,
-        clock=args.clock,
-        bar_minutes=args.bar_minutes,
-        accept_outliers=args.accept_outliers,
-        repair_rounding=args.repair_rounding,
         embargo_hours=args.embargo_hours,
         folds=0 if source == "sample" else parameters.get("folds", FOLDS),
         output_path=str(home.data),

@@ -1,7 +1,9 @@
-"""All text of the paper account's page and of commands: the second part of the catalogue `core.strings`.
+"""All text of the pages on the paper account and on judged policies, and of commands: second part of `core.strings`.
 
 The notebook carries the first part only.
 """
+
+from sac_kernel.core import strings
 
 # -- the pipeline's own null
 
@@ -32,3 +34,94 @@ EVIDENCE = (
 PAPER_KILL = "A file KILL beside this page flattens the account at the next open, for good."
 HALTED, NEVER_SEEN = "halted", "never seen before: {name}"
 """A limit of a decision: the instrument's freeze and its zone."""
+
+# -- judged policies and fills
+
+JUDGED_TITLES = {
+    "policy": "Does this policy have an edge after costs?",
+    "fills": "Do these trades have an edge after costs?",
+}
+_PASSED = (
+    "On these bars, after costs, the result passed every mark fixed before the test. The pipeline's own null "
+    "does not apply: nothing was trained here."
+)
+_NO_PROMISE = (
+    "That it will earn money, or that its author had not seen these bars: this is one market, one period and a model "
+    "of costs."
+)
+JUDGED_MEANS = {
+    "edge (null not run)": (_PASSED, _NO_PROMISE),
+    "not shown": strings.VERDICTS["not shown"],
+    "none": (
+        "After costs there is no edge on these bars.",
+        "That no policy or market has one. Still, nothing here is a reason to trade this one.",
+    ),
+}
+"""Word of the verdict -> what it means, what it does not mean."""
+JUDGED_FLAT = "It never trades."
+JUDGED_SEEN = {
+    "policy": (
+        "Nothing was trained here, so no bar is out of sample by construction. If the author saw these bars, the "
+        "result is no test: judge later ones with --from."
+    ),
+    "fills": (
+        "These fills are out of sample only if they were really made at their times. Those of a backtest are as "
+        "good as its author's hindsight."
+    ),
+}
+NOT_FITTED = (
+    "Baselines that are fitted (session means, ridge, logistic) are left out: there are no train rows."
+)
+JUDGED_POLICY = (
+    "Targets of {name} from bars and features up to each close, filled at the next open. {rows} random rows and "
+    "{changes} around changes of the target are bit-identical without their future, the random ones also with a "
+    "changed one."
+)
+JUDGED_FILLS = (
+    "The exposure after each of {count} fills of {name}, taken up at the first open that is not before it, at this "
+    "product's costs. The verdict stands on that."
+)
+AS_FILLED = "{name}, as filled"
+EQUITY_CHOSEN = (
+    "The file does not tell the account's size: it begins with the largest notional ever held, {equity:,.0f}. Set "
+    "your own with --equity."
+)
+IMPOSSIBLE_TITLE = "Fills that the bars cannot have given"
+IMPOSSIBLE_NOTE = (
+    "{count} of {total} fills, at most {most} shown. Those without a size or price, or outside the bars, were left "
+    "out; the others changed the position."
+)
+IMPOSSIBLE_COLUMNS = ["Line", "Time [UTC]", "Why"]
+IMPOSSIBLE = {
+    "size": "its size is {size:g}",
+    "price": "its price is {price:g}",
+    "before": "it is before the first bar",
+    "after": "it is after the last bar",
+    "closed": "no bar covers it: the market was closed, or the bars have a hole",
+    "range": "its price of {price:.8g} is outside {low:.8g} to {high:.8g}, what its bar allows at any cost tier",
+}
+"""Why a fill is listed."""
+COMPARED_TITLE = "As filled, and as the engine fills"
+COMPARED_NOTE = (
+    "Slippage is the price paid against the mid price of the open at which the engine fills, weighted by notional. As "
+    "filled, it includes the market's move until that open."
+)
+COMPARED_COLUMNS = ["Figure", "As filled", "Engine, base costs"]
+COMPARED = {
+    "net_return_frac": "Net return [%]",
+    "slippage_bps": "Slippage with half spread [bps of notional]",
+    "commission_bps": "Commission, or cost in the file [bps of notional]",
+    "swap_frac": "Swap [% of start]",
+}
+JUDGED_IMPOSSIBLE = (
+    "{count} of {total} fills are impossible on these bars and listed below. Those that nothing can fill, {left_out} "
+    "of them, were left out."
+)
+LEVERAGE = (
+    "The account holds up to {cap:.2f} times its equity. Baselines and random policies may hold as much."
+)
+TOO_LATE = "Fills without an open after them, which the engine does not take up: {count}."
+WITHIN_BAR = (
+    "Fills that were followed by another before the next open, so that the engine skips them: {count}."
+)
+OTHER_TIMES = "Fills outside --from and --until, which were not judged: {count}."

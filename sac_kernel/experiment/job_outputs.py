@@ -151,7 +151,11 @@ def finish_outputs(  # noqa: PLR0913  # all that a run leaves
     drawn, seeds = drawn_passes(judgements), other_seeds(judgements)
     figures = {"equity": plots.equity_figure(drawn, seeds, fills)}
     figures["equity" + page.NARROW] = plots.equity_figure(drawn, seeds, fills, width=4.5)
-    figures |= report_figures(headline, judgement) | sections.figures(judgement, shown)
+    figures |= (
+        report_figures(judgement)
+        | {"training": plots.training_figure(stats_for_plot(headline))}
+        | sections.figures(judgement, shown)
+    )
     same = seed_passes(judgements)
     if len(same) > 1 and any(result.turnover for result in same):
         figures["seeds"] = plots.seeds_figure(same)
@@ -207,14 +211,13 @@ def _verdict(jobs: Sequence[FinishedJob], judgements: Sequence[Judgement]) -> di
     return verdict.over_agents(verdicts)[0] if len(verdicts) > 1 else verdicts[0]
 
 
-def report_figures(job: FinishedJob, judgement: Judgement) -> dict[str, Any]:
-    """Return the figures of the report beside equity, in the page's order; those of trades if there are any."""
+def report_figures(judgement: Judgement) -> dict[str, Any]:
+    """Return the figures of the trades, if there are any, in the page's order."""
     base = judgement.results["base"]
     figures = {"exposure": plots.exposure_figure(base[0])} if base[0].turnover > 0.0 else {}
     if judgement.percentile is not None:
         growth = np.expm1(judgement.random_log_growth)
         figures["random"] = plots.random_figure(math.expm1(base[0].log_growth), growth)
-    figures["training"] = plots.training_figure(stats_for_plot(job))
     return figures
 
 

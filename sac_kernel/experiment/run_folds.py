@@ -181,10 +181,32 @@ def _null(
         val_days=0,
         own_split=False,
     )
+    fitting = _with_room(plain, config.null_copies)
+    if fitting is None:
+        logger.warning("%s", strings.NULL_NO_ROOM)
+        return None, None
     found = pipeline_null.run(
-        plain, folder, config.null_copies, config.power_copies, os.cpu_count() or 1, deadline, _RESERVE_S
+        fitting, folder, config.null_copies, config.power_copies, os.cpu_count() or 1, deadline, _RESERVE_S
     )
     return found["null"], found["power"]
+
+
+def _with_room(settings: Settings, copies: int) -> Settings | None:
+    """Return the most folds, the last ones, that leave room for the copies, else for the most copies; None for none.
+
+    A copy takes its features from earlier weeks, and fewer folds have more weeks before them.
+    """
+    most: tuple[int, Settings | None] = (0, None)
+    for count in range(settings.folds, 0, -1):
+        fewer = dataclasses.replace(settings, folds=count)
+        try:
+            found = len(pipeline_null.plan(fewer, copies).offsets)
+        except DataError:
+            continue
+        most = max(most, (found, fewer), key=lambda pair: pair[0])
+        if found >= copies:
+            break
+    return most[1]
 
 
 def report(

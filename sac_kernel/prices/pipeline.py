@@ -30,7 +30,7 @@ from sac_kernel.prices.instruments import (
 from sac_kernel.prices.processed_file import ProcessedData, read_processed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from sac_kernel.prices.bars import BarsByInstrument
 
@@ -76,8 +76,8 @@ class DataConfig:
     instrument: str = ""
     instruments: tuple[str, ...] = ()
     kind: str = ""
-    instrument_spec: str | tuple[str, ...] = ""
-    costs: str = ""
+    instrument_spec: str | Sequence[str] = ""
+    costs: str | Sequence[str] = ""
     price_side: str | None = None
     clock: str | None = None
     bar_minutes: int = 0
@@ -116,7 +116,10 @@ class DataConfig:
         require(self.folds >= 0, where, "folds must be >= 0", self.folds)
         require(self.embargo_hours >= 24, where, "embargo_hours must be >= 24", self.embargo_hours)
         require(self.kind in ("", *KINDS), where, f"kind must be one of {', '.join(KINDS)}", self.kind)
-        EURUSD.with_costs(self.costs)  # checks names and numbers
+        for name, sign in (("instrument_spec", ""), ("costs", ";")):
+            if not isinstance(given := getattr(self, name), str):
+                object.__setattr__(self, name, sign.join(given) if sign else tuple(given))
+        EURUSD.with_costs(self.own_costs)  # checks names and numbers
         for name in ("download_start", "download_end"):
             day_of(getattr(self, name), name)
 
@@ -124,6 +127,11 @@ class DataConfig:
     def states_spec(self) -> bool:
         """Return whether a kind, a spec or costs are set."""
         return bool(self.kind or self.instrument_spec or self.costs)
+
+    @property
+    def own_costs(self) -> str:
+        """Return the own costs as one text."""
+        return str(self.costs)
 
     @property
     def several(self) -> bool:
@@ -141,7 +149,7 @@ class DataConfig:
         kind, own = "" if self.several and known(name) else self.kind, self.own_specs()
         spec = own.get(canonical(name)) if self.several or len(own) > 1 else next(iter(own.values()), None)
         spec = spec or (stored if stored and not kind else spec_of(name, kind))
-        return dataclasses.replace(spec, symbol=name).with_costs(self.costs)
+        return dataclasses.replace(spec, symbol=name).with_costs(self.own_costs)
 
     def own_specs(self) -> dict[str, InstrumentSpec]:
         """Return the specs of the TOML files by `canonical` symbol."""
@@ -151,7 +159,7 @@ class DataConfig:
 
     def check_given(self, names: Iterable[str]) -> None:
         """Raise ConfigError if a spec or costs are of an instrument that is not among those traded."""
-        of_costs = [symbol for symbol, _ in cost_parts(self.costs) if symbol]
+        of_costs = [symbol for symbol, _ in cost_parts(self.own_costs) if symbol]
         of_specs = self.own_specs()
         given = {*of_costs, *(of_specs if self.several or len(of_specs) > 1 else ())}
         if others := given - set(map(canonical, names)):
