@@ -78,7 +78,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     for path in filter(None, (ROOT, args.data, args.output)):
         _check_path(path)
-    parameters = settings.parameters(args, agent_ids="agents", seeds="seeds")
+    parameters = settings.parameters(args, agent_ids="agents", seeds="seeds", instruments="instruments")
+    options.settle_instruments(args, parameters)
     homes.check_name(args.name)
     check_accelerator(args.accelerator)
     home = Home(ROOT, args.name)
@@ -117,6 +118,7 @@ def build(
     expected = _expected(data, folders)
     if not run_id:
         of_run = [parameters, {"expect_data_hash": data.content_hash}, code_hash()]
+        of_run += [view.content_hash for view in _traded(data, parameters)[1:]]
         digest = files.content_hash(of_run)[:12]
         run_id = _other_than(fresh_of, f"{home.name}-{digest}")
     baked = {**parameters, **expected, "run_id": run_id}
@@ -128,11 +130,9 @@ def build(
 def _expected(data: ProcessedData, folders: Iterable[Path]) -> dict[str, Any]:
     """Return the parameters by which the kernel knows its own files among all that is mounted."""
     known = {f"{name} {digest}" for name, digest in wheels.WHEELS.items()}
-    staged = [
-        folder / name for folder in folders for name in (DATA_FILE, trials.NAME, EXPORT_INDEX, FOLDS_FILE)
-    ]
-    staged += [path for folder in folders for path in folder.glob(f"{FILE_PREFIX}*")]
-    known |= {f"{path.name} {files.file_sha256(path)}" for path in staged if path.is_file()}
+    wanted = (DATA_FILE, trials.NAME, EXPORT_INDEX, f"*{FOLDS_FILE}", f"{FILE_PREFIX}*")
+    staged = [path for folder in folders for name in wanted for path in folder.glob(name)]
+    known |= {f"{path.name} {files.file_sha256(path)}" for path in staged}
     return {"expect_data_hash": data.content_hash, "expect_files": sorted(known)}
 
 
@@ -230,7 +230,7 @@ def _build_only(args: argparse.Namespace, home: Home, parameters: dict[str, Any]
     print(
         "\nNothing was published: there are no Kaggle credentials. Make a token at kaggle.com/settings/api and put "
         f"it into\n~/.kaggle/access_token, then run this again.\n"
-        f"next      python build_kernel.py{_named(home)} --rehearse"
+        f"next      python build_kernel.py{_named(home)}{_traded_words(args)} --rehearse"
     )
     return 2 if _needs_kaggle(args) else 0
 
@@ -277,7 +277,7 @@ def _prepare_session(run: KaggleRun, args: argparse.Namespace, home: Home, param
         session |= {"time_budget_h": h} if (h := run.budget_h(budget_h)) != budget_h else {}
     folders = stage(data, home, baked, going_on=going_on)
     if going_on:
-        steps = run.stage_state(merged.jobs, data.content_hash)
+        steps = run.stage_state(merged, data.content_hash)
         session["expect_env_steps"] = steps
         folders["state"] = home.dataset("state")
         print(
@@ -390,6 +390,7 @@ def _data(args: argparse.Namespace, home: Home, parameters: Mapping[str, Any]) -
         source=source,
         path=str(path or ""),
         **{name: getattr(args, name) for name in options.SOURCE},
+        instruments=tuple(args.instruments),
         embargo_hours=args.embargo_hours,
         folds=0 if source == "sample" else parameters.get("folds", FOLDS),
         output_path=str(home.data),
@@ -399,14 +400,15 @@ def _data(args: argparse.Namespace, home: Home, parameters: Mapping[str, Any]) -
             data = DataPipeline(config).write()
     except MissingFactsError as err:
         raise err.for_command(["python", "build_kernel.py", *args.words]) from None
-    several = read_series(args.series)
+    views, several = _traded(data, vars(args)), read_series(args.series)
     if own := OwnFeatures.of(OwnFeatures.load(args.features) if args.features else None, several):
-        report = assert_causal(OwnPipeline(own, data.traded, data.bar_seconds), data.train)
         named = ", ".join(str(path) for path in (args.features, *args.series) if path)
-        print(f"features  {named}, {report.features} columns: {report}")
+        for view in views:
+            report = assert_causal(OwnPipeline(own, view.traded, data.bar_seconds), data.train)
+            print(f"features  {named}, {report.features} columns: {report}")
     for one in several:
         print(f"series    {described(one)}")
-    for note in filter(None, (data.cost_note, *data.notes)):
+    for note in filter(None, (*(view.cost_note for view in views), *data.notes)):
         print(f"          {note}")
     return data
 
@@ -464,7 +466,7 @@ def _rehearse(args: argparse.Namespace, home: Home, parameters: dict[str, Any]) 
     print(f"report    {_relative(done.working / 'report.html')}\nnotebook  {_relative(done.html)}")
     fetched = files.read_json(path) if (path := args.output / "summary.json").is_file() else None
     print(rehearsal.forecast(rehearsal.full_run(parameters), summary, fetched))
-    words = f"python build_kernel.py{_named(home)}"
+    words = f"python build_kernel.py{_named(home)}{_traded_words(args)}"
     where = "" if home.is_default else f" -p {_relative(home.build)}"
     print(f"next      {words} && kaggle kernels push{where}")
     return 0
@@ -476,10 +478,18 @@ def _say_built(
     size = kernel_notebook.client_text_bytes(text)
     bars = {name: sum(len(b) for b in split.values()) for name, split in data.splits.items()}
     counts = ", ".join(f"{name} {count:,}" for name, count in bars.items())
-    others = f" beside {', '.join(sorted(set(data.train) - {data.traded}))}" if len(data.train) > 1 else ""
+    views = _traded(data, parameters)
+    names = [view.traded for view in views]
+    traded = f"{names[0]} is traded" if len(names) == 1 else f"{', '.join(names)} are traded, each by itself"
+    rest = sorted(set(data.train) - set(names))
+    others = f" beside {', '.join(rest)}" if rest else ""
     what = f"{data.bar_seconds // 60}-minute {data.price_side} bars"
-    print(f"data      {data.traded} is traded{others}, {what}: {counts}")
-    for line in data.cost_lines():
+    print(f"data      {traded}{others}, {what}: {counts}")
+    if len(names) > 1:
+        print(
+            f"          {names[0]}'s bars set the splits. The run trains {len(names)} times as much as for one."
+        )
+    for line in (line for view in views for line in view.cost_lines()):
         print(f"costs     {line}")
     print(f"notebook  {_relative(notebook)}, {size / 1000:.0f} kB as sent, code {code_hash()[:12]}")
     for line in fold_lines(data, parameters):
@@ -487,6 +497,11 @@ def _say_built(
     if parameters:
         print("baked in  " + ", ".join(f"{k} = {v!r}" for k, v in parameters.items()))
     print(f"datasets  {_relative(home.build / 'datasets')}{os.sep}{{{','.join(DATASETS)}}}")
+
+
+def _traded(data: ProcessedData, parameters: Mapping[str, Any]) -> list[ProcessedData]:
+    """Return the data as each traded instrument of the run has them, in order."""
+    return [data.trading(name) for name in parameters.get("instruments") or (data.traded,)]
 
 
 def _check_path(path: Path) -> None:
@@ -497,6 +512,11 @@ def _check_path(path: Path) -> None:
         shown = str(path).encode(errors="backslashreplace").decode()
         msg = f"{shown}: this name is not valid UTF-8. Rename the file or folder."
         raise ConfigError(msg) from err
+
+
+def _traded_words(args: argparse.Namespace) -> str:
+    """Return the option that a later command needs to trade the same instruments; the h5 names a single one."""
+    return f" --instruments {','.join(args.instruments)}" if args.instruments else ""
 
 
 def _named(home: Home) -> str:

@@ -106,6 +106,7 @@ MODULES = (
     "experiment.pipeline_null",
     "experiment.run_folds",
     "experiment.job_queue",
+    "experiment.instruments_run",
     "kaggle.display",
     # the names that users of the manual guide import
     "train_sac_kaggle",

@@ -24,6 +24,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         parser, metavar="PATH", help="bars: a file, a folder of instruments, or a processed .h5"
     )
     parser.add_argument(
+        "--instruments",
+        type=options.words,
+        metavar="A,B,...",
+        help="several traded instruments of a folder, each with trainings of its own, and one account of all",
+    )
+    parser.add_argument(
         "--embargo-hours",
         type=float,
         default=DataConfig.embargo_hours,

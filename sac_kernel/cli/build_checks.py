@@ -17,6 +17,7 @@ from sac_kernel.features.pipeline import warmup_bars
 from sac_kernel.prices.bars import spec_for
 from sac_kernel.prices.costs import trading_day
 from sac_kernel.prices.ingest.split import folds_of
+from sac_kernel.prices.instruments import canonical, cost_parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,11 +39,12 @@ def with_folds(data: ProcessedData, parameters: Mapping[str, Any]) -> dict[str, 
     """
     if "folds" in parameters or data.source.startswith(SAMPLE_SOURCE):
         return dict(parameters)
-    days = {name: trading_days(split[data.traded]) for name, split in data.splits.items()}
-    count = {name: len(of_split) for name, of_split in days.items()}
-    most = min(FOLDS, (count["train"] - 2 * PURGE_DAYS) // max(1, count["test"]))
-    folds = folds_of(sum(count.values()), most, max(1, count["test"]))
-    config = RunConfig.from_flat(dict(parameters))
+    config, fitting = RunConfig.from_flat(dict(parameters)), []
+    for name in traded_by(config, data):
+        train, val, test = (len(trading_days(split[name])) for split in data.splits.values())
+        most = min(FOLDS, (train - 2 * PURGE_DAYS) // max(1, test))
+        fitting.append(folds_of(train + val + test, most, max(1, test)))
+    folds = min(fitting)
     alone = config.learner == learner.BOTH or config.env.cost_tier != "base"
     if not folds or alone:
         return dict(parameters)
@@ -50,12 +52,17 @@ def with_folds(data: ProcessedData, parameters: Mapping[str, Any]) -> dict[str, 
     return {"folds": folds, "seeds": list(SEEDS), "null_copies": null, **parameters}
 
 
+def traded_by(config: RunConfig, data: ProcessedData) -> list[str]:
+    """Return the instruments that a run trades on the data, by their names there."""
+    return [data.trading(name).traded for name in config.instruments] or [data.traded]
+
+
 def fold_lines(data: ProcessedData, parameters: Mapping[str, Any]) -> list[str]:
     """Return what the walk-forward of a build is, in words."""
     config = RunConfig.from_flat(dict(parameters))
     if not config.folds:
         return []
-    count = len(config.agent_ids) * len(config.seeds) * config.folds * len(config.tiers)
+    count = len(config.agent_ids) * len(config.seeds) * config.folds * len(config.tiers) * len(config.runs)
     days = len(trading_days(data.test[data.traded]))
     text = (
         f"{config.folds} folds of {days} test days, seeds {', '.join(map(str, config.seeds))}, costs "
@@ -85,17 +92,26 @@ def check_run(data: ProcessedData, parameters: Mapping[str, Any]) -> None:
     # exact SAC has no episodes, so no horizon
     with_episodes = GAUSSIAN in {config.learner_of(job)[0] for job in config.jobs}
     warmup, horizon = warmup_bars(data.bar_seconds), config.env.horizon_bars if with_episodes else 1
-    for name, split in data.splits.items():
-        usable = len(split[data.traded]) - 1 - warmup
+    traded = traded_by(config, data)
+    splits = [(name, instrument) for instrument in traded for name in data.splits]
+    for name, instrument in splits:
+        usable = len(data.splits[name][instrument]) - 1 - warmup
         needed = horizon if name == "train" else 1
         if usable < needed:
             remedy = f", or set env_horizon to {usable} or less" if name == "train" and usable > 0 else ""
+            of = f"{name} of {instrument}" if len(traded) > 1 else name
             faults.append(
-                f"{name} has {usable:,} bars after the warm-up of {warmup:,}, but needs {needed:,}: pass more bars"
+                f"{of} has {usable:,} bars after the warm-up of {warmup:,}, but needs {needed:,}: pass more bars"
                 + remedy
             )
-    faults += _fold_faults(config, data)
-    faults += _series_faults(config, data)
+    charged = {symbol for symbol, _ in cost_parts(config.env.costs) if symbol}
+    if unknown := charged - set(map(canonical, traded)):
+        faults.append(
+            f"env_costs names {', '.join(sorted(unknown))}, which is not traded: {', '.join(traded)}"
+        )
+    for name in traded:
+        faults += _fold_faults(config, data.trading(name))
+        faults += _series_faults(config, data.trading(name))
     if faults:
         msg = "The run cannot start:\n  " + "\n  ".join(faults)
         raise ConfigError(msg)

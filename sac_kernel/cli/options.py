@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from sac_kernel.core.errors import ConfigError
 from sac_kernel.experiment.run_config import PARAMETERS, RUN_PRESETS
 from sac_kernel.prices.bars import PRICE_SIDES
 from sac_kernel.prices.costs import COST_TIERS
@@ -159,11 +160,28 @@ def add_instrument(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--instrument-spec",
-        default="",
+        action="append",
+        default=[],
         metavar="TOML",
-        help="file with costs, calendar and hours of the instrument",
+        help="file with costs, calendar and hours of the instrument; repeatable",
     )
-    add(parser, "costs", default="")
+    text = f"{SHARED['costs']['help']}; repeatable, NAME:... is for one of --instruments"
+    add(parser, "costs", action="append", help=text)
+
+
+def settle_instruments(args: argparse.Namespace, parameters: dict[str, Any]) -> None:
+    """Take the parameter `instruments` as the option; make one name an --instrument; refuse both together."""
+    args.instruments = parameters.pop("instruments", [])
+    if args.instruments and args.instrument:
+        msg = (
+            f"--instrument {args.instrument} and --instruments {','.join(args.instruments)} exclude each other. "
+            "Leave --instrument out."
+        )
+        raise ConfigError(msg)
+    if len(args.instruments) == 1:
+        (args.instrument,), args.instruments = args.instruments, []
+    if args.instruments:
+        parameters["instruments"] = args.instruments
 
 
 def add_source(parser: argparse.ArgumentParser, **changes: Any) -> None:  # noqa: ANN401

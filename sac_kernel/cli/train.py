@@ -12,7 +12,7 @@ import logging
 from sac_kernel.cli import options, settings
 from sac_kernel.core import locks
 from sac_kernel.core.clock import Deadline
-from sac_kernel.experiment.job_queue import run_jobs
+from sac_kernel.experiment.instruments_run import run_instruments
 from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.experiment.trainer import KaggleTrainer
 from sac_kernel.prices.processed_file import read_processed
@@ -58,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
     budget_s = config.time_budget_h * 3600.0 if "time_budget_h" in values else args.time_budget_s
     data_hash = read_processed(config.data_file).content_hash
     with locks.hold(config.top_folder), ledgers.shared(config.top_folder, data_hash):
-        if len(config.jobs) > 1 or config.folds:
-            summary = run_jobs(config, Deadline(budget_s)).summary
+        if len(config.jobs) > 1 or config.folds or config.instruments:
+            summary = run_instruments(config, Deadline(budget_s)).summary
         else:
             trainer = KaggleTrainer.of_run(config, config.jobs[0], Deadline(budget_s))
             trainer.run_training()

@@ -8,6 +8,7 @@ import functools
 import importlib.metadata
 import importlib.util
 import io
+import itertools
 import os
 import platform
 import re
@@ -82,14 +83,16 @@ _INDENT = 4
 def bundled(source: str) -> str:
     """Return a module as the notebook carries it, which has room for 900 kB; applied twice it changes nothing more.
 
-    LF line ends, indented by two, without what only type checkers and linters read, and the first
-    paragraph of each public docstring: the code dataset and the repository have them whole.
+    LF line ends, indented by two, without what only type checkers and linters read, and the first paragraph of each
+    public docstring; private functions have neither docstring nor type hints. The code dataset and the repository have
+    them whole.
     """
     text = _FOR_CHECKERS.sub("", source.replace("\r\n", "\n"))
     if text.count("TYPE_CHECKING") == 1:
         text = text.replace("from typing import TYPE_CHECKING\n", "").replace(
             "import TYPE_CHECKING, ", "import "
         )
+    text = _without_private_hints(text)
     lines, gone = text.split("\n"), set[int]()
     for node in ast.walk(ast.parse(text)):
         if not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) or not ast.get_docstring(node):
@@ -106,6 +109,31 @@ def bundled(source: str) -> str:
             gone |= set(range(blank, last + 1))
     text = "\n".join(line for i, line in enumerate(lines) if i not in gone)
     return re.sub(r"\n{3,}", "\n\n", _indented_by_two(text))
+
+
+def _without_private_hints(text: str) -> str:
+    """Return a module without the type hints in the signatures of private functions; Python never reads them."""
+    content, spans = text.encode(), list[tuple[int, int]]()
+    starts = [0, *itertools.accumulate(map(len, content.splitlines(keepends=True)))]
+
+    def end_of(node: ast.expr) -> int:
+        return starts[(node.end_lineno or 0) - 1] + (node.end_col_offset or 0)
+
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.FunctionDef) or not re.match(r"_[^_]", node.name):
+            continue
+        given = node.args
+        named = [*given.posonlyargs, *given.args, given.vararg, *given.kwonlyargs, given.kwarg]
+        for arg in named:
+            if arg is not None and arg.annotation is not None:
+                after_name = starts[arg.lineno - 1] + arg.col_offset + len(arg.arg.encode())
+                spans.append((after_name, end_of(arg.annotation)))
+        if node.returns is not None:
+            begin = starts[node.returns.lineno - 1] + node.returns.col_offset
+            spans.append((content.rindex(b" ->", 0, begin), end_of(node.returns)))
+    for begin, end in sorted(spans, reverse=True):
+        content = content[:begin] + content[end:]
+    return content.decode()
 
 
 def _indented_by_two(text: str) -> str:

@@ -54,7 +54,7 @@ MARKS = {
     "random": "beats {threshold:.0%} of random policies of its turnover",
     "trials": "number of trials known",
     "null": "p of the pipeline's null at most {threshold}",
-    "holm": "holds among {agents} agents",
+    "holm": "holds among {count} {what}",
 }
 """By `stats.verdict.Mark.key`."""
 MARKS_FOUND = {
@@ -64,7 +64,7 @@ MARKS_FOUND = {
     "random": "above {value:.1%} of them",
     "trials": "{trials}",
     "null": "p = {value:.3f} on {copies} copies without a signal",
-    "holm": "p = {value:.3f} after Holm's correction for {agents} agents",
+    "holm": "p = {value:.3f} after Holm's correction for {count} {what}",
 }
 TRIALS = "{listed} trials, about {effective:.1f} effectively independent"
 TRIALS_ELSEWHERE = ", {elsewhere} of them in other runs on these data"
@@ -76,7 +76,7 @@ EDGE = "An edge after base costs is shown on these bars: {interval}."
 LOSES = "No edge: a loss after base costs; {interval}."
 NOT_SHOWN = "An edge after base costs is not shown: {interval}."
 NOT_PASSED = "Not passed: {marks}."
-NOT_AMONG_AGENTS = "An edge is not shown: with {agents} agents tried, {found}."
+NOT_AMONG = "An edge is not shown: with {count} {what} tried, {found}."
 POWER = (
     "Power: this sample of {days} days could have shown a true Sharpe ratio of {sharpe:.1f} a year or more "
     "({power:.0%} of the time); a smaller edge would most likely be missed."
@@ -371,6 +371,20 @@ NOBODY = "none"
 PBO = "PBO (Bailey et al. 2017): is the best checkpoint chosen by luck?"
 PBO_READ = "{count} checkpoints that trade, on {days} days"
 PBO_NEEDS = "PBO needs {count} checkpoints that trade, on {days} days; there are {found}."
+
+# -- several instruments
+
+INSTRUMENTS, FAILED = "Instruments", "failed"
+JOINT = "all instruments, equal weights"
+JOINT_NOTE = (
+    "The main result, fixed beforehand: one account, split equally over the instruments every day. The verdict on each "
+    "instrument is corrected for their number (Holm)."
+)
+INSTRUMENTS_NOTE = "At base costs of each, on test days. p: of the deflated Sharpe ratio."
+INSTRUMENTS_COLUMNS = [
+    "Instrument", "Verdict", *(COLUMNS[key][0] for key in ("net_return_frac", "interval", "sharpe_ann")), "p",
+    "p (Holm)", "Trades", "Report",
+]  # fmt: skip
 
 # -- training
 

@@ -32,7 +32,8 @@ EXPORT_INDEX = "state_index.json"
 """Names the states of a finished session, one per job, in the flat state dataset."""
 
 FOLDS_FILE = "folds.state"
-"""A zip of the finished jobs of a walk-forward; a dataset would unpack one called .zip."""
+"""A zip of the finished jobs of a walk-forward; a dataset would unpack one called .zip. Of a named instrument
+its name in the dataset begins with that."""
 
 _SLOTS = ("trainer_a.state", "trainer_b.state")
 _PROGRESS = ("env_steps", "episodes", "finished")

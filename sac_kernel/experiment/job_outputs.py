@@ -174,13 +174,28 @@ def finish_outputs(  # noqa: PLR0913  # all that a run leaves
     page.write_report(top, summary, figures)
     models = [n for n in names if n.endswith(".pt") or "/logs/" in f"/{n}" or "metrics_ep" in n]
     files.write_zip(top / "models.zip", {n: (top / n).read_bytes() for n in models})
-    facts = {k: headline.facts[k] for k in ("data_hash", "code_hash", "config_hash")}
-    facts |= {k: headline.facts.get(k, "") for k in ("run", "notebook_hash")}
+    write_manifest(top, jobs, summary["status"])
+    return summary
+
+
+def write_manifest(top: Path, jobs: Sequence[FinishedJob], status: str) -> None:
+    """Write manifest.json of all outputs below `top`."""
+    first = jobs[0].facts
+    facts = {k: first[k] for k in ("data_hash", "code_hash", "config_hash")}
+    facts |= {k: first.get(k, "") for k in ("run", "notebook_hash")}
     facts["run"] = output_layout.run_id(facts)
     facts |= {k: sum(job.facts[k] for job in jobs) for k in ("env_steps", "updates")}
-    facts |= {"status": summary["status"], "episodes": min(job.facts["episodes"] for job in jobs)}
+    facts |= {"status": status, "episodes": min(job.facts["episodes"] for job in jobs)}
     files.write_manifest(top, _output_files(top), facts)
-    return summary
+
+
+def change_verdict(top: Path, summary: dict[str, Any], decided: Mapping[str, Any]) -> None:
+    """Replace the verdict of a run that is written: in `summary`, its file, the page and the manifest."""
+    page.change_verdict(top, summary, decided)
+    summary["verdict"] = decided
+    files.write_json(top / "summary.json", summary)
+    facts = files.read_object(top / "manifest.json")
+    files.write_manifest(top, facts.pop("files"), facts)
 
 
 def seed_passes(judgements: Sequence[Judgement]) -> list[EpisodeResult]:

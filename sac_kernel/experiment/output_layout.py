@@ -1,7 +1,7 @@
 """Folders and files of a run, and the move of earlier outputs to previous/.
 
 A single job (one agent, one seed) writes to the top of the output folder; several write to
-runs/agent_{id}_seed_{s}/ with one report at the top.
+runs/agent_{id}_seed_{s}/ with one report at the top. Of several instruments each has such a folder, instruments/NAME/.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ MAX_FILES = 300
 PREVIOUS = "previous"
 _MOVING = "previous.moving"
 RUNS = "runs"
+INSTRUMENTS = "instruments"
 STATS_FILE = "logs/training_stats.json"
 FACTS_FILE = "state/job.json"
 """Rates and times of a job, which differ between equal runs, unlike logs/."""
 TABLE_FILES = ("equity.csv", "fills.csv", "daily_returns.csv", "walk_forward.csv")
 """The headline at base cost, the last one of all folds, for other tools: docs/report-files.md."""
 REPORT_FILES = ("report.html", "equity.html", *TABLE_FILES, "summary.json", "manifest.json", "models.zip")
-ENTRIES = ("checkpoints", "logs", "state", "figures", RUNS, *REPORT_FILES)
+ENTRIES = ("checkpoints", "logs", "state", "figures", RUNS, INSTRUMENTS, *REPORT_FILES)
 
 
 def job_name(agent_id: int, seed: int, learner: str = "") -> str:
@@ -60,10 +61,14 @@ def is_reported(folder: Path, num_episodes: int) -> bool:
     return manifest.get("status") == "complete" and isinstance(episodes, int) and episodes >= num_episodes
 
 
-def check_file_count(jobs: int, num_episodes: int, checkpoint_frequency: int) -> None:
-    """Raise ConfigError if the run would write more than MAX_FILES files."""
-    fixed, per_job = 30, 14
+def check_file_count(jobs: int, num_episodes: int, checkpoint_frequency: int, instruments: int = 1) -> None:
+    """Raise ConfigError if the run would write more than MAX_FILES files; `jobs` are those of one instrument."""
+    fixed, per_job = 30 * instruments + (10 if instruments > 1 else 0), 14
+    jobs *= instruments
     room = (MAX_FILES - fixed) // jobs - per_job
+    if room < 0:
+        msg = f"{jobs} jobs exceed the limit of {MAX_FILES} output files. Train fewer in a run."
+        raise ConfigError(msg)
     checkpoints = num_episodes // checkpoint_frequency
     if 2 * checkpoints > room:
         least = -(-2 * num_episodes // max(room, 1))  # whole numbers of any size

@@ -93,6 +93,7 @@ class RunConfig:
     ----------
     h5_path : processed bars; empty: found under the mounted inputs, or data/processed/processed_data.h5
     output_dir : output folder; empty: /kaggle/working on Kaggle, ./outputs elsewhere
+    instruments : traded instruments, each with its own trainings; empty: the file's
     agent_ids : 1 short-term, 2 medium, 3 swing; one job for each agent and seed
     seeds : random seeds; one job for each agent and seed, with folds for each agent and the first seed
     folds : blocks of test days of a walk-forward, the last one the test split; 0 judges the test split alone
@@ -128,6 +129,7 @@ class RunConfig:
 
     h5_path: str = ""
     output_dir: str = ""
+    instruments: tuple[str, ...] = ()
     agent_ids: tuple[int, ...] = (1,)
     seeds: tuple[int, ...] = (0,)
     folds: int = 0
@@ -160,11 +162,23 @@ class RunConfig:
     left_to_preset: tuple[str, ...] = LEFT_TO_PRESET
 
     def __post_init__(self) -> None:
-        for name in ("agent_ids", "seeds", "tiers", "expect_env_steps", "expect_files", "series_files"):
+        lists = (
+            "instruments",
+            "agent_ids",
+            "seeds",
+            "tiers",
+            "expect_env_steps",
+            "expect_files",
+            "series_files",
+        )
+        for name in lists:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         pairs, where = self.jobs, "RunConfig"
         require(bool(pairs), where, "agent_ids and seeds must not be empty", [self.agent_ids, self.seeds])
         require(len(set(pairs)) == len(pairs), where, "agent_ids and seeds must be distinct", pairs)
+        names, runs = list(self.instruments), max(len(self.instruments), 1)
+        plain = all(name.isalnum() for name in names) and len(set(map(str.upper, names))) == len(names)
+        require(plain, where, "instruments must be distinct names of letters and digits", names)
         for name in ("num_episodes", "eval_frequency", "checkpoint_frequency", "num_envs", "time_budget_h"):
             require(getattr(self, name) > 0, where, f"{name} must be > 0", getattr(self, name))
         self._check_folds()
@@ -175,17 +189,16 @@ class RunConfig:
         needs = self.has_own or not self.only_own_features
         require(needs, where, "only_own_features needs features_file or series_files", self.features_file)
         steps = self.expect_env_steps
-        fits = len(steps) in (0, len(pairs))
-        require(
-            fits, where, f"expect_env_steps must be empty or one for each of {len(pairs)} jobs", list(steps)
-        )
+        count = len(pairs) * runs
+        fits = len(steps) in (0, count)
+        require(fits, where, f"expect_env_steps must be empty or one for each of {count} jobs", list(steps))
         odd = [entry for entry in self.expect_files if not paths.is_expected(entry)]
         require(not odd, where, "expect_files must hold entries 'NAME SHA256'", odd[:1])
         if GAUSSIAN in (learners := {self.learner_of(job)[0] for job in pairs}):
             check_divides(self.num_envs, self.env.episode_length)
         else:
             self._refuse_gaussian_settings(learners)
-        output_layout.check_file_count(len(pairs), self.num_episodes, self.checkpoint_frequency)
+        output_layout.check_file_count(len(pairs), self.num_episodes, self.checkpoint_frequency, runs)
 
     @classmethod
     def from_flat(cls, values: Mapping[str, object], where: str = "RunConfig") -> RunConfig:
@@ -243,6 +256,34 @@ class RunConfig:
         learners = (EXACT, GAUSSIAN) if self.learner == learner.BOTH else ("",)
         seeds = self.seeds[:1] if self.folds else self.seeds
         return [Job(a, seed, name) for name in learners for a in self.agent_ids for seed in seeds]
+
+    @property
+    def runs(self) -> list[RunConfig]:
+        """Return the run of each instrument, in a folder of its own if there are several."""
+        names, count = self.instruments, len(self.jobs)
+        if len(names) < 2:
+            return [self]
+        return [
+            dataclasses.replace(
+                self,
+                instruments=(name,),
+                output_dir=str(self.top_folder / output_layout.INSTRUMENTS / name),
+                expect_env_steps=self.expect_env_steps[i * count : (i + 1) * count],
+            )
+            for i, name in enumerate(names)
+        ]
+
+    def name_of(self, job: Job) -> str:
+        """Return a job's name, which begins with the instrument that the run names."""
+        return "_".join((*self.instruments, output_layout.job_name(*job)))
+
+    def job_folders(self) -> dict[str, Path]:
+        """Return the folder of each job of each instrument, by name."""
+        return {
+            run.name_of(job): output_layout.job_folder(run.top_folder, job, len(run.jobs))
+            for run in self.runs
+            for job in run.jobs
+        }
 
     def learner_of(self, job: Job) -> tuple[str, str]:
         """Return a job's learner and why it is that one (`learner.choose`)."""

@@ -274,8 +274,9 @@ def _pack(folder: Path, path: Path) -> None:
 def _unpack(config: RunConfig, top: Path, folder: Path) -> None:
     """Put the finished jobs of an earlier session into the folder; what a killed session left there stays."""
     path = top / checkpoint.STATE_FOLDER / checkpoint.FOLDS_FILE
-    if not path.is_file() and config.expected(checkpoint.FOLDS_FILE):
-        path = config.find_input(checkpoint.FOLDS_FILE)
+    mounted = "_".join((*config.instruments, checkpoint.FOLDS_FILE))
+    if not path.is_file() and config.expected(mounted):
+        path = config.find_input(mounted)
     if path.is_file():
         with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as packed:
             for member in packed.infolist():

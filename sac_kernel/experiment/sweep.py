@@ -43,7 +43,9 @@ TABLE = "results.csv"
 JOBS = "jobs"
 FOLDS = "folds"
 
-_OF_THE_GRID = ("agent_ids", "seeds", "h5_path", "output_dir", "device", "resume", "expect_data_hash")
+_OF_THE_GRID = (
+    "agent_ids", "seeds", "instruments", "h5_path", "output_dir", "device", "resume", "expect_data_hash",
+)  # fmt: skip
 """Parameters of a run that the sweep fills in itself."""
 
 

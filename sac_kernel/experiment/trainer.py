@@ -182,7 +182,7 @@ class KaggleTrainer:
         """Prepare one job of a run, before its first step."""
         jobs = config.jobs
         self.config, self.agent_id, self.seed = config, job.agent_id, job.seed
-        self.job_name = output_layout.job_name(*job)
+        self.job_name = config.name_of(job)
         self.folder = output_layout.job_folder(config.top_folder, job, len(jobs))
         self.learner, self.learner_reason = config.learner_of(job)
         self.env_config = config.env_config(job.agent_id, self.learner)
@@ -254,9 +254,8 @@ class KaggleTrainer:
     def make_room(self) -> None:
         """Move the outputs of a finished run, or one that `resume` must not continue, to previous/."""
         top = output_layout.top_of(self.folder)
-        over = output_layout.is_reported(self.folder, self.config.num_episodes) or output_layout.is_moving(
-            top
-        )
+        moving = output_layout.is_moving(top)
+        over = moving or output_layout.is_reported(self.folder, self.config.num_episodes)
         begun = checkpoint.newest_facts(self.folder / checkpoint.STATE_FOLDER) is not None
         if over or (begun and self.config.resume == "never"):
             reason = "finished" if over else "resume='never'"
@@ -275,6 +274,7 @@ class KaggleTrainer:
                 f"{self.data.content_hash[:12]} is mounted. Push again once the new version is ready."
             )
             raise DataError(msg)
+        self.data = self.data.trading((*self.config.instruments, self.data.traded)[0])
         self.instrument = self.data.traded
         self.pipeline = self.config.feature_pipeline(self.instrument, self.agent_id)
         frames = self.pipeline.run_full_pipeline(self.data.train, self.data.val, self.data.test)

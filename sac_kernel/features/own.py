@@ -34,10 +34,11 @@ _LOADED: dict[str, OwnFeatures] = {}
 
 
 class _Recorded(dict[str, pd.DataFrame]):
-    """Bars by instrument; remembers which instruments were read."""
+    """Bars by instrument, and which is `traded`; remembers which instruments were read."""
 
-    def __init__(self, tables: BarsByInstrument) -> None:
+    def __init__(self, tables: BarsByInstrument, traded: str) -> None:
         super().__init__(tables)
+        self.traded = traded
         self.read: set[str] = set()
 
     def __getitem__(self, name: str) -> pd.DataFrame:
@@ -123,7 +124,7 @@ class OwnFeatures:
             If the function raises, or what it returns is no such table; the message names the column and the row.
         """
         index = bars[instrument].index
-        given = _Recorded({name: pd.DataFrame(table).copy() for name, table in bars.items()})
+        given = _Recorded({name: pd.DataFrame(table).copy() for name, table in bars.items()}, instrument)
         close = open_seconds(bars[instrument]) + bar_seconds
         joined = {one.name: one.joined(close).set_axis(index) for one in self.series}
         function: Any = self.function or (lambda _: pd.DataFrame(index=index))

@@ -20,7 +20,7 @@ from sac_kernel.core import clock, packages, paths, strings
 from sac_kernel.core.device import describe_device, device_names, resolve_device, set_threads
 from sac_kernel.core.errors import DataError, DeviceError, InputNotFoundError, SacKernelError
 from sac_kernel.core.printable import markdown, printable
-from sac_kernel.experiment import checkpoint, output_layout
+from sac_kernel.experiment import checkpoint
 from sac_kernel.experiment.run_config import preset_of
 from sac_kernel.market import engine
 from sac_kernel.market.records import Account, Trace, blank
@@ -41,6 +41,7 @@ TARGETS = (1.0, 1.0, -1.0, -1.0, 0.0)
 """Long, hold, reverse, hold, flat."""
 
 JOB_COLUMNS = [
+    "instrument",
     "agent_id",
     "seed",
     "learner",
@@ -86,12 +87,14 @@ def run_header(config: RunConfig, built_code_hash: str, package_dir: Path) -> di
             strings.EXTRA.format(name=name): note
             for name, note in packages.add_wheels(config.expect_files).items()
         },
-        strings.INSTRUMENT: (read_traded(data) if data else "") or "not named",
+        strings.INSTRUMENT: ", ".join(config.instruments)
+        or (read_traded(data) if data else "")
+        or "not named",
         strings.DATA_HASH: config.expect_data_hash[:12] or strings.NO_HASH,
         strings.INPUTS: "/".join(data.parts[-2:]) if data and where.mounted else strings.NO_INPUTS,
         strings.OUTPUT: config.top_folder.name or ".",
         strings.BUDGET_H: clock.duration(config.time_budget_h * 3600.0),
-        strings.JOB_NAMES: ", ".join(output_layout.job_name(*job) for job in config.jobs),
+        strings.JOB_NAMES: ", ".join(config.job_folders()),
     }
 
 

@@ -164,7 +164,7 @@ def forecast(config: RunConfig, summary: Mapping[str, Any], last_run: Mapping[st
     last_run : that of a run fetched from Kaggle, whose GPU rate replaces the assumed one
     """
     here = summary["run"]
-    updates = sum(map(config.updates_of, config.jobs))
+    updates = sum(map(config.updates_of, config.jobs)) * len(config.runs)
     measured = last_run["run"] if last_run and str(last_run["run"]["device"]).startswith("cuda") else None
     gpu_rate = measured["updates_per_s"] if measured else T4_UPDATES_PER_S
     source = "measured in the last fetched run" if measured else "assumed, not measured"
@@ -181,9 +181,9 @@ def forecast(config: RunConfig, summary: Mapping[str, Any], last_run: Mapping[st
             f"{hours:.2f} h at {rate:.0f} updates/s{f' on each of {devices}' if devices > 1 else ''} ({why})"
         )
     if walk := summary.get("walk_forward"):
-        minutes = walk["cpu_s_in_all"] / 60.0
+        count, minutes = walk["trainings"] * len(config.runs), walk["cpu_s_in_all"] * len(config.runs) / 60.0
         lines.append(
-            f"folds     {walk['trainings']} trainings of {walk['updates']:,} updates and their baselines: "
+            f"folds     {count} trainings of {walk['updates']:,} updates and their baselines: "
             f"{minutes:.1f} CPU minutes here; a Kaggle session has {_CORES} processes"
         )
     return "\n".join(lines)

@@ -7,6 +7,7 @@ run comes from Kaggle and from the fetched manifest.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 import os
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sac_kernel.core.homes import Home
-    from sac_kernel.experiment.run_config import Job
+    from sac_kernel.experiment.run_config import RunConfig
 
 OWNER_PLACEHOLDER = "INSERT_OWNER"
 KERNEL_METADATA = "kernel-metadata.json"
@@ -379,29 +380,31 @@ class KaggleRun:
         )
 
     def check_progress(self, before: int) -> int:
-        """Return the env steps of the fetched run; raise KaggleError if an unfinished run has no more than `before`."""
+        """Return how far the fetched run is; raise KaggleError if an unfinished one is no further than `before`.
+
+        It counts env steps and the bytes of finished folds, both of which only grow.
+        """
         path = self.outputs / "manifest.json"
-        steps = int(files.read_json(path)["env_steps"]) if path.is_file() else 0
-        if steps <= before and self.unfinished(0):
+        manifest = files.read_json(path) if path.is_file() else {"env_steps": 0, "files": {}}
+        steps, listed = int(manifest["env_steps"]), manifest["files"].items()
+        folds = sum(int(entry["bytes"]) for name, entry in listed if name.endswith(checkpoint.FOLDS_FILE))
+        if steps + folds <= before and self.unfinished(0):
             msg = f"{self.kernel}: the last session did not get beyond step {steps:,}. Raise time_budget_h."
             raise KaggleError(msg)
-        return steps
+        return steps + folds
 
-    def stage_state(self, jobs: list[Job], data_hash: str) -> list[int]:
+    def stage_state(self, config: RunConfig, data_hash: str) -> list[int]:
         """Stage the fetched state with the trials on these data; return the env steps of each job in it."""
-        target = self.home.dataset("state")
+        target, here = self.home.dataset("state"), dataclasses.replace(config, output_dir=str(self.outputs))
         if target.exists():
             shutil.rmtree(target)
-        folders = {
-            output_layout.job_name(*job): output_layout.job_folder(self.outputs, job, len(jobs))
-            / checkpoint.STATE_FOLDER
-            for job in jobs
-        }
+        folders = {name: folder / checkpoint.STATE_FOLDER for name, folder in here.job_folders().items()}
         index = export_states(folders, target)
         known = ledgers.of_data(self.home.ledgers, data_hash)
         trials.merge(target / trials.NAME, [known, self.outputs / trials.NAME])
-        if (packed := self.outputs / checkpoint.STATE_FOLDER / checkpoint.FOLDS_FILE).is_file():
-            shutil.copyfile(packed, target / checkpoint.FOLDS_FILE)
+        for one in here.runs:
+            if (packed := one.top_folder / checkpoint.STATE_FOLDER / checkpoint.FOLDS_FILE).is_file():
+                shutil.copyfile(packed, target / "_".join((*one.instruments, checkpoint.FOLDS_FILE)))
         title = f"{self.name}-state".replace("-", " ")
         metadata = {"id": self.dataset("state"), "title": title, "licenses": [{"name": "other"}]}
         files.write_json(target / "dataset-metadata.json", metadata)

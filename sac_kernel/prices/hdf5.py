@@ -15,6 +15,7 @@ from sac_kernel.prices.bars import MAX_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 _FILTERS = (1, 2, 3, 32_000)  # deflate, shuffle, fletcher32, lzf: part of h5py
 _MAX_CHUNK_BYTES = 1 << 26
@@ -84,3 +85,9 @@ def check_storage(dataset: h5py.Dataset, where: str) -> None:
                 "Build the file again."
             )
             raise DataError(msg)
+
+
+def set_attributes(path: Path, group: str, **values: str) -> None:
+    """Set attributes of a group of a file of our own."""
+    with h5py.File(path, "r+") as file:
+        file[group].attrs.update(values)

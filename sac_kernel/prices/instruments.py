@@ -204,11 +204,20 @@ class InstrumentSpec:
     def with_costs(self, costs: str) -> InstrumentSpec:
         """Return this spec with a user's own costs: 'NAME=VALUE,...' of `COSTS`; its tiers become x .5, x 1, x 2.
 
+        Several parts are joined by ';'. 'SYMBOL:NAME=VALUE,...' is for one instrument and replaces what is for all.
+
         Raises
         ------
         ConfigError
             For an unknown name (with the nearest), or a value that is no number or out of range.
         """
+        spec = self
+        for symbol, part in sorted(cost_parts(costs), key=lambda part: part[0] != ""):
+            changed = spec._with_own(part)  # checks those of other instruments too
+            spec = changed if symbol in ("", canonical(self.symbol)) else spec
+        return spec
+
+    def _with_own(self, costs: str) -> InstrumentSpec:
         changes: dict[str, Any] = {}
         for text in filter(None, (part.strip() for part in costs.split(","))):
             name, _, value = (part.strip() for part in text.partition("="))
@@ -454,6 +463,12 @@ _ALIASES = {
 }
 _COINS = tuple(name.removesuffix("USD") for name, (kind, _) in _LISTED.items() if kind == "crypto")
 _STABLE = ("USDT", "USDC", "BUSD", "FDUSD", "USD", "EUR", "PERP")
+
+
+def cost_parts(costs: str) -> list[tuple[str, str]]:
+    """Return the parts of own costs: the instrument that each is for, '' for all, and 'NAME=VALUE,...'."""
+    parts = (part.rpartition(":") for part in costs.split(";"))
+    return [(canonical(symbol), values) for symbol, _, values in parts]
 
 
 def canonical(symbol: str) -> str:

@@ -16,10 +16,22 @@ from typing import TYPE_CHECKING, Any
 from sac_kernel.core import paths
 from sac_kernel.core.config import require
 from sac_kernel.core.errors import ConfigError, DataError
-from sac_kernel.prices.instruments import EURUSD, KINDS, InstrumentSpec, from_toml, spec_of
+from sac_kernel.prices.instruments import (
+    EURUSD,
+    KINDS,
+    InstrumentSpec,
+    canonical,
+    choose_traded,
+    cost_parts,
+    from_toml,
+    known,
+    spec_of,
+)
 from sac_kernel.prices.processed_file import ProcessedData, read_processed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from sac_kernel.prices.bars import BarsByInstrument
 
 SOURCES = ("sample", "files", "h5", "download")
@@ -39,9 +51,10 @@ class DataConfig:
     path : a file of bars or a folder of them, one instrument or more; the h5 file
     instrument : the traded instrument; its bars set the splits' boundaries. '' takes that of a single file, its name
         or an h5; of several instruments, and of a download, EURUSD
-    kind : fx, metal, index, crypto or equity: costs and hours of an instrument that is not built in
-    instrument_spec : TOML file with the traded instrument's `InstrumentSpec`
-    costs : own costs of it, 'spread_bps=..,commission_bps=..'
+    instruments : several traded instruments; the first one's bars set the splits' boundaries
+    kind : fx, metal, index, crypto or equity: costs and hours of instruments that are not built in
+    instrument_spec : TOML file with the traded instrument's `InstrumentSpec`, or several
+    costs : own costs, 'spread_bps=..,commission_bps=..'; of one instrument 'GBPUSD:spread_bps=..', parts joined by ';'
     price_side : 'bid', 'ask' or 'mid'; needed unless the file states it
     clock : 'UTC', an IANA zone, 'histdata' or 'mt-eet'; needed unless the file states it
     bar_minutes : length of the bars to make; 0 leaves them as they are (a download makes 5)
@@ -61,9 +74,10 @@ class DataConfig:
     source: str = "sample"
     path: str = ""
     instrument: str = ""
+    instruments: tuple[str, ...] = ()
     kind: str = ""
-    instrument_spec: str = ""
-    costs: str = ""
+    instrument_spec: str | Sequence[str] = ""
+    costs: str | Sequence[str] = ""
     price_side: str | None = None
     clock: str | None = None
     bar_minutes: int = 0
@@ -86,6 +100,14 @@ class DataConfig:
         require(not needs_path or bool(self.path), where, f"{self.source} needs a path", self.path)
         named = not self.instrument or self.instrument.isalnum()
         require(named, where, "instrument must be letters and digits", self.instrument)
+        names = [canonical(name) for name in self.instruments]
+        distinct = len(set(names)) == len(names) and all(name.isalnum() for name in self.instruments)
+        listed = list(self.instruments)
+        require(distinct, where, "instruments must be distinct names of letters and digits", listed)
+        if names:
+            same = self.instrument in ("", self.instruments[0])
+            require(same, where, "instrument must be left out beside instruments", self.instrument)
+            object.__setattr__(self, "instrument", self.instruments[0])
         require(0 <= self.bar_minutes <= 1440, where, "bar_minutes must be in [0, 1440]", self.bar_minutes)
         require(0 < self.train_fraction < 1, where, "train_fraction must be in (0, 1)", self.train_fraction)
         require(0 < self.val_fraction < 1, where, "val_fraction must be in (0, 1)", self.val_fraction)
@@ -94,7 +116,10 @@ class DataConfig:
         require(self.folds >= 0, where, "folds must be >= 0", self.folds)
         require(self.embargo_hours >= 24, where, "embargo_hours must be >= 24", self.embargo_hours)
         require(self.kind in ("", *KINDS), where, f"kind must be one of {', '.join(KINDS)}", self.kind)
-        EURUSD.with_costs(self.costs)  # checks names and numbers
+        for name, sign in (("instrument_spec", ""), ("costs", ";")):
+            if not isinstance(given := getattr(self, name), str):
+                object.__setattr__(self, name, sign.join(given) if sign else tuple(given))
+        EURUSD.with_costs(self.own_costs)  # checks names and numbers
         for name in ("download_start", "download_end"):
             day_of(getattr(self, name), name)
 
@@ -103,19 +128,43 @@ class DataConfig:
         """Return whether a kind, a spec or costs are set."""
         return bool(self.kind or self.instrument_spec or self.costs)
 
+    @property
+    def own_costs(self) -> str:
+        """Return the own costs as one text."""
+        return str(self.costs)
+
+    @property
+    def several(self) -> bool:
+        """Return whether several instruments are traded."""
+        return len(self.instruments) > 1
+
     def spec_of(self, name: str, stored: InstrumentSpec | None = None) -> InstrumentSpec:
-        """Return the spec of the traded instrument: of the TOML file, else `stored`, else built in; own costs on top.
+        """Return the spec of a traded instrument: of a TOML file, else `stored`, else built in; own costs on top.
 
         Raises
         ------
         DataError
             If the instrument is not known and neither kind nor spec is set.
         """
-        if self.instrument_spec:
-            spec = from_toml(Path(self.instrument_spec))
-        else:
-            spec = stored if stored and not self.kind else spec_of(name, self.kind)
-        return dataclasses.replace(spec.with_costs(self.costs), symbol=name)
+        kind, own = "" if self.several and known(name) else self.kind, self.own_specs()
+        spec = own.get(canonical(name)) if self.several or len(own) > 1 else next(iter(own.values()), None)
+        spec = spec or (stored if stored and not kind else spec_of(name, kind))
+        return dataclasses.replace(spec, symbol=name).with_costs(self.own_costs)
+
+    def own_specs(self) -> dict[str, InstrumentSpec]:
+        """Return the specs of the TOML files by `canonical` symbol."""
+        paths = [self.instrument_spec] if isinstance(self.instrument_spec, str) else self.instrument_spec
+        specs = [from_toml(Path(path)) for path in paths if path]
+        return {canonical(spec.symbol): spec for spec in specs}
+
+    def check_given(self, names: Iterable[str]) -> None:
+        """Raise ConfigError if a spec or costs are of an instrument that is not among those traded."""
+        of_costs = [symbol for symbol, _ in cost_parts(self.own_costs) if symbol]
+        of_specs = self.own_specs()
+        given = {*of_costs, *(of_specs if self.several or len(of_specs) > 1 else ())}
+        if others := given - set(map(canonical, names)):
+            msg = f"--costs or --instrument-spec is of {', '.join(sorted(others))}, which is not traded here."
+            raise ConfigError(msg)
 
 
 def _import_module(name: str) -> Any:  # noqa: ANN401  # a module
@@ -195,8 +244,12 @@ class DataPipeline:
         """Return the content of an existing file, after writing it to `target` unless it is there already."""
         c, path = self.config, Path(self.config.path)
         data = read_processed(path, c.price_side, c.clock, c.instrument)
+        names = [choose_traded(data.train, name, str(path)) for name in c.instruments[1:]]
         if c.states_spec:
-            data = data.with_spec(c.spec_of(data.traded, data.spec))
+            c.check_given([*names, data.traded])
+            for name in (*names, data.traded):
+                other = data.trading(name)
+                data = other.with_spec(c.spec_of(name, other.spec))
         if c.bar_minutes and c.bar_minutes * 60 != data.bar_seconds:
             msg = (
                 f"{path} holds bars of {data.bar_seconds / 60:g} minutes, already split; they cannot become bars "

@@ -132,6 +132,13 @@ class ProcessedData:
         """Return what the traded instrument costs and when it trades."""
         return next(spec for spec in self.specs if spec.symbol == self.traded)
 
+    def trading(self, name: str) -> ProcessedData:
+        """Return the same bars with another traded instrument."""
+        if name == self.traded:
+            return self
+        other = replace(self, traded=choose_traded(self.train, name, self.source))
+        return replace(other, content_hash=hash_splits(self.splits, other.traded, other.spec))
+
     def with_spec(self, spec: InstrumentSpec) -> ProcessedData:
         """Return the same bars with another spec of the traded instrument."""
         spec = replace(spec, symbol=self.traded)

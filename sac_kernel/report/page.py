@@ -23,6 +23,7 @@ from sac_kernel.report.templates import (
     COMMAND,
     HASH,
     HEADING,
+    LINK,
     NO_VALUE,
     PARAGRAPH,
     SOFT,
@@ -46,6 +47,7 @@ DATA_FIGURES = ("bars", "features")
 
 _NAMES = ("agent_id", "seed")  # numbers that are names: no separators
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-]+")
+_REPORT = re.compile(r"\w+/\w+/report\.html")
 _MINUS = re.compile(r"(?<!\w)-(?=\d)")  # before a number, not inside a date or a word
 _LINE = 40  # characters; a longer text in a table may break
 _SHORT = 6  # values; a longer mapping is folded
@@ -120,6 +122,14 @@ def write_report(folder: Path, summary: Mapping[str, Any], figures: Mapping[str,
     return path
 
 
+def change_verdict(folder: Path, summary: Mapping[str, Any], decided: Mapping[str, Any]) -> None:
+    """Put another verdict at the head of the page that `summary` made."""
+    path, before = folder / "report.html", _verdict(summary)
+    text = path.read_text(encoding="utf-8")
+    assert before in text
+    files.write_text(path, text.replace(before, _verdict({**summary, "verdict": decided})))
+
+
 def _page(summary: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     captions, titles = summary.get("captions") or {}, strings.FIGURES
     wide = {name: png for name, png in pictures.items() if not name.endswith(NARROW)}
@@ -137,7 +147,8 @@ def _page(summary: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     rows = list(summary.get("table") or ())
     statistics = _statistics(summary.get("statistics") or {})
     head = _learns(summary.get("self_test"), figures.pop("self_test", Markup()))
-    head += figures.pop("equity", Markup()) + _results(tables.short(rows)) + statistics
+    head += by_title.pop(strings.INSTRUMENTS, Markup()) + figures.pop("equity", Markup())
+    head += _results(tables.short(rows)) + statistics
     head += PARAGRAPH.format(summary["no_trade"]) if summary.get("no_trade") else Markup()
     sections = [(strings.AGENTS, by_title.pop(strings.AGENTS, Markup()))]
     sections.append((strings.EVERY_RESULT, _every_result(rows)))
@@ -365,6 +376,8 @@ def _any_table(table: Mapping[str, Any]) -> Markup:
 
 
 def _word(value: object) -> Cell:
+    if _REPORT.fullmatch(str(value)):
+        return Cell(LINK.format(value))
     return Cell(_signed(str(value)) if value else NO_VALUE, "long" if len(str(value)) > _LINE else "")
 
 

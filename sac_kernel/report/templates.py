@@ -17,6 +17,7 @@ NO_VALUE = Markup('<span class="absent" title="{}">\u2013</span>').format(string
 HEADING, PARAGRAPH = Markup("<h3>{}</h3>\n"), Markup("<p>{}</p>\n")
 SOFT = Markup('<p class="soft">{}</p>\n')
 STRONG, COMMAND = Markup("<p><strong>{}</strong></p>\n"), Markup("<pre><code>{}</code></pre>\n")
+LINK = Markup('<a href="{0}">{0}</a>')
 CODE, HASH = Markup("<code>{}</code>"), Markup('<code title="{}">{}</code>')
 
 _CSS = """

@@ -370,7 +370,12 @@ def step_m(models: FloatArray, benchmark: FloatArray, size: float = 0.05, draws:
     """Return the columns of `models` that beat the benchmark (Romano & Wolf 2005); needs `arch`."""
     block = _block(models - benchmark[:, None])
     test = _arch().StepM(-benchmark, -models, size=size, block_size=block, reps=draws, seed=0)
-    test.compute()
+    try:
+        test.compute()
+    except ValueError as err:
+        if "zero-size" not in str(err):
+            raise
+        return [*range(models.shape[1])]  # arch goes on with no model after the last one was found better
     return sorted(int(i) for i in test.superior_models)
 
 

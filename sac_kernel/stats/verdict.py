@@ -330,20 +330,21 @@ def _notes(seen: str, split: Mapping[str, Any] | None, trials: TrialCount) -> li
     return [*notes, *([split["sentence"]] if split else []), strings.ONE_MARKET]
 
 
-def over_agents(verdicts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the verdicts of several agents judged on the same bars, Holm-corrected for their number.
+def over_agents(verdicts: Sequence[dict[str, Any]], what: str = "agents") -> list[dict[str, Any]]:
+    """Return the verdicts of several agents on the same bars, or of several instruments, Holm-corrected.
 
-    An edge whose corrected p value is not below 0.05 becomes 'not shown'.
+    Of verdicts that are corrected already, for agents, the corrected p values are taken. An edge whose corrected p
+    value is not below 0.05 becomes 'not shown'.
     """
-    raw = [v.get("p_value") for v in verdicts]
+    raw = [v.get("p_holm", v.get("p_value")) for v in verdicts]
     p = [1.0 if x is None or math.isnan(x) else float(x) for x in raw]
     corrected = []
     for verdict, adjusted in zip(verdicts, significance.holm(p), strict=True):
         passed = adjusted < 1.0 - LEVEL
-        mark = _mark("holm", adjusted, round(1.0 - LEVEL, 9), passed=passed, agents=len(p))
+        mark = _mark("holm", adjusted, round(1.0 - LEVEL, 9), passed=passed, count=len(p), what=what)
         changed = {**verdict, "p_holm": adjusted, "marks": [*verdict["marks"], vars(mark)]}
         if Word(verdict["word"]).is_edge and not passed:
-            finding = strings.NOT_AMONG_AGENTS.format(agents=len(p), found=mark.found)
+            finding = strings.NOT_AMONG.format(count=len(p), what=what, found=mark.found)
             changed |= {"word": NOT_SHOWN.value, "sentence": finding, "finding": finding}
         corrected.append(changed)
     return corrected

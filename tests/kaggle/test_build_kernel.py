@@ -197,6 +197,39 @@ def test_the_traded_instrument_of_the_local_file_can_be_changed_and_stays(tmp_pa
             assert read_processed(folder / place / "processed_data.h5").traded == "GBPUSD"
 
 
+def test_several_instruments_are_traded_at_their_own_costs_and_stay_in_the_next_command(
+    tmp_path, monkeypatch, capsys
+):
+    folder = copy_of_the_repository(tmp_path / "repo")
+    bars = tmp_path / "bars"
+    bars.mkdir()
+    for seed, name in enumerate(("EURUSD", "GBPUSD", "AUDUSD")):
+        make_bars(1600, seed).rename_axis("time").to_csv(bars / f"{name}.csv")
+    given = ["--data", bars, "--price-side", "bid", "--instruments", "GBPUSD,EURUSD"]
+    runs = []
+    for pence in (2, 4):
+        own = ["--costs", "slippage_bps=0.5", "--costs", f"EURUSD:spread_bps={pence}"]
+        assert build_here(folder, monkeypatch, *given, *own) == 0
+        said = capsys.readouterr().out
+        # GBPUSD: half of .54, .32 and .5 bps; EURUSD: half of its own spread.
+        assert told(said, "GBPUSD, EURUSD are traded", "beside AUDUSD", "base 1.09 bps")
+        assert told(said, f"base {pence / 2 + 0.32 + 0.5:.3g} bps", "2 times")
+        assert "--instruments GBPUSD,EURUSD --rehearse" in said
+        notebook = json.loads((folder / "build" / "sac-trading" / "train.ipynb").read_text("utf-8"))
+        cell = next(c for c in notebook["cells"] if "parameters" in c["metadata"].get("tags", []))
+        lines = "".join(cell["source"]).split("\n")
+        assert any(line.startswith('instruments: list[str] = ["GBPUSD", "EURUSD"]') for line in lines)
+        runs.append(next(line for line in lines if line.startswith("run_id")))
+    assert runs[0] != runs[1]  # only the second instrument's costs differ
+    assert read_processed(folder / "data" / "processed" / "processed_data.h5").traded == "GBPUSD"
+    assert build_here(folder, monkeypatch, *given, "--instrument", "GBPUSD") == 2
+    assert told(capsys.readouterr().err, "--instrument GBPUSD", "--instruments GBPUSD,EURUSD")
+    assert build_here(folder, monkeypatch, "--set", "instruments=['GBPUSD', 'NZDUSD']") == 2
+    assert told(capsys.readouterr().err, "NZDUSD", "AUDUSD, EURUSD, GBPUSD")
+    assert build_here(folder, monkeypatch, "--instruments", "EURUSD") == 0
+    assert "EURUSD is traded beside AUDUSD, GBPUSD" in capsys.readouterr().out
+
+
 def test_another_name_changes_every_dataset_slug(built, tmp_path, monkeypatch):
     folder, _ = built
     copied = tmp_path / "repo"

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from sac_kernel.core import files
+from sac_kernel.experiment.job_queue import job_trainer
+from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.prices.ingest.writer import write_processed
 from sac_kernel.stats import trials
-from tests.conftest import make_data
+from tests.conftest import make_bars, make_data
 from tests.kaggle_standin import KaggleStandin, client_python, kaggle_env, run_kaggle
 from tests.kaggle_standin.client import PLAIN
 from tests.support import told
@@ -250,3 +252,44 @@ def test_a_run_over_several_sessions_ends_with_the_agent_of_an_uncut_run(checkou
     subprocess.run([*command, *paths], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
     for name in ("agent_1_final.pt", "agent_1_best.pt", "logs/training_stats.json"):
         assert (checkout / "outputs" / name).read_bytes() == (uncut / name).read_bytes(), name
+
+
+@pytest.mark.slow
+@pytest.mark.notebook
+def test_a_run_of_two_instruments_is_fetched_and_goes_on_from_the_state_of_both(checkout, tmp_path):
+    """One episode of each, then two: the second session restores both trainings and ends as an uncut run."""
+    bars = tmp_path / "bars"
+    bars.mkdir()
+    for seed, name in enumerate(("EURUSD", "GBPUSD")):
+        make_bars(1600, seed).rename_axis("time").to_csv(bars / f"{name}.csv")
+    traded = ["--data", str(bars), "--price-side", "bid", "--instruments", "EURUSD,GBPUSD"]
+    outputs = checkout / "outputs"
+    with KaggleStandin(tmp_path / "platform") as kaggle:
+        env = {**kaggle_env(kaggle, tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+        done = build_kernel(checkout, env, *traded, *settings(**SHORT), "--push", "--follow")
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        first = files.verify_manifest(outputs)
+        assert (first["status"], first["episodes"], first["env_steps"]) == ("complete", 1, 2 * 600)
+        done = build_kernel(checkout, env, "--set", "num_episodes=2", "--until-done")
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        assert told(done.stdout, "resuming", "step 600, 600")
+        manifest = files.verify_manifest(outputs)
+        assert (manifest["status"], manifest["episodes"], manifest["env_steps"]) == ("complete", 2, 2 * 1200)
+        assert manifest["run"] == first["run"]
+    names = [row[0] for row in files.read_json(outputs / "summary.json")["tables"][0]["rows"]]
+    assert names == ["EURUSD", "GBPUSD"]
+    assert len(trials.read(checkout / "data" / "trials.csv")) == 2 * 2
+
+    config = RunConfig.from_flat(
+        {
+            **{name: tuple(v) if isinstance(v, list) else v for name, v in {**SETTINGS, **SHORT}.items()},
+            "num_episodes": 2,
+            "instruments": ("EURUSD", "GBPUSD"),
+            "h5_path": str(checkout / "data/processed/processed_data.h5"),
+            "output_dir": str(tmp_path / "uncut"),
+        }
+    )
+    for run in config.runs:
+        job_trainer(run, run.jobs[0]).train()
+        name = f"instruments/{run.instruments[0]}/agent_1_final.pt"
+        assert (outputs / name).read_bytes() == (tmp_path / "uncut" / name).read_bytes()

@@ -341,6 +341,13 @@ def test_spa_sees_an_edge_and_not_its_absence():
     assert significance.spa_p_value(-models, flat, draws=300) > 0.05
 
 
+@needs_arch
+def test_step_m_finds_all_models_if_they_beat_the_benchmark_one_after_another():
+    # The first has t = 16, the second t = 2.8, which is seen only when the first is set aside; then none is left.
+    models = np.random.default_rng(18).normal(0, 0.01, (250, 2)) + np.array([0.01, 0.0018])
+    assert significance.step_m(models, np.zeros(250), draws=300) == [0, 1]
+
+
 def test_without_arch_the_message_says_what_to_do(monkeypatch):
     monkeypatch.setattr(significance.importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(ConfigError, match=says("arch==8.0.0")):

@@ -1,7 +1,7 @@
 """From sources of bars to a processed file, one instrument at a time to save memory.
 
-The traded instrument comes first: its bars set the splits' boundaries. Instruments with incomplete bars are left
-out with a note.
+Traded instruments come first: the bars of the first set the splits' boundaries. Others with incomplete bars are
+left out with a note.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from sac_kernel.prices.bars import Bars, check_plausible, split_notes, with_spre
 from sac_kernel.prices.ingest import download, formats
 from sac_kernel.prices.ingest.cleaning import NAMED_ROWS
 from sac_kernel.prices.ingest.holes import LONG_WEEKS, find_holes, hole_notes
-from sac_kernel.prices.ingest.questions import ask
+from sac_kernel.prices.ingest.questions import ask, choose_all
 from sac_kernel.prices.ingest.split import SplitTimes, split_times
 from sac_kernel.prices.ingest.suspect import suspects
 from sac_kernel.prices.ingest.tables import BarTable, aggregate
 from sac_kernel.prices.ingest.writer import writing
-from sac_kernel.prices.instruments import DEFAULT, INSTRUMENTS, choose_traded, known, spec_or_default
+from sac_kernel.prices.instruments import DEFAULT, INSTRUMENTS, canonical, known, spec_or_default
 from sac_kernel.prices.pipeline import DataConfig, day_of
 
 if TYPE_CHECKING:
@@ -55,12 +55,19 @@ def write_tables(
 ) -> None:
     """Write the processed file of a stream of instruments; the first is traded and sets the splits.
 
-    `spec` is the traded instrument's; None takes the config's.
+    The config's other traded instruments follow it. `spec` is the first one's; None takes the config's.
+
+    Raises
+    ------
+    DataError
+        If bars are unusable, or those of a traded instrument are incomplete.
     """
     traded_name, given = next(tables)
+    config.check_given([traded_name, *config.instruments[1:]])
     spec, traded = charged(traded_name, given, config, spec)
     first = traded_name, traded
     times = split_times(traded.bars, config)
+    also_traded = {canonical(name) for name in config.instruments[1:]}
     lengths = {name: len(part) for name, part in times.parts(traded.bars).items()}
     grave: list[str] = []
     changes: list[str] = []
@@ -71,13 +78,22 @@ def write_tables(
         for name, table in itertools.chain([first], tables):
             names.add(name)
             require_alike(name, table, traded)
+            own = spec if name == traded_name else spec_or_default(name)
+            is_traded = name == traded_name or canonical(name) in also_traded
+            if is_traded and name != traded_name:
+                own, table = charged(name, table, config)  # noqa: PLW2901
             parts = times.parts(table.bars)
             reason = _gap_in_splits(parts, lengths, times)
+            if reason and is_traded:
+                msg = (
+                    f"{table.source}: {name} cannot be traded beside {traded_name}, whose bars set the splits: "
+                    f"{reason}. Leave it out, or pass bars of the same years."
+                )
+                raise DataError(msg)
             if reason:
                 left_out.append(f"{name}: left out, {reason}")
                 continue
-            own = spec if name == traded_name else spec_or_default(name)
-            said = notes_on(name, table, config, own, traded=name == traded_name)
+            said = notes_on(name, table, config, own, traded=is_traded)
             grave, changes, notes = [*grave, *said.grave], [*changes, *table.changes], [*notes, *said.others]
             writer.add(name, {split: Bars(part, instrument=name) for split, part in parts.items()}, own)
         if len(names) > 1:
@@ -183,6 +199,9 @@ def _spread_notes(name: str, table: BarTable, spec: InstrumentSpec) -> list[str]
 def source_tables(c: DataConfig) -> Iterator[tuple[str, BarTable]]:
     """Yield the bars of each instrument, the traded one first."""
     seconds = 60 * c.bar_minutes
+    if c.several and not (c.path and Path(c.path).is_dir()):
+        msg = f"{c.path or 'The sample'} holds one instrument. --instruments needs a folder with a file of each."
+        raise DataError(msg)
     if c.source == "sample":
         sample = formats.read_sample(c.price_side, c.clock, c.instrument)
         yield sample.bars.instrument, aggregate(sample, seconds or 3600)
@@ -199,9 +218,8 @@ def source_tables(c: DataConfig) -> Iterator[tuple[str, BarTable]]:
         yield table.bars.instrument, table
         return
     files = formats.find_files(path)
-    wanted = c.instrument or (next(iter(files)) if len(files) == 1 else "")
-    traded = choose_traded(files, wanted, str(path))
-    for name in (traded, *(n for n in files if n != traded)):
+    traded = choose_all(files, c)
+    for name in (*traded, *(n for n in files if n not in traded)):
         yield name, read(files[name], name)
 
 
@@ -210,7 +228,7 @@ def _downloaded(c: DataConfig) -> Iterator[tuple[str, BarTable]]:
     if c.clock not in (None, "UTC"):
         msg = f"Downloads are on UTC, so --clock {c.clock} does not fit. Leave it out."
         raise DataError(msg)
-    traded = c.instrument or DEFAULT
+    traded = c.instruments or (c.instrument or DEFAULT,)
     yesterday = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=2)
     order = download.Download(
         c.download_from,
@@ -220,10 +238,10 @@ def _downloaded(c: DataConfig) -> Iterator[tuple[str, BarTable]]:
         c.price_side or "bid",
         60 * (c.bar_minutes or 5),
     )
-    for name in (traded, *(n for n in INSTRUMENTS if n != traded)):
+    for name in (*traded, *(n for n in INSTRUMENTS if n not in traded)):
         table = download.fetch(order, name)
         if table is not None:
             yield name, table
-        elif name == traded:
+        elif name in traded:
             msg = f"{c.download_from} has no bars of {name} for these dates. Choose others."
             raise DataError(msg)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sac_kernel.core.errors import DataError
 from sac_kernel.prices.ingest import formats
-from sac_kernel.prices.instruments import choose_traded, known
+from sac_kernel.prices.instruments import canonical, choose_traded, known
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -73,9 +73,8 @@ def ask(config: DataConfig) -> None:
         first = [(name, paths[0]) for name, paths in files.items()]
     else:
         files, first = {}, [("", source)]
-    given = {name for name in ANSWERS if getattr(config, name)} | (
-        {"kind"} if config.instrument_spec else set()
-    )
+    given = {name for name in ANSWERS if getattr(config, name)}
+    given |= {"kind"} if config.instrument_spec and not config.several else set()
     missing: dict[str, list[str]] = {}
     for name, path in first:
         for option in _open_questions(path, name, config):
@@ -85,11 +84,42 @@ def ask(config: DataConfig) -> None:
         words = ["python", "build_kernel.py", "--data", config.path]
         for name in ANSWERS:
             if value := getattr(config, name):
-                words += [f"--{name.replace('_', '-')}", value]
+                several = name == "instrument" and config.several
+                option = "instruments" if several else name.replace("_", "-")
+                words += [f"--{option}", ",".join(config.instruments) if several else value]
         in_order = {option: missing[option] for option in ANSWERS if option in missing}
         raise MissingFactsError(in_order, config.path, _command(words, in_order))
-    if len(files) > 1:
-        choose_traded(files, config.instrument, config.path)
+    if len(files) > 1 or config.several:
+        choose_all(files, config)
+
+
+def choose_all(names: Iterable[str], config: DataConfig) -> list[str]:
+    """Return the traded instruments among the names, the config's or the default one, in order.
+
+    Raises
+    ------
+    DataError
+        With all those that are not there.
+    """
+    available = list(names)
+    if not config.several:
+        wanted = config.instrument or (available[0] if len(available) == 1 else "")
+        traded = [choose_traded(available, wanted, config.path)]
+    else:
+        traded = []
+        lacking = []
+        for name in config.instruments:
+            try:
+                traded.append(choose_traded(available, name, config.path))
+            except DataError:
+                lacking.append(name)
+        if lacking:
+            msg = (
+                f"{config.path} has no bars of {', '.join(lacking)}, only of {', '.join(sorted(available))}. "
+                "Pass --instruments with some of these."
+            )
+            raise DataError(msg)
+    return traded
 
 
 def _open_questions(path: Path, name: str, config: DataConfig) -> Iterator[str]:
@@ -98,8 +128,10 @@ def _open_questions(path: Path, name: str, config: DataConfig) -> Iterator[str]:
     traded = name or config.instrument or facts.instrument
     if not traded:
         yield "instrument"
-    # only the traded instrument has costs; of several it is named, or EURUSD
-    if not facts.kind and not known(traded) and name in ("", config.instrument):
+    # only traded instruments have costs; of several files they are named, or EURUSD
+    wanted = {"", *map(canonical, (config.instrument, *config.instruments))}
+    described = config.several and canonical(name) in config.own_specs()
+    if not facts.kind and not known(traded) and canonical(name) in wanted and not described:
         yield "kind"
     if not facts.side:
         yield "price_side"
