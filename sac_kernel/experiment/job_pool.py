@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sac_kernel
-from sac_kernel.core import files, packages
+from sac_kernel.core import files, interrupts, packages
 from sac_kernel.core.clock import Deadline, Progress
 from sac_kernel.core.config import require
-from sac_kernel.core.errors import ConfigError
+from sac_kernel.core.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -48,6 +48,7 @@ _MODULE = __spec__.name
 """What a worker runs; `__name__` would be `__main__` in the worker itself."""
 _POLL_S = 0.5  # how late a stop may be seen; an answer is seen at once
 _GRACE_S = 180.0  # for a last evaluation and the state, after which a process is killed
+_SIGNAL_GRACE_S = 6.0  # the same after a signal, of the ten seconds that a command may take
 
 
 @dataclass(frozen=True)
@@ -213,8 +214,12 @@ def _finished(folder: Path, name: str, job: Job) -> Outcome | None:
     path = folder / name / RESULT
     if not path.is_file():
         return None
-    facts = files.read_json(path)
-    return Outcome(name, job, facts["result"], "", facts["seconds"])
+    facts = files.read_object(path)
+    result, seconds = facts.get("result"), facts.get("seconds")
+    if not isinstance(result, dict) or not isinstance(seconds, int | float):
+        msg = f"{path} holds no result of a job. Delete the file, and the job runs again."
+        raise CheckpointError(msg)
+    return Outcome(name, job, result, "", seconds)
 
 
 # -- a pool of processes on this machine
@@ -227,23 +232,29 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which closes the input
     requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     deadline = Deadline()
-    threading.Thread(target=_read_requests, args=(requests, deadline), daemon=True).start()
+    threading.Thread(target=_read_requests, args=(requests, deadline, os.getppid()), daemon=True).start()
     while request := requests.get():
         words = json.loads(request)
         inputs = {name: Path(path) for name, path in words["inputs"].items()}
         place = Place(Path(words["folder"]), words["device"], inputs, deadline)
-        answers.write(json.dumps(_attempt(words["function"], words["name"], words["job"], place)) + "\n")
-        answers.flush()
+        answer = _attempt(words["function"], words["name"], words["job"], place)
+        try:
+            answers.write(json.dumps(answer) + "\n")
+            answers.flush()
+        except OSError:
+            os._exit(1)  # the parent is gone
     return 0
 
 
-def _read_requests(requests: queue.SimpleQueue[bytes], deadline: Deadline) -> None:
+def _read_requests(requests: queue.SimpleQueue[bytes], deadline: Deadline, parent: int) -> None:
     # Unbuffered and not through sys.stdin, whose lock, held here, would abort the interpreter's exit.
     for line in io.FileIO(0, closefd=False):
         requests.put(line)
     deadline.request_stop()
     requests.put(b"")
-    time.sleep(_GRACE_S)
+    ended_s = time.monotonic()
+    while time.monotonic() - ended_s < (_GRACE_S if os.getppid() == parent else _SIGNAL_GRACE_S):
+        time.sleep(_POLL_S)
     os._exit(1)  # the parent is gone or has waited long enough
 
 
@@ -348,7 +359,8 @@ class _Pool:
     def stop(self) -> None:
         """Begin no more jobs, and ask those that run to save what they have."""
         if self._kill_by_s is None:
-            self._kill_by_s = time.monotonic() + _GRACE_S
+            signalled = interrupts.requested.is_set()
+            self._kill_by_s = time.monotonic() + (_SIGNAL_GRACE_S if signalled else _GRACE_S)
             self._names.clear()
             for process in self._processes:
                 process.stop()

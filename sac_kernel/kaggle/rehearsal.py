@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from html import escape as html_escape
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ T4_UPDATES_PER_S = 400.0
 """Assumed, not measured: about 250 launched operations an update, up to 10 us each."""
 _SAVING_S = 7.0
 """Given to the kernel to save its state after an interrupt, of the ten that a command may take."""
+_AGAIN_S = 2.0
 _SECRET_NAMES = ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN", "KAGGLE_API_V1_TOKEN")
 
 
@@ -96,6 +98,8 @@ def rehearse(notebook: Path, folder: Path, datasets: Mapping[str, Path]) -> Rehe
 def _execute(notebook: Path, executed: Path, working: Path) -> PapermillExecutionError | None:
     """Run the notebook in a thread, so that a signal reaches this process alone; return how a cell failed."""
     errors: list[BaseException] = []
+    done = threading.Event()  # a join that a signal cuts takes the thread for ended (Python 3.11, 3.12)
+    output = _CellOutput()
 
     def work() -> None:
         try:
@@ -105,7 +109,7 @@ def _execute(notebook: Path, executed: Path, working: Path) -> PapermillExecutio
                 cwd=str(working),
                 kernel_name="python3",
                 progress_bar=False,
-                stdout_file=_CellOutput(),
+                stdout_file=output,
                 stderr_file=sys.stderr,
             )
         except BaseException as err:  # noqa: BLE001  # raised again in the main thread
@@ -113,29 +117,36 @@ def _execute(notebook: Path, executed: Path, working: Path) -> PapermillExecutio
         finally:
             with contextlib.suppress(RuntimeError):  # none was made
                 asyncio.get_event_loop().close()
+            done.set()
 
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
+    threading.Thread(target=work, daemon=True).start()
     try:
-        while thread.is_alive():
-            thread.join(0.2)
+        while not done.wait(0.2):
+            pass
     except KeyboardInterrupt:
-        _end_kernels(thread)
+        _end_kernels(done, output)
         raise
     if errors and not isinstance(errors[0], PapermillExecutionError):
         raise errors[0]
     return errors[0] if errors else None
 
 
-def _end_kernels(thread: threading.Thread) -> None:
-    """Interrupt the kernel, which saves its state and ends its cell; end what is left in time."""
-    kernels = psutil.Process().children(recursive=True)
-    for kernel in kernels:
-        with contextlib.suppress(psutil.Error):
-            if any("ipykernel" in word for word in kernel.cmdline()):
-                kernel.send_signal(signal.SIGINT if os.name == "posix" else signal.SIGTERM)
-    thread.join(_SAVING_S)
-    for kernel in kernels:
+def _end_kernels(done: threading.Event, output: _CellOutput) -> None:
+    """Interrupt the kernel, which saves its state and ends its cell; end what is left in time.
+
+    A kernel that has not begun has no state, and an interrupt would end it with a traceback. Between two cells an
+    interrupt is lost, so it is repeated.
+    """
+    limit_s = time.monotonic() + _SAVING_S
+    while not done.is_set() and time.monotonic() < limit_s:
+        for kernel in psutil.Process().children():
+            with contextlib.suppress(psutil.Error):
+                if not output.begun:
+                    kernel.kill()
+                elif any("ipykernel" in word for word in kernel.cmdline()):
+                    kernel.send_signal(signal.SIGINT if os.name == "posix" else signal.SIGTERM)
+        done.wait(_AGAIN_S if output.begun else 0.1)
+    for kernel in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             kernel.kill()
 
@@ -214,10 +225,13 @@ def _folded(source: str) -> str:
 
 
 class _CellOutput:
-    """The terminal, without the notices of the module cells."""
+    """The terminal, without the notices of the module cells, which are the first to write; `begun`: they did."""
+
+    begun = False
 
     def write(self, text: str) -> int:
         """Write text to the terminal."""
+        self.begun = True
         lines = text.splitlines(keepends=True)
         kept = "".join(line for line in lines if not line.startswith(("Writing ", "Overwriting ")))
         sys.stdout.write(kept)
