@@ -11,7 +11,6 @@ import contextlib
 import logging
 import os
 import shutil
-import signal
 import sys
 import threading
 import time
@@ -99,7 +98,6 @@ def _execute(notebook: Path, executed: Path, working: Path) -> PapermillExecutio
     """Run the notebook in a thread, so that a signal reaches this process alone; return how a cell failed."""
     errors: list[BaseException] = []
     done = threading.Event()  # a join that a signal cuts takes the thread for ended (Python 3.11, 3.12)
-    output = _CellOutput()
 
     def work() -> None:
         try:
@@ -109,7 +107,7 @@ def _execute(notebook: Path, executed: Path, working: Path) -> PapermillExecutio
                 cwd=str(working),
                 kernel_name="python3",
                 progress_bar=False,
-                stdout_file=output,
+                stdout_file=_CellOutput(),
                 stderr_file=sys.stderr,
             )
         except BaseException as err:  # noqa: BLE001  # raised again in the main thread
@@ -124,28 +122,25 @@ def _execute(notebook: Path, executed: Path, working: Path) -> PapermillExecutio
         while not done.wait(0.2):
             pass
     except KeyboardInterrupt:
-        _end_kernels(done, output)
+        _end_kernels(done)
         raise
     if errors and not isinstance(errors[0], PapermillExecutionError):
         raise errors[0]
     return errors[0] if errors else None
 
 
-def _end_kernels(done: threading.Event, output: _CellOutput) -> None:
-    """Interrupt the kernel, which saves its state and ends its cell; end what is left in time.
+def _end_kernels(done: threading.Event) -> None:
+    """Have the kernel end: a training saves its state first, other cells have none; end what is left in time.
 
-    A kernel that has not begun has no state, and an interrupt would end it with a traceback. Between two cells an
-    interrupt is lost, so it is repeated.
+    Not by SIGINT: compilers and destructors write its traceback to the terminal, and between two cells it is lost.
     """
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # that the kernel died is no news
     limit_s = time.monotonic() + _SAVING_S
     while not done.is_set() and time.monotonic() < limit_s:
         for kernel in psutil.Process().children():
             with contextlib.suppress(psutil.Error):
-                if not output.begun:
-                    kernel.kill()
-                elif any("ipykernel" in word for word in kernel.cmdline()):
-                    kernel.send_signal(signal.SIGINT if os.name == "posix" else signal.SIGTERM)
-        done.wait(_AGAIN_S if output.begun else 0.1)
+                kernel.terminate()
+        done.wait(_AGAIN_S)
     for kernel in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             kernel.kill()
@@ -225,13 +220,10 @@ def _folded(source: str) -> str:
 
 
 class _CellOutput:
-    """The terminal, without the notices of the module cells, which are the first to write; `begun`: they did."""
-
-    begun = False
+    """The terminal, without the notices of the module cells."""
 
     def write(self, text: str) -> int:
         """Write text to the terminal."""
-        self.begun = True
         lines = text.splitlines(keepends=True)
         kept = "".join(line for line in lines if not line.startswith(("Writing ", "Overwriting ")))
         sys.stdout.write(kept)
