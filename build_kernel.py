@@ -20,16 +20,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sac_kernel import MODULES, __version__, inlined_files
-from sac_kernel.cli import ending, settings
+from sac_kernel.cli import ending, options, settings
 from sac_kernel.cli.build import make_parser
-from sac_kernel.cli.build_checks import check_run
+from sac_kernel.cli.build_checks import FOLDS, check_run, fold_lines, with_folds
 from sac_kernel.core import files, homes, locks
 from sac_kernel.core.errors import ConfigError, DataError
 from sac_kernel.core.homes import Home
 from sac_kernel.core.packages import code_hash
 from sac_kernel.core.paths import CODE_MANIFEST, DATA_FILE
 from sac_kernel.experiment import output_layout
-from sac_kernel.experiment.checkpoint import EXPORT_INDEX
+from sac_kernel.experiment.checkpoint import EXPORT_INDEX, FOLDS_FILE
 from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.features.causality import assert_causal
 from sac_kernel.features.own import OWN_FILE, OwnFeatures, OwnPipeline
@@ -125,7 +125,9 @@ def build(
 def _expected(data: ProcessedData, folders: Iterable[Path]) -> dict[str, Any]:
     """Return the parameters by which the kernel knows its own files among all that is mounted."""
     known = {f"{name} {digest}" for name, digest in wheels.WHEELS.items()}
-    staged = [folder / name for folder in folders for name in (DATA_FILE, trials.NAME, EXPORT_INDEX)]
+    staged = [
+        folder / name for folder in folders for name in (DATA_FILE, trials.NAME, EXPORT_INDEX, FOLDS_FILE)
+    ]
     known |= {f"{path.name} {files.file_sha256(path)}" for path in staged if path.is_file()}
     return {"expect_data_hash": data.content_hash, "expect_files": sorted(known)}
 
@@ -194,7 +196,8 @@ def _on_kaggle(args: argparse.Namespace, home: Home, parameters: dict[str, Any])
 
 def _build_only(args: argparse.Namespace, home: Home, parameters: dict[str, Any]) -> int:
     """Build and stage without credentials; the metadata then names no owner, so that no push can mix versions."""
-    data = _data(args, home)
+    data = _data(args, home, parameters)
+    parameters = with_folds(data, parameters)
     check_run(data, parameters)
     notebook, _ = build(parameters, home, data, stage(data, home).values())
     path, metadata = (
@@ -237,7 +240,7 @@ def _sessions(run: KaggleRun, args: argparse.Namespace, home: Home, parameters: 
 def _prepare_session(run: KaggleRun, args: argparse.Namespace, home: Home, parameters: dict[str, Any]) -> int:
     """Stage, publish and build one session: the first, or the next of an unfinished run; return its episodes."""
     interrupts.advise("Nothing was published or pushed. The same command starts again.")
-    data = _data(args, home)
+    data = _data(args, home, parameters)
     last = run.last_run()
     before = last.get("parameters", {})
     merged = RunConfig.from_flat({**before, **parameters})
@@ -246,7 +249,7 @@ def _prepare_session(run: KaggleRun, args: argparse.Namespace, home: Home, param
     if args.resume and not going_on:
         msg = f"--resume: {args.output} holds no unfinished run of {run.kernel}. Fetch it with --fetch first."
         raise ConfigError(msg)
-    baked = {**(before if going_on else {}), **parameters}
+    baked = {**before, **parameters} if going_on else with_folds(data, parameters)
     check_run(data, baked)
     session: dict[str, Any] = {}
     if args.accelerator == "none":
@@ -355,11 +358,11 @@ def _needs_kaggle(args: argparse.Namespace) -> bool:
     return any((args.push, args.follow, args.fetch, args.resume, args.until_done, args.stop))
 
 
-def _data(args: argparse.Namespace, home: Home) -> ProcessedData:
+def _data(args: argparse.Namespace, home: Home, parameters: Mapping[str, Any]) -> ProcessedData:
     """Return the data to train on; those of the home are replaced only if the new bars are usable."""
     local = next((path for path in (home.data, Home(ROOT, homes.DEFAULT_NAME).data) if path.is_file()), None)
     if args.data is not None:
-        path, source = args.data, "h5" if args.data.suffix.lower() in (".h5", ".hdf5") else "files"
+        path, source = args.data, options.source_of(args.data)
     elif local is not None:
         path, source = local, "h5"
     else:
@@ -368,16 +371,9 @@ def _data(args: argparse.Namespace, home: Home) -> ProcessedData:
     config = DataConfig(
         source=source,
         path=str(path or ""),
-        instrument=args.instrument,
-        kind=args.kind,
-        instrument_spec=args.instrument_spec,
-        costs=args.costs,
-        price_side=args.price_side,
-        clock=args.clock,
-        bar_minutes=args.bar_minutes,
-        accept_outliers=args.accept_outliers,
-        repair_rounding=args.repair_rounding,
+        **{name: getattr(args, name) for name in options.SOURCE},
         embargo_hours=args.embargo_hours,
+        folds=0 if source == "sample" else parameters.get("folds", FOLDS),
         output_path=str(home.data),
     )
     try:
@@ -423,7 +419,8 @@ def _stage_code(folder: Path, home: Home) -> None:
 def _rehearse(args: argparse.Namespace, home: Home, parameters: dict[str, Any]) -> int:
     """Build into the rehearsal's own folder, so that what is ready for a push stays as it is, and run it."""
     interrupts.advise("Nothing was run yet. The same command starts again.")
-    data = _data(args, home)
+    data = _data(args, home, parameters)
+    parameters = with_folds(data, parameters)
     check_run(data, parameters)
     datasets = stage(data, home)
     text, _ = build(parameters, home, data, datasets.values())
@@ -464,6 +461,8 @@ def _say_built(
     for line in data.cost_lines():
         print(f"costs     {line}")
     print(f"notebook  {_relative(notebook)}, {size / 1000:.0f} kB as sent, code {code_hash()[:12]}")
+    for line in fold_lines(data, parameters):
+        print(f"folds     {line}")
     if parameters:
         print("baked in  " + ", ".join(f"{k} = {v!r}" for k, v in parameters.items()))
     print(f"datasets  {_relative(home.build / 'datasets')}{os.sep}{{{','.join(DATASETS)}}}")

@@ -24,12 +24,12 @@ CLIP = 2.0
 LOOKBACK = 24
 
 
-def planted_data(ic: float, seed: int, years: float = YEARS) -> ProcessedData:
+def planted_data(ic: float, seed: int, years: float = YEARS, folds: int = 0) -> ProcessedData:
     """Return an instrument whose expected next return follows its last 24 hours, in three splits.
 
     E[r_t+1] = ic x sigma x clip(sum of the last 24 returns / (sigma sqrt 24), -2, 2), sigma an hour's
     standard deviation; the rest is normal noise. Prices are bid: mid less half the clock's spread at base costs, so
-    that the evening's wide spread shows in them as it does in real bars.
+    that the evening's wide spread shows in them as it does in real bars. `folds` is of `DataConfig`.
     """
     rng = np.random.default_rng(seed)
     times = pd.date_range("2014-01-05", periods=int(years * 365.25 * 24), freq="h", tz="UTC")
@@ -58,4 +58,4 @@ def planted_data(ic: float, seed: int, years: float = YEARS) -> ProcessedData:
     }
     prices = pd.DataFrame({name: np.exp(values) for name, values in columns.items()}, index=times)
     bars = Bars(prices, side="bid", seconds=BAR_S, instrument="EURUSD")
-    return split_table(BarTable(bars, f"planted, IC {ic:g}", "UTC"), DataConfig())
+    return split_table(BarTable(bars, f"planted, IC {ic:g}", "UTC"), DataConfig(folds=folds))

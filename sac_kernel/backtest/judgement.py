@@ -71,7 +71,7 @@ class Judgement:
 
 
 def judge(  # noqa: PLR0913  # the verdict needs the last two
-    agents: Mapping[PolicyId, Agent],
+    agents: Mapping[PolicyId, Agent | FloatArray],
     data: pd.DataFrame,
     features: pd.DataFrame,
     config: TradingEnvConfig,
@@ -86,7 +86,7 @@ def judge(  # noqa: PLR0913  # the verdict needs the last two
 
     Parameters
     ----------
-    agents : policy -> agent; the first is the headline
+    agents : policy -> agent, or targets of somebody else's policy, (n_decisions,); the first is the headline
     data, features : bars and scaled features of the split
     config : the account; its tier is replaced by each tier in turn
     draws : random policies with the headline agent's turnover, at the base tier
@@ -100,7 +100,10 @@ def judge(  # noqa: PLR0913  # the verdict needs the last two
     for tier in COST_TIERS:
         market = markets[tier] = market_of(data, features, config, tier)
         results[tier] = [
-            run_policy(market, greedy_policy(agent), start, policy, tier) for policy, agent in agents.items()
+            run_targets(market, agent, start, policy, tier)
+            if isinstance(agent, np.ndarray)
+            else run_policy(market, greedy_policy(agent), start, policy, tier)
+            for policy, agent in agents.items()
         ]
         for name, targets in baselines.all_targets(market, fitted_on).items():
             results[tier].append(run_targets(market, targets, start, baselines.policy(name), tier))

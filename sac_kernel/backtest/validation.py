@@ -1,4 +1,4 @@
-"""Out-of-sample tests: purged walk-forward with a refit in each fold, CPCV, and a final window opened once.
+"""Out-of-sample tests: purged walk-forward with a refit in each fold.
 
 Splits are by trading day. `purge_days` are left out before a test block, because the outcome of a
 train row reaches into later days; `embargo_days` are left out after it, because a feature's window reaches
@@ -7,8 +7,6 @@ back. Scaler, regime model and agent are refitted in each fold on its train days
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -16,15 +14,13 @@ import numpy as np
 import pandas as pd
 
 from sac_kernel.backtest import runner
-from sac_kernel.core import files
 from sac_kernel.core.config import require
 from sac_kernel.core.errors import DataError
 from sac_kernel.prices import costs
 from sac_kernel.prices.bars import seconds_of, spec_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -93,48 +89,6 @@ def walk_forward(
     return made
 
 
-def combinatorial(
-    days: int, groups: int = 6, test_groups: int = 2, purge_days: int = 1, embargo_days: int = 1
-) -> list[Fold]:
-    """Return the splits of combinatorial purged cross-validation (Lopez de Prado 2018, ch. 12).
-
-    Every choice of `test_groups` of the `groups` consecutive blocks is judged once. The other days are for fitting,
-    except the purge before and the embargo after each test block. There are C(groups, test_groups) splits.
-    """
-    where = "combinatorial"
-    require(
-        0 < test_groups < groups <= days,
-        where,
-        "0 < test_groups < groups <= days must hold",
-        (test_groups, groups, days),
-    )
-    require(
-        min(purge_days, embargo_days) >= 0,
-        where,
-        "purge_days and embargo_days must be >= 0",
-        (purge_days, embargo_days),
-    )
-    blocks = np.array_split(np.arange(days), groups)
-    folds = []
-    for chosen in itertools.combinations(range(groups), test_groups):
-        free = np.ones(days, dtype=bool)
-        for g in chosen:
-            free[max(0, blocks[g][0] - purge_days) : blocks[g][-1] + embargo_days + 1] = False
-        test = np.concatenate([blocks[g] for g in chosen])
-        folds.append(Fold(np.flatnonzero(free), np.zeros(0, np.int64), test))
-    return folds
-
-
-def paths(groups: int = 6, test_groups: int = 2) -> NDArray[np.int64]:
-    """Return which split gives each group's result on each backtest path, shape (paths, groups).
-
-    There are test_groups / groups x C(groups, test_groups) paths; each judges every group once.
-    """
-    splits = list(itertools.combinations(range(groups), test_groups))
-    by_group = [[s for s, chosen in enumerate(splits) if g in chosen] for g in range(groups)]
-    return np.array(by_group, np.int64).T
-
-
 # -- running the folds --------------------------------------------------------------------------------
 
 
@@ -176,31 +130,17 @@ def fold_passes(  # noqa: PLR0913  # a fold needs all of these
     day = trading_days(bars[instrument])
     listed = np.unique(day)
     for i, fold in enumerate(folds):
-        train = [_cut(bars, listed[block]) for block in fold.train_blocks]
-        fitted = fit(train, _cut(bars, listed[fold.val]))
+        train = [cut(bars, listed[block]) for block in fold.train_blocks]
+        fitted = fit(train, cut(bars, listed[fold.val]))
         for block in np.split(fold.test, np.flatnonzero(np.diff(fold.test) > 1) + 1):
             seen = listed[max(0, block[0] - warmup_days) : block[-1] + 1]
-            before_and_in = _cut(bars, seen)
+            before_and_in = cut(bars, seen)
             frame, features = before_and_in[instrument], fitted.features(before_and_in)
             inside = np.isin(trading_days(frame), listed[block])
             market = runner.market_of(frame[inside], features[inside], config, tier)
             name = f"fold {i + 1}"
             result = runner.run_policy(market, fitted.act, config.initial_equity, name, tier)
             yield Pass(result, market, fitted)
-
-
-def joined_daily_returns(results: Sequence[EpisodeResult]) -> tuple[IntArray, FloatArray]:
-    """Return days and daily returns of folds in date order; no day may be judged twice (pool paths separately)."""
-    days = np.concatenate([np.unique(result.day) for result in results])
-    daily = np.concatenate([result.daily_returns for result in results])
-    order = np.argsort(days, kind="stable")
-    days = days[order]
-    twice = days[1:][np.diff(days) == 0]
-    if twice.size:
-        first = twice[0].astype("datetime64[D]")
-        msg = f"Day {first} is judged in two folds. Join the folds of one backtest path only."
-        raise DataError(msg)
-    return days, daily[order]
 
 
 def trading_days(bars: pd.DataFrame) -> IntArray:
@@ -211,51 +151,6 @@ def trading_days(bars: pd.DataFrame) -> IntArray:
     return costs.trading_day(closed, spec_for(bars))
 
 
-def _cut(bars: BarsByInstrument, days: IntArray) -> BarsByInstrument:
+def cut(bars: BarsByInstrument, days: IntArray) -> BarsByInstrument:
+    """Return the bars of some trading days."""
     return {name: frame[np.isin(trading_days(frame), days)] for name, frame in bars.items()}
-
-
-# -- the final window -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class FinalWindow:
-    """Dates that stay unseen until everything else is decided: frozen, hashed, opened once."""
-
-    first_utc: str
-    last_utc: str
-    data_hash: str
-
-    @property
-    def dates_hash(self) -> str:
-        """Return the hash of the dates and the data."""
-        return files.content_hash(dataclasses.asdict(self))
-
-    def open_once(self, record: Path, bars: BarsByInstrument, purpose: str) -> BarsByInstrument:
-        """Return the bars inside the window, after recording that it was opened and for what.
-
-        Parameters
-        ----------
-        record : a JSON file that travels with the trial ledger
-        purpose : the configuration that is judged: free text, no secret
-
-        Raises
-        ------
-        DataError
-            If the record exists (the window was opened before), or the window holds no bars.
-        """
-        if record.is_file():
-            was = files.read_json(record)
-            msg = (
-                f"{record}: this final window was already opened, for {was.get('purpose')!r}. A second look is "
-                "no test. Choose a later window."
-            )
-            raise DataError(msg)
-        first, last = pd.Timestamp(self.first_utc), pd.Timestamp(self.last_utc)
-        inside = {name: frame[(frame.index >= first) & (frame.index <= last)] for name, frame in bars.items()}
-        if not any(len(frame) for frame in inside.values()):
-            msg = f"There are no bars from {first} to {last}. Fetch them first."
-            raise DataError(msg)
-        entry = {**dataclasses.asdict(self), "dates_hash": self.dates_hash, "purpose": purpose}
-        files.write_json(record, {**entry, "opened_utc": pd.Timestamp.now("UTC").isoformat()})
-        return inside

@@ -20,26 +20,8 @@ from sac_kernel.prices.pipeline import DataConfig
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Give the command its options."""
     options.describe(parser, __doc__, parameters=True)
-    options.add(
-        parser, "data", metavar="PATH", help="bars: a file, a folder of instruments, or a processed .h5"
-    )
-    options.add(parser, "price-side", help="whether the prices of PATH are bid, ask or mid")
-    options.add(
-        parser,
-        "clock",
-        help="time zone of PATH: UTC, an IANA zone, histdata or mt-eet; needed if the files do not show it",
-    )
-    options.add_instrument(parser)
-    parser.add_argument(
-        "--bar-minutes", type=int, default=0, metavar="N", help="aggregate bars to N minutes; 0 keeps them"
-    )
-    parser.add_argument(
-        "--accept-outliers", action="store_true", help="take bars that look wrong as they are, with a note"
-    )
-    parser.add_argument(
-        "--repair-rounding",
-        action="store_true",
-        help="widen highs and lows that miss open or close by one price step, with a note",
+    options.add_source(
+        parser, metavar="PATH", help="bars: a file, a folder of instruments, or a processed .h5"
     )
     parser.add_argument(
         "--embargo-hours",

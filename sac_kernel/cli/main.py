@@ -35,6 +35,7 @@ COMMANDS = {
     "evaluate": Command("evaluate", "evaluate a saved agent: table and verdict"),
     "walk-forward": Command("walk_forward", "retrain agents fold by fold and report on one page"),
     "null": Command("null", "refit the whole pipeline on copies without a signal: a p value, and its power"),
+    "judge": Command("judge", "judge somebody's policy or fills: same engine, costs, baselines, verdict"),
     "sweep": Command("sweep", "train a grid of agents, seeds, folds and settings"),
     "decide": Command("decide", "print what a saved agent would hold from the next open on"),
     "paper": Command("paper", "trade on paper with a saved agent"),

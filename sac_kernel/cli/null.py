@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sac_kernel.cli import options
-from sac_kernel.core import home_strings, locks, paths
+from sac_kernel.core import home_strings, locks, paths, strings
 from sac_kernel.experiment import pipeline_null
 from sac_kernel.experiment.fold_jobs import Settings
 from sac_kernel.stats.verdict import NULL_LEVEL
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
             logger.info("%s", line.format(name=label, value=value, low=low, high=high, p=p))
     logger.info("%s", found["sentence"])
     logger.info("%s", home_strings.NULL_GATE.format(**found["gate"]))
-    logger.info("%s", home_strings.NULL_NOT_TESTED)
+    logger.info("%s", strings.NULL_NOT_TESTED)
     if power:
         for row in power["rows"]:
             logger.info("%s", home_strings.NULL_POWER_ROW.format(**row))

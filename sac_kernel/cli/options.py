@@ -160,6 +160,48 @@ def add_instrument(parser: argparse.ArgumentParser) -> None:
     add(parser, "costs", default="")
 
 
+def add_source(parser: argparse.ArgumentParser, **changes: Any) -> None:  # noqa: ANN401
+    """Add the options that say where bars come from, what is traded and what it costs; `changes` are of --data."""
+    add(parser, "data", **changes)
+    add(parser, "price-side", help="whether the prices of PATH are bid, ask or mid")
+    add(
+        parser,
+        "clock",
+        help="time zone of PATH: UTC, an IANA zone, histdata or mt-eet; needed if the files do not show it",
+    )
+    add_instrument(parser)
+    parser.add_argument(
+        "--bar-minutes", type=int, default=0, metavar="N", help="aggregate bars to N minutes; 0 keeps them"
+    )
+    parser.add_argument(
+        "--accept-outliers", action="store_true", help="take bars that look wrong as they are, with a note"
+    )
+    parser.add_argument(
+        "--repair-rounding",
+        action="store_true",
+        help="widen highs and lows that miss open or close by one price step, with a note",
+    )
+
+
+SOURCE = (
+    "instrument",
+    "kind",
+    "instrument_spec",
+    "costs",
+    "price_side",
+    "clock",
+    "bar_minutes",
+    "accept_outliers",
+    "repair_rounding",
+)
+"""Options of `add_source` that `prices.pipeline.DataConfig` takes under the same name."""
+
+
+def source_of(path: Path) -> str:
+    """Return the kind of source that a path of bars is, as `DataConfig` names it."""
+    return "h5" if path.suffix.lower() in (".h5", ".hdf5") else "files"
+
+
 def add_features(parser: argparse.ArgumentParser) -> None:
     """Add --features to a command that uses a saved agent; `cli.main` runs the file."""
     text = "the feature file that the agent was trained with, if it was"

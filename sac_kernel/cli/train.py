@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     )
     config = RunConfig.from_flat(values, "train")
     budget_s = config.time_budget_h * 3600.0 if "time_budget_h" in values else args.time_budget_s
-    if len(config.jobs) > 1:
+    if len(config.jobs) > 1 or config.folds:
         summary = run_jobs(config, Deadline(budget_s)).summary
     else:
         trainer = KaggleTrainer.of_run(config, config.jobs[0], Deadline(budget_s))

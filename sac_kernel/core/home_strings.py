@@ -1,46 +1,12 @@
-"""All text of the walk-forward's page and the paper account's: the second part of the catalogue `core.strings`.
+"""All text of the pages on the paper account and on judged policies, and of commands: second part of `core.strings`.
 
-The notebook makes neither page, so it carries the first part only.
+The notebook carries the first part only.
 """
 
 from sac_kernel.core import strings
 
-# -- walk-forward
-
-WALK_FORWARD_TITLE = "Does any of these agents have an edge after costs? A walk-forward"
-AGENT_NAME, AGENT_SAYS = "Agent {agent_id} ({preset})", "{agent}: {sentence}"
-STANDS_FOR_ALL = (
-    "It stands for all {agents} agents: its p value is the smallest, and Holm's correction pays for that."
-)
-BUDGET = (
-    "The verdict belongs to this learner at this budget: {learner} SAC {widths}, batch {batch}, {updates:,} updates a "
-    "training, reward '{reward}', {seeds} seeds, {folds} folds of {days} days. Longer training may say something else."
-)
-WALK_FORWARD_CAPTIONS = {
-    "training": "Seed 0 in the last fold: a value for every twentieth of the updates.",
-    "inputs": "Mean over seeds and folds.",
-    "drift": "From the last fold's train days to its test days.",
-    "exposure": "Mean over the seeds.",
-    "costs": "The targets of the base tier at other costs, mean over seeds, folds chained.",
-}
-AGENTS_NOTE = "One verdict each at base cost, on the joined test days; the IQM is over seeds and folds."
-AGENTS_COLUMNS = [
-    "Agent", "Verdict", "Deflated Sharpe [0 to 1]", "p (Holm)", "Trials", "Independent trials", "Beats random [%]",
-    "IQM of Sharpe (ann.)", "95 % interval", f"P(better than {strings.RIDGE})",
-]  # fmt: skip
-FOLDS_NOTE = (
-    "Scaler, regime model and agent are refitted in each; base cost, net return of the fold's test days."
-)
-FOLDS_COLUMNS = [
-    "Fold", "Test days", "Train days", "Policy", "Net return [%]", "Worst seed [%]", "Best seed [%]",
-]  # fmt: skip
-
 # -- the pipeline's own null
 
-NULL_COST = (
-    "The real run took {seconds:.1f} s. {jobs} more runs on {workers} processes take about {minutes:.0f} min."
-)
-NULL_FEWER = "The bars allow only {copies} of {asked} copies, so p is coarser."
 NULL_STATISTIC = "{name}: {value:.4g}, copies {low:.4g} to {high:.4g}, p = {p:.3f} before Holm's correction"
 NULL_NO_VALUE = "{name}: no trade, no p"
 NULL_STATISTICS = {
@@ -48,9 +14,6 @@ NULL_STATISTICS = {
     "growth_per_day": "net log growth a day of an agent that must trade",
 }
 NULL_GATE = "With its gate on, the forecast of the real run is zero in {flat} of {fits} fits; agents hold still there."
-NULL_NOT_TESTED = (
-    "An edge of the clock or of volatility alone is in the copies too, so this test does not see it."
-)
 NULL_POWER_LEVEL = (
     "So few copies cannot reach p = {level:.2f}; an edge counts as found here at p = {least:.3f}."
 )
@@ -71,3 +34,94 @@ EVIDENCE = (
 PAPER_KILL = "A file KILL beside this page flattens the account at the next open, for good."
 HALTED, NEVER_SEEN = "halted", "never seen before: {name}"
 """A limit of a decision: the instrument's freeze and its zone."""
+
+# -- judged policies and fills
+
+JUDGED_TITLES = {
+    "policy": "Does this policy have an edge after costs?",
+    "fills": "Do these trades have an edge after costs?",
+}
+_PASSED = (
+    "On these bars, after costs, the result passed every mark fixed before the test. The pipeline's own null "
+    "does not apply: nothing was trained here."
+)
+_NO_PROMISE = (
+    "That it will earn money, or that its author had not seen these bars: this is one market, one period and a model "
+    "of costs."
+)
+JUDGED_MEANS = {
+    "edge (null not run)": (_PASSED, _NO_PROMISE),
+    "not shown": strings.VERDICTS["not shown"],
+    "none": (
+        "After costs there is no edge on these bars.",
+        "That no policy or market has one. Still, nothing here is a reason to trade this one.",
+    ),
+}
+"""Word of the verdict -> what it means, what it does not mean."""
+JUDGED_FLAT = "It never trades."
+JUDGED_SEEN = {
+    "policy": (
+        "Nothing was trained here, so no bar is out of sample by construction. If the author saw these bars, the "
+        "result is no test: judge later ones with --from."
+    ),
+    "fills": (
+        "These fills are out of sample only if they were really made at their times. Those of a backtest are as "
+        "good as its author's hindsight."
+    ),
+}
+NOT_FITTED = (
+    "Baselines that are fitted (session means, ridge, logistic) are left out: there are no train rows."
+)
+JUDGED_POLICY = (
+    "Targets of {name} from bars and features up to each close, filled at the next open. {rows} random rows and "
+    "{changes} around changes of the target are bit-identical without their future, the random ones also with a "
+    "changed one."
+)
+JUDGED_FILLS = (
+    "The exposure after each of {count} fills of {name}, taken up at the first open that is not before it, at this "
+    "product's costs. The verdict stands on that."
+)
+AS_FILLED = "{name}, as filled"
+EQUITY_CHOSEN = (
+    "The file does not tell the account's size: it begins with the largest notional ever held, {equity:,.0f}. Set "
+    "your own with --equity."
+)
+IMPOSSIBLE_TITLE = "Fills that the bars cannot have given"
+IMPOSSIBLE_NOTE = (
+    "{count} of {total} fills, at most {most} shown. Those without a size or price, or outside the bars, were left "
+    "out; the others changed the position."
+)
+IMPOSSIBLE_COLUMNS = ["Line", "Time [UTC]", "Why"]
+IMPOSSIBLE = {
+    "size": "its size is {size:g}",
+    "price": "its price is {price:g}",
+    "before": "it is before the first bar",
+    "after": "it is after the last bar",
+    "closed": "no bar covers it: the market was closed, or the bars have a hole",
+    "range": "its price of {price:.8g} is outside {low:.8g} to {high:.8g}, what its bar allows at any cost tier",
+}
+"""Why a fill is listed."""
+COMPARED_TITLE = "As filled, and as the engine fills"
+COMPARED_NOTE = (
+    "Slippage is the price paid against the mid price of the open at which the engine fills, weighted by notional. As "
+    "filled, it includes the market's move until that open."
+)
+COMPARED_COLUMNS = ["Figure", "As filled", "Engine, base costs"]
+COMPARED = {
+    "net_return_frac": "Net return [%]",
+    "slippage_bps": "Slippage with half spread [bps of notional]",
+    "commission_bps": "Commission, or cost in the file [bps of notional]",
+    "swap_frac": "Swap [% of start]",
+}
+JUDGED_IMPOSSIBLE = (
+    "{count} of {total} fills are impossible on these bars and listed below. Those that nothing can fill, {left_out} "
+    "of them, were left out."
+)
+LEVERAGE = (
+    "The account holds up to {cap:.2f} times its equity. Baselines and random policies may hold as much."
+)
+TOO_LATE = "Fills without an open after them, which the engine does not take up: {count}."
+WITHIN_BAR = (
+    "Fills that were followed by another before the next open, so that the engine skips them: {count}."
+)
+OTHER_TIMES = "Fills outside --from and --until, which were not judged: {count}."

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import atexit
+import functools
 import importlib.metadata
 import importlib.util
 import io
@@ -12,6 +14,7 @@ import re
 import shutil
 import sys
 import tempfile
+import tokenize
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,34 +75,59 @@ def worker_path() -> str:
 _FOR_CHECKERS = re.compile(
     r"^if TYPE_CHECKING:\n(?:(?:    .*)?\n)+|  # (?:noqa|type: ignore|fmt: skip|pragma).*$", re.MULTILINE
 )
-_CONFIG = re.compile(r"^class \w+Config\b", re.MULTILINE)
-_SECTION = re.compile(
-    r"\n\n( +)(Parameters|Returns|Raises|Examples|Attributes)\n\1-+\n"
-    r"(?:(?!\1\w+\n\1-+\n)(?!\1\"{3}).*\n)*(?=(\1\"{3})?)"
-)
+_INDENT = 4
 
 
+@functools.lru_cache(maxsize=256)
 def bundled(source: str) -> str:
     """Return a module as the notebook carries it, which has room for 900 kB; applied twice it changes nothing more.
 
-    LF line ends, without what only type checkers and linters read, and without the sections of docstrings on
-    parameters, results and errors: the code dataset and the repository have them.
+    LF line ends, indented by two, without what only type checkers and linters read, and the first
+    paragraph of each public docstring: the code dataset and the repository have them whole.
     """
     text = _FOR_CHECKERS.sub("", source.replace("\r\n", "\n"))
-    is_config = _CONFIG.search(text) is not None
-
-    def shortened(section: re.Match[str]) -> str:
-        if is_config and section[2] == "Attributes":
-            return section[0]  # the help of the parameters cell
-        return "\n" if section[3] else "\n\n"
-
-    while (less := _SECTION.sub(shortened, text)) != text:
-        text = less
     if text.count("TYPE_CHECKING") == 1:
         text = text.replace("from typing import TYPE_CHECKING\n", "").replace(
             "import TYPE_CHECKING, ", "import "
         )
-    return re.sub(r"\n{4,}", "\n\n\n", text)
+    lines, gone = text.split("\n"), set[int]()
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) or not ast.get_docstring(node):
+            continue
+        if isinstance(node, ast.ClassDef) and node.name.endswith("Config"):
+            continue  # its attributes are the help of the parameters cell
+        first, last = node.body[0].lineno - 1, (node.body[0].end_lineno or 0) - 1
+        if getattr(node, "name", "").startswith("_") and len(node.body) > 1:
+            gone |= set(range(first, last + 1))
+            continue
+        blank = next((i for i in range(first, last) if not lines[i].strip()), last)
+        if blank < last:
+            lines[blank - 1] += '"""'
+            gone |= set(range(blank, last + 1))
+    text = "\n".join(line for i, line in enumerate(lines) if i not in gone)
+    return re.sub(r"\n{3,}", "\n\n", _indented_by_two(text))
+
+
+def _indented_by_two(text: str) -> str:
+    """Return a module that is indented by four with half of it; strings of several lines but docstrings stay."""
+    lines, kept, starts = text.split("\n"), set[int](), list[int]()
+    statement = True  # whether a string here would be a docstring
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        name = tokenize.tok_name[token.type]
+        if name == "FSTRING_START":
+            starts.append(token.start[0])
+        elif name == "FSTRING_END":
+            kept |= set(range(starts.pop(), token.end[0]))
+        elif name == "STRING" and not statement:
+            kept |= set(range(token.start[0], token.end[0]))
+        statement = name in {"NEWLINE", "INDENT", "DEDENT", "NL", "COMMENT"} and (
+            statement or name == "NEWLINE"
+        )
+    margins = [len(line) - len(line.lstrip(" ")) for line in lines]
+    code = [m for i, m in enumerate(margins) if m and lines[i].strip() and i not in kept]
+    if min(code, default=0) < _INDENT:
+        return text
+    return "\n".join(line if i in kept else line[margins[i] // 2 :] for i, line in enumerate(lines))
 
 
 def code_hash() -> str:

@@ -72,7 +72,7 @@ INTERVAL = "95 % interval {low:+.1%} to {high:+.1%} a year (compound) over {days
 STAYS_FLAT = "The agent stays flat: it found nothing worth its costs."
 TOO_FEW_DAYS = "Too few days ({days}) to say anything after costs."
 EDGE = "An edge after base costs is shown on these bars: {interval}."
-LOSES = "No edge: the agent loses after base costs; {interval}."
+LOSES = "No edge: a loss after base costs; {interval}."
 NOT_SHOWN = "An edge after base costs is not shown: {interval}."
 NOT_PASSED = "Not passed: {marks}."
 NOT_AMONG_AGENTS = "An edge is not shown: with {agents} agents tried, {found}."
@@ -105,7 +105,7 @@ TIMING_WORDS = {
     "not shown": "not told from chance",
     "none": "a loss",
 }
-NO_TIMING = "Not known: the agent did not trade, or the returns of the instrument were not given."
+NO_TIMING = "Not known: there was no trade, or the returns of the instrument were not given."
 PIPELINE_POWER = (
     "On these bars this pipeline finds edges from a net Sharpe ratio of about {sharpe:.1f} on; smaller ones would be "
     "missed."
@@ -155,13 +155,15 @@ FOOTER = "Simulated on past bars with modelled costs. No advice."
 NO_VALUE, NOT_RUN = "no value", "not run"
 RESULTS, AGENTS, DATA, RUN, FILES, AGAIN = "Results", "Agents", "Data", "Run", "Files", "How to run it again"
 EVERY_RESULT, TRADES, CONTENTS = "Every policy at every cost tier", "Trades", "Contents"
-RESULTS_NOTE = "Every result is after the costs of its tier; the test split only."
-BASE_NOTE = "At base cost, on the test split. Every other policy and cost tier is listed below."
+RESULTS_NOTE = "Every result is after the costs of its tier, on the rows judged."
+BASE_NOTE = "At base cost, on the rows judged. Every other policy and cost tier is listed below."
 JUDGED = {
     "instrument": "{value}",
     "policy": "{value}",
+    "folds": "{value}",
     "seed": "seed {value}",
     "file": "file {value}",
+    "home": "goes home: {value}",
     "run": "run {value}",
     "learner": "learner: {value}",
     "learner_reason": "{value}",
@@ -173,7 +175,7 @@ NOT_ALL_PASSED, ALL_PASSED = (
 )
 PASSED_TOO, ABOUT = "Conditions that were passed", "How to read this verdict"
 COSTS_LINE = "Costs of {symbol} at base: {costs}."
-NO_TRADE = "The agent never traded, so there is nothing to show under: {sections}."
+NO_TRADE = "There was no trade, so there is nothing to show under: {sections}."
 SEVERAL_SEEDS = "{label}: {count} more seeds"
 TIERS = {
     "raw": "raw costs: the lowest realistic costs",
@@ -195,8 +197,8 @@ COLUMNS = {
 """Key of a result -> column of the page and the notebook, column of the terminal."""
 SPAN = "{low} to {high}"
 FIGURES = {
-    "equity": "Equity over the test period",
-    "exposure": "What the agent held",
+    "equity": "Equity",
+    "exposure": "What was held",
     "seeds": "Over the seeds",
     **{f"seeds-agent-{i}": f"Over the seeds: agent {i}" for i in (1, 2, 3)},
     "folds": "Folds",
@@ -210,13 +212,13 @@ FIGURES = {
     "features": "What the agent sees",
 }
 CHANCE = (
-    "The agent's net return is above that of <strong>{share} %</strong> of {draws} random policies with the same "
+    "The net return is above that of <strong>{share} %</strong> of {draws} random policies with the same "
     "turnover. Luck alone gives 50 % on average."
 )
 MONTH_BY_MONTH, YEAR = "Month by month", "Year"
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 UNDER_STRESS, CHANGED_TO = "Under stress", "Market changed to"
-STRESS_NOTE = "The trades as judged, replayed: the agent does not react."
+STRESS_NOTE = "The trades as judged, replayed: nothing reacts."
 AS_JUDGED, LATENCY, LATENCY_DECISION = "as judged", "one more bar of latency", "one more decision of latency"
 SPREAD_TIMES, VOLATILITY_TIMES, COSTS_TIMES = "spread x{k:g}", "volatility x{k:g}", "costs x{k:g}"
 GAP, TREND = "gap of {gap:.0%} against it", "trend of {trend:+.0%} a year"
@@ -378,3 +380,51 @@ NO_DISK = "only {free:.2f} GB of disk are free, {required} GB are needed."
 TRADE_COLUMNS = [
     "bar opened [UTC]", "open", "close", "spread [bps]", "target", "exposure", "equity", "paid", "reward [bps]",
 ]  # fmt: skip
+
+# -- walk-forward
+
+WALK_FORWARD_TITLE = "Does any of these agents have an edge after costs? A walk-forward"
+AGENT_NAME, AGENT_SAYS = "Agent {agent_id} ({preset})", "{agent}: {sentence}"
+STANDS_FOR_ALL = (
+    "It stands for all {agents} agents: its p value is the smallest, and Holm's correction pays for that."
+)
+BUDGET = (
+    "The verdict belongs to this learner at this budget: {learner} SAC {widths}, batch {batch}, {updates:,} updates a "
+    "training, reward '{reward}', {seeds} seeds, {folds} folds of {days} days. Longer training may say something else."
+)
+WALK_FORWARD_CAPTIONS = {
+    "training": "Seed 0 in the last fold: a value for every twentieth of the updates.",
+    "inputs": "Mean over seeds and folds.",
+    "drift": "From the last fold's train days to its test days.",
+    "exposure": "Mean over the seeds.",
+    "costs": "The targets of the base tier at other costs, mean over seeds, folds chained.",
+}
+AGENTS_NOTE = "One verdict each at base cost, on the joined test days; the IQM is over seeds and folds."
+AGENTS_COLUMNS = [
+    "Agent", "Verdict", "Deflated Sharpe [0 to 1]", "p (Holm)", "Trials", "Independent trials", "Beats random [%]",
+    "IQM of Sharpe (ann.)", "95 % interval", f"P(better than {RIDGE})",
+]  # fmt: skip
+FOLDS_NOTE = (
+    "Scaler, regime model and agent are refitted in each; base cost, net return of the fold's test days."
+)
+FOLDS_COLUMNS = [
+    "Fold", "Test days", "Train days", "Policy", "Net return [%]", "Worst seed [%]", "Best seed [%]",
+]  # fmt: skip
+
+FOLDS_PLAN = "walk-forward: {jobs} more trainings and baselines in {folds} folds, on {workers} processes"
+FOLDS_CUT = (
+    "The walk-forward is not finished: {finished} of {planned} trainings. The verdict is on the last fold alone; the "
+    "next session goes on."
+)
+FOLDS_JUDGED = "{folds} folds of {test_days} test days"
+FOLDS_HOME = "The model that goes home, on the last fold"
+NULL_OWN_FEATURES = "The pipeline's null was not run: it cannot shift your own features."
+NULL_NO_ROOM = "The pipeline's null was not run: the bars are too few for a single copy."
+NULL_COST = (
+    "The real run took {seconds:.1f} s. {jobs} more runs on {workers} processes take about {minutes:.0f} min."
+)
+NULL_NO_TIME = "There is time for {runs} of the {planned} runs of the null and its power."
+NULL_FEWER = "The bars allow only {copies} of {asked} copies, so p is coarser."
+NULL_NOT_TESTED = (
+    "An edge of the clock or of volatility alone is in the copies too, so this test does not see it."
+)

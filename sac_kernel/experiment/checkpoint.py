@@ -31,6 +31,9 @@ INDEX_FILE = "state.json"
 EXPORT_INDEX = "state_index.json"
 """Names the states of a finished session, one per job, in the flat state dataset."""
 
+FOLDS_FILE = "folds.state"
+"""A zip of the finished jobs of a walk-forward; a dataset would unpack one called .zip."""
+
 _SLOTS = ("trainer_a.state", "trainer_b.state")
 _PROGRESS = ("env_steps", "episodes", "finished")
 """Facts that only grow along a run: they tell which state is newer."""

@@ -22,6 +22,7 @@ from sac_kernel.agent.exact_config import ExactConfig
 from sac_kernel.backtest import baselines, drift, policies, runner, stress, validation
 from sac_kernel.backtest.judgement import RANDOM_DRAWS
 from sac_kernel.backtest.runner import EpisodeResult
+from sac_kernel.backtest.validation import Fold
 from sac_kernel.core import files, packages
 from sac_kernel.core.config import from_flat, require, to_flat
 from sac_kernel.core.device import set_threads
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sac_kernel.backtest.validation import Fold, Pass
+    from sac_kernel.agent.sac import SACAgent
+    from sac_kernel.backtest.validation import Pass
     from sac_kernel.experiment.job_pool import Place
     from sac_kernel.market.market import Market
     from sac_kernel.prices.bars import BarsByInstrument
@@ -49,11 +51,11 @@ if TYPE_CHECKING:
 
 BASELINES = 0
 """The agent id of the jobs that run the baselines of a fold."""
-FILE, BARS = "result.npz", "bars"
-"""What a job leaves in its folder; its input's name."""
+FILE, BARS, OWN = "result.npz", "bars", "own_features"
+"""What a job leaves in its folder; its inputs' names."""
 COST_MULTIPLES = (0.0, *stress.COST_MULTIPLES)
 UPDATES = {EXACT: 3_000, GAUSSIAN: 5_000}
-_SHARED = ("folds", "test_days", "val_days", "purge_days", "updates", "evaluations")
+_SHARED = ("folds", "test_days", "val_days", "purge_days", "updates", "evaluations", "final", "own_split")
 _SERIES = ("close", "equity", "exposure", "cost_paid", "action", "day")
 
 
@@ -70,7 +72,10 @@ class Settings:
     tiers : cost tiers; an agent is trained, chosen and judged at the same one
     updates, evaluations : of each training (`fold_training.Recipe`); 0 updates is the learner's own, 3,000 of exact SAC
         and 5,000 of Gaussian SAC
-    config : learner, settings of agents and account; warm-up and schedule are shortened (`fold_training.shortened`)
+    config : learner, features, settings of agents and account; warm-up and schedule are shortened
+        (`fold_training.shortened`)
+    final : agents are the last ones, not the best on the validation days
+    own_split : the last fold is the file's own split
     """
 
     h5_path: str
@@ -84,6 +89,8 @@ class Settings:
     val_days: int = 40
     purge_days: int = 5
     config: RunConfig = field(default_factory=RunConfig)
+    final: bool = False
+    own_split: bool = False
 
     def __post_init__(self) -> None:
         where = "walk_forward"
@@ -113,9 +120,8 @@ class Settings:
         """Return how the agent of a job is trained."""
         agent_id = job.agent_id or 1
         one = run_config.Job(agent_id, job.seed)
-        recipe = Recipe.of_run(
-            self.config, one, tier=job.tier, updates=self.updates, evaluations=self.evaluations
-        )
+        shared = {name: getattr(self, name) for name in ("updates", "evaluations", "final")}
+        recipe = Recipe.of_run(self.config, one, tier=job.tier, **shared)
         if job.agent_id == BASELINES:
             env = dataclasses.replace(recipe.env_config, decision_interval_min=0, observes="account")
             recipe = dataclasses.replace(recipe, env=env)
@@ -130,13 +136,27 @@ class Settings:
         """Return what decides the result of a job beside the code, as plain values."""
         recipe = self.recipe(job)
         shared = {name: getattr(self, name) for name in _SHARED}
-        own = {"settings": to_flat(recipe.config), "env": to_flat(recipe.env_config)}
+        own: dict[str, Any] = {"settings": to_flat(recipe.config), "env": to_flat(recipe.env_config)}
+        if self.config.features_file:
+            own[OWN] = [self.config.features_hash, self.config.only_own_features]
         return {**shared, "learner": self.learner, **own, "data_hash": opened(self.h5_path).content_hash}
+
+    @property
+    def inputs(self) -> dict[str, Path]:
+        """Return the files that jobs read, by their names in `job_pool`."""
+        own = {OWN: self.config.own_file} if self.config.features_file else {}
+        return {BARS: Path(self.h5_path), **own}
 
     def fold_list(self) -> list[Fold]:
         """Return the folds of the file's trading days."""
-        days = opened(self.h5_path).days.size
-        return validation.walk_forward(days, self.folds, self.test_days, self.val_days, self.purge_days)
+        source = opened(self.h5_path)
+        folds = validation.walk_forward(
+            source.days.size, self.folds, self.test_days, self.val_days, self.purge_days
+        )
+        if self.own_split:
+            ends = np.searchsorted(source.days, source.split_days)
+            folds[-1] = Fold(*(np.arange(*ends[i : i + 2]) for i in (0, 2, 4)))
+        return folds
 
 
 class Job(NamedTuple):
@@ -156,11 +176,12 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Opened:
-    """The bars of a whole file, its splits put together in time order."""
+    """The bars of a whole file, its splits put together in time order; first day and the one after each split's."""
 
     bars: BarsByInstrument
     instrument: str
     days: NDArray[np.int64]
+    split_days: list[int]
     content_hash: str
     facts: dict[str, Any]
 
@@ -171,7 +192,20 @@ def opened(h5_path: str) -> Opened:
     data = read_processed(Path(h5_path))
     bars: BarsByInstrument = {name: data.whole(name) for name in sorted(data.train)}
     days = np.unique(validation.trading_days(bars[data.traded]))
-    return Opened(bars, data.traded, days, data.content_hash, data.describe())
+    splits = [validation.trading_days(split[data.traded]) for split in data.splits.values()]
+    ends = [int(end) for day in splits for end in (day[0], day[-1] + 1)]
+    return Opened(bars, data.traded, days, ends, data.content_hash, data.describe())
+
+
+@functools.lru_cache(maxsize=2)
+def _fitted(settings: Settings, fold: int, agent_id: int) -> Features:
+    """Return what a fold's agents of one preset share; jobs of a process come fold by fold."""
+    source = opened(settings.h5_path)
+    pipeline = settings.config.feature_pipeline(source.instrument, agent_id or 1)
+    block = settings.fold_list()[fold - 1]
+    train = [validation.cut(source.bars, source.days[days]) for days in block.train_blocks]
+    val = validation.cut(source.bars, source.days[block.val])
+    return fold_training.fit_features(train, val, source.instrument, pipeline)
 
 
 @dataclass(frozen=True)
@@ -214,11 +248,16 @@ def run_pool_job(given: Mapping[str, Any], place: Place) -> dict[str, Any]:
         agent: dict[str, Any] = {"exact": exact, "sac": dataclasses.replace(run_config.DEFAULT_SAC, **shared)}
     else:
         agent = {"sac": from_flat(SACConfig, fields, "fold_jobs"), "num_envs": 1}  # `learning` has its own
+    own: dict[str, Any] = {}
+    if OWN in given:
+        digest, alone = given[OWN]
+        own = {"features_file": str(place.inputs[OWN]), "features_hash": digest, "only_own_features": alone}
     config = RunConfig(
         learner=given["learner"],
         env=from_flat(TradingEnvConfig, given["env"], "fold_jobs"),
         left_to_preset=(),
         **agent,
+        **own,
     )
     settings = Settings(str(place.inputs[BARS]), config=config, **{name: given[name] for name in _SHARED})
     run_job(settings, Job(*given["job"]), place.folder / FILE)
@@ -232,10 +271,9 @@ def run_job(settings: Settings, job: Job, path: Path) -> None:
     fold = settings.fold_list()[job.fold - 1]
     started_s = time.process_time()
 
-    def fit(train: list[BarsByInstrument], val: BarsByInstrument) -> Features:
-        if job.agent_id == BASELINES:
-            return fold_training.fit_features(train, val, source.instrument)
-        return fold_training.fit_agent(train, val, recipe, source.instrument)
+    def fit(_train: list[BarsByInstrument], _val: BarsByInstrument) -> Features:
+        fitted = _fitted(settings, job.fold, job.agent_id)
+        return fitted if job.agent_id == BASELINES else fold_training.train_agent(fitted, recipe)
 
     passes = validation.fold_passes(
         source.bars, source.instrument, [fold], fit, recipe.env_config, job.tier, fold_training.WARMUP_DAYS
@@ -257,20 +295,28 @@ def _agent(one: Pass, job: Job) -> tuple[list[EpisodeResult], dict[str, Any], Fl
     result, market, refit = one
     assert isinstance(refit, Refit)
     named = dataclasses.replace(result, policy=policies.agent(job.agent_id, seed=job.seed))
-    facts: dict[str, Any] = {"stats": refit.stats, "updates": refit.updates}
+    facts, growth = agent_facts(result, market, refit.agent, job)
+    return [named], {"stats": refit.stats, "updates": refit.updates, **facts}, growth
+
+
+def agent_facts(
+    result: EpisodeResult, market: Market, agent: SACAgent, job: Job
+) -> tuple[dict[str, Any], FloatArray]:
+    """Return the inputs' weights and growth at each of `COST_MULTIPLES` of a base-tier job, and random growth."""
+    facts: dict[str, Any] = {}
     growth = np.zeros(0)
     if job.tier == "base":
         start = result.start_equity
         # The same shifts for every seed of a fold: seeds that bet alike stay alike.
         own = runner.filled_targets(market, result.action, start)
         growth = runner.random_same_turnover(market, own, start, RANDOM_DRAWS, job.fold)
-        seen, act = stress.observations(market, result), runner.greedy_batch(refit.agent)
+        seen, act = stress.observations(market, result), runner.greedy_batch(agent)
         facts["inputs"] = stress.permutation_importance(act, seen, market.observation_names)
         facts["cost_growth"] = [
             runner.run_targets(stress.with_costs(market, k), result.action, start, "", "").log_growth
             for k in COST_MULTIPLES
         ]
-    return [named], facts, growth
+    return facts, growth
 
 
 def _baselines(one: Pass, recipe: Recipe, job: Job) -> tuple[list[EpisodeResult], dict[str, Any]]:

@@ -11,14 +11,12 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from sac_kernel.agent.config import GAUSSIAN, SACConfig
 from sac_kernel.agent.sac import SACAgent
-from sac_kernel.backtest import policies, runner, validation
+from sac_kernel.backtest import policies, runner
 from sac_kernel.core.config import require
-from sac_kernel.core.errors import DataError, NonFiniteError
-from sac_kernel.experiment import learning, population
+from sac_kernel.core.errors import DataError
+from sac_kernel.experiment import learning
 from sac_kernel.experiment.learning import Selection
 from sac_kernel.experiment.run_config import Job, RunConfig, preset_of
 from sac_kernel.features.pipeline import FeaturePipeline
@@ -28,6 +26,7 @@ from sac_kernel.prices.bars import concat_bars
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
 
@@ -73,6 +72,7 @@ class Recipe:
     tier : costs in training, selection and judgement alike
     updates : gradient updates of a training
     evaluations : passes over the validation days, evenly spaced; each is a trial
+    final : the fold's agent is the last one, not the best on the validation days
     """
 
     agent_id: int = 1
@@ -80,6 +80,7 @@ class Recipe:
     tier: str = "base"
     updates: int = 3_000
     evaluations: int = 5
+    final: bool = False
     learner_config: SACConfig | ExactConfig | None = None
     env: TradingEnvConfig | None = None
 
@@ -161,9 +162,7 @@ def fit_features(
     train: Sequence[BarsByInstrument],
     val: BarsByInstrument,
     instrument: str,
-    *,
-    regimes: bool = False,
-    forecast: bool = False,
+    pipeline: FeaturePipeline | None = None,
 ) -> Features:
     """Return scaler, choice of instruments and regime model fitted on the train days alone.
 
@@ -171,6 +170,7 @@ def fit_features(
     ----------
     train : stretches of train days in time order
     val : validation bars, later than all of `train` where the features of both are to be causal; may be empty
+    pipeline : the unfitted features; None is the plain thirty
     """
     blocks = [block for block in train if len(block[instrument])]
     if not blocks:
@@ -179,7 +179,7 @@ def fit_features(
     splits = {"train": _together(blocks)}
     if len(val[instrument]):
         splits["val"] = val
-    pipeline = FeaturePipeline(instrument, regimes=regimes, forecast=forecast)
+    pipeline = pipeline or FeaturePipeline(instrument)
     frames = pipeline.run_splits(splits)
     pairs = {name: (part[instrument], frames[name]) for name, part in splits.items()}
     return Features(pipeline, pairs["train"], pairs.get("val"))
@@ -192,45 +192,31 @@ def fit_agent(
 
     The rule is the trainer's (`learning.Selection`).
     """
-    fold = _Training(train, val, recipe, instrument)
+    return train_agent(preset_features(train, val, recipe, instrument), recipe)
+
+
+def train_agent(fitted: Features, recipe: Recipe) -> Refit:
+    """Train an agent on the fitted features of a fold."""
+    fold = FoldTraining(fitted, recipe)
     for report in range(1, REPORTS + 1):
         fold.learning.advance_to(fold.updates_at(report))
         fold.report(report)
     return fold.chosen()
 
 
-def fit_together(
-    folds: Sequence[tuple[Sequence[BarsByInstrument], BarsByInstrument, Recipe]], instrument: str, device: str
-) -> list[Refit | NonFiniteError]:
-    """Train the exact agents of several folds, seeds and tiers side by side (`experiment.population`).
-
-    Each equals the one of `fit_agent`; a training that diverges gives its error, and the others go on. Recipes must
-    agree in updates and evaluations, and the agents in their widths.
-    """
-    trainings = [_Training(train, val, recipe, instrument) for train, val, recipe in folds]
-    members = [t.learning for t in trainings if isinstance(t.learning, learning.ExactLearning)]
-    same = len({(r.updates, r.evaluations) for _, _, r in folds}) == 1 and len(members) == len(trainings)
-    require(
-        same, "fit_together", "all recipes must be of exact SAC with equal updates and evaluations", "others"
-    )
-    together = population.Population(members, device)
-    for report in range(1, REPORTS + 1):
-        together.advance_to(trainings[0].updates_at(report))
-        for training, member in zip(trainings, members, strict=True):
-            if member not in together.failures:
-                training.report(report)
-    return [together.failures.get(m) or t.chosen() for t, m in zip(trainings, members, strict=True)]
+def preset_features(
+    train: Sequence[BarsByInstrument], val: BarsByInstrument, recipe: Recipe, instrument: str
+) -> Features:
+    """Return the features of an agent's preset, fitted on the train days."""
+    preset = preset_of(recipe.agent_id)
+    return fit_features(train, val, instrument, FeaturePipeline(instrument, preset.regimes, preset.forecast))
 
 
-class _Training:
+class FoldTraining:
     """One agent of a fold, its reports and its selection."""
 
-    def __init__(
-        self, train: Sequence[BarsByInstrument], val: BarsByInstrument, recipe: Recipe, instrument: str
-    ) -> None:
+    def __init__(self, fitted: Features, recipe: Recipe) -> None:
         self._recipe, self._env = recipe, recipe.env_config
-        preset = preset_of(recipe.agent_id)
-        fitted = fit_features(train, val, instrument, regimes=preset.regimes, forecast=preset.forecast)
         self.learning = learning.make(
             *fitted.train, self._env, recipe.config, recipe.agent_id, recipe.seed, blocks=True
         )
@@ -265,8 +251,8 @@ class _Training:
         self._selection.look(self.learning.agent, result)
 
     def chosen(self) -> Refit:
-        """Return the fold's agent: the best on the validation days, or the last without any."""
-        refit, best = self._refit, self._selection.best
+        """Return the fold's agent: the best on the validation days, or the last."""
+        refit, best = self._refit, None if self._recipe.final else self._selection.best
         refit.updates = self.learning.updates
         if best is not None:
             refit.agent = SACAgent.from_content(best, device="cpu")
@@ -276,40 +262,3 @@ class _Training:
 
 def _together(blocks: Sequence[BarsByInstrument]) -> BarsByInstrument:
     return {name: concat_bars([block[name] for block in blocks]) for name in blocks[0]}
-
-
-# -- CPCV ----------------------------------------------------------------------------------------------
-
-
-def combinatorial_paths(
-    bars: BarsByInstrument,
-    instrument: str,
-    recipe: Recipe,
-    groups: int = 6,
-    test_groups: int = 2,
-    purge_days: int = 5,
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return days and the daily returns of each CPCV path, shape (n_days,) and (paths, n_days).
-
-    Trains C(groups, test_groups) agents, 15 by default, without selection: a small budget is meant. Purge and
-    embargo are `purge_days` each. The first two days, before any feature, are NaN. All paths judge the same
-    days by other trainings: their spread says how much of a walk-forward hangs on the one history it saw.
-    """
-    days = np.unique(validation.trading_days(bars[instrument]))
-    folds = validation.combinatorial(days.size, groups, test_groups, purge_days, purge_days)
-    daily = np.full((len(folds), days.size), np.nan)
-    for i, fold in enumerate(folds):
-        passes = validation.fold_passes(
-            bars,
-            instrument,
-            [fold],
-            lambda train, val: fit_agent(train, val, recipe, instrument),
-            recipe.env_config,
-            recipe.tier,
-            WARMUP_DAYS,
-        )
-        for one in passes:
-            daily[i, np.searchsorted(days, np.unique(one.result.day))] = one.result.daily_returns
-    of_group = np.repeat(np.arange(groups), [block.size for block in np.array_split(days, groups)])
-    chosen = validation.paths(groups, test_groups)[:, of_group]
-    return days, np.take_along_axis(daily, chosen, axis=0)

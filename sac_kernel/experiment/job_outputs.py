@@ -21,10 +21,11 @@ from sac_kernel.report import interactive, page, plots, sections, trade_files, t
 from sac_kernel.stats import trials, verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
+    from matplotlib.figure import Figure
 
     from sac_kernel.backtest.judgement import Judgement
     from sac_kernel.backtest.runner import EpisodeResult
@@ -94,19 +95,21 @@ def judge_job(
     return judge(agents, bars, features, config, train=train, counted=counted)
 
 
-def finish_outputs(
+def finish_outputs(  # noqa: PLR0913  # all that a run leaves
     top: Path,
     jobs: Sequence[FinishedJob],
     data: ProcessedData,
     judgements: Sequence[Judgement],
     failures: Mapping[str, str] | None = None,
     ensembles: Sequence[EpisodeResult] = (),
+    joined: Callable[[list[trials.Trial], dict[str, Any]], tuple[dict[str, Any], dict[str, Figure]]]
+    | None = None,
 ) -> dict[str, Any]:
     """Write report.html, figures/, summary.json, models.zip and, last, manifest.json; return the summary.
 
     With several jobs the first seed's agents are copied to the top: by order, never by result. `failures` (job
     name -> error) make the run incomplete. `ensembles` are passes of several seeds' mean action, for the results
-    table.
+    table. `joined` puts a walk-forward in front: from ledger and summary to the summary and the figures it replaces.
     """
     output_layout.sweep_temporaries(top)
     headline, judgement = jobs[0], judgements[0]
@@ -143,14 +146,22 @@ def finish_outputs(
         **shown,
         "next_command": "kaggle kernels output OWNER/sac-trading-train -p outputs/",
     }
+    summary, in_front = joined(ledger, summary) if joined else (summary, {})
     files.write_json(top / "summary.json", summary)
     drawn, seeds = drawn_passes(judgements), other_seeds(judgements)
     figures = {"equity": plots.equity_figure(drawn, seeds, fills)}
     figures["equity" + page.NARROW] = plots.equity_figure(drawn, seeds, fills, width=4.5)
-    figures |= report_figures(headline, judgement) | sections.figures(judgement, shown)
+    figures |= (
+        report_figures(judgement)
+        | {"training": plots.training_figure(stats_for_plot(headline))}
+        | sections.figures(judgement, shown)
+    )
     same = seed_passes(judgements)
     if len(same) > 1 and any(result.turnover for result in same):
         figures["seeds"] = plots.seeds_figure(same)
+    if "equity" in in_front:
+        del figures["equity" + page.NARROW]
+    figures = {**in_front, **{k: v for k, v in figures.items() if k not in in_front}}
     figures["bars"] = plots.bars_figure(_closes(data))
     interactive.write_page(top / "equity.html", drawn, fills)
     page.write_report(top, summary, figures)
@@ -185,14 +196,13 @@ def _verdict(jobs: Sequence[FinishedJob], judgements: Sequence[Judgement]) -> di
     return verdict.over_agents(verdicts)[0] if len(verdicts) > 1 else verdicts[0]
 
 
-def report_figures(job: FinishedJob, judgement: Judgement) -> dict[str, Any]:
-    """Return the figures of the report beside equity, in the page's order; those of trades if there are any."""
+def report_figures(judgement: Judgement) -> dict[str, Any]:
+    """Return the figures of the trades, if there are any, in the page's order."""
     base = judgement.results["base"]
     figures = {"exposure": plots.exposure_figure(base[0])} if base[0].turnover > 0.0 else {}
     if judgement.percentile is not None:
         growth = np.expm1(judgement.random_log_growth)
         figures["random"] = plots.random_figure(math.expm1(base[0].log_growth), growth)
-    figures["training"] = plots.training_figure(stats_for_plot(job))
     return figures
 
 

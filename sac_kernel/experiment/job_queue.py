@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import json
 import logging
 import math
@@ -25,7 +26,7 @@ from sac_kernel.core.clock import Deadline
 from sac_kernel.core.device import device_names
 from sac_kernel.core.errors import SacKernelError
 from sac_kernel.core.printable import log_to
-from sac_kernel.experiment import job_outputs, output_layout
+from sac_kernel.experiment import job_outputs, output_layout, run_folds
 from sac_kernel.experiment.job_outputs import FinishedJob
 from sac_kernel.experiment.run_config import Job, RunConfig
 from sac_kernel.experiment.trainer import RESUME_MODES, KaggleTrainer
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sac_kernel.backtest.judgement import Judgement
+    from sac_kernel.experiment.walk_forward_report import Collected
 
 logger = logging.getLogger(__name__)
 
@@ -55,12 +57,14 @@ class FinishedRun:
     summary : content of summary.json
     jobs, judgements : of every job that finished or was cut, in the queue's order
     failures : job name -> why it ended; its last good state is kept
+    folds : the joined folds, None without a walk-forward
     """
 
     summary: dict[str, Any]
     jobs: list[FinishedJob]
     judgements: list[Judgement]
     failures: dict[str, str]
+    folds: Collected | None = None
 
 
 def job_trainer(config: RunConfig, job: Job, deadline: Deadline | None = None) -> KaggleTrainer:
@@ -121,10 +125,15 @@ def _run_jobs(config: RunConfig, deadline: Deadline, devices: Sequence[str] | No
         last = not any(other._replace(seed=0) == job._replace(seed=0) for other in finished[place + 1 :])
         if len(alike) > 1 and last:
             ensembles += trainer.judge_ensemble(alike)
+    folds = None
+    if config.folds and not failures:
+        folds = run_folds.run(config, jobs, judgements, config.data_file, deadline)
+        deadline.raise_if_interrupted()
+    joined = functools.partial(run_folds.report, folds, config) if folds else None
     summary = job_outputs.finish_outputs(
-        config.top_folder, jobs, trainer.data, judgements, failures, ensembles
+        config.top_folder, jobs, trainer.data, judgements, failures, ensembles, joined
     )
-    return FinishedRun(summary, jobs, judgements, failures)
+    return FinishedRun(summary, jobs, judgements, failures, folds and folds.collected)
 
 
 def _devices(config: RunConfig) -> tuple[str, ...]:

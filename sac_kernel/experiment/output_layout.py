@@ -28,8 +28,8 @@ RUNS = "runs"
 STATS_FILE = "logs/training_stats.json"
 FACTS_FILE = "state/job.json"
 """Rates and times of a job, which differ between equal runs, unlike logs/."""
-TABLE_FILES = ("equity.csv", "fills.csv", "daily_returns.csv")
-"""The headline at base cost, for other tools: docs/report-files.md."""
+TABLE_FILES = ("equity.csv", "fills.csv", "daily_returns.csv", "walk_forward.csv")
+"""The headline at base cost, the last one of all folds, for other tools: docs/report-files.md."""
 REPORT_FILES = ("report.html", "equity.html", *TABLE_FILES, "summary.json", "manifest.json", "models.zip")
 ENTRIES = ("checkpoints", "logs", "state", "figures", RUNS, *REPORT_FILES)
 

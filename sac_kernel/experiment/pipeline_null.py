@@ -30,14 +30,14 @@ from sac_kernel.agent.exact import ExactTraining
 from sac_kernel.agent.exact_config import ExactConfig
 from sac_kernel.agent.sac import SACAgent
 from sac_kernel.backtest import baselines, policies, runner, validation
-from sac_kernel.core import files, home_strings, packages
-from sac_kernel.core.config import require, to_flat
+from sac_kernel.core import files, packages, strings
+from sac_kernel.core.config import require
 from sac_kernel.core.device import set_threads
 from sac_kernel.core.errors import DataError
 from sac_kernel.experiment import fold_jobs, job_pool
 from sac_kernel.experiment.exact_problem import exact_problem
 from sac_kernel.experiment.fold_jobs import BARS, Settings
-from sac_kernel.experiment.run_config import preset_of
+from sac_kernel.experiment.run_config import RunConfig, preset_of
 from sac_kernel.features import forecast_input
 from sac_kernel.features.columns import time_features
 from sac_kernel.features.forecast import SIGNIFICANCE, fit_forecast
@@ -76,6 +76,7 @@ STRENGTHS = (0.02, 0.04, 0.07, 0.10)
 DIRECTION_CLIP = 2.0
 DAY_S = 86_400
 _DIRECTION_SEED = 20
+_PREFIXES = ("sac_", "exact_", "env_")
 _VOLATILITY = ("atr_ratio_4h_1d", "parkinson_1h", "volatility_ratio_4h_1d")
 _JOB_FIELDS = ("agents", "seeds", "folds", "test_days", "val_days", "purge_days", "updates")
 
@@ -171,14 +172,14 @@ def pool_job(settings: Settings, spare_weeks: int, weeks: int, strength: float =
     strength : of a planted signal (`STRENGTHS`), or 0
     """
     what = f"copy, {weeks} weeks" if weeks else "real run"
-    configs = {str(a): to_flat(settings.recipe(_job(a, 0)).config) for a in settings.agents}
+    own = {k: v for k, v in settings.config.flat().items() if k == "learner" or k.startswith(_PREFIXES)}
     return {
         "label": f"{what}, planted {strength:g}" if strength else what,
         "weeks": weeks,
         "strength": strength,
         "spare_weeks": spare_weeks,
         **{name: getattr(settings, name) for name in _JOB_FIELDS},
-        "configs": configs,
+        "parameters": own,
         "data_hash": fold_jobs.opened(settings.h5_path).content_hash,
         "code_hash": packages.code_hash(),
     }
@@ -188,7 +189,8 @@ def run_pool_job(given: Mapping[str, Any], place: Place) -> dict[str, Any]:
     """Run the chain on whatever process `job_pool` chose."""
     set_threads(1)
     fields = {name: given[name] for name in _JOB_FIELDS}
-    settings = Settings(str(place.inputs[BARS]), tiers=("base",), **fields)
+    config = RunConfig.from_flat(given["parameters"], "pipeline null")
+    settings = Settings(str(place.inputs[BARS]), tiers=("base",), config=config, **fields)
     return run_chain(settings, given["spare_weeks"], given["weeks"], given["strength"])
 
 
@@ -390,15 +392,18 @@ def _known(value: float) -> float:
 # -- all runs -----------------------------------------------------------------------------------------
 
 
-def run(
+def run(  # noqa: PLR0913  # which copies, where and until when
     settings: Settings,
     folder: Path,
     copies: int = 39,
     power_copies: int = 0,
     workers: int = 1,
     deadline: Deadline | None = None,
+    reserve_s: float = 0.0,
 ) -> dict[str, Any]:
     """Run what is not finished, the real run first; write and return summary.json.
+
+    There are as many copies as end `reserve_s` before the deadline, those of power fewer first.
 
     Parameters
     ----------
@@ -416,7 +421,7 @@ def run(
     require(settings.learner == EXACT, "null", "the learner must be exact", settings.learner)
     spare, offsets = plan(settings, copies)
     if len(offsets) < copies:
-        logger.warning("%s", home_strings.NULL_FEWER.format(copies=len(offsets), asked=copies))
+        logger.warning("%s", strings.NULL_FEWER.format(copies=len(offsets), asked=copies))
     real = pool_job(settings, spare, 0)
     nulls = [pool_job(settings, spare, weeks) for weeks in offsets]
     planted_at = offsets[:power_copies]
@@ -431,11 +436,18 @@ def run(
         )
 
     (first,) = finished([real])
+    if deadline and math.isfinite(deadline.left_s()):
+        room = max(1, int((deadline.left_s() - reserve_s) * workers / max(first.seconds, 1e-9)))
+        if room < len(nulls) + len(strong):
+            logger.warning("%s", strings.NULL_NO_TIME.format(runs=room, planned=len(nulls) + len(strong)))
+        nulls = nulls[:room]
+        planted_at = planted_at[: (room - len(nulls)) // len(STRENGTHS)]
+        strong = [pool_job(settings, spare, w, ic) for ic in STRENGTHS for w in planted_at]
     left = len(nulls) + len(strong)
     minutes = first.seconds * left / workers / 60.0
     logger.info(
         "%s",
-        home_strings.NULL_COST.format(seconds=first.seconds, jobs=left, workers=workers, minutes=minutes),
+        strings.NULL_COST.format(seconds=first.seconds, jobs=left, workers=workers, minutes=minutes),
     )
     results = [outcome.result or {} for outcome in finished([*nulls, *strong])]
     summary = summarised(first.result or {}, results[: len(nulls)], results[len(nulls) :], len(planted_at))

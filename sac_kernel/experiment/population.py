@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 import torch
 
 from sac_kernel.agent.exact import ExactTraining
+from sac_kernel.core.config import require
 from sac_kernel.core.errors import NonFiniteError
-from sac_kernel.experiment.learning import AT_ONCE
+from sac_kernel.experiment.fold_training import REPORTS, FoldTraining, preset_features
+from sac_kernel.experiment.learning import AT_ONCE, ExactLearning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sac_kernel.experiment.learning import ExactLearning
+    from sac_kernel.experiment.fold_training import Recipe, Refit
+    from sac_kernel.prices.bars import BarsByInstrument
 
 logger = logging.getLogger(__name__)
 
@@ -70,3 +73,28 @@ class Population:
                         except NonFiniteError as err:
                             self.failures[member] = err
                             logger.warning("%s", err)
+
+
+def fit_together(
+    folds: Sequence[tuple[Sequence[BarsByInstrument], BarsByInstrument, Recipe]], instrument: str, device: str
+) -> list[Refit | NonFiniteError]:
+    """Train the exact agents of several folds, seeds and tiers side by side.
+
+    Each equals the one of `fit_agent`; a training that diverges gives its error, and the others go on. Recipes must
+    agree in updates and evaluations, and the agents in their widths.
+    """
+    trainings = [
+        FoldTraining(preset_features(train, val, recipe, instrument), recipe) for train, val, recipe in folds
+    ]
+    members = [t.learning for t in trainings if isinstance(t.learning, ExactLearning)]
+    same = len({(r.updates, r.evaluations) for _, _, r in folds}) == 1 and len(members) == len(trainings)
+    require(
+        same, "fit_together", "all recipes must be of exact SAC with equal updates and evaluations", "others"
+    )
+    together = Population(members, device)
+    for report in range(1, REPORTS + 1):
+        together.advance_to(trainings[0].updates_at(report))
+        for training, member in zip(trainings, members, strict=True):
+            if member not in together.failures:
+                training.report(report)
+    return [together.failures.get(m) or t.chosen() for t, m in zip(trainings, members, strict=True)]

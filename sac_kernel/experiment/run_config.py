@@ -23,11 +23,14 @@ from sac_kernel.experiment import learner, output_layout
 from sac_kernel.features.own import OwnFeatures
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market.account import RENAMED_REWARDS, TradingEnvConfig
+from sac_kernel.prices.costs import COST_TIERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DEFAULT_NUM_ENVS = 60
+PURGE_DAYS = 5
+"""Days left out between the parts of a fold of a walk-forward."""
 UTD_RATIO = 0.25
 """Of the Gaussian trainer: 75,000 updates in 100 episodes of 3,000 steps."""
 EXACT_UPDATES = 30
@@ -90,7 +93,11 @@ class RunConfig:
     h5_path : processed bars; empty: found under the mounted inputs, or data/processed/processed_data.h5
     output_dir : output folder; empty: /kaggle/working on Kaggle, ./outputs elsewhere
     agent_ids : 1 short-term, 2 medium, 3 swing; one job for each agent and seed
-    seeds : random seeds; one job for each agent and seed
+    seeds : random seeds; one job for each agent and seed, with folds for each agent and the first seed
+    folds : blocks of test days of a walk-forward, the last one the test split; 0 judges the test split alone
+    tiers : cost tiers of a walk-forward, each with its own trainings
+    null_copies : copies of the bars without signal that the whole chain is refitted on after a walk-forward
+    power_copies : copies with each of four planted signals, which show what the chain would have found
     learner : auto, exact, gaussian or both. 'auto' is exact SAC unless the account has a setting that it cannot
         represent
     num_episodes : episodes of 30 updates (exact) or env_episode_length environment steps (Gaussian)
@@ -121,6 +128,10 @@ class RunConfig:
     output_dir: str = ""
     agent_ids: tuple[int, ...] = (1,)
     seeds: tuple[int, ...] = (0,)
+    folds: int = 0
+    tiers: tuple[str, ...] = tuple(COST_TIERS)
+    null_copies: int = 0
+    power_copies: int = 0
     learner: str = learner.AUTO
     num_episodes: int = 100
     eval_frequency: int = 10
@@ -146,13 +157,14 @@ class RunConfig:
     left_to_preset: tuple[str, ...] = LEFT_TO_PRESET
 
     def __post_init__(self) -> None:
-        for name in ("agent_ids", "seeds", "expect_env_steps", "expect_files"):
+        for name in ("agent_ids", "seeds", "tiers", "expect_env_steps", "expect_files"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         pairs, where = self.jobs, "RunConfig"
         require(bool(pairs), where, "agent_ids and seeds must not be empty", [self.agent_ids, self.seeds])
         require(len(set(pairs)) == len(pairs), where, "agent_ids and seeds must be distinct", pairs)
         for name in ("num_episodes", "eval_frequency", "checkpoint_frequency", "num_envs", "time_budget_h"):
             require(getattr(self, name) > 0, where, f"{name} must be > 0", getattr(self, name))
+        self._check_folds()
         for job in pairs:
             self.sac_config(job.agent_id)
             self.exact_config(job.agent_id)
@@ -198,6 +210,20 @@ class RunConfig:
         values = {name: self._flat(name) for name in PARAMETERS}
         return {**values, **{name: PARAMETERS[name].default for name in self.left_to_preset}}
 
+    def _check_folds(self) -> None:
+        where, tiers = "RunConfig", self.tiers
+        known = len({*tiers}) == len(tiers) and {"base"} <= {*tiers} <= {*COST_TIERS}
+        require(known, where, f"tiers must include base and be among {', '.join(COST_TIERS)}", list(tiers))
+        require(len({*self.seeds}) == len(self.seeds), where, "seeds must be distinct", list(self.seeds))
+        for name in ("folds", "null_copies", "power_copies"):
+            require(getattr(self, name) >= 0, where, f"{name} must be >= 0", getattr(self, name))
+        require(self.folds != 1, where, "folds must be 0 or at least 2", self.folds)
+        if not self.folds:
+            return
+        alike = self.env.cost_tier == "base" and self.learner != learner.BOTH
+        found = [self.env.cost_tier, self.learner]
+        require(alike, where, "with folds, env_cost_tier must be base and learner one alone", found)
+
     def _refuse_gaussian_settings(self, learners: set[str]) -> None:
         plain = {name: PARAMETERS[name].default for name in GAUSSIAN_ONLY}
         own = {name: self._flat(name) for name in GAUSSIAN_ONLY}
@@ -210,9 +236,10 @@ class RunConfig:
 
     @property
     def jobs(self) -> list[Job]:
-        """Return every job, in order."""
+        """Return every job, in order; the other seeds of a walk-forward are trained in its folds."""
         learners = (EXACT, GAUSSIAN) if self.learner == learner.BOTH else ("",)
-        return [Job(a, seed, name) for name in learners for a in self.agent_ids for seed in self.seeds]
+        seeds = self.seeds[:1] if self.folds else self.seeds
+        return [Job(a, seed, name) for name in learners for a in self.agent_ids for seed in seeds]
 
     def learner_of(self, job: Job) -> tuple[str, str]:
         """Return a job's learner and why it is that one (`learner.choose`)."""
@@ -228,6 +255,11 @@ class RunConfig:
         """Return the mounted file of this build called `name`; InputNotFoundError if there is none."""
         return paths.find_input(name, digests=self.expected(name))
 
+    @property
+    def data_file(self) -> Path:
+        """Return the processed bars: as set, else mounted or local."""
+        return Path(self.h5_path) if self.h5_path else self.find_input(paths.DATA_FILE)
+
     def expected(self, name: str) -> list[str]:
         """Return the SHA-256 that a mounted file called `name` may have; [] if the build knows none."""
         return paths.expected(self.expect_files, name)
@@ -237,12 +269,16 @@ class RunConfig:
         """Return the output folder of the whole run."""
         return Path(self.output_dir) if self.output_dir else paths.paths().working_dir
 
+    @property
+    def own_file(self) -> Path:
+        """Return the file of the user's own features: beside the package in a notebook."""
+        beside = packages.import_root() / self.features_file
+        return beside if beside.is_file() else Path(self.features_file)
+
     def feature_pipeline(self, instrument: str, agent_id: int) -> FeaturePipeline:
         """Return the unfitted features of one agent, the user's own among them."""
-        preset, own = preset_of(agent_id), None
-        if self.features_file:
-            beside = packages.import_root() / self.features_file
-            own = OwnFeatures.load(beside if beside.is_file() else self.features_file, self.features_hash)
+        preset = preset_of(agent_id)
+        own = OwnFeatures.load(self.own_file, self.features_hash) if self.features_file else None
         return FeaturePipeline(instrument, preset.regimes, preset.forecast, own, self.only_own_features)
 
     def sac_config(self, agent_id: int) -> SACConfig:

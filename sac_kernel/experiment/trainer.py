@@ -19,7 +19,7 @@ from sac_kernel.agent.config import EXACT, GAUSSIAN, SACConfig
 from sac_kernel.agent.ensemble import Ensemble
 from sac_kernel.backtest import policies, runner
 from sac_kernel.backtest.policies import Form
-from sac_kernel.core import files, locks, packages, paths, strings
+from sac_kernel.core import files, locks, packages, strings
 from sac_kernel.core.clock import Deadline, Progress
 from sac_kernel.core.config import require, to_flat
 from sac_kernel.core.device import resolve_device, set_threads
@@ -265,7 +265,7 @@ class KaggleTrainer:
     # -- preparation -------------------------------------------------------------------------------
 
     def _load_data(self) -> None:
-        path = Path(self.config.h5_path) if self.config.h5_path else self.config.find_input(paths.DATA_FILE)
+        path = self.config.data_file
         self.data: ProcessedData = read_processed(path, self.env_config.price_side)
         expected = self.config.expect_data_hash
         if expected not in ("", self.data.content_hash):

@@ -9,19 +9,24 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from pathlib import Path
+import math
 from typing import TYPE_CHECKING, Any
 
-from sac_kernel.core import files
+import pandas as pd
+
+from sac_kernel.core import files, strings
 from sac_kernel.core.errors import SacKernelError
 from sac_kernel.experiment import fold_jobs, job_pool, walk_forward_report
 from sac_kernel.report import page
+from sac_kernel.report.tables import results_table
 from sac_kernel.stats import trials
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from sac_kernel.experiment.fold_jobs import Settings
+    from sac_kernel.experiment.walk_forward_report import Collected
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +54,7 @@ def run(
         [fold_jobs.pool_job(settings, job) for job in settings.jobs],
         fold_jobs.run_pool_job,
         folder / JOBS,
-        inputs={fold_jobs.BARS: Path(settings.h5_path)},
+        inputs=settings.inputs,
         workers=workers,
         address=address,
     )
@@ -67,8 +72,8 @@ def run(
     ledger = trials.read(folder / trials.NAME) or []
     summary = walk_forward_report.summary(collected, ledger, command)
     files.write_json(folder / "summary.json", summary)
-    files.write_text(folder / "results.md", walk_forward_report.markdown(summary))
-    files.write_text(folder / RESULTS, _csv(walk_forward_report.csv_rows(collected)))
+    files.write_text(folder / "results.md", _markdown(summary))
+    files.write_text(folder / RESULTS, _csv(_csv_rows(collected)))
     page.write_report(folder, summary, walk_forward_report.figures(collected, summary))
     return summary
 
@@ -79,3 +84,59 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def _markdown(shown: Mapping[str, Any]) -> str:
+    """Return the page as Markdown, without figures."""
+    headline, facts = shown["verdict"], shown["run"]
+    lines = [f"    {shown['next_command']}", "", f"**{headline['word']}.** {headline['sentence']}", ""]
+    lines += [f"- {note}" for note in headline["notes"]]
+    plain = {k: v for k, v in facts.items() if k != "versions"}
+    lines += ["", ", ".join(f"{k} {_cell(v)}" for k, v in plain.items())]
+    lines += [", ".join(f"{k} {v}" for k, v in facts["versions"].items()), ""]
+    rows = results_table(shown["table"])
+    tables = [
+        {
+            "title": strings.RESULTS,
+            "note": "",
+            "columns": list(rows.columns),
+            "rows": rows.to_numpy().tolist(),
+        }
+    ]
+    for table in [*tables, *shown["tables"]]:
+        lines += [f"## {table['title']}", "", *([table["note"], ""] if table["note"] else [])]
+        lines += [_line(table["columns"]), _line(["---"] * len(table["columns"]))]
+        lines += [_line(map(_cell, row)) for row in table["rows"]] + [""]
+    return "\n".join(lines)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value))
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def _csv_rows(collected: Collected) -> list[dict[str, Any]]:
+    """Return the rows of results.csv, one per job and policy."""
+    return [
+        {
+            "agent": r.job.agent_id or "baseline",
+            "seed": r.job.seed,
+            "fold": r.job.fold,
+            "test_first": walk_forward_report.span(result)[0],
+            "test_last": walk_forward_report.span(result)[1],
+            "updates": r.facts.get("updates"),
+            "cpu_s": round(r.facts["cpu_s"], 1),
+            "policy": result.name,
+            "tier": result.tier,
+            **result.figures(),
+        }
+        for r in collected.jobs
+        for result in r.passes
+    ]

@@ -16,13 +16,12 @@ import pandas as pd
 
 from sac_kernel.backtest import policies, runner, validation
 from sac_kernel.backtest.policies import Form
-from sac_kernel.core import home_strings, packages, strings
+from sac_kernel.core import packages, strings
 from sac_kernel.core.errors import DataError
 from sac_kernel.experiment import fold_jobs
 from sac_kernel.experiment.run_config import preset_of
 from sac_kernel.report import fold_plots, plots, sections
-from sac_kernel.report.tables import results_table
-from sac_kernel.stats import fold_statistics, trials, verdict
+from sac_kernel.stats import fold_statistics, metrics, trials, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -168,7 +167,12 @@ def percentile(collected: Collected, agent_id: int) -> tuple[float | None, Float
     return float(np.mean(random < mine)) if traded else None, random
 
 
-def verdicts(collected: Collected, ledger: Iterable[Trial]) -> dict[int, dict[str, Any]]:
+def verdicts(
+    collected: Collected,
+    ledger: Iterable[Trial],
+    null: Mapping[str, Any] | None = None,
+    power: Mapping[str, Any] | None = None,
+) -> dict[int, dict[str, Any]]:
     """Return the verdict on each agent by the fixed rule, Holm-corrected for their number.
 
     An agent's trials are its own: configurations x checkpoints, refits in several folds counting as one.
@@ -184,6 +188,9 @@ def verdicts(collected: Collected, ledger: Iterable[Trial]) -> dict[int, dict[st
                 share,
                 counted,
                 headline.turnover,
+                null=null,
+                power=power,
+                instrument=metrics.daily_returns(headline.close, headline.day, float(headline.close[0])),
                 days_a_year=headline.days_a_year,
             )
         )
@@ -204,9 +211,15 @@ def standing(by_agent: Mapping[int, dict[str, Any]]) -> int:
 # -- the page -----------------------------------------------------------------------------------------
 
 
-def summary(collected: Collected, ledger: Sequence[Trial], command: str) -> dict[str, Any]:
-    """Return the page's content (see `report.write_report`)."""
-    settings, by_agent = collected.settings, verdicts(collected, ledger)
+def summary(
+    collected: Collected,
+    ledger: Sequence[Trial],
+    command: str,
+    null: Mapping[str, Any] | None = None,
+    power: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the page's content (see `report.write_report`); null and power of the pipeline (`stats.null`)."""
+    settings, by_agent = collected.settings, verdicts(collected, ledger, null, power)
     top = standing(by_agent)
     order = [top, *(a for a in settings.agents if a != top)]
     share, random = percentile(collected, top)
@@ -215,17 +228,17 @@ def summary(collected: Collected, ledger: Sequence[Trial], command: str) -> dict
     for tier in settings.tiers:
         policies = [which[a, tier] for a in order for which in (collected.headline, collected.ensemble)]
         rows += [result.row() for result in (*policies, *collected.baselines[tier])]
-    agent = home_strings.AGENT_NAME.format(agent_id=top, preset=preset_of(top).label)
+    agent = strings.AGENT_NAME.format(agent_id=top, preset=preset_of(top).label)
     sentences = {
-        part: home_strings.AGENT_SAYS.format(agent=agent, sentence=by_agent[top][part])
+        part: strings.AGENT_SAYS.format(agent=agent, sentence=by_agent[top][part])
         for part in ("sentence", "finding")
     }
-    headline_verdict = {**by_agent[top], **sentences}
-    others = [home_strings.STANDS_FOR_ALL.format(agents=len(by_agent))] if len(by_agent) > 1 else []
+    headline_verdict = {**by_agent[top], **(sentences if len(by_agent) > 1 else {})}
+    others = [strings.STANDS_FOR_ALL.format(agents=len(by_agent))] if len(by_agent) > 1 else []
     headline_verdict["notes"] = [*others, *headline_verdict["notes"], budget(collected)]
     source = fold_jobs.opened(settings.h5_path)
     return {
-        "title": home_strings.WALK_FORWARD_TITLE,
+        "title": strings.WALK_FORWARD_TITLE,
         "verdict": headline_verdict,
         "verdicts": {str(agent_id): decided for agent_id, decided in by_agent.items()},
         "table": rows,
@@ -236,7 +249,7 @@ def summary(collected: Collected, ledger: Sequence[Trial], command: str) -> dict
         "drift": _last_baselines(collected).facts.get("drift"),
         "data": source.facts,
         "run": _facts(collected),
-        "captions": home_strings.WALK_FORWARD_CAPTIONS,
+        "captions": strings.WALK_FORWARD_CAPTIONS,
         "next_command": command,
     }
 
@@ -246,7 +259,7 @@ def budget(collected: Collected) -> str:
     s = collected.settings
     recipe = s.recipe(fold_jobs.Job(s.agents[0], 0, 1, "base"))
     config, env = recipe.config, recipe.env_config
-    return home_strings.BUDGET.format(
+    return strings.BUDGET.format(
         learner=s.learner,
         widths="x".join(map(str, config.hidden_dims)),
         batch=config.batch_size,
@@ -305,8 +318,8 @@ def _agents_table(collected: Collected, by_agent: Mapping[int, dict[str, Any]]) 
         )
     return {
         "title": strings.AGENTS,
-        "note": home_strings.AGENTS_NOTE,
-        "columns": home_strings.AGENTS_COLUMNS,
+        "note": strings.AGENTS_NOTE,
+        "columns": strings.AGENTS_COLUMNS,
         "rows": rows,
     }
 
@@ -317,12 +330,12 @@ def _folds_table(collected: Collected) -> dict[str, Any]:
         for agent_id in collected.settings.agents:
             same = [folds[fold - 1] for folds in collected.of(agent_id)]
             net = [100.0 * math.expm1(r.passes[0].log_growth) for r in same]
-            first, last = _span(same[0].passes[0])
-            span = strings.SPAN.format(low=first, high=last)
+            first, last = span(same[0].passes[0])
+            days = strings.SPAN.format(low=first, high=last)
             rows.append(
                 [
                     f"{fold}",
-                    span,
+                    days,
                     same[0].facts["train_days"],
                     policies.agent(agent_id).label,
                     np.mean(net),
@@ -336,8 +349,8 @@ def _folds_table(collected: Collected) -> dict[str, Any]:
             rows.append([f"{fold}", rows[-1][1], rows[-1][2], name, net[0], None, None])
     return {
         "title": strings.FIGURES["folds"],
-        "note": home_strings.FOLDS_NOTE,
-        "columns": home_strings.FOLDS_COLUMNS,
+        "note": strings.FOLDS_NOTE,
+        "columns": strings.FOLDS_COLUMNS,
         "rows": rows,
     }
 
@@ -388,62 +401,6 @@ def cost_rows(collected: Collected, agent_id: int) -> tuple[list[dict[str, float
     return rows, float(at[i - 1] + (at[i] - at[i - 1]) * net[i - 1] / (net[i - 1] - net[i]))
 
 
-def markdown(shown: Mapping[str, Any]) -> str:
-    """Return the page as Markdown, without figures."""
-    headline, facts = shown["verdict"], shown["run"]
-    lines = [f"    {shown['next_command']}", "", f"**{headline['word']}.** {headline['sentence']}", ""]
-    lines += [f"- {note}" for note in headline["notes"]]
-    plain = {k: v for k, v in facts.items() if k != "versions"}
-    lines += ["", ", ".join(f"{k} {_cell(v)}" for k, v in plain.items())]
-    lines += [", ".join(f"{k} {v}" for k, v in facts["versions"].items()), ""]
-    rows = results_table(shown["table"])
-    tables = [
-        {
-            "title": strings.RESULTS,
-            "note": "",
-            "columns": list(rows.columns),
-            "rows": rows.to_numpy().tolist(),
-        }
-    ]
-    for table in [*tables, *shown["tables"]]:
-        lines += [f"## {table['title']}", "", *([table["note"], ""] if table["note"] else [])]
-        lines += [_line(table["columns"]), _line(["---"] * len(table["columns"]))]
-        lines += [_line(map(_cell, row)) for row in table["rows"]] + [""]
-    return "\n".join(lines)
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return " ".join(map(str, value))
-    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
-
-
-def csv_rows(collected: Collected) -> list[dict[str, Any]]:
-    """Return the rows of results.csv, one per job and policy."""
-    return [
-        {
-            "agent": r.job.agent_id or "baseline",
-            "seed": r.job.seed,
-            "fold": r.job.fold,
-            "test_first": _span(result)[0],
-            "test_last": _span(result)[1],
-            "updates": r.facts.get("updates"),
-            "cpu_s": round(r.facts["cpu_s"], 1),
-            "policy": result.name,
-            "tier": result.tier,
-            **result.figures(),
-        }
-        for r in collected.jobs
-        for result in r.passes
-    ]
-
-
 def _facts(collected: Collected) -> dict[str, Any]:
     s = collected.settings
     trained = [r for r in collected.jobs if r.job.agent_id != fold_jobs.BASELINES]
@@ -467,7 +424,7 @@ def _facts(collected: Collected) -> dict[str, Any]:
     }
 
 
-def _span(result: EpisodeResult) -> tuple[str, str]:
+def span(result: EpisodeResult) -> tuple[str, str]:
     """Return the first and the last trading day."""
     first, last = result.day[[0, -1]].astype("datetime64[D]")
     return str(first), str(last)

@@ -89,28 +89,8 @@ class OwnFeatures:
         DataError
             If it does not run or defines no function `features`.
         """
-        path = Path(path)
-        if not path.is_file():
-            msg = f"There is no file {path} with own features. Pass --features FILE.py."
-            raise InputNotFoundError(msg)
-        content = path.read_bytes().replace(b"\r\n", b"\n")
-        digest = files.sha256(content)
-        if expected not in ("", digest):
-            msg = (
-                f"{path} is not the feature file that this agent or notebook was made with: its SHA-256 begins with "
-                f"{digest[:12]}, not {expected[:12]}. Pass that version with --features."
-            )
-            raise CheckpointError(msg)
-        namespace: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
-        try:
-            exec(compile(content, path.name, "exec"), namespace)  # noqa: S102  # the user's own file, by her command
-        except Exception as err:
-            raise DataError(_said(path.name, "does not run", err)) from err
-        function = namespace.get("features")
-        if not callable(function):
-            msg = f"{path} defines no function features(bars). Add one that returns a DataFrame."
-            raise DataError(msg)
-        return _LOADED.setdefault(digest, cls(path.name, digest, function))
+        digest, function = load_function(path, "features(bars)", expected)
+        return _LOADED.setdefault(digest, cls(Path(path).name, digest, function))
 
     def table(self, bars: BarsByInstrument, instrument: str) -> pd.DataFrame:
         """Return the features on the traded instrument's index, float64, after a strict check.
@@ -125,7 +105,7 @@ class OwnFeatures:
         try:
             table = self.function(given)
         except Exception as err:
-            raise DataError(_said(self.name, "fails in features(bars)", err)) from err
+            raise DataError(said(self.name, "fails in features(bars)", err)) from err
         self.read.update(given.read)
         if not isinstance(table, pd.DataFrame) or not table.index.equals(index):
             kind = f"{len(table)} rows" if isinstance(table, pd.DataFrame) else type(table).__name__
@@ -156,6 +136,35 @@ class OwnFeatures:
         return pd.DataFrame(values, index=index, columns=names)
 
 
+def load_function(path: str | Path, signature: str, expected: str = "") -> tuple[str, Callable[..., Any]]:
+    """Run a user's file; return the SHA-256 of its text with LF line ends, and its function of that signature.
+
+    Raises as `OwnFeatures.load`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        msg = f"There is no file {path}. Pass a Python file with a function {signature}."
+        raise InputNotFoundError(msg)
+    content = path.read_bytes().replace(b"\r\n", b"\n")
+    digest = files.sha256(content)
+    if expected not in ("", digest):
+        msg = (
+            f"{path} is not the feature file that this agent or notebook was made with: its SHA-256 begins with "
+            f"{digest[:12]}, not {expected[:12]}. Pass that version with --features."
+        )
+        raise CheckpointError(msg)
+    namespace: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
+    try:
+        exec(compile(content, path.name, "exec"), namespace)  # noqa: S102  # the user's own file, by her command
+    except Exception as err:
+        raise DataError(said(path.name, "does not run", err)) from err
+    function = namespace.get(signature.partition("(")[0])
+    if not callable(function):
+        msg = f"{path} defines no function {signature}. Add one."
+        raise DataError(msg)
+    return digest, function
+
+
 def loaded(sha256: str) -> OwnFeatures | None:
     """Return the features of a file that this process has loaded, by hash: what a saved agent names."""
     return _LOADED.get(sha256)
@@ -179,7 +188,8 @@ def leading(complete: Any) -> int:  # noqa: ANN401
     return int(np.argmax(complete)) if np.any(complete) else len(complete)
 
 
-def _said(name: str, what: str, err: Exception) -> str:
+def said(name: str, what: str, err: Exception) -> str:
+    """Return what went wrong in a user's file, with the line."""
     lines = [frame.lineno for frame in traceback.extract_tb(err.__traceback__) if frame.filename == name]
     where = f", line {lines[-1]}" if lines else ""
     return f"{name}{where} {what}: {type(err).__name__}: {str(err)[:200]}"

@@ -183,6 +183,12 @@ def forecast(config: RunConfig, summary: Mapping[str, Any], last_run: Mapping[st
             f"estimate  {config.num_episodes} episodes, {updates:,.0f} updates, --accelerator {name}: "
             f"{hours:.2f} h at {rate:.0f} updates/s{f' on each of {devices}' if devices > 1 else ''} ({why})"
         )
+    if walk := summary.get("walk_forward"):
+        minutes = walk["cpu_s_in_all"] / 60.0
+        lines.append(
+            f"folds     {walk['trainings']} trainings of {walk['updates']:,} updates and their baselines: "
+            f"{minutes:.1f} CPU minutes here; a Kaggle session has 4 processes"
+        )
     return "\n".join(lines)
 
 

@@ -400,6 +400,8 @@ class KaggleRun:
         }
         index = export_states(folders, target)
         trials.merge(target / trials.NAME, [self.home.ledger, self.outputs / trials.NAME])
+        if (packed := self.outputs / checkpoint.STATE_FOLDER / checkpoint.FOLDS_FILE).is_file():
+            shutil.copyfile(packed, target / checkpoint.FOLDS_FILE)
         title = f"{self.name}-state".replace("-", " ")
         metadata = {"id": self.dataset("state"), "title": title, "licenses": [{"name": "other"}]}
         files.write_json(target / "dataset-metadata.json", metadata)

@@ -48,6 +48,8 @@ class DataConfig:
     train_fraction, val_fraction : shares of the bars, in time order; the rest is the test split
     accept_outliers : take bars that look wrong as they are (`ingest.suspect`), with a note
     repair_rounding : widen highs and lows that miss open or close by one price step, with a note
+    folds : test blocks of a walk-forward that the split is for: test and validation get a share of 2 / 3 / folds each,
+        fewer blocks where one would have under 30 days; 0 takes the fractions
     embargo_hours : hours of bars left out after each boundary, so that no feature or held position crosses
         it; at least the longest feature horizon (1 day)
     output_path : the processed file
@@ -69,6 +71,7 @@ class DataConfig:
     val_fraction: float = 0.2
     accept_outliers: bool = False
     repair_rounding: bool = False
+    folds: int = 0
     embargo_hours: float = 120.0
     output_path: str = str(paths.LOCAL_DATA)
     download_from: str = "dukascopy"
@@ -88,6 +91,7 @@ class DataConfig:
         require(0 < self.val_fraction < 1, where, "val_fraction must be in (0, 1)", self.val_fraction)
         share = self.train_fraction + self.val_fraction
         require(share < 1, where, "train_fraction + val_fraction must be below 1", share)
+        require(self.folds >= 0, where, "folds must be >= 0", self.folds)
         require(self.embargo_hours >= 24, where, "embargo_hours must be >= 24", self.embargo_hours)
         require(self.kind in ("", *KINDS), where, f"kind must be one of {', '.join(KINDS)}", self.kind)
         EURUSD.with_costs(self.costs)  # checks names and numbers

@@ -97,7 +97,7 @@ def write_report(folder: Path, summary: Mapping[str, Any], figures: Mapping[str,
         draws), `months`, `tables`, `stress`, `drift`, `statistics`, `no_trade` (see `report.sections`), `judged`
         (what the headline judges, keyed as `strings.JUDGED`), `training` (job -> findings of
         `training_health`), `files`, `jobs`, `next_command`,
-        `title`, `captions` (by figure) are optional; the verdict may have `finding` and `marks`
+        `title`, `captions` (by figure) are optional; the verdict may have `finding`, `marks` and `means`
     figures : by name, in the page's order; `equity` comes first, those in `DATA_FIGURES` with the data
 
     Raises
@@ -146,6 +146,7 @@ def _page(summary: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
             sections.append((title, body))
     sections += [(titles[name], text) for name, text in texts.items()]
     sections += by_title.items()
+    sections.append((strings.FOLDS_HOME, _last_fold(summary.get("last_fold") or {})))
     parts = (HEADING.format(titles[name]) + figures[name] for name in DATA_FIGURES if name in figures)
     data = _data(summary.get("data") or {}) + Markup().join(parts)
     command = summary.get("next_command")
@@ -158,6 +159,15 @@ def _page(summary: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     title = summary.get("title") or strings.TITLE
     numbered = [(f"part-{i}", name, body) for i, (name, body) in enumerate(sections, 1) if body]
     return templates.report(title=title, verdict=_verdict(summary), head=head, sections=numbered)
+
+
+def _last_fold(parts: Mapping[str, Any]) -> Markup:
+    """Return what a walk-forward's home model did on the last fold alone."""
+    if not parts:
+        return Markup()
+    said = PARAGRAPH.format(parts["no_trade"]) if parts.get("no_trade") else Markup()
+    rest = _statistics(parts.get("statistics") or {}) + _stress(parts.get("stress") or ())
+    return said + _every_result(parts.get("table") or ()) + rest
 
 
 def _statistics(values: Mapping[str, Any]) -> Markup:
@@ -217,6 +227,7 @@ def _verdict(summary: Mapping[str, Any]) -> Markup:
     values = {
         "word": word,
         "tone": Word(word).tone,
+        "means": verdict.get("means") or strings.VERDICTS[word],
         "finding": verdict.get("finding", sentence) if marks else sentence,  # the marks have the details
         "traded": (summary.get("data") or {}).get("traded", ""),
         "judged": _judged(summary.get("judged") or {}),

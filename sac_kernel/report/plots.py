@@ -105,7 +105,7 @@ def bars_figure(
         left, right = utc_times(pd.DatetimeIndex(gap))
         ax.axvspan(left, right, label="_" if i else "left out (embargo)", **_HOLE)
     counts = ", ".join(f"{name} {len(bars):,}" for name, bars in splits.items())
-    ax.set_title(f"Bars in time order: {counts}; no bar is in two splits")
+    ax.set_title(f"Bars in time order: {counts}" + "; no bar is in two splits" * (len(splits) > 1))
     ax.set_ylabel("Close [price]")
     time_axis(ax)
     figure.legend(loc="outside lower center", ncols=len(splits) + 1)
@@ -346,7 +346,7 @@ def exposure_figure(result: Any) -> Figure:  # noqa: ANN401
     level, share = _main_level(held, 0.05 * reach)
     if share > STUCK_SHARE:
         finding = f"near {level:+.2f} x equity {100 * share:.1f} % of the time"
-        figure.suptitle(f"Warning: the agent hardly trades: {finding}", color=VERMILION, **_LEFT)
+        figure.suptitle(f"Warning: hardly any trade: {finding}", color=VERMILION, **_LEFT)
     return figure
 
 
@@ -366,7 +366,7 @@ def random_figure(agent_return: float, random_returns: ArrayLike) -> Figure:
     ax = figure.subplots()
     bins = int(np.clip(np.sqrt(draws.size), 8, 40))
     ax.hist(100.0 * draws, bins=bins, color=SKY, edgecolor="white", label="random policies")
-    ax.axvline(100.0 * agent_return, color=VERMILION, linewidth=2.2, label="the agent")
+    ax.axvline(100.0 * agent_return, color=VERMILION, linewidth=2.2, label="this result")
     ax.axvline(100.0 * float(np.median(draws)), color=INK, linestyle="--", label="median of random")
     compared = f"better than {percentile:.0f} % of {draws.size:,} random policies"
     ax.set_title(f"Net return {percent(agent_return)}: {compared} with the same turnover")

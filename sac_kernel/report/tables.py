@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     Row = Mapping[str, Any]
 
 INTERVAL = "interval"
+_LARGE = 1e7  # a bound that compounds over years is larger; its digits would push the names out of a table
 
 
 class Column(NamedTuple):
@@ -122,7 +123,10 @@ def finite(value: object) -> float | None:
 def number(value: object, scale: float = 1.0, decimals: int = 2) -> str | None:
     """Return digits with thousands separators, None where there is no finite number."""
     x = finite(value)
-    return None if x is None else f"{round(scale * x, decimals) + 0.0:,.{decimals}f}"
+    if x is None:
+        return None
+    x = round(scale * x, decimals) + 0.0
+    return f"{x:.2e}" if decimals and abs(x) >= _LARGE else f"{x:,.{decimals}f}"
 
 
 def interval(row: Row) -> str | None:

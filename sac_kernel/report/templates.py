@@ -108,8 +108,8 @@ _MACROS = """
 <p><strong>{{ t.ALL_PASSED.format(**v.counts) }}</strong></p>
 {% endif %}
 <details><summary>{{ t.ABOUT }}</summary>
-<p><strong>{{ t.MEANS }}</strong> {{ t.VERDICTS[v.word][0] }}</p>
-<p><strong>{{ t.MEANS_NOT }}</strong> {{ t.VERDICTS[v.word][1] }}</p>
+<p><strong>{{ t.MEANS }}</strong> {{ v.means[0] }}</p>
+<p><strong>{{ t.MEANS_NOT }}</strong> {{ v.means[1] }}</p>
 {% if v.passed %}
 <p>{{ t.PASSED_TOO }}</p>
 {{ marks(v.passed) }}

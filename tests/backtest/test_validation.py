@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sac_kernel.backtest import runner, validation
-from sac_kernel.backtest.validation import FinalWindow, Fold
+from sac_kernel.backtest import combinatorial, runner, validation
+from sac_kernel.backtest.final_window import FinalWindow
+from sac_kernel.backtest.validation import Fold
 from sac_kernel.core import files
 from sac_kernel.core.errors import ConfigError, DataError
 from sac_kernel.market.account import TradingEnvConfig
@@ -70,7 +71,7 @@ def round_up(days, groups, g):
 def test_cpcv_is_that_of_an_independent_enumerator(days, groups, test_groups, purge, embargo):
     if test_groups >= groups:
         return
-    found = validation.combinatorial(days, groups, test_groups, purge, embargo)
+    found = combinatorial.combinatorial(days, groups, test_groups, purge, embargo)
     expected = slow_combinatorial(days, groups, test_groups, purge, embargo)
     assert [(f.train.tolist(), f.test.tolist()) for f in found] == expected
     assert len(found) == math.comb(groups, test_groups)
@@ -78,8 +79,8 @@ def test_cpcv_is_that_of_an_independent_enumerator(days, groups, test_groups, pu
 
 def test_cpcv_of_the_book_has_15_splits_and_5_paths():
     # Lopez de Prado 2018, section 12.3: N = 6, k = 2.
-    assert len(validation.combinatorial(60, 6, 2)) == 15
-    found = validation.paths(6, 2)
+    assert len(combinatorial.combinatorial(60, 6, 2)) == 15
+    found = combinatorial.paths(6, 2)
     assert found.shape == (5, 6)
     splits = list(itertools.combinations(range(6), 2))
     assert all(g in splits[found[p, g]] for p in range(5) for g in range(6))
@@ -130,7 +131,7 @@ def test_folds_are_fitted_on_their_own_train_days_and_judged_on_the_next(bars):
         assert set(result.day) == set(listed[fold.test])
         assert result.exposure[-1] == 0.0
     assert validation.trading_days(fit.seen)[0] == listed[folds[-1].test[0] - 3]
-    days, daily = validation.joined_daily_returns(results)
+    days, daily = combinatorial.joined_daily_returns(results)
     assert days.tolist() == listed[np.concatenate([f.test for f in folds])].tolist()
     assert np.prod(1 + daily) == pytest.approx(np.prod([r.equity[-1] / r.start_equity for r in results]))
 
@@ -138,7 +139,7 @@ def test_folds_are_fitted_on_their_own_train_days_and_judged_on_the_next(bars):
 def test_cpcv_folds_start_flat_in_every_test_block_and_hand_over_train_blocks(bars):
     fit = Recorder()
     days = len(np.unique(validation.trading_days(bars["EURUSD"])))
-    fold = validation.combinatorial(days, 6, 2)[2]  # groups 0 and 3: two blocks
+    fold = combinatorial.combinatorial(days, 6, 2)[2]  # groups 0 and 3: two blocks
     results = [p.result for p in validation.fold_passes(bars, "EURUSD", [fold], fit, CONFIG)]
     assert len(results) == 2
     assert len(fit.calls[0][0]) == 2
@@ -152,7 +153,7 @@ def test_a_day_judged_twice_is_refused(bars):
     )
     once = runner.run_targets(market, np.ones(runner.decisions(market)), 1e5, "x", "base")
     with pytest.raises(DataError, match=says(str(market_bars.index[0])[:4], "day")):
-        validation.joined_daily_returns([once, once])
+        combinatorial.joined_daily_returns([once, once])
 
 
 def test_final_window_opens_once_and_writes_it_down(bars, tmp_path):

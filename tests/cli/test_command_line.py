@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 REQUIRED = {
     "evaluate": ["--model", "a.pt"],
     "decide": ["--model", "a.pt"],
+    "judge": ["policy.py"],
     "paper": ["--model", "a.pt", "--bars", "b.csv", "--journal", "j"],
 }
 """Words without which a command is refused."""

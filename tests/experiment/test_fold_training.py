@@ -11,7 +11,8 @@ from sac_kernel.agent.config import SACConfig
 from sac_kernel.agent.exact_config import ExactConfig
 from sac_kernel.backtest import runner, validation
 from sac_kernel.core.errors import ConfigError, DataError
-from sac_kernel.experiment import fold_training, stretches
+from sac_kernel.experiment import fold_training, population, stretches
+from sac_kernel.experiment.combinatorial_paths import combinatorial_paths
 from sac_kernel.experiment.fold_training import Recipe
 from sac_kernel.experiment.run_config import Job, RunConfig
 from sac_kernel.market.account import TradingEnvConfig
@@ -131,6 +132,11 @@ EXACT = dataclasses.replace(
 )  # fmt: skip
 
 
+def learning_of(bars, recipe):
+    fitted = fold_training.preset_features([days_of(bars, 0, 40)], days_of(bars, 42, 60), recipe, "EURUSD")
+    return fold_training.FoldTraining(fitted, recipe).learning
+
+
 def same_fold(one, two):
     assert torch.equal(one.agent.exact.weights, two.agent.exact.weights)
     assert one.stats == two.stats
@@ -144,53 +150,45 @@ def test_trainings_of_several_folds_and_tiers_together_equal_each_alone(bars, mo
         ([days_of(bars, 0, 40)], days_of(bars, 42, 60), dataclasses.replace(EXACT, seed=1, tier="retail")),
         ([days_of(bars, 0, 40)], days_of(bars, 42, 60), EXACT),
     ]
-    together = fold_training.fit_together(folds, "EURUSD", "cpu")
+    together = population.fit_together(folds, "EURUSD", "cpu")
     alone = [fold_training.fit_agent(*fold, "EURUSD") for fold in folds]
     for one, two in zip(together, alone, strict=True):
         same_fold(one, two)
     assert {refit.updates for refit in together} == {60}
-    population, made = fold_training.population.Population, []
+    whole, made = population.Population, []
 
     def small(members, device):
-        made.append(population(members, device, chunk=2))
+        made.append(whole(members, device, chunk=2))
         return made[-1]
 
-    monkeypatch.setattr(fold_training.population, "Population", small)
-    for one, two in zip(fold_training.fit_together(folds, "EURUSD", "cpu"), alone, strict=True):
+    monkeypatch.setattr(population, "Population", small)
+    for one, two in zip(population.fit_together(folds, "EURUSD", "cpu"), alone, strict=True):
         same_fold(one, two)
     assert [len(part) for _, part in made[0]._parts] == [2, 1]
 
 
 def test_a_chunk_that_does_not_fit_is_halved_and_said(bars, monkeypatch, caplog):
-    trainings = [
-        fold_training._Training([days_of(bars, 0, 40)], days_of(bars, 42, 60), EXACT, "EURUSD").learning
-        for _ in range(3)
-    ]
-    part = fold_training.population.Population._part
+    trainings = [learning_of(bars, EXACT) for _ in range(3)]
+    part = population.Population._part
 
     def refuses(self, at):
         if self.chunk > 1:
             raise torch.cuda.OutOfMemoryError
         return part(self, at)
 
-    monkeypatch.setattr(fold_training.population.Population, "_part", refuses)
-    population = fold_training.population.Population(trainings, "cpu", chunk=3)
-    assert population.chunk == 1
+    monkeypatch.setattr(population.Population, "_part", refuses)
+    together = population.Population(trainings, "cpu", chunk=3)
+    assert together.chunk == 1
     assert told(caplog.text, "cpu", 1)
 
 
 def test_a_training_of_several_that_diverges_is_named_and_the_others_go_on(bars):
-    trainings = [
-        fold_training._Training(
-            [days_of(bars, 0, 40)], days_of(bars, 42, 60), dataclasses.replace(EXACT, seed=seed), "EURUSD"
-        ).learning
-        for seed in (4, 5)
-    ]
-    population = fold_training.population.Population(trainings)
-    population._parts[0][0].weights.online[1, 0] = float("nan")
-    population.advance_to(20)
-    assert list(population.failures) == [trainings[1]]
-    assert told(str(population.failures[trainings[1]]), "seed 5", 10)
+    trainings = [learning_of(bars, dataclasses.replace(EXACT, seed=seed)) for seed in (4, 5)]
+    together = population.Population(trainings)
+    together._parts[0][0].weights.online[1, 0] = float("nan")
+    together.advance_to(20)
+    assert list(together.failures) == [trainings[1]]
+    assert told(str(together.failures[trainings[1]]), "seed 5", 10)
     assert trainings[0].updates == 20
     assert torch.isfinite(trainings[0].agent.exact.weights).all()
 
@@ -216,7 +214,7 @@ def test_a_short_budget_has_a_short_warm_up_and_schedule():
 def test_cpcv_judges_every_day_once_on_every_path(bars):
     small = {"EURUSD": days_of(bars, 0, 79)["EURUSD"]}
     recipe = dataclasses.replace(RECIPE, updates=10)
-    days, daily = fold_training.combinatorial_paths(small, "EURUSD", recipe, 4, 2, 1)
+    days, daily = combinatorial_paths(small, "EURUSD", recipe, 4, 2, 1)
     assert daily.shape == (3, days.size)  # 2 / 4 x C(4, 2) paths
     assert np.isfinite(daily[:, 2:]).all()  # the first two days come before the first feature
     assert np.isnan(daily[:, 0]).all()

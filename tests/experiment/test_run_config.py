@@ -24,7 +24,8 @@ OPEN = {
 def test_the_names_and_defaults_that_are_promised():
     # Users have them in notebooks and scripts: none may change silently.
     assert RunConfig().flat() == {
-        "h5_path": "", "output_dir": "", "agent_ids": [1], "seeds": [0], "learner": "auto", "num_episodes": 100,
+        "h5_path": "", "output_dir": "", "agent_ids": [1], "seeds": [0], "folds": 0, "tiers": ["raw", "base", "retail"],
+        "null_copies": 0, "power_copies": 0, "learner": "auto", "num_episodes": 100,
         "eval_frequency": 10,
         "checkpoint_frequency": 5, "num_envs": 60, "device": "auto", "time_budget_h": 11.0, "resume": "auto",
         "allow_cpu": False, "warm_start": "", "self_test": False, "features_file": "",

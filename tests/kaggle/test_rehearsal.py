@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import psutil
 import pytest
 
@@ -306,3 +307,21 @@ def test_a_changed_input_is_an_error_that_names_it(datasets, tmp_path):
     meddler = one_cell(tmp_path / "meddler.ipynb", source)
     with pytest.raises(SacKernelError, match=says("sac-trading-code/code_manifest.json")):
         rehearse(meddler, tmp_path / "r", slug_folders(datasets))
+
+
+def test_a_rehearsal_with_folds_shows_the_joined_verdict_and_the_model_that_goes_home(datasets, tmp_path):
+    fields = [
+        "num_episodes=2", "eval_frequency=2", "checkpoint_frequency=2", "sac_hidden_dims=[8]", "folds=2",
+        'tiers=["base"]',
+    ]  # fmt: skip
+    template, package = ROOT / "notebooks" / "train.ipynb", ROOT / "sac_kernel"
+    path = tmp_path / "train.ipynb"
+    path.write_text(build_notebook(template, package, parse_settings(fields), code_hash()), encoding="utf-8")
+    run(path, tmp_path / "répétition", datasets)
+    working = tmp_path / "répétition" / "working"
+    summary = files.read_json(working / "summary.json")
+    assert files.verify_manifest(working)["status"] == "complete"
+    assert summary["walk_forward"]["trainings"] == 2  # the home model and the first fold's
+    assert summary["verdict"]["days"] == 2 * len(pd.read_csv(working / "daily_returns.csv"))
+    page = (tmp_path / "répétition" / "train.html").read_text(encoding="utf-8")
+    assert all(text in page for text in (summary["table"][0]["policy"], "The model that goes home"))

@@ -172,6 +172,14 @@ def shell(tmp_path_factory):
         write_csv(part, folder / name)
     page = (ROOT / "docs" / "own-features.md").read_text(encoding="utf-8")
     (folder / "my_features.py").write_text(page.split("```python\n")[1].split("```")[0], encoding="utf-8")
+    page = (ROOT / "docs" / "judge.md").read_text(encoding="utf-8")
+    (folder / "my_policy.py").write_text(page.split("```python\n")[1].split("```")[0], encoding="utf-8")
+    header = page.split("```text\n")[1].splitlines()[0]
+    times = HOURS.index[100:6000:100]  # the page's own fills are of other bars
+    rows = [
+        f"{t.isoformat()},{('buy', 'sell')[i % 2]},50000,{HOURS.open[t]},1.6" for i, t in enumerate(times)
+    ]
+    (folder / "my_fills.csv").write_text("\n".join((header, *rows, "")), encoding="utf-8")
     store = ModelStore(folder / "models")
     for month in (1, 2):
         path = folder / f"month_{month}.pt"

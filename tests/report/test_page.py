@@ -513,6 +513,17 @@ def test_text_table_stays_within_100_columns():
     assert any("..." in line and "-12,345.67 to 12,345.67" in line for line in lines)
 
 
+def test_a_bound_that_compounds_over_years_leaves_the_names_readable():
+    bound = row(
+        "perfect foresight", kind="bound", net_return_frac=1.976e10, cost_frac=8.12e9, high_frac=7827.9639
+    )
+    agent, best = text_table([row(), bound]).split("\n\n")[1].splitlines()[2:]
+    assert agent.startswith("agent 1 (final)")
+    assert best.split()[2:3] == ["1.98e+12"]
+    assert "8.12e+11" in best
+    assert "782,796.39" in best  # below ten million as it is
+
+
 def test_text_table_is_plain_ascii():
     assert text_table([row(), row("flat", **EMPTY)]).isascii()
 

@@ -21,7 +21,7 @@ _KLINE_COLUMNS = (
     "open time", *PRICE_COLUMNS, "volume", "close time", "quote volume", "tradecount", "taker volume",
     "taker quote volume", "ignore",
 )  # fmt: skip
-_SEPARATORS = (",", ";", "\t", "|")
+SEPARATORS = (",", ";", "\t", "|")
 _HEAD_BYTES, _BANNER_LINES = 1 << 16, 30
 _SHORT = dict(zip("tohlcv", ("time", *PRICE_COLUMNS, "volume"), strict=True))
 _AS_CLOSE = ("price", "last", "close/last", "last price")
@@ -63,8 +63,8 @@ def find_layout(content: bytes, where: str) -> Layout:
     lines = content[:_HEAD_BYTES].decode("utf-8", "replace").split("\n")[: 2 * _BANNER_LINES]
     filled = [(i, line) for i, line in enumerate(lines) if line.strip()][:_BANNER_LINES]
     for place, (i, line) in enumerate(filled):
-        separator = max(_SEPARATORS, key=line.count)
-        names = normalised(_cells(line, separator))
+        separator = max(SEPARATORS, key=line.count)
+        names = normalised(cells_of(line, separator))
         if stacked := _stacked_header(filled[place : place + 3], separator):
             return stacked
         if _is_header(names):
@@ -76,8 +76,8 @@ def find_layout(content: bytes, where: str) -> Layout:
             numbered = re.search(rf"(^|{re.escape(separator)})\"?1\. open", line) is not None
             return Layout(names, separator, i + 1, ALPHA_VANTAGE if numbered else "table", notes=notes)
     first = filled[0][1] if filled else ""
-    separator = max(_SEPARATORS, key=first.count)
-    cells = _cells(first, separator)
+    separator = max(SEPARATORS, key=first.count)
+    cells = cells_of(first, separator)
     if filled and (
         layout := _headerless(cells, [line for _, line in filled], separator, filled[0][0], where)
     ):
@@ -139,7 +139,8 @@ def _is_header(names: list[str]) -> bool:
     return time_column(names) is not None and (ticks or bool(price_columns(names)))
 
 
-def _cells(line: str, separator: str) -> list[str]:
+def cells_of(line: str, separator: str) -> list[str]:
+    """Return the cells of one line."""
     try:
         return next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
     except csv.Error:
@@ -156,7 +157,7 @@ def _stacked_header(lines: list[tuple[int, str]], separator: str) -> Layout | No
     """Return the layout of yfinance's three header lines: Price,Close,... / Ticker,XYZ,... / Date,,..."""
     if len(lines) < 3:
         return None
-    tops, tickers, times = ([c.strip() for c in _cells(line, separator)] for _, line in lines)
+    tops, tickers, times = ([c.strip() for c in cells_of(line, separator)] for _, line in lines)
     if not (tops and tickers and times) or (tops[0], tickers[0]) != ("Price", "Ticker"):
         return None
     names = normalised([times[0], *tops[1:]])
@@ -173,7 +174,7 @@ def _headerless(cells: list[str], lines: list[str], separator: str, skip: int, w
     clock = int(len(cells) > 5 and re.fullmatch(r"\d\d:\d\d(:\d\d(\.\d+)?)?", cells[1]) is not None)
     if len(cells) < 5 + clock or not (_TIME.match(cells[0]) or _EPOCH.fullmatch(cells[0])):
         return None
-    rows = [_cells(line, separator)[1 + clock : 5 + clock] for line in lines]
+    rows = [cells_of(line, separator)[1 + clock : 5 + clock] for line in lines]
     prices = [
         [float(c) for c in row] for row in rows if len(row) == 4 and all(_NUMBER.fullmatch(c) for c in row)
     ]

@@ -10,7 +10,7 @@ import dataclasses
 import datetime as dt
 import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -43,7 +43,7 @@ def write_source(config: DataConfig, target: Path, *, fetch: bool = False) -> No
         tables = _downloaded(config)
     else:
         ask(config)
-        tables = _tables(config)
+        tables = source_tables(config)
     write_tables(tables, config, target)
 
 
@@ -57,13 +57,9 @@ def write_tables(
 
     `spec` is the traded instrument's; None takes the config's.
     """
-    traded_name, traded = next(tables)
-    kind = config.kind or ("" if known(traded_name) else traded.kind)
-    spec = spec or dataclasses.replace(config, kind=kind).spec_of(traded_name)
-    bars = traded.with_spread_column() if spec.spread_from == "column" else traded.bars
-    traded = dataclasses.replace(traded, bars=with_spread(bars, spec))
+    traded_name, given = next(tables)
+    spec, traded = charged(traded_name, given, config, spec)
     first = traded_name, traded
-    check_plausible(traded.bars, spec, traded.source)
     times = split_times(traded.bars, config)
     lengths = {name: len(part) for name, part in times.parts(traded.bars).items()}
     grave: list[str] = []
@@ -74,19 +70,15 @@ def write_tables(
     with writing(target, traded_name) as writer:
         for name, table in itertools.chain([first], tables):
             names.add(name)
-            _require_alike(name, table, traded)
+            require_alike(name, table, traded)
             parts = times.parts(table.bars)
             reason = _gap_in_splits(parts, lengths, times)
             if reason:
                 left_out.append(f"{name}: left out, {reason}")
                 continue
             own = spec if name == traded_name else spec_or_default(name)
-            holes = find_holes(table.bars, table.bars.seconds)
-            grave += [*_outliers(name, table, config), *split_notes(table.bars, own)]
-            grave += hole_notes(name, [h for h in holes if h.weeks >= LONG_WEEKS])
-            changes += table.changes
-            notes += [*table.notes, *_spread_notes(name, table, spec)] if name == traded_name else table.notes
-            notes += hole_notes(name, [h for h in holes if h.weeks < LONG_WEEKS])
+            said = notes_on(name, table, config, own, traded=name == traded_name)
+            grave, changes, notes = [*grave, *said.grave], [*changes, *table.changes], [*notes, *said.others]
             writer.add(name, {split: Bars(part, instrument=name) for split, part in parts.items()}, own)
         if len(names) > 1:
             left_out += [
@@ -96,7 +88,42 @@ def write_tables(
         writer.finish(traded.source + more, traded.clock, (*grave, *changes, *left_out, *notes))
 
 
-def _require_alike(name: str, table: BarTable, traded: BarTable) -> None:
+def charged(
+    name: str, table: BarTable, config: DataConfig, spec: InstrumentSpec | None = None
+) -> tuple[InstrumentSpec, BarTable]:
+    """Return what the traded instrument costs, and its bars with their own spread if that is charged.
+
+    Raises
+    ------
+    DataError
+        If its kind is unknown, or its prices are not plausible.
+    """
+    kind = config.kind or ("" if known(name) else table.kind)
+    spec = spec or dataclasses.replace(config, kind=kind).spec_of(name)
+    bars = table.with_spread_column() if spec.spread_from == "column" else table.bars
+    table = dataclasses.replace(table, bars=with_spread(bars, spec))
+    check_plausible(table.bars, spec, table.source)
+    return spec, table
+
+
+class Notes(NamedTuple):
+    """What there is to say on an instrument's bars, the gravest apart."""
+
+    grave: list[str]
+    others: list[str]
+
+
+def notes_on(name: str, table: BarTable, config: DataConfig, spec: InstrumentSpec, *, traded: bool) -> Notes:
+    """Return the notes on an instrument's bars; raise DataError if some cannot be right (`suspect`)."""
+    holes = find_holes(table.bars, table.bars.seconds)
+    grave = [*_outliers(name, table, config), *split_notes(table.bars, spec)]
+    grave += hole_notes(name, [h for h in holes if h.weeks >= LONG_WEEKS])
+    others = [*table.notes, *(_spread_notes(name, table, spec) if traded else [])]
+    return Notes(grave, others + hole_notes(name, [h for h in holes if h.weeks < LONG_WEEKS]))
+
+
+def require_alike(name: str, table: BarTable, traded: BarTable) -> None:
+    """Raise DataError unless an instrument has the traded one's bar length and price side."""
     options = {"seconds": ("bar seconds", "--bar-minutes"), "side": ("price side", "--price-side")}
     for attribute, (what, option) in options.items():
         expected, value = getattr(traded.bars, attribute), getattr(table.bars, attribute)
@@ -153,7 +180,7 @@ def _spread_notes(name: str, table: BarTable, spec: InstrumentSpec) -> list[str]
     return [f"{name}: the file has its own spread, {bps:.3g} bps in the middle; {offer}"]
 
 
-def _tables(c: DataConfig) -> Iterator[tuple[str, BarTable]]:
+def source_tables(c: DataConfig) -> Iterator[tuple[str, BarTable]]:
     """Yield the bars of each instrument, the traded one first."""
     seconds = 60 * c.bar_minutes
     if c.source == "sample":

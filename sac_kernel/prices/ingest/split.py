@@ -5,15 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from sac_kernel.core.errors import DataError
-from sac_kernel.prices.bars import Bars
+from sac_kernel.prices.bars import Bars, spec_for
+from sac_kernel.prices.costs import trading_day
 from sac_kernel.prices.processed_file import SPLITS, ProcessedData, hash_splits
 
 if TYPE_CHECKING:
     from sac_kernel.prices.ingest.tables import BarTable
+    from sac_kernel.prices.instruments import InstrumentSpec
     from sac_kernel.prices.pipeline import DataConfig
+
+
+MIN_TEST_DAYS = 30
+"""Of a test block of a walk-forward, before the embargo."""
+TEST_SHARE = 2.0 / 3.0
+"""Of the bars that a walk-forward tests on; the first fold learns from the rest."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,20 @@ def split_table(table: BarTable, config: DataConfig) -> ProcessedData:
     return ProcessedData(train, val, test, traded, table.source, table.clock, digest, table.notes)
 
 
+def _shares(index: pd.DatetimeIndex, spec: InstrumentSpec, config: DataConfig) -> tuple[float, float]:
+    """Return the shares of train and validation."""
+    days = np.unique(trading_day(index, spec)).size
+    if (folds := folds_of(days, config.folds)) == 0:
+        return config.train_fraction, config.val_fraction
+    return 1.0 - 2.0 * TEST_SHARE / folds, TEST_SHARE / folds
+
+
+def folds_of(days: int, wanted: int, test_days: int = MIN_TEST_DAYS) -> int:
+    """Return how many test blocks of so many days fit into `TEST_SHARE` of the days: at most `wanted`, 0 or >= 2."""
+    folds = min(wanted, int(TEST_SHARE * days / test_days))
+    return folds if folds >= 2 and days >= 8 * MIN_TEST_DAYS else 0
+
+
 def split_times(bars: pd.DataFrame, config: DataConfig) -> SplitTimes:
     """Return when the splits of the traded instrument's bars begin and end.
 
@@ -54,8 +77,8 @@ def split_times(bars: pd.DataFrame, config: DataConfig) -> SplitTimes:
         If a split would have fewer than two bars.
     """
     index, n = pd.DatetimeIndex(bars.index), len(bars)
-    first_val = round(n * config.train_fraction)
-    first_test = round(n * (config.train_fraction + config.val_fraction))
+    train, val = _shares(index, spec_for(bars), config)
+    first_val, first_test = round(n * train), round(n * (train + val))
     embargo = pd.Timedelta(hours=config.embargo_hours)
     spans, start = {}, 0
     for name, end in zip(SPLITS, (first_val, first_test, n), strict=True):
