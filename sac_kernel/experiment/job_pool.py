@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sac_kernel
-from sac_kernel.core import files, interrupts, packages
+from sac_kernel.core import files, packages
 from sac_kernel.core.clock import Deadline, Progress
 from sac_kernel.core.config import require
 from sac_kernel.core.errors import CheckpointError, ConfigError
@@ -326,7 +326,7 @@ def _on_processes(
     try:
         while pool.begin_next():
             if deadline.passed():
-                pool.stop()
+                pool.stop(_SIGNAL_GRACE_S if deadline.interrupted else _GRACE_S)
             yield from pool.answers()
     finally:
         pool.end()
@@ -356,11 +356,10 @@ class _Pool:
         in_time = self._kill_by_s is None or time.monotonic() < self._kill_by_s
         return bool(self._busy) and in_time
 
-    def stop(self) -> None:
-        """Begin no more jobs, and ask those that run to save what they have."""
+    def stop(self, grace_s: float) -> None:
+        """Begin no more jobs, and ask those that run to save what they have within `grace_s`."""
         if self._kill_by_s is None:
-            signalled = interrupts.requested.is_set()
-            self._kill_by_s = time.monotonic() + (_SIGNAL_GRACE_S if signalled else _GRACE_S)
+            self._kill_by_s = time.monotonic() + grace_s
             self._names.clear()
             for process in self._processes:
                 process.stop()

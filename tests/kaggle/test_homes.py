@@ -239,7 +239,9 @@ def test_a_folder_with_braces_and_accents_is_no_template(tmp_path):
     assert not interrupts.requested.is_set()
 
 
-@pytest.mark.skipif(not (shutil.which("make") and shutil.which("git")), reason="this system has no make or git")
+@pytest.mark.skipif(
+    not (shutil.which("make") and shutil.which("git")), reason="this system has no make or git"
+)
 def test_make_clean_keeps_models_and_what_a_run_resumes_from(tmp_path):
     kept = ("outputs/agent.pt", "outputs/state/state.json", "build/a/last_run.json", "kernel-metadata.json")
     gone = ("build/a/datasets/data/bars.h5", "build/a/train.ipynb", "build/wheels/w.whl")
