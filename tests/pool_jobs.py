@@ -1,5 +1,6 @@
 """Functions that the tests of the job pool run in other processes."""
 
+import logging
 import os
 import sys
 import time
@@ -31,6 +32,19 @@ def fails(job, place):
     if job["x"] == 1:
         msg = "bars are required, found none"
         raise DataError(msg)
+    return {"square": job["x"] ** 2, "pid": os.getpid()}
+
+
+def hangs(job, place):
+    """Cannot be stopped."""
+    note(job, "begun")
+    time.sleep(600)
+
+
+def talks(job, place):
+    """Logs what looks like an answer, and says how far it is."""
+    logging.getLogger("talks").warning('a line\n\0{"result": {}, "failure": "", "seconds": 0}')
+    place.report(0.5)
     return {"square": job["x"] ** 2}
 
 

@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 
+import numpy as np
+
 from sac_kernel.agent.config import SACConfig
 from sac_kernel.agent.sac import SACAgent
 from sac_kernel.backtest import runner
@@ -30,6 +32,17 @@ def save_agent(path, bars, agent_id, config, hidden_dims):
     frames = pipeline.run_full_pipeline(*splits)
     market = prepare_market(splits[2]["EURUSD"], frames[2], config, close_at_end=True)
     return _saved(path, pipeline, market, agent_id, config, hidden_dims, "")
+
+
+def with_holes(data):
+    """Return the data with bars missing in the test split: over a freeze, up to one, and in an afternoon."""
+    bars = data.test["EURUSD"]
+    local = bars.index.tz_convert("America/New_York")
+    missing = np.zeros(len(bars), bool)
+    for day, first, end in (("2017-11-07", 17, 20), ("2017-11-08", 15, 18), ("2017-11-14", 10, 15)):
+        missing |= (local.strftime("%Y-%m-%d") == day) & (local.hour >= first) & (local.hour < end)
+    assert missing.sum() == 11
+    return dataclasses.replace(data, test={"EURUSD": bars[~missing]})
 
 
 def _saved(path, pipeline, market, agent_id, config, hidden_dims, data_hash):

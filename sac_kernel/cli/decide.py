@@ -6,9 +6,9 @@ history. Describe your account with --equity, --units, --entry-price, --bars-hel
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -19,9 +19,6 @@ from sac_kernel.live.decide import Decider, account
 from sac_kernel.live.feed import BarFiles
 from sac_kernel.live.paper import history_before
 from sac_kernel.prices.processed_file import read_processed
-
-if TYPE_CHECKING:
-    import argparse
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +40,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bars-held", type=int, default=0, help="bars since the position was opened or reversed"
     )
+    parser.add_argument(
+        "--next-open",
+        type=_utc,
+        metavar="TIME",
+        help="open of the next bar, UTC, where it is known and later than the calendar says: after a holiday",
+    )
     parser.add_argument("--last-target", type=float, default=0.0, help="the last target that was filled")
 
 
@@ -59,5 +62,14 @@ def run(args: argparse.Namespace) -> int:
         bars = data.test
         decider.follow({part: pd.concat([data.train[part], data.val[part]]) for part in data.train})
     state = account(args.equity, args.units, args.entry_price, args.bars_held, args.last_target)
-    logger.info("%s", json.dumps(decider.decide(bars, state).plain(), indent=2))
+    logger.info("%s", json.dumps(decider.decide(bars, state, args.next_open).plain(), indent=2))
     return 0
+
+
+def _utc(text: str) -> pd.Timestamp:
+    try:
+        time = pd.Timestamp(text)
+    except ValueError as err:
+        msg = f"not a time such as 2026-12-01T22:00: {text!r}"
+        raise argparse.ArgumentTypeError(msg) from err
+    return time.tz_localize("UTC") if time.tzinfo is None else time.tz_convert("UTC")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sac_kernel.cli import options, settings
 from sac_kernel.core import locks, paths
 from sac_kernel.core.device import device_names
-from sac_kernel.experiment import sweep
+from sac_kernel.experiment import ray_pool, sweep
 from sac_kernel.prices.processed_file import read_processed
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _run(args: argparse.Namespace) -> int:
         data = {file.stem: file for file in files}
     devices = device_names(args.device)
     outcomes = sweep.run_sweep(
-        runs, data, args.output, devices=devices, workers=args.workers, address=args.address
+        runs, data, args.output, devices=devices, workers=args.workers, pool=ray_pool.at(args.address)
     )
     missing = sum(o.result is None for o in outcomes)
     logger.info("%d jobs, %d without a result; table: %s", len(outcomes), missing, args.output / sweep.TABLE)

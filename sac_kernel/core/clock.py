@@ -13,7 +13,7 @@ from sac_kernel.core.errors import Interrupted, TimeUpError
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import FrameType
 
 
@@ -89,17 +89,30 @@ class Progress:
     """Progress with rate and ETA: a live bar or line on a terminal, a live line in a notebook, else log lines.
 
     The bar needs the package rich; a terminal without it gets the line.
+
+    Parameters
+    ----------
+    total, done : of the work, at the end and at the start
+    show : False shows nothing; a function is told the share that is done instead, at once and then each second
     """
 
-    def __init__(self, logger: logging.Logger, label: str, total: int, done: int = 0) -> None:
-        self._logger, self._label, self._total = logger, label, total
+    def __init__(
+        self,
+        logger: logging.Logger,
+        label: str,
+        total: float,
+        done: float = 0,
+        show: bool | Callable[[float], object] = True,
+    ) -> None:
+        self._label, self._total = label, total
         self._started_s, self._first = time.monotonic(), done
-        self._show = _live_display(label, total)
-        self._live = self._show is not None
-        self._interval_s = 1.0 if self._live else 10.0
+        live = _display(show, label, total)
+        self._interval_s = 1.0 if live else 10.0
         self._next_s = self._started_s + 1.0
+        self._show = live or (lambda _done, line: logger.info("%s", line) if line else None)
+        self._show(done, "")
 
-    def update(self, done: int, note: str = "") -> None:
+    def update(self, done: float, note: str = "") -> None:
         """Show `done` of the total if the interval has passed."""
         now = time.monotonic()
         if now < self._next_s:
@@ -107,20 +120,51 @@ class Progress:
         self._next_s = now + self._interval_s
         rate = (done - self._first) / max(now - self._started_s, 1e-9)
         eta = duration((self._total - done) / rate) if rate > 0 else "?"
-        line = f"{self._label} {done:,}/{self._total:,} ({done / self._total:.0%}) ETA {eta} {note}".rstrip()
-        if self._show:
-            self._show(done, line)
-        else:
-            self._logger.info("%s", line)
+        line = f"{self._label} {done:,.10g}/{self._total:,.10g} ({done / self._total:.0%}) ETA {eta} {note}"
+        self._show(done, line.rstrip())
 
     def close(self) -> None:
         """End what is live."""
-        if self._show:
-            self._show(None, "")
+        self._show(None, "")
 
 
-def _live_display(label: str, total: int) -> Callable[[int | None, str], None] | None:
+class TotalProgress(Progress):
+    """Progress over all jobs of a run.
+
+    Parameters
+    ----------
+    sizes : name of a job -> its work
+    """
+
+    def __init__(self, logger: logging.Logger, label: str, sizes: Mapping[str, float]) -> None:
+        self._sizes, self._done, self._ended = sizes, dict[str, float](), 0
+        super().__init__(logger, label, sum(sizes.values()))
+
+    def report(self, name: str, share: float) -> None:
+        """Enter the share of a job that is done; what it begins with was done before."""
+        done = self._sizes[name] * share
+        if name not in self._done:
+            self._first += done
+        self._done[name] = done
+        self.update(round(sum(self._done.values()), 1), f"| {self._ended}/{len(self._sizes)} finished")
+
+    def finish(self, name: str) -> None:
+        """Enter the end of a job."""
+        self._ended += 1
+        self._done.setdefault(name, 0.0)
+        self.report(name, 1.0)
+
+
+def _display(
+    show: bool | Callable[[float], object], label: str, total: float
+) -> Callable[[float | None, str], object] | None:
     """Return what shows progress live: it takes the count, None at the end, and a line. None if nothing does."""
+    if callable(show):
+        return lambda done, _line: done is None or show(done / total)
+    return _live_display(label, total) if show else lambda _done, _line: None
+
+
+def _live_display(label: str, total: float) -> Callable[[float | None, str], None] | None:
     if shell := getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)():
         return _in_notebook() if hasattr(shell, "kernel") else None
     if not sys.stderr.isatty():
@@ -133,7 +177,7 @@ def _live_display(label: str, total: int) -> Callable[[int | None, str], None] |
     bar = Bar(console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False)
     task = bar.add_task(label, total=total)
 
-    def show(done: int | None, _line: str) -> None:
+    def show(done: float | None, _line: str) -> None:
         if done is None:
             bar.stop()
             return
@@ -143,18 +187,18 @@ def _live_display(label: str, total: int) -> Callable[[int | None, str], None] |
     return show
 
 
-def _on_terminal(_done: int | None, line: str) -> None:
+def _on_terminal(_done: float | None, line: str) -> None:
     sys.stderr.write(f"\r\x1b[K{line}")
     sys.stderr.flush()
 
 
-def _in_notebook() -> Callable[[int | None, str], None]:
+def _in_notebook() -> Callable[[float | None, str], None]:
     import IPython.display
 
     shown: Any = IPython.display  # untyped
     handle = shown.display(shown.HTML(""), display_id=True)
 
-    def show(_done: int | None, line: str) -> None:
+    def show(_done: float | None, line: str) -> None:
         handle.update(shown.HTML(f"<pre>{line}</pre>" if line else ""))
 
     return show

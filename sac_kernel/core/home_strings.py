@@ -26,11 +26,29 @@ NULL_POWER_ROW = (
 
 PAPER_TITLE = "Paper account: {instrument} since {since:%Y-%m-%d %H:%M}"
 PAPER_FIGURE = "Price with the exposure held, equity, costs"
-PAPER_COLUMNS = ("Bar opens [UTC]", "Close", "Equity", "Exposure [x equity]", "Target", "Why")
+PAPER_COLUMNS = ("Bar opens [UTC]", "Close", "Equity", "Exposure [x equity]", "Target")
 EVIDENCE = (
     "evidence for an edge so far: e = {now:.2f} after {days} days ({weekly:.2f} by weeks), at least {asked:.0f} asked "
     "for; that takes about {own} years at a true Sharpe ratio of 1/2/3, at the very best {best}"
 )
+PAPER_EQUITY, PAPER_POSITION, PAPER_OPEN_PROFIT = "Equity", "Position", "Open profit"
+PAPER_COSTS, PAPER_EVIDENCE, PAPER_DRIFT, PAPER_DATA = "Costs paid", "Evidence", "Market", "Last close"
+PAPER_RETURN = "{change:+.2f} % since the start, largest drawdown {drawdown:.2f} %"
+PAPER_SIDES = {1: "long {:.3f} x equity", 0: "flat", -1: "short {:.3f} x equity"}
+PAPER_UNITS = "{units:+,.0f} units"
+PAPER_UNKNOWN = "not in this journal"
+PAPER_ASSUMED = (
+    "{paid:,.2f} for {n} fills, {assumed:,.2f} by the costs of the agent's training; the rest is swap"
+)
+PAPER_ASKED = "at least {asked:.0f} asked for; highest {highest:.2f}, {days} complete days"
+PAPER_MINUTES, PAPER_HOURS, PAPER_DAYS = "{n} min ago", "{n} hours ago", "{n} days ago"
+PAPER_REPLAY = "a replay of bars from a file"
+PAPER_LATE = (
+    "These figures are old: the next bar was due by {due}. Are the feed and the command still running?"
+)
+PAPER_HALTED = "A limit or the file KILL keeps this account flat."
+PAPER_FILLS, PAPER_BARS, PAPER_NO_FILL = "Last fills", "Last bars", "Nothing was traded yet."
+PAPER_FILL_COLUMNS = ("Bar opens [UTC]", "At", "Traded [units]", "Price", "Cost", "Position after it")
 PAPER_KILL = "A file KILL beside this page flattens the account at the next open, for good."
 HALTED, NEVER_SEEN = "halted", "never seen before: {name}"
 """A limit of a decision: the instrument's freeze and its zone."""

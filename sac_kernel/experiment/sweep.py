@@ -143,6 +143,7 @@ def train_and_judge(job: Mapping[str, Any], place: Place) -> dict[str, Any] | No
     config = RunConfig.from_flat({**run, "device": place.device, "expect_data_hash": job["data_hash"]})
     (one,) = config.jobs
     agent_id, trainer = one.agent_id, job_queue.job_trainer(config, one, place.deadline)
+    trainer.progress = place.report
     finished = trainer.train()
     if finished.facts["status"] != "complete":
         return None
@@ -181,7 +182,7 @@ def run_sweep(
     runs : run parameters, as `grid` returns them
     data : label -> processed file; 'all', or a name for each fold
     output : jobs/, results.csv, trials.csv
-    where : of `job_pool.run`: devices, workers, address, deadline
+    where : of `job_pool.run`: devices, workers, pool, deadline
     """
     code = packages.code_hash()
     hashes = {label: read_processed(path).content_hash for label, path in data.items()}

@@ -7,6 +7,7 @@ Wall time decides only where to stop, so an interrupted and resumed run equals a
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import time
@@ -92,7 +93,7 @@ class KaggleTrainer:
         represent
     exact_config : hyper-parameters of exact SAC, which it asks for
     callback : called after each episode with its number and figures; returning False ends the run as a cut
-    progress : whether to show progress with an ETA
+    progress : whether to show progress with an ETA; a function is given the share done, 0 to 1, each second
 
     Raises
     ------
@@ -122,7 +123,7 @@ class KaggleTrainer:
         learner: str = "auto",
         exact_config: ExactConfig | None = None,
         callback: Callable[[dict[str, Any]], object] | None = None,
-        progress: bool = True,
+        progress: bool | Callable[[float], object] = True,
     ) -> None:
         preset_of(agent_id)
         wanted, left = asked_for(learner, sac_config, exact_config), list(LEFT_TO_PRESET)
@@ -162,10 +163,10 @@ class KaggleTrainer:
         )
         self._set_up(config, Job(agent_id, seed), deadline or Deadline(time_budget_s))
         self._callback = callback
-        self._progress = progress
+        self.progress = progress
 
     _callback: Callable[[dict[str, Any]], object] | None = None
-    _progress = True
+    progress: bool | Callable[[float], object] = True
 
     @classmethod
     def of_run(cls, config: RunConfig, job: Job, deadline: Deadline | None = None) -> KaggleTrainer:
@@ -440,14 +441,12 @@ class KaggleTrainer:
 
     def _run_episodes(self) -> None:
         total = self.config.num_episodes * self.learning.episode_steps
-        progress = Progress(logger, "training steps", total, self.learning.steps) if self._progress else None
-        try:
+        with contextlib.closing(
+            Progress(logger, "training steps", total, self.learning.steps, self.progress)
+        ) as progress:
             self._advance_until_over(progress)
-        finally:
-            if progress:
-                progress.close()
 
-    def _advance_until_over(self, progress: Progress | None) -> None:
+    def _advance_until_over(self, progress: Progress) -> None:
         saved_s = time.monotonic()
         while self._done < self.config.num_episodes and not self._deadline.passed():
             if not self.learning.episode_over:
@@ -463,10 +462,9 @@ class KaggleTrainer:
             elif time.monotonic() - saved_s > STATE_INTERVAL_S:
                 self._save_state(finished=False)
                 saved_s = time.monotonic()
-            if progress:
-                updates = self.learning.updates
-                note = f"| {updates:,} updates, {updates / max(self._train_s, 1e-9):.0f}/s"
-                progress.update(self.learning.steps, note)
+            updates = self.learning.updates
+            note = f"| {updates:,} updates, {updates / max(self._train_s, 1e-9):.0f}/s"
+            progress.update(self.learning.steps, note)
 
     def _end_episode(self) -> None:
         """Validate if due and record the episode; if time runs out, nothing has changed."""

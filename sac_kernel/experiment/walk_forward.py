@@ -16,7 +16,7 @@ import pandas as pd
 
 from sac_kernel.core import files, strings
 from sac_kernel.core.errors import SacKernelError
-from sac_kernel.experiment import fold_jobs, job_pool, walk_forward_report
+from sac_kernel.experiment import fold_jobs, job_pool, ray_pool, walk_forward_report
 from sac_kernel.report import page
 from sac_kernel.report.tables import results_table
 from sac_kernel.stats import trials
@@ -42,7 +42,8 @@ def run(
     Parameters
     ----------
     folder : the output folder; its jobs/ has one folder per job
-    workers, address : of `job_pool.run`; each process has one thread
+    workers : processes of the pool on this machine, one thread each
+    address : of a Ray cluster that runs the jobs instead (`ray_pool.at`)
     command : shown on the page as the way to run it again
 
     Raises
@@ -56,7 +57,7 @@ def run(
         folder / JOBS,
         inputs=settings.inputs,
         workers=workers,
-        address=address,
+        pool=ray_pool.at(address),
     )
     finished = [fold_jobs.load(folder / JOBS / o.name / fold_jobs.FILE) for o in outcomes if o.result]
     trials.append(folder / trials.NAME, [t for result in finished for t in result.trials])

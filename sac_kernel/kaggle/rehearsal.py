@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 REHEARSAL_OWNER = "you"
 T4_UPDATES_PER_S = 400.0
 """Assumed, not measured: about 250 launched operations an update, up to 10 us each."""
+_CORES = 4  # of a session on Kaggle
 _SAVING_S = 7.0
 """Given to the kernel to save its state after an interrupt, of the ten that a command may take."""
 _AGAIN_S = 2.0
@@ -174,7 +175,7 @@ def forecast(config: RunConfig, summary: Mapping[str, Any], last_run: Mapping[st
     used = min(2, len(config.jobs))
     lines = [f"speed     {here['updates_per_s']:.0f} updates/s here ({here['device']}), measured"]
     rates = (
-        ("none", here["updates_per_s"], 1, "this machine's rate"),
+        ("none", here["updates_per_s"], min(_CORES, len(config.jobs)), "this machine's rate"),
         ("NvidiaTeslaT4", gpu_rate, used, source),
     )
     for name, rate, devices, why in rates:
@@ -187,7 +188,7 @@ def forecast(config: RunConfig, summary: Mapping[str, Any], last_run: Mapping[st
         minutes = walk["cpu_s_in_all"] / 60.0
         lines.append(
             f"folds     {walk['trainings']} trainings of {walk['updates']:,} updates and their baselines: "
-            f"{minutes:.1f} CPU minutes here; a Kaggle session has 4 processes"
+            f"{minutes:.1f} CPU minutes here; a Kaggle session has {_CORES} processes"
         )
     return "\n".join(lines)
 

@@ -19,6 +19,7 @@ from sac_kernel.core.config import from_flat
 from sac_kernel.core.errors import CheckpointError, DataError
 from sac_kernel.features.indicators import Memory
 from sac_kernel.features.pipeline import REGIME_FEATURE, FeaturePipeline, warmup_bars
+from sac_kernel.live.next_opens import next_opens
 from sac_kernel.market import engine, market, risk_limits
 from sac_kernel.market.account import TradingEnvConfig, account_terms
 from sac_kernel.market.market import Market, clock_names
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     FeatureArray = NDArray[np.float32]
 
 _FROZEN = "exposure cannot change at the next open: an order of the evening freeze lapses"
-_WAITS = "exposure cannot change at the next open: the order waits for the end of the evening freeze"
+_WAITS = "exposure cannot change at the next open: the order waits until {:%Y-%m-%d %H:%M} UTC"
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Decision:
     ----------
     open_time_utc : open of the newest closed bar
     order : whether the position is to change: without an order, keep it untouched
+    fill_time_utc : open of the bar at which the order fills; None without an order
     target : of what will be held, in [-1, 1]: the order's, else the last one filled; 0 while a limit halts the account
     action : what the policy asked for, in [-1, 1]; where it differs from `target` it lapses. For the engine alone
     exposure : notional over equity that will be held, signed, after exposure cap and volatility sizing
@@ -61,6 +63,7 @@ class Decision:
 
     open_time_utc: pd.Timestamp
     order: bool
+    fill_time_utc: pd.Timestamp | None
     target: float
     action: float
     exposure: float
@@ -75,7 +78,9 @@ class Decision:
     def plain(self) -> dict[str, Any]:
         """Return the decision as values that JSON can hold, without `action`, which may lapse."""
         values = {name: value for name, value in dataclasses.asdict(self).items() if name != "action"}
-        return {**values, "open_time_utc": self.open_time_utc.isoformat(), "limits": list(self.limits)}
+        fills = None if self.fill_time_utc is None else self.fill_time_utc.isoformat()
+        times = {"open_time_utc": self.open_time_utc.isoformat(), "fill_time_utc": fills}
+        return {**values, **times, "limits": list(self.limits)}
 
 
 class Decider:
@@ -88,6 +93,7 @@ class Decider:
     ----------
     instrument, bar_seconds : traded instrument, length of its bars
     interval_bars : bars between two decisions
+    training_spec, spec : the instrument in training, and with the costs that the account pays
     rows : `Bar` records of the newest bars, shape (<= interval_bars + 1,)
     observed : their market features, shape (<= interval_bars + 1, n_market_features)
 
@@ -104,6 +110,7 @@ class Decider:
         self.agent, self.config, self.price_side = agent, config, side
         self.instrument, self.bar_seconds = pipeline.instrument, pipeline.bar_seconds
         self._pipeline, self._policy = pipeline, runner.greedy_policy(agent)
+        self.training_spec = pipeline.spec
         self.spec = pipeline.spec.with_costs(config.costs)
         self.terms = account_terms(config, side, self.bar_seconds, close_at_end=False, spec=self.spec)
         self.interval_bars = int(self.terms.interval_bars)
@@ -193,7 +200,9 @@ class Decider:
         self.observed = np.concatenate((self.observed, seen))[-keep:]
         return rows, seen
 
-    def decide(self, bars: pd.DataFrame | BarsByInstrument, state: Account) -> Decision:
+    def decide(
+        self, bars: pd.DataFrame | BarsByInstrument, state: Account, next_open: pd.Timestamp | None = None
+    ) -> Decision:
         """Take in the bars closed since the last call; return what to hold from the next open on.
 
         Parameters
@@ -201,6 +210,13 @@ class Decider:
         bars : of the traded instrument, or a dict with those of all instruments that the agent was trained
             with; bars that were taken in before are skipped
         state : the account at this close: the engine's own, or from `account`
+        next_open : when the next bar opens, where that is known and not what the calendar says: after a holiday, or
+            a pause of the feed. An order fills at the first open outside the freeze
+
+        Raises
+        ------
+        DataError
+            If no bar has closed, the bars are not those that the agent knows, or `next_open` is before the close.
         """
         self.append(bars)
         if not len(self.rows):
@@ -208,12 +224,13 @@ class Decider:
             raise DataError(msg)
         state = state.copy()
         state.t = len(self.rows) - 1
-        return self.decide_here(state)
+        return self.decide_here(state, next_open)
 
-    def decide_here(self, state: Account) -> Decision:
-        """Return the decision at the newest bar for an engine account at that bar."""
+    def decide_here(self, state: Account, next_open: pd.Timestamp | None = None) -> Decision:
+        """Return the decision at the newest bar for an engine account at that bar; `next_open` as in `decide`."""
+        opens = self._opens(next_open)
         engine.observe(state, self.rows, self.terms, self.observed, self._obs)
-        return self._decision(engine.target_of(state, self.terms, self._policy(self._obs)), state)
+        return self._decision(engine.target_of(state, self.terms, self._policy(self._obs)), state, opens)
 
     def as_market(self, rows: Records, observed: FeatureArray, index: pd.DatetimeIndex) -> Market:
         """Return rows and features from `append` as a `Market`; `index` holds their open times."""
@@ -258,18 +275,18 @@ class Decider:
             return bars  # a slice would cost more than the features of the bar
         return bars.iloc[int(np.searchsorted(times, last, side="right")) :]
 
-    def _decision(self, action: float, state: Account) -> Decision:
+    def _decision(self, action: float, state: Account, opens: NDArray[np.int64]) -> Decision:
         terms = self.terms
         row: Bar = self.rows[-1]
         equity = float(state.equity)
         mid = float(row.close * (1.0 + terms.price_side * row.spread_close / 2.0))
-        close_s = self._seen[self.instrument] + self.bar_seconds
-        halted = risk_limits.is_halted(
-            state.halted_until, costs.trading_day(np.array([close_s]), self.spec)[0]
-        )
-        fills_in, held = self._opens_until_fill(), float(state.target)
+        # A bar belongs to the day of its last second.
+        next_day = costs.trading_day(opens[:1] + self.bar_seconds - 1, self.spec)[0]
+        halted = risk_limits.is_halted(state.halted_until, next_day)
+        fill, held = self._fill(opens), float(state.target)
         held = held if abs(held) <= 1.0 else 0.0  # a stop or a limit closed the position
-        order = bool(state.units != 0.0 if halted else action != state.target and fills_in is not None)
+        moves = action != state.target and any((action, held, state.units))
+        order = bool(state.units != 0.0 if halted else moves and fill is not None)
         target = 0.0 if halted else action if order else held
         units = (
             target * float(terms.exposure_cap * row.cap_share) * equity / mid if order else float(state.units)
@@ -279,10 +296,13 @@ class Decider:
         names, values = self.feature_names, self.observed[-1]
         beyond = np.flatnonzero((values[: len(names)] < self._low) | (values[: len(names)] > self._high))
         regime = names.index(REGIME_FEATURE) if REGIME_FEATURE in names else None
-        waits = None if fills_in == 0 or action == state.target else _FROZEN if fills_in is None else _WAITS
+        waits = None
+        if moves and fill != opens[0]:
+            waits = _FROZEN if fill is None else _WAITS.format(_time(fill))
         return Decision(
-            open_time_utc=pd.Timestamp(self._seen[self.instrument], unit="s", tz="UTC"),
+            open_time_utc=_time(self._seen[self.instrument]),
             order=order,
+            fill_time_utc=_time(int(opens[0]) if halted or fill is None else fill) if order else None,
             target=target,
             action=action,
             exposure=units * mid / equity,
@@ -294,22 +314,31 @@ class Decider:
             out_of_range={
                 names[i]: (float(values[i]), float(self._low[i]), float(self._high[i])) for i in beyond
             },
-            limits=self._limits(action, row, state, waits),
+            limits=self._limits(action, row, state if halted else None, waits),
         )
 
-    def _opens_until_fill(self) -> int | None:
-        """Return how many opens of this decision's interval pass before exposure may change; None if all do."""
+    def _opens(self, next_open: pd.Timestamp | None) -> NDArray[np.int64]:
+        """Return the opens of this decision's interval, Unix seconds, shape (interval_bars,)."""
         close = self._seen[self.instrument] + self.bar_seconds
-        opens = close + self.bar_seconds * np.arange(self.interval_bars)
-        can_trade = costs.is_tradable(opens, self.spec, self.bar_seconds)
-        return int(np.argmax(can_trade)) if can_trade.any() else None
+        if next_open is None:
+            return next_opens(close, self.interval_bars, self.bar_seconds, self.spec)
+        first = int(next_open.timestamp())
+        if first < close:
+            msg = f"next_open is {next_open}, before the newest bar closes at {_time(close)}."
+            raise DataError(msg)
+        rest = next_opens(first + self.bar_seconds, self.interval_bars - 1, self.bar_seconds, self.spec)
+        return np.append(np.int64(first), rest)
 
-    def _limits(self, action: float, row: Bar, state: Account, waits: str | None) -> tuple[str, ...]:
+    def _fill(self, opens: NDArray[np.int64]) -> int | None:
+        """Return the first open at which exposure may change; None if there is none."""
+        can_trade = costs.is_tradable(opens, self.spec, self.bar_seconds)
+        return int(opens[np.argmax(can_trade)]) if can_trade.any() else None
+
+    def _limits(self, action: float, row: Bar, halted: Account | None, waits: str | None) -> tuple[str, ...]:
         size = float(row.cap_share)
+        until = halted.halted_until if halted is not None else 0.0
         limits = {
-            f"the account is halted until {_day_text(state.halted_until)}": risk_limits.is_halted(
-                state.halted_until, row.trading_day
-            ),
+            f"the account is halted until {_day_text(until)}": halted is not None,
             waits or "": waits is not None,
             f"size {size:.3f} of the cap, by volatility": size < 1.0,
             f"exposure cap {self.terms.exposure_cap:g}": abs(action) >= 1.0,
@@ -339,6 +368,10 @@ def account(
 
 def _level(entry: float, distance: float) -> float | None:
     return None if distance == 0.0 else float(entry * (1.0 + distance))
+
+
+def _time(seconds: int) -> pd.Timestamp:
+    return pd.Timestamp(seconds, unit="s", tz="UTC")
 
 
 def _day_text(day: float) -> str:

@@ -17,9 +17,11 @@ from sac_kernel import __version__
 from sac_kernel.agent.exact_grid import SAME_POSITION
 from sac_kernel.agent.sac import SACAgent
 from sac_kernel.core import files
+from sac_kernel.core.config import from_flat
 from sac_kernel.core.errors import CheckpointError, InputNotFoundError
 from sac_kernel.features import forecast_input
 from sac_kernel.features.pipeline import CLIP, FeaturePipeline
+from sac_kernel.market.account import TradingEnvConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -125,7 +127,7 @@ def contract_of(agent: SACAgent, pipeline: FeaturePipeline, model_sha256: str) -
         else "never"
     )
     inputs += [{"name": n, "unit": UNITS[n].format(ends=ends, zone=spec.zone, frozen=frozen)} for n in others]
-    env = agent.context["env"]
+    env = from_flat(TradingEnvConfig, agent.context["env"], "env")
     return {
         "contract": _CONTRACT,
         "agent_id": agent.agent_id,
@@ -135,8 +137,10 @@ def contract_of(agent: SACAgent, pipeline: FeaturePipeline, model_sha256: str) -
         "instrument_spec": spec.flat(),
         "bar_seconds": pipeline.bar_seconds,
         "other_instruments": list(pipeline.panel.instruments),
-        "decision_interval_min": env["decision_interval_min"] or pipeline.bar_seconds // 60,
-        "exposure_cap": env["exposure_cap"],
+        "decision_interval_min": env.decision_interval_min or pipeline.bar_seconds // 60,
+        "exposure_cap": env.exposure_cap,
+        "no_trade_band": env.no_trade_band,
+        "freeze_min": list(spec.frozen(pipeline.bar_seconds)),
         "input": {"name": INPUT, "type": "float32", "shape": ["batch", len(names)], "columns": inputs},
         "output": {
             "name": OUTPUT,

@@ -24,10 +24,12 @@ from sac_kernel.live.account_values import account_from_plain, account_to_plain
 from sac_kernel.live.decide import Decider, Decision
 from sac_kernel.live.feed import BarFiles
 from sac_kernel.live.journal import Journal
+from sac_kernel.live.paper_fills import TrainingCosts, fills_of_newest_bar
+from sac_kernel.live.paper_page import Standing
 from sac_kernel.market import engine, risk_limits
 from sac_kernel.market.account import account_terms
 from sac_kernel.market.market import prepare_market
-from sac_kernel.market.records import MINUTE_DTYPE, Account, blank, join
+from sac_kernel.market.records import MINUTE_DTYPE, Account, Fill, blank, join, new_table
 from sac_kernel.prices.bars import PRICE_COLUMNS, open_seconds
 from sac_kernel.prices.processed_file import read_processed
 from sac_kernel.report import sections
@@ -80,7 +82,9 @@ class PaperAccount:
         changes: dict[str, Any] = {**limits, "reward": reward}
         config = dataclasses.replace(decider.config, **changes)
         self._terms, self._closing = (
-            account_terms(config, decider.price_side, decider.bar_seconds, close_at_end=end)
+            account_terms(
+                config, decider.price_side, decider.bar_seconds, close_at_end=end, spec=decider.spec
+            )
             for end in (False, True)
         )
         self.largest_loss = evidence.largest_daily_loss(config.exposure_cap, config.daily_loss_limit)
@@ -131,6 +135,14 @@ class PaperAccount:
         here.t = len(self.decider.rows) - 1
         return engine.report(here, self.decider.rows, self._terms)
 
+    def fills(self) -> Records:
+        """Return the fills of the newest bar."""
+        base = self._base.copy()
+        base.t = len(self.decider.rows) - 1 - self._bars
+        if self._bars == 0:  # a decision, or the start
+            return new_table(Fill, 0)
+        return fills_of_newest_bar(base, self.decider.rows, self._terms, self._order)
+
     def equity_if_closed(self) -> float:
         """Return equity after closing the position at this close, costs included, as a backtest that ends here does."""
         return float((self._stepped(self._closing) if self._bars > 0 else self.now).equity)
@@ -159,6 +171,7 @@ class PaperSession:
     ) -> None:
         self.account, self.decider, self.journal = account, account.decider, journal
         self._kill_file = kill_file
+        self._training_costs = TrainingCosts(self.decider)
         self._rows: list[tuple[Records, NDArray[np.float32]]] = []
         self._times: list[pd.Timestamp] = []
         self._equity: list[float] = []
@@ -210,14 +223,20 @@ class PaperSession:
         state = self.account.now
         if self._kill_file.is_file() and not math.isinf(state.halted_until):
             self.account.kill()
-        own = bars[self.decider.instrument]
-        line = {
+        own, figures = bars[self.decider.instrument], self.account.report()
+        line: dict[str, Any] = {
             "open_time_utc": own.index[-1].isoformat(),
             "bar": own[list(PRICE_COLUMNS)].to_numpy()[-1].tolist(),
             "equity": float(state.equity),
-            "exposure": float(self.account.report().position),
+            "exposure": float(figures.position),
             "halted": risk_limits.is_halted(state.halted_until, self.decider.rows["trading_day"][-1]),
+            "units": float(state.units),
+            "open_profit": float(state.equity - state.cash - state.units * state.entry_price),
+            "costs": float(figures.costs),
         }
+        newest = self.account.fills()
+        if newest.size:
+            line["fills"] = self._training_costs.plain(newest, self.decider.rows[-1], open_seconds(own)[-1])
         if self.account.due:
             line["asked"] = self.account.target
             line["target"] = self.account.target if decision is None else decision.target
@@ -320,6 +339,13 @@ class Watch:
             str(self._session.evidence()),
         ]
 
+    def standing(self, *, live: bool) -> Standing:
+        """Return what the page shows beside the journal."""
+        session = self._session
+        return Standing(
+            session.evidence(), self.drift(), session.decider.bar_seconds, session.decider.spec, live
+        )
+
     def drift(self) -> str:
         """Return the result of the drift check with the series that alarmed, or the days seen so far."""
         watched = sections.watched_series(self._train, self._session.as_market())
@@ -421,7 +447,7 @@ def follow(opened: Opened, speed: float | None, sleep: Callable[[float], object]
         if speed != 0 or count % _SYNC_EVERY == 0:
             journal.sync()
         if fresh and speed != 0 and (bars is None or time.monotonic() > shown_s + paper_page.REFRESH_S):
-            paper_page.write_page(page, Journal(journal.path).lines, watch.summary())
+            paper_page.write_page(page, Journal(journal.path).lines, watch.standing(live=speed is None))
             fresh, shown_s = False, time.monotonic()
         if bars is None or speed:
             sleep(1.0 / speed if speed else _POLL_S)
@@ -433,7 +459,7 @@ def follow(opened: Opened, speed: float | None, sleep: Callable[[float], object]
         logger.info(
             "equity if the position were closed now: %s", f"{session.account.equity_if_closed():,.2f}"
         )
-        paper_page.write_page(page, Journal(journal.path).lines, watch.summary())
+        paper_page.write_page(page, Journal(journal.path).lines, watch.standing(live=speed is None))
 
 
 def _train_market(

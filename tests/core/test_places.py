@@ -299,6 +299,33 @@ def test_progress_logs_rate_share_and_eta(clock, caplog, monkeypatch):
     assert told(line, "steps", "600/1,000", "60%", "40 s", "reward 1.5")
 
 
+def test_progress_of_a_run_leaves_out_of_the_rate_what_earlier_sessions_did(clock, caplog, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    progress = run_clock.TotalProgress(logging.getLogger("test"), "updates", {"a": 100, "b": 300, "c": 400})
+    with caplog.at_level(logging.INFO, logger="test"):
+        progress.report("a", 0.5)  # resumed halfway
+        progress.report("b", 0.0)
+        progress.finish("a")
+        clock[0] += 40.0
+        progress.report("b", 0.25)
+    (line,) = caplog.messages
+    # 100 + 75 of 800; 125 of them in 40 s, so that 625 more take 200 s
+    assert told(line, "updates", "175/800", "22%", "3 min 20 s", "1/3")
+
+
+def test_progress_may_be_told_as_shares_or_not_at_all(clock, caplog):
+    shares = []
+    with caplog.at_level(logging.INFO, logger="test"):
+        for show in (shares.append, False):
+            progress = run_clock.Progress(logging.getLogger("test"), "steps", 1000, 200, show)
+            progress.update(210)  # within a second
+            clock[0] += 1.5
+            progress.update(600)
+            progress.close()
+    assert shares == [0.2, 0.6]
+    assert not caplog.messages
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [

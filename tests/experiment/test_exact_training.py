@@ -175,6 +175,15 @@ def test_a_callback_sees_every_episode_and_may_stop_the_run(h5, tmp_path):
     assert set(STATS_KEYS) <= set(seen[0])
 
 
+def test_a_function_for_progress_is_told_the_share_that_is_done(h5, tmp_path):
+    exact_trainer(h5, tmp_path, callback=lambda record: record["episode"] < 3).train()
+    shares = []
+    exact_trainer(h5, tmp_path, progress=shares.append).train()
+    assert shares[0] == 3 / 4  # where it goes on
+    assert shares == sorted(shares)
+    assert shares[-1] <= 1
+
+
 # -- what is chosen and refused --------------------------------------------------------------------
 
 

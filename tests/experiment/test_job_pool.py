@@ -1,6 +1,7 @@
 """The pool of jobs: every job once, a lost worker costs an attempt, a stop saves what there is."""
 
 import collections
+import logging
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from unittest import mock
 
 import psutil
 import pytest
@@ -15,7 +17,7 @@ import pytest
 from sac_kernel.core import files
 from sac_kernel.core.clock import Deadline
 from sac_kernel.core.errors import CheckpointError, ConfigError
-from sac_kernel.experiment import job_pool
+from sac_kernel.experiment import job_pool, ray_pool
 from tests import pool_jobs
 from tests.support import says, told
 
@@ -74,7 +76,7 @@ def test_a_job_whose_worker_is_always_lost_is_given_up(tmp_path, diary):
         [{"x": 1, "diary": diary, "deaths": 9}], pool_jobs.dies, tmp_path / "out", workers=2
     )
     assert outcomes[0].result is None
-    assert told(outcomes[0].failure, "status 9", "attempt 3")
+    assert told(outcomes[0].failure, "status 9")
     assert counted(diary) == {"begun 1": job_pool.ATTEMPTS}
 
 
@@ -82,11 +84,28 @@ def test_an_error_fails_its_job_alone_and_the_next_run_tries_it_again(tmp_path):
     outcomes = job_pool.run([{"x": 0}, {"x": 1}, {"x": 2}], pool_jobs.fails, tmp_path / "out")
     assert [bool(o.failure) for o in outcomes] == [False, True, False]
     assert told(outcomes[1].failure, "DataError")
-    assert [o.result for o in outcomes] == [{"square": 0}, None, {"square": 4}]
+    assert [o.result and o.result["square"] for o in outcomes] == [0, None, 4]
+    assert outcomes[0].result["pid"] != outcomes[2].result["pid"]  # what it left may harm the next job
     assert "Traceback" in (tmp_path / "out" / outcomes[1].name / "log.txt").read_text()
     assert not (tmp_path / "out" / outcomes[1].name / "result.json").exists()
     again = job_pool.run([{"x": 1}], pool_jobs.fails, tmp_path / "out")
     assert again[0].failure == outcomes[1].failure
+
+
+def test_a_job_without_a_folder_has_its_log_lines_passed_on_and_says_how_far_it_is(caplog):
+    progress, answers = mock.Mock(), {}
+    requests = {name: {"function": "tests.pool_jobs:talks", "job": {"x": x}} for x, name in enumerate("abc")}
+    with caplog.at_level(logging.INFO, logger=job_pool.__name__):
+        job_pool.Processes(requests, ["cpu", "cpu"], Deadline(), answers.__setitem__, progress).run()
+    assert {name: answer["result"] for name, answer in answers.items()} == {
+        "a": {"square": 0},
+        "b": {"square": 1},
+        "c": {"square": 4},
+    }
+    calls = [mock.call.report(name, 0.5) for name in "abc"] + [mock.call.finish(name) for name in "abc"]
+    progress.assert_has_calls([*calls, mock.call.close()], any_order=True)
+    assert len(progress.mock_calls) == 7
+    assert {"a | a line", "b | a line", "c | a line"} < set(caplog.messages)
 
 
 def test_a_stop_lets_jobs_save_and_begins_no_more(tmp_path, diary):
@@ -101,6 +120,20 @@ def test_a_stop_lets_jobs_save_and_begins_no_more(tmp_path, diary):
     outcomes = job_pool.run(jobs_of(diary, 3), pool_jobs.waits, tmp_path / "out", deadline=deadline)
     assert all(told(o.failure, "stopped") for o in outcomes)
     assert counted(diary) == {"begun 0": 1, "stopped 0": 1}
+
+
+def test_a_job_that_does_not_stop_in_time_is_killed(tmp_path, diary, monkeypatch):
+    monkeypatch.setattr(job_pool, "_GRACE_S", 0.5)
+    deadline = Deadline()
+
+    def stop_when_begun():
+        wait_for(diary, "begun 0")
+        deadline.request_stop()
+
+    threading.Thread(target=stop_when_begun, daemon=True).start()
+    first, second = job_pool.run(jobs_of(diary, 2), pool_jobs.hangs, tmp_path / "out", deadline=deadline)
+    assert first.result is second.result is None
+    assert first.failure != second.failure  # one was killed, one never begun
 
 
 def test_workers_end_when_the_process_that_started_them_is_killed(tmp_path, diary):
@@ -163,10 +196,10 @@ def test_a_function_that_other_processes_cannot_find_is_refused(tmp_path):
         job_pool.run([{"x": 0}], inner, tmp_path)
 
 
-def test_an_address_without_ray_says_what_to_install(tmp_path, monkeypatch):
+def test_an_address_without_ray_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=says("pip install -r requirements/ray.txt")):
-        job_pool.run([{"x": 0}], pool_jobs.square, tmp_path, address="auto")
+        ray_pool.at("auto")
 
 
 def test_a_worker_imports_nothing_from_the_current_folder(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from sac_kernel.experiment import job_pool
+from sac_kernel.experiment import job_pool, ray_pool
 from tests import pool_jobs
 from tests.support import told
 
@@ -56,7 +56,7 @@ def test_the_jobs_of_a_killed_node_run_again_and_finished_ones_do_not(cluster, t
         pool_jobs.square,
         tmp_path / "out",
         inputs={"bars": tmp_path / "bars.txt"},
-        address=cluster.address,
+        pool=ray_pool.at(cluster.address),
     )
     assert [o.result["square"] for o in first] == [x * x for x in range(8)]
     assert {o.result["input"] for o in first} == {"bars"}
@@ -67,7 +67,7 @@ def test_the_jobs_of_a_killed_node_run_again_and_finished_ones_do_not(cluster, t
     assert 1 <= len(again) <= 2  # what the node was at; Ray may have sent it the next one already
     assert not [line for line in again if line.replace("begun", "ended") in ended_before]
     text = diary.read_text()
-    job_pool.run(jobs, pool_jobs.square, tmp_path / "out", address=cluster.address)
+    job_pool.run(jobs, pool_jobs.square, tmp_path / "out", pool=ray_pool.at(cluster.address))
     assert diary.read_text() == text
 
 
@@ -75,8 +75,8 @@ def test_a_killed_process_and_an_error_on_ray(cluster, tmp_path):
     diary = tmp_path / "diary.txt"
     diary.touch()
     jobs = [{"x": x, "diary": str(diary), "deaths": 1 if x == 1 else 0} for x in range(3)]
-    outcomes = job_pool.run(jobs, pool_jobs.dies, tmp_path / "out", address=cluster.address)
+    outcomes = job_pool.run(jobs, pool_jobs.dies, tmp_path / "out", pool=ray_pool.at(cluster.address))
     assert [o.result["square"] for o in outcomes] == [0, 1, 4]
     assert collections.Counter(diary.read_text().splitlines())["begun 1"] == 2
-    failed = job_pool.run([{"x": 1}], pool_jobs.fails, tmp_path / "out", address=cluster.address)
+    failed = job_pool.run([{"x": 1}], pool_jobs.fails, tmp_path / "out", pool=ray_pool.at(cluster.address))
     assert told(failed[0].failure, "DataError")

@@ -1,21 +1,24 @@
-"""The queue of jobs: in turn or one process a device, the same results, and no job costs another its hours."""
+"""The queue of jobs: in turn or side by side, the same results, and no job costs another its hours."""
 
 import dataclasses
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+import sac_kernel
 from sac_kernel.core import files
 from sac_kernel.core.clock import Deadline
 from sac_kernel.core.device import device_names
 from sac_kernel.core.errors import DataError, SacKernelError
-from sac_kernel.experiment import checkpoint, job_outputs, job_queue
+from sac_kernel.experiment import checkpoint, job_outputs, job_pool, job_queue
 from sac_kernel.experiment import trainer as train_sac_kaggle
 from sac_kernel.experiment.job_queue import describe_queue, run_jobs
 from sac_kernel.experiment.run_config import RunConfig
@@ -37,7 +40,7 @@ def config_of(h5, folder, **changes):
 @pytest.fixture(scope="module")
 def in_turn(h5, tmp_path_factory):
     config = config_of(h5, tmp_path_factory.mktemp("turn"), agent_ids=(1, 2), seeds=(0,))
-    return config, run_jobs(config)
+    return config, run_jobs(config, devices=("cpu",))
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +51,8 @@ def spread(h5, tmp_path_factory):
     lines = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())
-    logger, level = job_queue.logger, job_queue.logger.level
+    logger = logging.getLogger(sac_kernel.__name__)
+    level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
@@ -87,8 +91,18 @@ def test_each_job_is_judged_in_the_queues_order(spread):
 
 def test_lines_of_a_process_carry_its_name(spread):
     lines = spread[3]
-    assert told(lines[0], 2, "cpu, cpu")
+    assert told(lines[0], 2, "cpu", "2 cores")
     assert [line for line in lines if line.startswith("agent_2_seed_0 | ") and "2/2" in line]
+
+
+def test_one_line_says_how_far_all_trainings_are(spread):
+    lines = spread[3]
+    of_all = [line for line in lines if line.startswith("updates ")]
+    # 2 agents x 2 episodes x 60 steps at the planned updates a step
+    total = f"{2 * 2 * 60 * spread[0].sac.utd_ratio:,.10g}"
+    assert of_all
+    assert all(told(line, f"/{total}", "/2 finished") for line in of_all)
+    assert not [line for line in lines if "training steps" in line]
 
 
 def test_the_manifest_counts_the_steps_of_all_jobs(in_turn):
@@ -109,19 +123,27 @@ def test_a_finished_queue_of_processes_starts_anew_and_keeps_the_old_in_previous
     assert not list((config.top_folder / "previous").rglob("previous"))
 
 
-def test_a_process_asked_to_stop_saves_its_state_and_ends_well(h5, tmp_path):
-    config = config_of(h5, tmp_path, num_episodes=100_000, checkpoint_frequency=1000, seeds=(0,))
-    worker = job_queue._Worker(config, (1, 0), "cpu", float("inf"), 1)
-    state = tmp_path / "logs"
-    started_s = time.monotonic()
-    while not (tmp_path / "agent_1_best.pt").exists() and time.monotonic() - started_s < 600:
-        time.sleep(0.1)  # it trains
-    worker.stop()
-    assert worker.failure() == ""
-    facts = checkpoint.newest_facts(tmp_path / "state")
-    assert facts["env_steps"] > 0
-    assert not facts["finished"]
-    assert state.is_dir()
+def test_a_stop_lets_processes_save_and_begins_the_others_too(h5, tmp_path):
+    """Three trainings without an end on two places: the third has no place, and its state is saved all the same."""
+    config = config_of(h5, tmp_path, num_episodes=100_000, checkpoint_frequency=10_000, seeds=(0, 1, 2))
+    deadline = Deadline()
+    folders = [tmp_path / "runs" / f"agent_1_seed_{seed}" for seed in (0, 1, 2)]
+
+    def stop_when_trained():
+        started_s = time.monotonic()
+        while not all((f / "agent_1_best.pt").exists() for f in folders[:2]):
+            time.sleep(0.1)
+            if time.monotonic() - started_s > 600:
+                break
+        deadline.request_stop()
+
+    threading.Thread(target=stop_when_trained, daemon=True).start()
+    run = run_jobs(config, deadline, TWO_DEVICES)
+    assert run.failures == {}
+    facts = [checkpoint.newest_facts(folder / "state") for folder in folders]
+    assert [f["env_steps"] > 0 for f in facts] == [True, True, False]
+    assert not any(f["finished"] for f in facts)
+    assert [job["status"] for job in run.summary["jobs"]] == ["cut"] * 3
 
 
 @pytest.mark.parametrize("devices", [("cpu",), TWO_DEVICES])
@@ -154,10 +176,12 @@ def test_a_process_ends_when_the_one_that_started_it_is_gone(h5, tmp_path):
     config = config_of(h5, tmp_path, num_episodes=100_000, checkpoint_frequency=1000, seeds=(0,))
     program = (
         "import subprocess, sys, time\n"
-        "w = subprocess.Popen([sys.executable, '-u', '-m', 'sac_kernel.experiment.job_queue'], stdin=subprocess.PIPE)\n"
+        "w = subprocess.Popen([sys.executable, '-u', '-m', 'sac_kernel.experiment.job_pool'], stdin=subprocess.PIPE)\n"
         "w.stdin.write(sys.argv[1].encode() + b'\\n'); w.stdin.flush(); time.sleep(600)"
     )
-    request = json.dumps({"config": config.flat(), "job": (1, 0), "budget_s": 1e6})
+    job = {"config": config.flat(), "job": (1, 0)}
+    function = "sac_kernel.experiment.job_queue:train_job"
+    request = json.dumps({"function": function, "device": "cpu", "job": job})
     command = [sys.executable, "-c", program, request]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as parent:
         started_s = time.monotonic()
@@ -175,11 +199,19 @@ def test_a_process_ends_when_the_one_that_started_it_is_gone(h5, tmp_path):
         (1, ("cpu",), ("1 job", "cpu")),
         (3, ("cuda:0",), ("3 jobs", "cuda:0")),
         (3, ("cuda:0", "cuda:1"), ("3 jobs", "cuda:0, cuda:1")),
+        (3, ("cpu", "cpu"), ("3 jobs", "cpu", "2 cores")),
         (1, ("cuda:0", "cuda:1"), ("1 job", "cuda:1 idle")),
     ],
 )
 def test_the_queue_says_where_it_runs(jobs, devices, named):
     assert told(describe_queue(RunConfig(seeds=tuple(range(jobs))), devices), *named)
+
+
+@pytest.mark.parametrize(("jobs", "cores", "places"), [(1, 4, 1), (3, 2, 2), (3, 4, 3), (2, None, 1)])
+def test_on_the_cpu_each_core_takes_a_job(jobs, cores, places, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    config = RunConfig(device="cpu", seeds=tuple(range(jobs)))
+    assert job_queue._devices(config) == ("cpu",) * places
 
 
 def test_every_cuda_device_takes_jobs_unless_one_is_named(monkeypatch):
@@ -195,7 +227,7 @@ def test_every_cuda_device_takes_jobs_unless_one_is_named(monkeypatch):
 
 
 def test_the_grace_covers_an_evaluation():
-    assert job_queue._GRACE_S > 60
+    assert job_pool._GRACE_S > 60
     assert train_sac_kaggle.STATE_INTERVAL_S >= 60
 
 

@@ -402,7 +402,7 @@ def two_jobs(h5, folder):
 
 def run_two_jobs(config, vector_steps):
     clock = StopAfter(vector_steps)
-    return run_jobs(config, clock)
+    return run_jobs(config, clock, ("cpu",))  # in this process, whose looks at the clock are counted
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,12 @@ from sac_kernel.live.decide import Decider, account
 from sac_kernel.market import engine
 from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.market.records import Account, blank
+from sac_kernel.prices.costs import trading_day
 from sac_kernel.prices.ingest.writer import write_processed
+from sac_kernel.prices.instruments import spec_of
 from tests.conftest import make_bars, make_data
 from tests.support import says
-from tests.use_models import lively_agent
+from tests.use_models import lively_agent, with_holes
 
 H1 = 3600
 
@@ -80,6 +82,71 @@ def _check_what_is_held(decision, before, after, market):
         if not after.truncated:
             size = decision.target * market.terms.exposure_cap * market.bars["cap_share"][int(before.t)]
             assert decision.exposure == pytest.approx(size, rel=1e-9)
+
+
+@pytest.mark.parametrize("interval_h", [1, 2])
+def test_at_every_cut_around_weekends_and_holes_it_says_what_the_engine_will_hold(
+    interval_h, sample, tmp_path
+):
+    """Bars are missing over a freeze, up to one and after one; who sees the next bar open tells `next_open`."""
+    data, config = with_holes(sample), TradingEnvConfig(decision_interval_min=60 * interval_h)
+    _, market = lively_agent(tmp_path / "agent.pt", data, 1, config)
+    decider = Decider.from_checkpoint(tmp_path / "agent.pt", price_side="ask")
+    bars, state = data.test["EURUSD"], blank(Account)
+    first = int(np.argmax(bars.index >= pd.Timestamp("2017-10-27", tz="UTC")))
+    decider.follow(pd.concat([history_of(data), bars.iloc[:first]]))
+    engine.reset(state, market.bars, market.terms, first, 10_000, 1e5, 0.0)
+    wrong_without, weekends, seen = set(), 0, first
+    while bars.index[int(state.t)] < pd.Timestamp("2017-11-16", tz="UTC"):
+        t = int(state.t)
+        known = decider.decide(bars.iloc[seen : t + 1], state, bars.index[t + 1])
+        blind = decider.decide(bars.iloc[:0], state)
+        pause = bars.index[t + 1] - bars.index[t]
+        before, seen = state.copy(), t + 1
+        engine.step(state, market.bars, market.minutes, market.terms, known.action)
+        row_of_fill = np.flatnonzero(market.bars["tradable"][t + 1 : t + 1 + interval_h])
+        assert known.order == (state.trades > before.trades)
+        assert known.target == state.target
+        if known.order:
+            assert known.fill_time_utc == bars.index[t + 1 + row_of_fill[0]]
+        else:
+            assert known.fill_time_utc is None
+            assert known.units == before.units == state.units
+        if pause >= pd.Timedelta("2D"):  # the calendar knows the weekend
+            weekends += 1
+            assert vars(blind) == vars(known)
+        elif (blind.target, blind.fill_time_utc) != (known.target, known.fill_time_utc):
+            wrong_without.add(f"{bars.index[t].tz_convert('America/New_York'):%m-%d %H}")
+    assert weekends == 3
+    # The last bar before each hole; of two hours, only the first hole begins at the end of an interval.
+    assert wrong_without == {1: {"11-07 16", "11-08 14", "11-14 09"}, 2: {"11-07 16"}}[interval_h]
+
+
+def test_a_halt_of_a_day_is_over_at_the_next_open_of_an_exchange(decider):
+    """After the close at 16:00 the next bar belongs to the next day."""
+    decider, bars = decider
+    local = bars.index.tz_convert("America/New_York")
+    end = int(np.argmax(local.hour == 15)) + 1
+    decider.spec = spec_of("AAPL", "equity")
+    today = trading_day(bars.index[end - 1 : end], decider.spec)[0]
+    state = account(50_000.0, units=-9e3, entry_price=1.1, last_target=-0.2)
+    state.halted_until = today + 1
+    free = decider.decide(bars.iloc[:end], state)
+    opens = local[end - 1].normalize() + pd.Timedelta("1D9h")  # the bar from 9:00 to 10:00 has the open
+    assert (free.order, free.target, free.fill_time_utc) == (True, free.action, opens)
+    state.halted_until = today + 2
+    halted = decider.decide(bars.iloc[:0], state)
+    assert (halted.order, halted.target, halted.fill_time_utc) == (True, 0.0, free.fill_time_utc)
+    with pytest.raises(DataError, match="next_open"):
+        decider.decide(bars.iloc[:0], state, bars.index[end - 1])
+
+
+def test_after_a_stop_a_flat_account_that_stays_flat_has_no_order(decider, monkeypatch):
+    decider, bars = decider
+    monkeypatch.setattr(decider, "_policy", lambda _: 0.0)
+    stopped = account(50_000.0, last_target=9.0)  # no target is near the engine's mark of a closed position
+    found = decider.decide(bars.iloc[:2], stopped)
+    assert (found.order, found.target, found.units, found.fill_time_utc) == (False, 0.0, 0.0, None)
 
 
 # -- features bar by bar

@@ -14,15 +14,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sac_kernel.backtest import runner
+from sac_kernel.backtest import runner, trades
 from sac_kernel.cli.main import main, make_parser
 from sac_kernel.core.errors import CheckpointError, DataError
 from sac_kernel.live import paper, paper_page
+from sac_kernel.live.decide import Decider
 from sac_kernel.live.feed import BarFiles, one_by_one
 from sac_kernel.live.journal import Journal
 from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.prices.costs import trading_day
 from sac_kernel.prices.ingest.writer import write_processed
+from sac_kernel.prices.instruments import EURUSD, spec_of
 from sac_kernel.stats import evidence
 from tests.conftest import make_bars
 from tests.support import says, told
@@ -178,32 +180,127 @@ def test_evidence_is_that_of_the_journals_complete_days_also_when_the_session_go
     found = session.evidence()
     assert vars(found) == pytest.approx(vars(evidence.of_returns(daily[:-1], 0.2)))
     assert found.days == len(last) - 1 >= 1
-    assert str(found) in (short / paper.PAGE_FILE).read_text(encoding="utf-8")
+    page = (short / paper.PAGE_FILE).read_text(encoding="utf-8")
+    assert told(page, f"e = {found.now:.2f}", "at least 20", f"{found.days} complete")
 
 
 def test_the_page_is_the_journal_drawn(short):
-    lines = journal_of(short)
+    lines = journal_of(short)[1:]
     text = (short / paper.PAGE_FILE).read_text(encoding="utf-8")
     assert '<meta http-equiv="refresh" content="15">' in text
     assert "Paper account: EURUSD since 2017-10-23 08:00" in text
-    shown = re.findall(
-        r"<tr><td>(\S+ \S+?)</td><td>([\d.]+)</td><td>([\d,.]+)</td><td>(\S+?)</td><td>([^<]*)</td>", text
+    rows = [re.findall(r"<td>([^<]*)</td>", row) for row in re.findall(r"<tr>(<td>.*?)</tr>", text)]
+    fills = [(line["open_time_utc"], fill) for line in lines for fill in line.get("fills", ())]
+    assert len(rows) == 8 + 12
+    for cells, (when, fill) in zip(rows, reversed(fills[-8:]), strict=False):
+        assert cells == [
+            when[5:16].replace("T", " "),
+            "open",
+            f"{'buy' if fill['units'] > 0 else 'sell'} {abs(fill['units']):,.0f}",
+            f"{fill['price']:.5f}",
+            f"{fill['cost']:,.2f}",
+            f"{fill['position']:+,.0f}",
+        ]
+    for cells, line in zip(rows[8:], lines[:-13:-1], strict=True):
+        assert cells == [
+            line["open_time_utc"][5:16].replace("T", " "),
+            f"{line['bar'][-1]:.5f}",
+            f"{line['equity']:,.2f}",
+            f"{line['exposure']:+.3f}",
+            f"{line['target']:+.3f}",
+        ]
+    figures = dict(re.findall(r"<dt>([^<]*)</dt><dd>([^<\n]*)", text))
+    last, equity = lines[-1], np.array([1e5, *(line["equity"] for line in lines)])
+    side = "short" if last["units"] < 0 else "long"
+    assert figures == {
+        "Equity": f"{last['equity']:,.2f}",
+        "Position": f"{side} {abs(last['exposure']):.3f} x equity",
+        "Open profit": f"{last['open_profit']:+,.2f}",
+        "Costs paid": f"{last['costs']:,.2f}",
+        "Evidence": "e = 1.00",
+        "Market": "drift: 3 of 20 days",
+        "Last close": "2017-10-25 00:00 UTC",
+    }
+    drawdown = 100 * (1 - equity / np.maximum.accumulate(equity)).max()
+    assert told(
+        text, f"{last['equity'] / 1e3 - 100:+.2f} %", f"{drawdown:.2f} %", f"{last['units']:+,.0f} units"
     )
-    assert len(shown) == 12
-    assert shown[0][0] == lines[-1]["open_time_utc"][:16].replace("T", " ")
-    assert shown[0][2:] == (
-        f"{lines[-1]['equity']:,.2f}", f"{lines[-1]['exposure']:+.3f}", f"{lines[-1]['target']:+.3f}"
-    )  # fmt: skip
-    assert told(text, "3 of 20 days")
+    paid, assumed = (sum(fill[name] for _, fill in fills) for name in ("cost", "assumed"))
+    assert told(text, f"{paid:,.2f} for {len(fills)} fills", f"{assumed:,.2f} by")
     # The account's own count of its costs, after it was restored from the journal.
     account = opened(short).session.account
-    costs = paper_page.costs(lines[1:])
+    costs = paper_page.costs(lines)
     assert costs[-1] == pytest.approx(account.report().costs, rel=1e-12)
-    assert told(text, f"costs {costs[-1]:,.2f}")
+    assert paid + account.now.swap_paid == pytest.approx(costs[-1], rel=1e-12)
+    assert assumed == pytest.approx(paid, rel=1e-9)  # the tier that the agent was trained with
     assert costs[0] == 0.0
     assert (np.diff(costs) >= 0).all()
-    png = base64.b64decode(re.search(r"base64,([^\"]+)", text)[1])
-    assert png.startswith(b"\x89PNG")
+    pictures = re.findall(r"base64,([^\"]+)", text)
+    assert [base64.b64decode(png)[:4] for png in pictures] == [b"\x89PNG"] * 2
+    assert pictures[0] != pictures[1]
+    assert "<script" not in text  # a replay has no age
+
+
+def test_the_fills_of_the_journal_are_the_backtests(world, uncut, sample):
+    """Agent 3 has stops, profits and limits: they fill inside a bar, within an interval of four."""
+    config = CONFIGS[3]
+    for agent_id in CONFIGS:
+        folder, backtest = world[agent_id]
+        config = CONFIGS[agent_id]
+        decider = Decider.from_checkpoint(folder / "agent.pt", "ask")
+        decider.follow(pd.concat([sample.train["EURUSD"], sample.val["EURUSD"]]))
+        rows, observed = decider.append(sample.test["EURUSD"])
+        market = decider.as_market(rows, observed, sample.test["EURUSD"].index)
+        known = trades.fills_of(market, backtest)
+        known = known[known["place"] < 2]
+        lines = [json.loads(line) for line in uncut[agent_id][0].splitlines()][1:]
+        made = [(i, fill) for i, line in enumerate(lines) for fill in line.get("fills", ())]
+        assert [i for i, _ in made] == known["t"].astype(int).tolist()
+        for name in ("place", "units", "price", "cost", "position"):
+            np.testing.assert_allclose([fill[name] for _, fill in made], known[name], rtol=1e-9)
+        assert (agent_id == 3) == any(fill["place"] == 1 for _, fill in made)
+        assert config.cost_tier == "base"
+
+
+def test_costs_of_another_tier_stand_beside_those_of_the_training(short):
+    """Retail costs 14 / 3 of base, swap apart."""
+    (short / paper.JOURNAL_FILE).unlink()
+    assert main(["paper", *options(short, short, "--speed", "0", "--cost-tier", "retail")]) == 0
+    fills = [fill for line in journal_of(short)[1:] for fill in line.get("fills", ())]
+    assert len(fills) > 20
+    for fill in fills:
+        assert fill["cost"] == pytest.approx(14 / 3 * fill["assumed"], rel=1e-3)
+
+
+def test_the_account_pays_the_costs_of_its_instrument(short):
+    session = opened(short).session
+    session.journal.close()
+    decider = session.decider
+    decider.spec = spec_of("XAUUSD")
+    terms = paper.PaperAccount(decider, 1e5, {})._terms
+    assert (terms.commission, terms.slippage) == pytest.approx((0.35e-4, 0.3e-4))
+
+
+@pytest.mark.parametrize(
+    ("closed", "due"),
+    [
+        ("2024-03-13 12:00", "2024-03-13 13:02"),
+        ("2024-03-15 21:00", "2024-03-17 22:02"),  # Friday and Sunday 17:00 New York, in summer time
+    ],
+)
+def test_a_live_page_warns_when_the_next_bar_is_late_by_the_calendar(closed, due, tmp_path):
+    closed_s, due_s = (int(pd.Timestamp(t, tz="UTC").timestamp()) for t in (closed, due))
+    assert paper_page.due(closed_s, 3600, EURUSD) == due_s
+    opened_at = pd.Timestamp(closed_s - 3600, unit="s", tz="UTC").isoformat()
+    bar = {"open_time_utc": opened_at, "bar": [1.0] * 4, "equity": 1e5, "exposure": 0.0, "halted": True}
+    standing = paper_page.Standing(evidence.Evidence(), "drift", 3600, EURUSD, live=True)
+    paper_page.write_page(tmp_path / "p.html", [{"instrument": "EURUSD"}, bar], standing)
+    text = (tmp_path / "p.html").read_text(encoding="utf-8")
+    assert f'data-due-s="{due_s}" hidden' in text
+    assert f'data-closed-s="{closed_s}"' in text
+    assert text.count("<script>") == 1
+    assert '<meta name="viewport" content="width=device-width' in text
+    assert text.count('role="alert"') == 2  # halted, and the one that the script shows
 
 
 def test_a_watched_file_has_its_page_while_it_waits(short):
@@ -339,8 +436,8 @@ def test_what_comes_from_files_is_escaped_on_the_page(tmp_path):
     }
     bars = [{**line, "open_time_utc": f"2024-01-02T0{hour}:00:00+00:00"} for hour in range(3)]
     path = tmp_path / "page.html"
-    paper_page.write_page(path, [{"instrument": bad}, *bars], ["equity 1", bad])
+    standing = paper_page.Standing(evidence.Evidence(), bad, 3600, EURUSD, live=False)
+    paper_page.write_page(path, [{"instrument": bad}, *bars], standing)
     text = path.read_text(encoding="utf-8")
     assert "<script" not in text
-    assert text.count("&lt;script&gt;") == 2 + 1 + 2 * 3  # title and heading, account, two reasons a row
-    assert "equity 1 \u00b7 " in text
+    assert text.count("&lt;script&gt;") == 2 + 1 + 2 * 3  # title and heading, drift, two reasons a row

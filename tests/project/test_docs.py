@@ -141,7 +141,7 @@ def test_the_french_commands_are_english_ones():
 def test_the_parameter_pages_give_the_names_and_defaults_that_are(name):
     page = (ROOT / "docs" / name).read_text(encoding="utf-8")
     listed = dict(re.findall(r"^\| `(\w+)` \| (\S+|\[.*?\]) \|", page, re.MULTILINE))
-    assert len(listed) == 29
+    assert len(listed) == 33
     for parameter, default in listed.items():
         value = RunConfig().flat()[parameter]
         assert str(value) == default, parameter
