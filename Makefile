@@ -14,7 +14,7 @@ EPISODES ?= 8
 export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_PROGRESS_BAR ?= on
 
-.PHONY: parity kaggle-rehearsal test-client test-python newest run test lint type bench prove calibrate audit docs fuzz layouts crash soak coverage mutants lock licences audit-deps locked build clean distclean interrupts two-at-once check-wheels fmt
+.PHONY: parity kaggle-rehearsal test-client test-python newest run test lint type bench prove calibrate audit docs fuzz layouts crash soak coverage mutants lock licences audit-deps locked build clean distclean interrupts two-at-once check-wheels fmt pictures
 
 run: $(READY)
 	$(BIN)/python build_kernel.py --set num_episodes=$(EPISODES) --set eval_frequency=2 \
@@ -97,6 +97,10 @@ audit: $(READY)-dev
 # API pages from the docstrings: build/docs/sac_kernel.html
 docs: $(READY)-docs
 	$(BIN)/python -W ignore -m pdoc --docformat numpy -o build/docs sac_kernel
+
+# Pictures of the first run for the README; needs Chromium or Chrome, and `make run` before it.
+pictures: $(READY)
+	$(BIN)/python -m benchmarks.pictures
 
 fuzz: $(READY)-dev
 	$(BIN)/python -m tests.fuzz_bars --count 20000

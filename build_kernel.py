@@ -32,7 +32,9 @@ from sac_kernel.experiment import output_layout
 from sac_kernel.experiment.checkpoint import EXPORT_INDEX, FOLDS_FILE
 from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.features.causality import assert_causal
-from sac_kernel.features.own import OWN_FILE, OwnFeatures, OwnPipeline
+from sac_kernel.features.checks import OwnPipeline, described, read_series
+from sac_kernel.features.own import OWN_FILE, OwnFeatures
+from sac_kernel.features.series import FILE_PREFIX
 from sac_kernel.kaggle import kernel_notebook, probe, rehearsal, wheels
 from sac_kernel.kaggle.client import KaggleClient
 from sac_kernel.kaggle.run import (
@@ -42,14 +44,13 @@ from sac_kernel.kaggle.run import (
     check_accelerator,
     in_words,
     kernel_metadata,
-    merge_ledger,
 )
 from sac_kernel.prices.ingest.questions import MissingFactsError
 from sac_kernel.prices.ingest.writer import write_processed
 from sac_kernel.prices.pipeline import DataConfig, DataPipeline
 from sac_kernel.prices.processed_file import read_processed
 from sac_kernel.report.terminal import text_table
-from sac_kernel.stats import trials
+from sac_kernel.stats import ledgers, trials
 
 if TYPE_CHECKING:
     import argparse
@@ -111,6 +112,8 @@ def build(
     """
     own = Path(parameters["features_file"]) if parameters.get("features_file") else None
     parameters = {**parameters, "features_file": OWN_FILE} if own else parameters
+    if several := parameters.get("series_files"):
+        parameters = {**parameters, "series_files": [_series_name(path) for path in several]}
     expected = _expected(data, folders)
     if not run_id:
         of_run = [parameters, {"expect_data_hash": data.content_hash}, code_hash()]
@@ -128,14 +131,22 @@ def _expected(data: ProcessedData, folders: Iterable[Path]) -> dict[str, Any]:
     staged = [
         folder / name for folder in folders for name in (DATA_FILE, trials.NAME, EXPORT_INDEX, FOLDS_FILE)
     ]
+    staged += [path for folder in folders for path in folder.glob(f"{FILE_PREFIX}*")]
     known |= {f"{path.name} {files.file_sha256(path)}" for path in staged if path.is_file()}
     return {"expect_data_hash": data.content_hash, "expect_files": sorted(known)}
 
 
-def stage(data: ProcessedData, home: Home, *, going_on: bool = False) -> dict[str, Path]:
+def _series_name(path: str | Path) -> str:
+    return FILE_PREFIX + Path(path).name.removeprefix(FILE_PREFIX)
+
+
+def stage(
+    data: ProcessedData, home: Home, parameters: Mapping[str, Any] | None = None, *, going_on: bool = False
+) -> dict[str, Path]:
     """Write the data and code datasets of a home, flat, each with its metadata; return kind -> folder.
 
-    The ledger of trials in the code dataset is that of the run's start; the state dataset has the later trials.
+    The ledger of trials in the code dataset is that of the run's start; the state dataset has the later trials. The
+    data dataset has the extra series of the parameters beside the bars.
 
     Raises
     ------
@@ -144,7 +155,8 @@ def stage(data: ProcessedData, home: Home, *, going_on: bool = False) -> dict[st
     """
     if not going_on:
         home.ledger_at_start.unlink(missing_ok=True)
-        trials.merge(home.ledger_at_start, [home.ledger])
+        ledgers.keep(home.ledgers, ())
+        trials.merge(home.ledger_at_start, [ledgers.of_data(home.ledgers, data.content_hash)])
     folders = {kind: home.dataset(kind) for kind in DATASETS}
     for kind, folder in folders.items():
         if folder.exists():
@@ -155,11 +167,17 @@ def stage(data: ProcessedData, home: Home, *, going_on: bool = False) -> dict[st
         metadata |= {"id": f"{OWNER_PLACEHOLDER}/{slug}", "title": slug.replace("-", " ")}
         if kind == "data":
             write_processed(data, folder / DATA_FILE)
+            _stage_series(folder, parameters or {})
         else:
             _stage_code(folder, home)
         files.write_json(folder / DATASET_METADATA.name, metadata)
     _check_staged(folders, data)
     return folders
+
+
+def _stage_series(folder: Path, parameters: Mapping[str, Any]) -> None:
+    for path in parameters.get("series_files", ()):
+        shutil.copyfile(path, folder / _series_name(path))
 
 
 def _check_staged(folders: Mapping[str, Path], data: ProcessedData) -> None:
@@ -199,7 +217,7 @@ def _build_only(args: argparse.Namespace, home: Home, parameters: dict[str, Any]
     data = _data(args, home, parameters)
     parameters = with_folds(data, parameters)
     check_run(data, parameters)
-    notebook, _ = build(parameters, home, data, stage(data, home).values())
+    notebook, _ = build(parameters, home, data, stage(data, home, parameters).values())
     path, metadata = (
         home.kernel_folder / KERNEL_METADATA,
         kernel_metadata(home, OWNER_PLACEHOLDER, DATASETS, args.accelerator),
@@ -257,9 +275,9 @@ def _prepare_session(run: KaggleRun, args: argparse.Namespace, home: Home, param
     else:
         budget_h = RunConfig.from_flat(baked).time_budget_h
         session |= {"time_budget_h": h} if (h := run.budget_h(budget_h)) != budget_h else {}
-    folders = stage(data, home, going_on=going_on)
+    folders = stage(data, home, baked, going_on=going_on)
     if going_on:
-        steps = run.stage_state(merged.jobs)
+        steps = run.stage_state(merged.jobs, data.content_hash)
         session["expect_env_steps"] = steps
         folders["state"] = home.dataset("state")
         print(
@@ -381,10 +399,13 @@ def _data(args: argparse.Namespace, home: Home, parameters: Mapping[str, Any]) -
             data = DataPipeline(config).write()
     except MissingFactsError as err:
         raise err.for_command(["python", "build_kernel.py", *args.words]) from None
-    if args.features:
-        own = OwnFeatures.load(args.features)
-        report = assert_causal(OwnPipeline(own, data.traded), data.train)
-        print(f"features  {args.features}, {report.features} columns: {report}")
+    several = read_series(args.series)
+    if own := OwnFeatures.of(OwnFeatures.load(args.features) if args.features else None, several):
+        report = assert_causal(OwnPipeline(own, data.traded, data.bar_seconds), data.train)
+        named = ", ".join(str(path) for path in (args.features, *args.series) if path)
+        print(f"features  {named}, {report.features} columns: {report}")
+    for one in several:
+        print(f"series    {described(one)}")
     for note in filter(None, (data.cost_note, *data.notes)):
         print(f"          {note}")
     return data
@@ -422,7 +443,7 @@ def _rehearse(args: argparse.Namespace, home: Home, parameters: dict[str, Any]) 
     data = _data(args, home, parameters)
     parameters = with_folds(data, parameters)
     check_run(data, parameters)
-    datasets = stage(data, home)
+    datasets = stage(data, home, parameters)
     text, _ = build(parameters, home, data, datasets.values())
     folder = home.rehearsal
     notebook = folder / "built" / "train.ipynb"
@@ -438,7 +459,7 @@ def _rehearse(args: argparse.Namespace, home: Home, parameters: dict[str, Any]) 
         notebook, folder, {f"{home.name}-{kind}": path for kind, path in datasets.items()}
     )
     summary = done.summary
-    merge_ledger(home.ledger, [done.working / trials.NAME])
+    ledgers.keep(home.ledgers, [done.working / trials.NAME])
     print(f"\n{text_table(summary['table'])}\n\n{summary['verdict']['sentence']}\n")
     print(f"report    {_relative(done.working / 'report.html')}\nnotebook  {_relative(done.html)}")
     fetched = files.read_json(path) if (path := args.output / "summary.json").is_file() else None

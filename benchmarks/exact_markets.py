@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from benchmarks.planted_market import planted_data
+from benchmarks.proof import NOISY_PATHS, PATH_BARS, REPLAYED_BARS, reference
 from sac_kernel.agent.exact import ExactTraining, train_exact
 from sac_kernel.agent.exact_config import ExactConfig
 from sac_kernel.agent.exact_rewards import ExactProblem
@@ -34,7 +35,7 @@ from sac_kernel.core import packages
 from sac_kernel.core.config import from_flat
 from sac_kernel.core.device import set_threads
 from sac_kernel.experiment.exact_problem import decisions, exact_problem, greedy_targets
-from sac_kernel.experiment.proof import NOISY_PATHS, PATH_BARS, REPLAYED_BARS, one_path, reference
+from sac_kernel.experiment.planted_edge import one_path
 from sac_kernel.features.forecast import fit_forecast
 from sac_kernel.features.pipeline import FeaturePipeline
 from sac_kernel.market import training

@@ -21,8 +21,8 @@ import numpy as np
 from gymnasium.wrappers.vector import TransformReward
 
 from benchmarks import jobs, learners
+from benchmarks.proof import EVALUATIONS, Setting, prepare, prove
 from benchmarks.time_to_mark import settings_of
-from sac_kernel.experiment.proof import EVALUATIONS, Setting, prepare, prove
 from sac_kernel.market.known_answer import MARKETS, Judge
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""`make prove`: agents on markets whose optimum is known; what is measured: `sac_kernel.experiment.proof`.
+"""`make prove`: agents on markets whose optimum is known; what is measured: `benchmarks.proof`.
 
 python -m benchmarks.prove                       every market by exact SAC, 5 seeds, 3,000 updates
 python -m benchmarks.prove --learner gaussian    the same by Gaussian SAC, 10,000 updates
@@ -20,12 +20,13 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from benchmarks.proof import TABLE_HEAD, Setting, prove, prove_short
 from sac_kernel.agent.config import EXACT, GAUSSIAN, SACConfig
 from sac_kernel.agent.exact_config import ExactConfig
 from sac_kernel.core import files, packages
 from sac_kernel.core.config import check_names, typed
 from sac_kernel.core.device import set_threads
-from sac_kernel.experiment.proof import TABLE_HEAD, Setting, policy_figure, prove, prove_short
+from sac_kernel.experiment.planted_edge import policy_figure
 from sac_kernel.market.known_answer_kinds import ALL_MARKETS
 from sac_kernel.report import plots
 

@@ -8,7 +8,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
 if TYPE_CHECKING:
-    from sac_kernel.market.known_answer import MarketVectorEnv
+    from sac_kernel.market.known_answer_envs import MarketVectorEnv
 
 
 class MarketVecEnv(VecEnv):

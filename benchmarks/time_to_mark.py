@@ -24,7 +24,8 @@ import numpy as np
 
 from benchmarks import jobs, learners
 from sac_kernel.agent.config import SACConfig
-from sac_kernel.market.known_answer import Judge, MarketVectorEnv
+from sac_kernel.market.known_answer import Judge
+from sac_kernel.market.known_answer_envs import MarketVectorEnv
 from sac_kernel.market.known_answer_kinds import ALL_MARKETS
 
 NUM_ENVS = 64

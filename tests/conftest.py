@@ -8,6 +8,7 @@ import tempfile
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["PIP_NO_INDEX"] = "1"  # no test fetches a package
+os.environ["SAC_LEDGERS"] = ""  # no test counts the trials of another, or of the clone
 import runpy
 from pathlib import Path
 

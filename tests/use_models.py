@@ -22,13 +22,13 @@ def lively_agent(path, data, agent_id, config):
     return _saved(path, pipeline, market, agent_id, config, (16, 16), data.content_hash), market
 
 
-def save_agent(path, bars, agent_id, config, hidden_dims):
+def save_agent(path, bars, agent_id, config, hidden_dims, own=None):
     """Save an agent for bars of instruments, its features fitted on the first three fifths of them."""
     n = len(bars["EURUSD"])
     cuts = (0, 3 * n // 5, 4 * n // 5, n)
     splits = [{k: b.iloc[a:z] for k, b in bars.items()} for a, z in itertools.pairwise(cuts)]
     preset = AGENT_PRESETS[agent_id]
-    pipeline = FeaturePipeline(regimes=preset.regimes, forecast=preset.forecast)
+    pipeline = FeaturePipeline(regimes=preset.regimes, forecast=preset.forecast, own=own)
     frames = pipeline.run_full_pipeline(*splits)
     market = prepare_market(splits[2]["EURUSD"], frames[2], config, close_at_end=True)
     return _saved(path, pipeline, market, agent_id, config, hidden_dims, "")

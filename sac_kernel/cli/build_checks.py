@@ -12,6 +12,7 @@ from sac_kernel.agent.config import GAUSSIAN
 from sac_kernel.core.errors import ConfigError
 from sac_kernel.experiment import learner
 from sac_kernel.experiment.run_config import PURGE_DAYS, RunConfig
+from sac_kernel.features.checks import read_series
 from sac_kernel.features.pipeline import warmup_bars
 from sac_kernel.prices.bars import spec_for
 from sac_kernel.prices.costs import trading_day
@@ -94,6 +95,7 @@ def check_run(data: ProcessedData, parameters: Mapping[str, Any]) -> None:
                 + remedy
             )
     faults += _fold_faults(config, data)
+    faults += _series_faults(config, data)
     if faults:
         msg = "The run cannot start:\n  " + "\n  ".join(faults)
         raise ConfigError(msg)
@@ -104,11 +106,31 @@ def _fold_faults(config: RunConfig, data: ProcessedData) -> list[str]:
     if not config.folds:
         unused = {name: getattr(config, name) for name in ("null_copies", "power_copies")}
         return [f"{name} = {value} needs folds" for name, value in unused.items() if value]
-    train, val, test = (len(trading_days(split[data.traded])) for split in data.splits.values())
-    left = train + val + test - config.folds * test - val - 2 * PURGE_DAYS
+    train, _, test = (len(trading_days(split[data.traded])) for split in data.splits.values())
+    left = _first_train_days(config, data)
     if left >= test:
         return []
     most = max(0, (train - 2 * PURGE_DAYS) // test)
     remedy = f"set folds to {most} or less" if most >= 2 else "set folds to 0"
     found = f"folds = {config.folds} of {test} test days leave {left} train days before the first"
     return [f"{found}, but it needs {test}: {remedy}"]
+
+
+def _first_train_days(config: RunConfig, data: ProcessedData) -> int:
+    train, _, test = (len(trading_days(split[data.traded])) for split in data.splits.values())
+    return train + test - config.folds * test - 2 * PURGE_DAYS if config.folds else train
+
+
+def _series_faults(config: RunConfig, data: ProcessedData) -> list[str]:
+    """Return which series begin after the first train block ends."""
+    several = read_series(config.series_files)
+    bars = data.train[data.traded]
+    days = trading_days(bars)
+    last = days[max(0, min(_first_train_days(config, data), len(days)) - 1)]
+    end = bars.index[trading_day(pd.DatetimeIndex(bars.index), spec_for(bars)) <= last][-1]
+    return [
+        f"the series {one.name} begins after the first train rows, which end at {end}: pass earlier values"
+        + (", or set fewer folds" if config.folds else "")
+        for one in several
+        if one.known[0] > end.timestamp()
+    ]

@@ -21,6 +21,7 @@ from sac_kernel.prices.ingest.questions import MissingFactsError
 from sac_kernel.prices.ingest.whole import read_whole
 from sac_kernel.prices.pipeline import DataConfig
 from sac_kernel.report import terminal
+from sac_kernel.stats import ledgers
 
 if TYPE_CHECKING:
     import argparse
@@ -83,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     bars = judged.rows_between(whole.own, start, end)
     for line in whole.facts(bars.index)["costs"]:
         logger.info("%s", line)
-    with locks.hold(folder):
+    with locks.hold(folder), ledgers.shared(folder, whole.content_hash):
         if is_policy:
             subject = judged_policy(path, whole, bars)
         else:

@@ -69,6 +69,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         from sac_kernel.features.own import OwnFeatures  # pandas: the list of commands loads none
 
         OwnFeatures.load(args.features)  # saved agents find it by its hash
+    if getattr(args, "series", None):
+        from sac_kernel.features.checks import read_series
+
+        read_series(args.series)  # saved agents find them by their names
     status: int = args.run(args)
     return status
 

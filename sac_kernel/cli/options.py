@@ -43,11 +43,17 @@ SHARED: dict[str, dict[str, Any]] = {
     "features": {
         "type": Path,
         "metavar": "FILE.py",
-        "help": "your own features: a file with a function features(bars)",
+        "help": "your own features: a file with a function features(bars) or features(bars, series)",
+    },
+    "series": {
+        "type": Path,
+        "action": "append",
+        "metavar": "FILE",
+        "help": "an extra series, CSV with a column known_at: when each value was published; repeatable",
     },
     "only-own-features": {
         "action": "store_true",
-        "help": "your own features replace the thirty instead of joining them",
+        "help": "your own features and series replace the thirty instead of joining them",
     },
     "journal": {"type": Path, "metavar": "DIR", "help": "folder of the session"},
     "workers": {"type": int, "default": 1, "metavar": "N", "help": "processes on this machine"},
@@ -203,9 +209,14 @@ def source_of(path: Path) -> str:
 
 
 def add_features(parser: argparse.ArgumentParser) -> None:
-    """Add --features to a command that uses a saved agent; `cli.main` runs the file."""
+    """Add --features and --series to a command that uses a saved agent; `cli.main` reads the files."""
     text = "the feature file that the agent was trained with, if it was"
     add(parser, "features", help=text)
+    add(
+        parser,
+        "series",
+        help="an extra series that the agent was trained with, up to the present; repeatable",
+    )
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -213,5 +224,5 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     for name, parameter in (("agents", "agent_ids"), ("seeds", "seeds")):
         default = ",".join(map(str, PARAMETERS[parameter].default))
         add(parser, name, help=f"{SHARED[name]['help']} (default: {default})")
-    for name in ("preset", "config", "set", "features", "only-own-features"):
+    for name in ("preset", "config", "set", "features", "series", "only-own-features"):
         add(parser, name)

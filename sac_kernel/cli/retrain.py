@@ -73,10 +73,12 @@ def _run(args: argparse.Namespace, store: ModelStore) -> int:
         raise ConfigError(msg)
     require(len(args.agents) == 1, "retrain", "--agents must name one agent", args.agents)
     given = settings.parameters(args).items()
-    set_here = [item for item in given if item[0] not in ("features_file", "features_hash")]
+    set_here = [item for item in given if item[0] not in ("features_file", "features_hash", "series_files")]
     more = [part for item in set_here for part in ("--set", "=".join(map(_text, item)))]
     if args.features:
         more += ["--features", str(args.features.resolve())]
+    for path in args.series:
+        more += ["--series", str(path.resolve())]
     find_checkout()  # before the bars are changed
     with locks.hold(args.data.parent, wait_s=_WAIT_S):
         data = retrain.with_new_bars(path, args.clock, args.data, store)

@@ -10,6 +10,7 @@ from sac_kernel.core.config import check_names, typed
 from sac_kernel.core.errors import ConfigError, InputNotFoundError
 from sac_kernel.core.renamed import current
 from sac_kernel.experiment.run_config import PARAMETERS, RENAMED_PARAMETERS, RUN_PRESETS, RunConfig, checked
+from sac_kernel.features.checks import read_series
 from sac_kernel.features.own import OwnFeatures
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ def parameters(args: argparse.Namespace, **options: str) -> dict[str, Any]:
     if getattr(args, "features", None):
         own = OwnFeatures.load(args.features)
         values |= {"features_file": str(args.features), "features_hash": own.sha256}
+    if getattr(args, "series", None):
+        read_series(args.series)
+        values["series_files"] = [str(path) for path in args.series]
     if getattr(args, "only_own_features", False):
         values["only_own_features"] = True
     for name, option in options.items():

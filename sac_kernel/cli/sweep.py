@@ -14,6 +14,7 @@ from sac_kernel.core import locks, paths
 from sac_kernel.core.device import device_names
 from sac_kernel.experiment import ray_pool, sweep
 from sac_kernel.prices.processed_file import read_processed
+from sac_kernel.stats import ledgers
 
 if TYPE_CHECKING:
     import argparse
@@ -59,9 +60,10 @@ def _run(args: argparse.Namespace) -> int:
         files = sweep.write_folds(read_processed(path), folder, args.folds, args.test_days, args.val_days)
         data = {file.stem: file for file in files}
     devices = device_names(args.device)
-    outcomes = sweep.run_sweep(
-        runs, data, args.output, devices=devices, workers=args.workers, pool=ray_pool.at(args.address)
-    )
+    with ledgers.shared(args.output, read_processed(path).content_hash):
+        outcomes = sweep.run_sweep(
+            runs, data, args.output, devices=devices, workers=args.workers, pool=ray_pool.at(args.address)
+        )
     missing = sum(o.result is None for o in outcomes)
     logger.info("%d jobs, %d without a result; table: %s", len(outcomes), missing, args.output / sweep.TABLE)
     return 1 if missing else 0

@@ -10,10 +10,13 @@ import argparse
 import logging
 
 from sac_kernel.cli import options, settings
+from sac_kernel.core import locks
 from sac_kernel.core.clock import Deadline
 from sac_kernel.experiment.job_queue import run_jobs
 from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.experiment.trainer import KaggleTrainer
+from sac_kernel.prices.processed_file import read_processed
+from sac_kernel.stats import ledgers
 
 logger = logging.getLogger(__name__)
 
@@ -53,11 +56,13 @@ def run(args: argparse.Namespace) -> int:
     )
     config = RunConfig.from_flat(values, "train")
     budget_s = config.time_budget_h * 3600.0 if "time_budget_h" in values else args.time_budget_s
-    if len(config.jobs) > 1 or config.folds:
-        summary = run_jobs(config, Deadline(budget_s)).summary
-    else:
-        trainer = KaggleTrainer.of_run(config, config.jobs[0], Deadline(budget_s))
-        trainer.run_training()
-        summary = trainer.summary
+    data_hash = read_processed(config.data_file).content_hash
+    with locks.hold(config.top_folder), ledgers.shared(config.top_folder, data_hash):
+        if len(config.jobs) > 1 or config.folds:
+            summary = run_jobs(config, Deadline(budget_s)).summary
+        else:
+            trainer = KaggleTrainer.of_run(config, config.jobs[0], Deadline(budget_s))
+            trainer.run_training()
+            summary = trainer.summary
     logger.info("%s\nreport: %s", summary["verdict"]["sentence"], config.top_folder / "report.html")
     return 0

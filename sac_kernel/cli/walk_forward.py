@@ -13,11 +13,12 @@ from pathlib import Path
 from sac_kernel.cli import options, settings
 from sac_kernel.core import locks, paths
 from sac_kernel.core.errors import ConfigError
-from sac_kernel.experiment import walk_forward
+from sac_kernel.experiment import fold_jobs, walk_forward
 from sac_kernel.experiment.fold_jobs import Settings
 from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.prices.costs import COST_TIERS
 from sac_kernel.report import terminal
+from sac_kernel.stats import ledgers
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,8 @@ def run(args: argparse.Namespace) -> int:
         config=RunConfig.from_flat(values, "walk-forward"),
     )
     command = shlex.join(("python", "-m", "sac_kernel", "walk-forward", *args.words))
-    with locks.hold(args.output):
+    data_hash = fold_jobs.opened(run_settings.h5_path).content_hash
+    with locks.hold(args.output), ledgers.shared(args.output, data_hash):
         summary = walk_forward.run(run_settings, args.output, args.workers, command, args.address)
     logger.info("%s", terminal.text_table(summary["table"]))
     for agent_id, verdict in summary["verdicts"].items():

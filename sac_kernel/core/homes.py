@@ -114,9 +114,9 @@ class Home:
         return self.build / LEDGER
 
     @property
-    def ledger(self) -> Path:
-        """Return the clone's ledger of trials, one for all names: it outlives every output folder."""
-        return self.root / "data" / LEDGER
+    def ledgers(self) -> Path:
+        """Return the folder of the clone's ledgers of trials, one for each data set and all names."""
+        return self.root / "data" / "ledgers"
 
     def dataset(self, kind: str) -> Path:
         """Return the staged folder of the data, code or state dataset."""

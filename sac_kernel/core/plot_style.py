@@ -14,6 +14,7 @@ from matplotlib import dates, style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 
+from sac_kernel.core import strings
 from sac_kernel.core.errors import DataError
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def time_axis(ax: Axes) -> None:
     locator = api.AutoDateLocator(maxticks=9)
     ax.xaxis.set_major_locator(locator)
     ax.xaxis.set_major_formatter(api.ConciseDateFormatter(locator))
-    ax.set_xlabel("Time [UTC]")
+    ax.set_xlabel(strings.TIME_UTC)
     ax.margins(x=0.01)
 
 
@@ -150,11 +151,7 @@ class MarketTime:
         chosen = starts[:: max(1, -(-starts.size // most))]
         years = len({text[:4] for text in day[[0, -1]].astype(str)}) > 1
         ax.set_xticks(chosen, [str(d) if years else str(d)[5:] for d in day[chosen]])
-        ax.set_xlabel(
-            "Day [UTC], hours without bars left out"
-            if years
-            else f"Day of {str(day[0])[:4]} [UTC], hours without bars left out"
-        )
+        ax.set_xlabel(strings.DAY_UTC if years else strings.DAY_OF_YEAR_UTC.format(year=str(day[0])[:4]))
         ax.margins(x=0.01)
 
 

@@ -67,6 +67,7 @@ MARKS_FOUND = {
     "holm": "p = {value:.3f} after Holm's correction for {agents} agents",
 }
 TRIALS = "{listed} trials, about {effective:.1f} effectively independent"
+TRIALS_ELSEWHERE = ", {elsewhere} of them in other runs on these data"
 TRIALS_UNKNOWN = "trial count unknown: at least {listed}"
 INTERVAL = "95 % interval {low:+.1%} to {high:+.1%} a year (compound) over {days} days"
 STAYS_FLAT = "The agent stays flat: it found nothing worth its costs."
@@ -133,15 +134,34 @@ FORECAST_TOO_FEW = (
     "There are too few train rows to tell whether the features predict {what}: {runs} runs of four decisions are "
     "required. The agent learnt from its costs alone."
 )
+COSTS_ALONE = "The agent learnt from its costs alone; to trade would be a mistake."
 FORECAST_NOISE = (
-    "The features do not predict {what} (t = {t:.2f} out of fold; {required:g} is required). The agent learnt from "
-    "its costs alone; to trade would be a mistake."
+    "The features do not predict {what} (t = {t:.2f} out of fold; {required:g} is required). " + COSTS_ALONE
 )
 FORECAST = (
     "Train rows: the features explain {share:.3%} of the variance of {what} ({head}, t = {t:.2f} out of fold). The "
     "agent learnt from that forecast less its costs; it is judged on realised prices."
 )
 JOB_FAILED = "{job} failed: {why}"
+
+# -- self-test
+
+SELF_TEST_TITLE, ON_YOUR_BARS = "Does this agent learn?", "On your bars"
+SELF_TEST = {
+    True: "Yes: on a market with a planted edge it caught {capture:.0%} of what the best possible policy earns after "
+    "costs; a ridge with a no-trade band caught {ridge_capture:.0%}.",
+    False: "No: on a market with a planted edge it caught {capture:.0%} of what the best possible policy earns after "
+    "costs; at least {mark:.0%} is expected. Do not believe what follows.",
+}
+SELF_TEST_CAPTION = (
+    "A synthetic market, learnt from {bars:,} bars in {updates:,} updates: one input predicts the next return (IC "
+    "{ic:g}), {distractors} others predict nothing. Maps: blue is long, orange short; the two should look alike. "
+    "Curves: mean expected profit of {accounts} accounts on bars that were not learnt from."
+)
+FLAT_BECAUSE = (
+    "The agent stays flat: the features do not predict {what} (t = {t:.2f} out of fold; {required:g} is required), so "
+    "that trading would only pay costs."
+)
 
 # -- report
 
@@ -197,6 +217,7 @@ COLUMNS = {
 """Key of a result -> column of the page and the notebook, column of the terminal."""
 SPAN = "{low} to {high}"
 FIGURES = {
+    "self_test": "On a market with a planted edge",
     "equity": "Equity",
     "exposure": "What was held",
     "seeds": "Over the seeds",
@@ -268,10 +289,61 @@ STATISTICS_NOTE = (
     "swap. An exposure below 1 % of equity counts as flat."
 )
 
+# -- figures
+
+EQUITY_AXIS, CLOSE, EXPOSURE = "Equity [% of start]", "Close [price]", "Exposure [x equity]"
+EPISODE, NO_VALUE_YET, MEAN_OF = "Episode", "no value yet", "mean of {window}"
+BARS_TITLE, EMBARGO = "Bars in time order: {counts}", "left out (embargo)"
+NO_OVERLAP = "; no bar is in two splits"
+FEATURES_TITLE = "{count} features on {rows:,} train rows: {finding}"
+CLIPPED, NOT_CLIPPED = "{name} is clipped most, {share:.2f} % of rows", "none is ever clipped"
+ONE_TO_99, MIDDLE_HALF, MEDIAN, FEATURE = "1 % to 99 %", "middle half", "median", "Feature"
+SCALED_VALUE, AT_A_BOUND = "Scaled value [dimensionless]", "At a bound [% of rows]"
+TRAINING_TITLE = "Training: episodes {episodes:,}, evaluations {evaluations:,}"
+TARGET, TARGET_AT_LAST = "target {value:g}", "target, at last {value:.2g}"
+THE_AGENT, THE_OPTIMUM, PREDICTOR = (
+    "the agent",
+    "the best policy",
+    "Predictor of {market} [SD]",
+)
+POSITION_HELD, TARGET_POSITION = "Position held [of the cap]", "Target position [of the cap]"
+NO_TRADE_REGION = "Inside the line the best policy does not trade"
+PROFIT_TITLE, BAR, PROFIT = "Expected profit after costs", "Bar", "Profit [SD of a bar]"
+EQUITY_TITLE, AHEAD = "{name} at {tier} costs: {net}", ", ahead of {beaten} of {others} other curves"
+DRAWDOWN_OF_FIRST, COSTS_OF_FIRST = "Drawdown of\nthe first [%]", "Costs of the\nfirst [% of start]"
+FILLS = "{side} ({count:,} fills)"
+EXPOSURE_TITLE = (
+    "{name}: long {long:.1f} %, short {short:.1f} %, flat (below {held:.0%}) {flat:.1f} % of the time"
+)
+COSTS_PAID, COSTS_SO_FAR = "Costs {total:.2f} % of start", "Costs so far [% of start]"
+TIME_SHARE = "Share of the time [%]"
+STUCK = "Warning: hardly any trade: near {level:+.2f} x equity {share:.1f} % of the time"
+RANDOM_TITLE = (
+    "Net return {net}: better than {share:.0f} % of {draws:,} random policies with the same turnover"
+)
+THIS_RESULT, RANDOM_POLICIES, MEDIAN_OF_RANDOM = "this result", "random policies", "median of random"
+NET_OVER_SPLIT, POLICIES_NUMBER = "Net return over the split [% of start]", "Random policies [number]"
+SEEDS_TITLE = "{count} seeds: worst {worst}, median {median}, best {best}"
+SEEDS_BAND, MEDIAN_SEED = "worst to best seed", "median seed"
+COSTS_TITLE, COSTS_AS_JUDGED, BREAK_EVEN = "Sensitivity to costs: {finding}", "costs as judged", "break-even"
+BREAK_EVEN_AT = "the net return is 0 at {multiple:.2f} times the costs"
+NO_BREAK_EVEN, NEVER_TRADED = "no cost in the range changes the sign", "the agent never traded"
+LOSES_WITHOUT_COSTS = "the trades lose even without costs"
+COST_MULTIPLE, NET_RETURN = "All trading costs [x base]", "Net return [% of start]"
+INPUTS_TITLE = "Inputs that move the agent most: {first} first, {shown} of {count} shown"
+INPUT, TARGET_CHANGE = "Input", "Mean change of the target when shuffled [x exposure cap]"
+DRIFT_TITLE = "Drift since training: {word}, {alarms} of {tests} tests raise an alarm"
+KS_DISTANCE, DAILY_SERIES = "KS distance, train to now [0 to 1]", "Series, daily means"
+WINDOW_DAY, CUSUM = "Day of the window", "CUSUM [standard errors]"
+TIME_UTC = "Time [UTC]"
+DAY_UTC, DAY_OF_YEAR_UTC = (
+    "Day [UTC], hours without bars left out",
+    "Day of {year} [UTC], hours without bars left out",
+)
+
 # -- interactive page
 
 NO_PLOTLY = "equity.html is not written: it needs the package plotly."
-EQUITY_AXIS, CLOSE = "Equity [% of start]", "Close [price]"
 FILL_HOVER = (
     "%{customdata[0]:,.0f} units at %{y}<br>cost %{customdata[1]:,.2f}<br>profit %{customdata[2]:+,.2f}"
 )
@@ -404,6 +476,7 @@ AGENTS_COLUMNS = [
     "Agent", "Verdict", "Deflated Sharpe [0 to 1]", "p (Holm)", "Trials", "Independent trials", "Beats random [%]",
     "IQM of Sharpe (ann.)", "95 % interval", f"P(better than {RIDGE})",
 ]  # fmt: skip
+FOLDS_TITLE, FOLD_AXIS = "{name} gains in {gained} of {folds} folds; a dot is a seed", "Fold, in time order"
 FOLDS_NOTE = (
     "Scaler, regime model and agent are refitted in each; base cost, net return of the fold's test days."
 )

@@ -1,6 +1,7 @@
 """Runs: parameters, the trainer, the queue of jobs, walk-forward and sweeps, and what they leave on disk.
 
-An interrupted run continues bit for bit from its state. The known-answer proof of the learner is here too.
+An interrupted run continues bit for bit from its state. `planted_edge` is the
+self-test of the learner on a market whose best policy is known.
 """
 
 from sac_kernel.core.lazy import lazy_exports

@@ -30,6 +30,7 @@ from sac_kernel.core.errors import DataError
 from sac_kernel.experiment import fold_training, run_config
 from sac_kernel.experiment.fold_training import Features, Recipe, Refit
 from sac_kernel.experiment.run_config import RunConfig
+from sac_kernel.features.series import FILE_PREFIX
 from sac_kernel.market.account import TradingEnvConfig
 from sac_kernel.prices.costs import COST_TIERS
 from sac_kernel.prices.processed_file import read_processed
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from sac_kernel.agent.sac import SACAgent
     from sac_kernel.backtest.validation import Pass
     from sac_kernel.experiment.job_pool import Place
+    from sac_kernel.features.series import Series
     from sac_kernel.market.market import Market
     from sac_kernel.prices.bars import BarsByInstrument
 
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
 
 BASELINES = 0
 """The agent id of the jobs that run the baselines of a fold."""
-FILE, BARS, OWN = "result.npz", "bars", "own_features"
+FILE, BARS, OWN, EXTRA = "result.npz", "bars", "own_features", "series"
 """What a job leaves in its folder; its inputs' names."""
 COST_MULTIPLES = (0.0, *stress.COST_MULTIPLES)
 UPDATES = {EXACT: 3_000, GAUSSIAN: 5_000}
@@ -137,15 +139,18 @@ class Settings:
         recipe = self.recipe(job)
         shared = {name: getattr(self, name) for name in _SHARED}
         own: dict[str, Any] = {"settings": to_flat(recipe.config), "env": to_flat(recipe.env_config)}
-        if self.config.features_file:
+        if self.config.has_own:
             own[OWN] = [self.config.features_hash, self.config.only_own_features]
+        if several := self.config.own_series:
+            own[EXTRA] = {_extra(one): one.digest() for one in several}
         return {**shared, "learner": self.learner, **own, "data_hash": opened(self.h5_path).content_hash}
 
     @property
     def inputs(self) -> dict[str, Path]:
         """Return the files that jobs read, by their names in `job_pool`."""
         own = {OWN: self.config.own_file} if self.config.features_file else {}
-        return {BARS: Path(self.h5_path), **own}
+        more = {_extra(one): one.path for one in self.config.own_series}
+        return {BARS: Path(self.h5_path), **own, **more}
 
     def fold_list(self) -> list[Fold]:
         """Return the folds of the file's trading days."""
@@ -157,6 +162,10 @@ class Settings:
             ends = np.searchsorted(source.days, source.split_days)
             folds[-1] = Fold(*(np.arange(*ends[i : i + 2]) for i in (0, 2, 4)))
         return folds
+
+
+def _extra(one: Series) -> str:
+    return f"{FILE_PREFIX}{one.name}.csv"
 
 
 class Job(NamedTuple):
@@ -251,7 +260,9 @@ def run_pool_job(given: Mapping[str, Any], place: Place) -> dict[str, Any]:
     own: dict[str, Any] = {}
     if OWN in given:
         digest, alone = given[OWN]
-        own = {"features_file": str(place.inputs[OWN]), "features_hash": digest, "only_own_features": alone}
+        own = {"features_file": str(place.inputs.get(OWN, "")), "features_hash": digest}
+        extra = [str(place.inputs[name]) for name in given.get(EXTRA, ())]
+        own |= {"only_own_features": alone, "series_files": extra}
     config = RunConfig(
         learner=given["learner"],
         env=from_flat(TradingEnvConfig, given["env"], "fold_jobs"),
@@ -275,8 +286,10 @@ def run_job(settings: Settings, job: Job, path: Path) -> None:
         fitted = _fitted(settings, job.fold, job.agent_id)
         return fitted if job.agent_id == BASELINES else fold_training.train_agent(fitted, recipe)
 
+    # Nobody knows the memory of the user's own features, so they are made from all days before.
+    warmup = source.days.size if settings.config.features_file else fold_training.WARMUP_DAYS
     passes = validation.fold_passes(
-        source.bars, source.instrument, [fold], fit, recipe.env_config, job.tier, fold_training.WARMUP_DAYS
+        source.bars, source.instrument, [fold], fit, recipe.env_config, job.tier, warmup
     )
     one = next(iter(passes))
     if job.agent_id == BASELINES:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from sac_kernel.backtest.judgement import Judgement
     from sac_kernel.backtest.runner import EpisodeResult
+    from sac_kernel.experiment.planted_edge import SelfTest
     from sac_kernel.experiment.run_config import RunConfig
     from sac_kernel.market.account import TradingEnvConfig
     from sac_kernel.prices.processed_file import ProcessedData
@@ -91,7 +92,10 @@ def judge_job(
     """Judge a job's final and best agent on the test split; `train` fits the baselines that need it."""
     i = job.final.agent_id
     agents = {policies.agent(i, Form.FINAL): job.final, policies.agent(i, Form.BEST): job.best}
-    counted = trials.count(trials.read(output_layout.top_of(job.folder) / trials.NAME))
+    top = output_layout.top_of(job.folder)
+    facts = [job.facts, *map(files.read_json, top.glob(f"{output_layout.RUNS}/*/{output_layout.FACTS_FILE}"))]
+    ledger = trials.read(top / trials.NAME, job.facts["data_hash"])
+    counted = trials.count(ledger, own={one["config_hash"] for one in facts})
     return judge(agents, bars, features, config, train=train, counted=counted)
 
 
@@ -104,12 +108,14 @@ def finish_outputs(  # noqa: PLR0913  # all that a run leaves
     ensembles: Sequence[EpisodeResult] = (),
     joined: Callable[[list[trials.Trial], dict[str, Any]], tuple[dict[str, Any], dict[str, Figure]]]
     | None = None,
+    tested: SelfTest | None = None,
 ) -> dict[str, Any]:
     """Write report.html, figures/, summary.json, models.zip and, last, manifest.json; return the summary.
 
     With several jobs the first seed's agents are copied to the top: by order, never by result. `failures` (job
     name -> error) make the run incomplete. `ensembles` are passes of several seeds' mean action, for the results
     table. `joined` puts a walk-forward in front: from ledger and summary to the summary and the figures it replaces.
+    `tested` is the self-test.
     """
     output_layout.sweep_temporaries(top)
     headline, judgement = jobs[0], judgements[0]
@@ -119,7 +125,7 @@ def finish_outputs(  # noqa: PLR0913  # all that a run leaves
         _copy_first_seed(top, jobs)
     names = _output_files(top)
     rows = judgement.rows
-    ledger = trials.read(top / trials.NAME) or []
+    ledger = trials.read(top / trials.NAME, data.content_hash) or []
     shown = sections.sections(judgement, headline.final, ledger)
     for job, other in zip(jobs[1:], judgements[1:], strict=True):
         rows += [
@@ -144,6 +150,7 @@ def finish_outputs(  # noqa: PLR0913  # all that a run leaves
         "files": [{"name": n, "bytes": (top / n).stat().st_size} for n in names if n.endswith(".pt")],
         "training": {_name(job): [finding._asdict() for finding in health(job)] for job in jobs},
         **shown,
+        "self_test": tested.facts if tested else None,
         "next_command": "kaggle kernels output OWNER/sac-trading-train -p outputs/",
     }
     summary, in_front = joined(ledger, summary) if joined else (summary, {})
@@ -162,7 +169,7 @@ def finish_outputs(  # noqa: PLR0913  # all that a run leaves
     if "equity" in in_front:
         del figures["equity" + page.NARROW]
     figures = {**in_front, **{k: v for k, v in figures.items() if k not in in_front}}
-    figures["bars"] = plots.bars_figure(_closes(data))
+    figures |= {"bars": plots.bars_figure(_closes(data)), **(tested.figures() if tested else {})}
     interactive.write_page(top / "equity.html", drawn, fills)
     page.write_report(top, summary, figures)
     models = [n for n in names if n.endswith(".pt") or "/logs/" in f"/{n}" or "metrics_ep" in n]
@@ -268,19 +275,27 @@ def _with_notes(
     verdict: Mapping[str, Any], forecast: Mapping[str, Any] | None, failures: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return the verdict with notes on the forecast first, on failed jobs last."""
-    learnt = [_forecast_note(forecast)] if forecast else []
-    failed = [strings.JOB_FAILED.format(job=name, why=why) for name, why in failures.items()]
-    return {**verdict, "notes": [*learnt, *verdict["notes"], *failed]}
+    flat = verdict["finding"] == strings.STAYS_FLAT
+    learnt = (
+        _forecast_note(forecast, strings.FLAT_BECAUSE if flat else strings.FORECAST_NOISE) if forecast else ""
+    )
+    notes = [
+        *verdict["notes"],
+        *(strings.JOB_FAILED.format(job=name, why=why) for name, why in failures.items()),
+    ]
+    if flat and forecast and forecast["head"] == "flat":
+        return {**verdict, "finding": learnt, "sentence": learnt, "notes": [strings.COSTS_ALONE, *notes]}
+    return {**verdict, "notes": [learnt, *notes] if learnt else notes}
 
 
-def _forecast_note(fit: Mapping[str, Any]) -> str:
+def _forecast_note(fit: Mapping[str, Any], noise: str) -> str:
     """Describe how well features predict the returns of a decision on train rows (`market.training`)."""
     bars = fit["decision_bars"]
     what = strings.NEXT_RETURN if bars == 1 else strings.NEXT_RETURNS.format(bars=bars)
     if bars > 1 and fit["t_stat"] == 0.0:
         return strings.FORECAST_TOO_FEW.format(what=what, runs=LEAST_RUNS)
     if fit["head"] == "flat":
-        return strings.FORECAST_NOISE.format(what=what, t=fit["t_stat"], required=SIGNIFICANCE)
+        return noise.format(what=what, t=fit["t_stat"], required=SIGNIFICANCE)
     return strings.FORECAST.format(
         what=what, t=fit["t_stat"], head=fit["head"], share=fit["out_of_fold_share"]
     )

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sac_kernel.backtest.judgement import Judgement
+    from sac_kernel.experiment.planted_edge import SelfTest
     from sac_kernel.experiment.walk_forward_report import Collected
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,10 @@ def job_trainer(config: RunConfig, job: Job, deadline: Deadline | None = None) -
 
 
 def run_jobs(
-    config: RunConfig, deadline: Deadline | None = None, devices: Sequence[str] | None = None
+    config: RunConfig,
+    deadline: Deadline | None = None,
+    devices: Sequence[str] | None = None,
+    tested: SelfTest | None = None,
 ) -> FinishedRun:
     """Train every (agent, seed) of `config`, judge them and write one report at the top.
 
@@ -69,6 +73,7 @@ def run_jobs(
     config : the run
     deadline : the run's own clock, by default one of `config.time_budget_h` that starts now
     devices : where jobs may run at the same time; None is every device that `config.device` names
+    tested : the self-test, for the report
 
     Raises
     ------
@@ -77,10 +82,12 @@ def run_jobs(
         cost the others their hours.
     """
     with locks.hold(config.top_folder):
-        return _run_jobs(config, deadline or Deadline(config.time_budget_h * 3600.0), devices)
+        return _run_jobs(config, deadline or Deadline(config.time_budget_h * 3600.0), devices, tested)
 
 
-def _run_jobs(config: RunConfig, deadline: Deadline, devices: Sequence[str] | None) -> FinishedRun:
+def _run_jobs(
+    config: RunConfig, deadline: Deadline, devices: Sequence[str] | None, tested: SelfTest | None
+) -> FinishedRun:
     devices = tuple(devices or _devices(config))
     logger.info("%s", describe_queue(config, devices))
     failures = _train(config, deadline, devices)
@@ -108,7 +115,7 @@ def _run_jobs(config: RunConfig, deadline: Deadline, devices: Sequence[str] | No
         deadline.raise_if_interrupted()
     joined = functools.partial(run_folds.report, folds, config) if folds else None
     summary = job_outputs.finish_outputs(
-        config.top_folder, jobs, trainer.data, judgements, failures, ensembles, joined
+        config.top_folder, jobs, trainer.data, judgements, failures, ensembles, joined, tested
     )
     return FinishedRun(summary, jobs, judgements, failures, folds and folds.collected)
 

@@ -140,9 +140,9 @@ def run(judged: Judged, whole: WholeBars, bars: Bars, folder: Path, command: str
         data_hash=whole.content_hash,
     )
     trials.append(folder / trials.NAME, [trial])
-    ledger = trials.read(folder / trials.NAME)
+    counted = trials.count(trials.read(folder / trials.NAME, whole.content_hash), own={judged.sha256})
     judgement = judge(
-        {judged.policy: judged.targets}, bars, no_features(bars), judged.config, counted=trials.count(ledger)
+        {judged.policy: judged.targets}, bars, no_features(bars), judged.config, counted=counted
     )
     first, *rest = judgement.results["base"]
     results = {**judgement.results, "base": [first, *judged.also, *rest]}

@@ -22,6 +22,7 @@ from sac_kernel.core.renamed import current, current_value, renamed_names
 from sac_kernel.experiment import learner, output_layout
 from sac_kernel.features.own import OwnFeatures
 from sac_kernel.features.pipeline import FeaturePipeline
+from sac_kernel.features.series import Series
 from sac_kernel.market.account import RENAMED_REWARDS, TradingEnvConfig
 from sac_kernel.prices.costs import COST_TIERS
 
@@ -109,8 +110,9 @@ class RunConfig:
     resume : auto, never, or the path of a state folder
     allow_cpu : continue without the requested GPU
     warm_start : set by a retraining: SHA-256 of the saved agent whose weights this run starts from
-    self_test : first prove the agent on markets with known answers, seconds
+    self_test : first show that exact SAC learns, on a market whose best policy is known: seconds
     features_file : Python file with your own features(bars); empty: none
+    series_files : extra series, CSV with a column known_at
     only_own_features : your own features replace the thirty instead of joining them
     features_hash : set by the build: SHA-256 of the feature file
     expect_data_hash : set by the build: content hash of the bars that must be mounted
@@ -142,8 +144,9 @@ class RunConfig:
     resume: str = "auto"
     allow_cpu: bool = False
     warm_start: str = ""
-    self_test: bool = False
+    self_test: bool = True
     features_file: str = ""
+    series_files: tuple[str, ...] = ()
     only_own_features: bool = False
     features_hash: str = ""
     expect_data_hash: str = ""
@@ -157,7 +160,7 @@ class RunConfig:
     left_to_preset: tuple[str, ...] = LEFT_TO_PRESET
 
     def __post_init__(self) -> None:
-        for name in ("agent_ids", "seeds", "tiers", "expect_env_steps", "expect_files"):
+        for name in ("agent_ids", "seeds", "tiers", "expect_env_steps", "expect_files", "series_files"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         pairs, where = self.jobs, "RunConfig"
         require(bool(pairs), where, "agent_ids and seeds must not be empty", [self.agent_ids, self.seeds])
@@ -169,8 +172,8 @@ class RunConfig:
             self.sac_config(job.agent_id)
             self.exact_config(job.agent_id)
             self.env_config(job.agent_id, self.learner_of(job)[0])
-        needs = not self.only_own_features or bool(self.features_file)
-        require(needs, where, "only_own_features needs features_file", self.features_file)
+        needs = self.has_own or not self.only_own_features
+        require(needs, where, "only_own_features needs features_file or series_files", self.features_file)
         steps = self.expect_env_steps
         fits = len(steps) in (0, len(pairs))
         require(
@@ -275,10 +278,22 @@ class RunConfig:
         beside = packages.import_root() / self.features_file
         return beside if beside.is_file() else Path(self.features_file)
 
+    @property
+    def own_series(self) -> tuple[Series, ...]:
+        """Return the user's extra series."""
+        named = self.series_files
+        return tuple(Series.load(self.find_input(name) if self.expected(name) else name) for name in named)
+
+    @property
+    def has_own(self) -> bool:
+        """Whether there are features of the user's own."""
+        return bool(self.features_file or self.series_files)
+
     def feature_pipeline(self, instrument: str, agent_id: int) -> FeaturePipeline:
         """Return the unfitted features of one agent, the user's own among them."""
         preset = preset_of(agent_id)
         own = OwnFeatures.load(self.own_file, self.features_hash) if self.features_file else None
+        own = OwnFeatures.of(own, self.own_series)
         return FeaturePipeline(instrument, preset.regimes, preset.forecast, own, self.only_own_features)
 
     def sac_config(self, agent_id: int) -> SACConfig:

@@ -162,6 +162,7 @@ def _of_own(settings: Settings, job: FinishedJob, judgement: Judgement) -> JobRe
         "updates": job.facts["updates"],
         "train_days": int(settings.fold_list()[-1].train.size),
         "trials": [],
+        "config_hash": job.facts["config_hash"],
         "cpu_s": job.facts["train_s"],
     }
     return JobResult(of_fold, [result], facts, growth)
@@ -171,7 +172,7 @@ def _null(
     config: RunConfig, settings: Settings, folder: Path, deadline: Deadline
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """Return the pipeline's null and power, with as many copies as there is time for."""
-    if not config.null_copies or settings.learner != EXACT or config.features_file or deadline.passed():
+    if not config.null_copies or settings.learner != EXACT or config.has_own or deadline.passed():
         return None, None
     plain = dataclasses.replace(
         settings,
@@ -222,7 +223,7 @@ def report(
         return {**summary, "verdict": found, "status": "cut"}, {}
     joined = walk_forward_report.summary(folds.collected, ledger, "", folds.null, folds.power)
     decided = joined["verdict"]
-    if config.null_copies and config.features_file:
+    if config.null_copies and config.has_own:
         decided["notes"] = [strings.NULL_OWN_FEATURES, *decided["notes"]]
     decided["notes"] = [*decided["notes"], strings.NULL_NOT_TESTED] if folds.null else decided["notes"]
     last = {key: summary[key] for key in _OF_LAST_FOLD if key in summary}

@@ -333,7 +333,7 @@ class KaggleTrainer:
             **({"warm_start": self.config.warm_start} if self.config.warm_start else {}),
             "data_hash": self.data.content_hash,
             "features": self.pipeline.state()["names"],
-            **({"own_features": self.pipeline.own.sha256} if self.pipeline.own else {}),
+            **(self.pipeline.own.identity if self.pipeline.own else {}),
             "env": to_flat(self.env_config),
             "agent_id": self.agent_id,
             "seed": self.seed,

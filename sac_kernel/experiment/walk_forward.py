@@ -70,7 +70,7 @@ def run(
         )
         raise SacKernelError(msg)
     collected = walk_forward_report.collect(settings, finished)
-    ledger = trials.read(folder / trials.NAME) or []
+    ledger = trials.read(folder / trials.NAME, fold_jobs.opened(settings.h5_path).content_hash) or []
     summary = walk_forward_report.summary(collected, ledger, command)
     files.write_json(folder / "summary.json", summary)
     files.write_text(folder / "results.md", _markdown(summary))

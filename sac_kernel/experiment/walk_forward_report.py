@@ -178,9 +178,13 @@ def verdicts(
     An agent's trials are its own: configurations x checkpoints, refits in several folds counting as one.
     """
     listed, decided = list(ledger), []
+    own = {trial.config_hash for result in collected.jobs for trial in result.trials}
+    own |= {result.facts.get("config_hash", "") for result in collected.jobs}
     for agent_id in collected.settings.agents:
         headline = collected.headline[agent_id, "base"]
-        counted = trials.count(fold_statistics.over_folds(t for t in listed if t.agent_id == agent_id))
+        counted = trials.count(
+            fold_statistics.over_folds(t for t in listed if t.agent_id == agent_id), own=own
+        )
         share, _ = percentile(collected, agent_id)
         decided.append(
             verdict.decide(

@@ -5,6 +5,8 @@ The file is code of its user, run where she names it. A saved agent holds its ha
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +17,13 @@ import pandas as pd
 
 from sac_kernel.core import files
 from sac_kernel.core.errors import CheckpointError, DataError, InputNotFoundError
+from sac_kernel.features.series import AGE
+from sac_kernel.prices.bars import open_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from sac_kernel.features.series import Series
     from sac_kernel.prices.bars import BarsByInstrument
 
 OWN_FILE = "own_features.py"
@@ -58,23 +63,27 @@ class _Recorded(dict[str, pd.DataFrame]):
 
 @dataclass(frozen=True)
 class OwnFeatures:
-    """A user's function and where it comes from.
+    """A user's function, her extra series, or both.
 
     `function(bars)` takes a dict of instrument -> bars (index open_time_utc; open, high, low, close) and returns a
     DataFrame on the traded instrument's index, one column a feature, numbers. Row t may use bars up to t alone
-    (`features.causality.assert_causal`). Rows at the start may be NaN.
+    (`features.causality.assert_causal`). Rows at the start may be NaN. `function(bars, series)` takes a second dict:
+    series -> values known at each close and their age in days, on the same index. Series that no function takes are
+    features as they are.
 
     Attributes
     ----------
     name : of the file
-    sha256 : of its text with LF line ends
+    sha256 : of its text with LF line ends; '' without a function
     read : instruments that the function read in the last call
+    series : the extra series
     """
 
     name: str
     sha256: str
-    function: Callable[[dict[str, pd.DataFrame]], Any] = field(compare=False)
+    function: Callable[..., Any] | None = field(compare=False)
     read: set[str] = field(default_factory=set, compare=False)
+    series: tuple[Series, ...] = field(default=(), compare=False)
 
     @classmethod
     def load(cls, path: str | Path, expected: str = "") -> OwnFeatures:
@@ -92,7 +101,20 @@ class OwnFeatures:
         digest, function = load_function(path, "features(bars)", expected)
         return _LOADED.setdefault(digest, cls(Path(path).name, digest, function))
 
-    def table(self, bars: BarsByInstrument, instrument: str) -> pd.DataFrame:
+    @classmethod
+    def of(cls, function: OwnFeatures | None, series: tuple[Series, ...]) -> OwnFeatures | None:
+        """Return a file's features together with series; None if there are neither."""
+        if not series:
+            return function
+        return dataclasses.replace(function or cls("series", "", None), series=series)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return the hashes that tell one version from another."""
+        hashes = {one.name: one.digest() for one in self.series}
+        return {"own_features": self.sha256, **({"series": hashes} if hashes else {})}
+
+    def table(self, bars: BarsByInstrument, instrument: str, bar_seconds: int = 0) -> pd.DataFrame:
         """Return the features on the traded instrument's index, float64, after a strict check.
 
         Raises
@@ -102,8 +124,12 @@ class OwnFeatures:
         """
         index = bars[instrument].index
         given = _Recorded({name: pd.DataFrame(table).copy() for name, table in bars.items()})
+        close = open_seconds(bars[instrument]) + bar_seconds
+        joined = {one.name: one.joined(close).set_axis(index) for one in self.series}
+        function: Any = self.function or (lambda _: pd.DataFrame(index=index))
+        takes_both = len(inspect.signature(function).parameters) > 1
         try:
-            table = self.function(given)
+            table = function(given, joined) if takes_both else function(given)
         except (Exception, SystemExit) as err:
             raise DataError(said(self.name, "fails in features(bars)", err)) from err
         self.read.update(given.read)
@@ -114,6 +140,9 @@ class OwnFeatures:
                 f"bars[{instrument!r}], {len(index)} rows."
             )
             raise DataError(msg)
+        if not takes_both:
+            parts = [part.drop(columns=AGE).add_prefix(f"{name}_") for name, part in joined.items()]
+            table = pd.concat([table, *parts], axis=1)
         names = [str(name) for name in table.columns]
         if not 0 < len(names) <= MAX_OWN or len(set(names)) < len(names):
             msg = f"{self.name}: features(bars) must return 1 to {MAX_OWN} columns of distinct names, got {names[:5]}."
@@ -168,19 +197,6 @@ def load_function(path: str | Path, signature: str, expected: str = "") -> tuple
 def loaded(sha256: str) -> OwnFeatures | None:
     """Return the features of a file that this process has loaded, by hash: what a saved agent names."""
     return _LOADED.get(sha256)
-
-
-@dataclass(frozen=True)
-class OwnPipeline:
-    """Own features alone, with the `compute` that `assert_causal` asks for."""
-
-    own: OwnFeatures
-    instrument: str
-
-    def compute(self, bars: BarsByInstrument | pd.DataFrame) -> pd.DataFrame:
-        """Return the own features of bars."""
-        given = {self.instrument: bars} if isinstance(bars, pd.DataFrame) else bars
-        return self.own.table(given, self.instrument)
 
 
 def leading(complete: Any) -> int:  # noqa: ANN401

@@ -25,6 +25,7 @@ from sac_kernel.features.forecast_input import ForecastInput
 from sac_kernel.features.indicators import Memory
 from sac_kernel.features.own import MAX_OWN, OwnFeatures, leading, loaded
 from sac_kernel.features.regimes import RegimeDetector
+from sac_kernel.features.series import loaded as loaded_series
 from sac_kernel.prices.bars import PRICE_COLUMNS, check_bars, infer_bar_seconds, open_seconds, spec_for
 from sac_kernel.prices.instruments import EURUSD, from_values
 
@@ -143,7 +144,7 @@ class FeaturePipeline:
             return _joined([part[name] for part in splits.values()], name)
 
         tables = {name: _together(splits, name) for name in _shared(splits)} if self.own else {}
-        own_table = self._own_table(tables)
+        own_table = self._own_table(tables, bar_seconds)
         warmup = max(warmup, _first_row(own_table, n_train))
         fit_rows = None if self._fitted else slice(warmup, n_train)
         scaled = self._scale(self._columns(bars, bar_seconds, read, own_table), len(bars), fit_rows)
@@ -182,7 +183,7 @@ class FeaturePipeline:
                 "Pass a dict with all instruments of the run."
             )
             raise DataError(msg)
-        own_table = self._own_table(given)
+        own_table = self._own_table(given, seconds)
         columns = self._columns(own, seconds, lambda name: _joined([given[name]], name), own_table)
         frame = pd.DataFrame(dict(columns), index=own.index)
         if self._forecast is not None:
@@ -213,7 +214,7 @@ class FeaturePipeline:
         if self._own_state:  # over all bars so far: a causal function gives the same rows again
             past = memory.tables or {name: table.iloc[:0] for name, table in bars.items()}
             memory.tables = {name: pd.concat([past[name], table]) for name, table in bars.items()}
-            table = self._own_table(memory.tables)
+            table = self._own_table(memory.tables, self.bar_seconds)
             own_table = None if table is None else table.iloc[-len(own) :]
         columns = self._columns(
             own, self.bar_seconds, lambda name: _joined([bars[name]], name), own_table, memory
@@ -272,6 +273,9 @@ class FeaturePipeline:
         if saved := state.get("own"):
             pipeline._own_state, pipeline.only_own = dict(saved), bool(saved["only"])
             pipeline.own = loaded(str(saved["sha256"]))
+            series = loaded_series(saved.get("series", ()))
+            known = series is not None and (pipeline.own or not saved["sha256"])
+            pipeline.own = OwnFeatures.of(pipeline.own, series or ()) if known else None
         return pipeline
 
     @property
@@ -298,18 +302,19 @@ class FeaturePipeline:
             raise DataError(msg)
         return split[self.instrument]
 
-    def _own_table(self, bars: BarsByInstrument) -> pd.DataFrame | None:
+    def _own_table(self, bars: BarsByInstrument, bar_seconds: int) -> pd.DataFrame | None:
         """Return the own features of bars, and note on fitting what they are and need."""
         saved = self._own_state
         if self.own is None:
             if saved:
-                msg = (
-                    f"This agent was trained with own features ({', '.join(saved['names'])}). Pass --features with the "
-                    f"file whose SHA-256 begins with {saved['sha256'][:12]}."
-                )
+                needs = [f"--series {one['name']}.csv" for one in saved.get("series", ())]
+                if saved["sha256"]:
+                    needs.append(f"--features with the file whose SHA-256 begins with {saved['sha256'][:12]}")
+                msg = f"This agent was trained with own features ({', '.join(saved['names'])}). "
+                msg += f"Pass {', '.join(needs)}."
                 raise CheckpointError(msg)
             return None
-        table = self.own.table(bars, self.instrument)
+        table = self.own.table(bars, self.instrument, bar_seconds)
         names = list(table.columns)
         if saved:
             self._check_same({"own features": names}, {"own features": list(saved["names"])})
@@ -317,6 +322,7 @@ class FeaturePipeline:
             others = sorted(self.own.read - {self.instrument})
             self._own_state = {
                 "sha256": self.own.sha256, "names": names, "only": self.only_own, "instruments": others,
+                **({"series": [one.state() for one in self.own.series]} if self.own.series else {}),
             }  # fmt: skip
         return table
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import platform
 import shutil
@@ -113,6 +114,20 @@ def show_figures() -> None:
     formatter.for_type(Figure, lambda figure: (plots.to_png(figure), {"width": FIGURE_PX}))
 
 
+def log_once() -> None:
+    """Make the notebook's log leave out lines that it has shown already, such as those on the data for each job."""
+    seen: set[str] = set()
+
+    def new(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        known = text in seen
+        seen.add(text)
+        return record.levelno > logging.INFO or not known
+
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(new)
+
+
 def table(frame: pd.DataFrame, precision: int = 2) -> Styler:
     """Return a styled frame: no index, text left, numbers right."""
     texts = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
@@ -157,7 +172,7 @@ def verdict_text(verdict: Mapping[str, Any]) -> str:
     ]
     return "\n".join(
         [
-            f"### {markdown(verdict['finding'])}",
+            f"### {strings.ON_YOUR_BARS}: {markdown(verdict['finding'])}",
             "",
             *marks,
             "",

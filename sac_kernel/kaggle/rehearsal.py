@@ -41,6 +41,8 @@ _CORES = 4  # of a session on Kaggle
 _SAVING_S = 7.0
 """Given to the kernel to save its state after an interrupt, of the ten that a command may take."""
 _AGAIN_S = 2.0
+_STYLE = "<style>.highlight pre{white-space:pre-wrap;overflow-wrap:anywhere}</style>"
+"""Long lines of code wrap instead of running out of their cell."""
 _SECRET_NAMES = ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN", "KAGGLE_API_V1_TOKEN")
 
 
@@ -197,8 +199,9 @@ def render_html(notebook: Path, html: Path) -> None:
     """Render an executed notebook to one HTML page with the module cells folded, as on Kaggle."""
     page = nbformat.read(str(notebook), as_version=4)
     page.cells = _with_modules_folded(page.cells)
-    body, _ = HTMLExporter().from_notebook_node(page)
-    files.write_text(html, without_places(body))
+    title = page.cells[0].source.partition("\n")[0].lstrip("# ") if page.cells else notebook.stem
+    body, _ = HTMLExporter().from_notebook_node(page, resources={"metadata": {"name": title}})
+    files.write_text(html, without_places(body.replace("</head>", _STYLE + "</head>", 1)))
     files.write_text(notebook, without_places(notebook.read_text(encoding="utf-8")))
 
 

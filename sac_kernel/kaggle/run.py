@@ -21,7 +21,7 @@ from sac_kernel.core.homes import DEFAULT_NAME
 from sac_kernel.experiment import checkpoint, output_layout
 from sac_kernel.kaggle.client import FINGERPRINT, KaggleClient, Published, Pushed
 from sac_kernel.kaggle.state_export import export_states
-from sac_kernel.stats import trials
+from sac_kernel.stats import ledgers, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -50,7 +50,6 @@ _LAST_RUN = "last_run.json"
 _PUBLISHED = "published.json"  # dataset -> version known to hold a content
 _INCOMING = ".incoming"
 _NOT_FINGERPRINTED = (FINGERPRINT, "dataset-metadata.json")
-_LEDGER_WAIT_S = 30.0
 _QUIET_S = 3600.0
 _NOT_STARTED_S = 600.0
 
@@ -323,7 +322,7 @@ class KaggleRun:
             raise KaggleError(msg, "not_trained")
         with locks.hold(self.outputs):
             manifest = self._bring()
-        merge_ledger(self.home.ledger, [self.outputs / trials.NAME])
+        ledgers.keep(self.home.ledgers, [self.outputs / trials.NAME])
         last = self.last_run() or {"kernel": self.kernel, "parameters": {}, "fresh": False, "outputs": ""}
         fetched = self._fetched_mark() != last["outputs"]
         files.write_json(self.home.build / _LAST_RUN, {**last, "fetched": fetched})
@@ -343,7 +342,7 @@ class KaggleRun:
             there = {}
         _link(self.outputs, incoming, there)
         manifest = self.client.fetch_outputs(self.kernel, incoming)
-        merge_ledger(self.home.ledger, [self.outputs / trials.NAME])
+        ledgers.keep(self.home.ledgers, [self.outputs / trials.NAME])
         with interrupts.deferred():
             same = there and output_layout.run_id(there) == output_layout.run_id(manifest)
             if not same and (moved := output_layout.move_to_previous(self.outputs)) is not None:
@@ -388,8 +387,8 @@ class KaggleRun:
             raise KaggleError(msg)
         return steps
 
-    def stage_state(self, jobs: list[Job]) -> list[int]:
-        """Stage the fetched state as a dataset folder; return the env steps of each job in it."""
+    def stage_state(self, jobs: list[Job], data_hash: str) -> list[int]:
+        """Stage the fetched state with the trials on these data; return the env steps of each job in it."""
         target = self.home.dataset("state")
         if target.exists():
             shutil.rmtree(target)
@@ -399,7 +398,8 @@ class KaggleRun:
             for job in jobs
         }
         index = export_states(folders, target)
-        trials.merge(target / trials.NAME, [self.home.ledger, self.outputs / trials.NAME])
+        known = ledgers.of_data(self.home.ledgers, data_hash)
+        trials.merge(target / trials.NAME, [known, self.outputs / trials.NAME])
         if (packed := self.outputs / checkpoint.STATE_FOLDER / checkpoint.FOLDS_FILE).is_file():
             shutil.copyfile(packed, target / checkpoint.FOLDS_FILE)
         title = f"{self.name}-state".replace("-", " ")
@@ -448,12 +448,6 @@ def kernel_metadata(home: Home, owner: str, kinds: Iterable[str], accelerator: s
         "machine_shape": "" if accelerator == "none" else accelerator,
         "dataset_sources": [f"{owner}/{home.name}-{kind}" for kind in kinds],
     }
-
-
-def merge_ledger(ledger: Path, others: Iterable[Path]) -> None:
-    """Add trials to the clone's ledger, which all names share."""
-    with locks.hold(ledger.parent, wait_s=_LEDGER_WAIT_S):
-        trials.merge(ledger, list(others))
 
 
 def in_words(status: str) -> str:

@@ -20,6 +20,7 @@ from sac_kernel.core.errors import CheckpointError, DataError
 from sac_kernel.features.indicators import Memory
 from sac_kernel.features.pipeline import REGIME_FEATURE, FeaturePipeline, warmup_bars
 from sac_kernel.live.next_opens import next_opens
+from sac_kernel.live.series_files import SeriesFiles
 from sac_kernel.market import engine, market, risk_limits
 from sac_kernel.market.account import TradingEnvConfig, account_terms
 from sac_kernel.market.market import Market, clock_names
@@ -111,6 +112,7 @@ class Decider:
         self.instrument, self.bar_seconds = pipeline.instrument, pipeline.bar_seconds
         self._pipeline, self._policy = pipeline, runner.greedy_policy(agent)
         self.training_spec = pipeline.spec
+        self._series = SeriesFiles(pipeline.own) if pipeline.own and pipeline.own.series else None
         self.spec = pipeline.spec.with_costs(config.costs)
         self.terms = account_terms(config, side, self.bar_seconds, close_at_end=False, spec=self.spec)
         self.interval_bars = int(self.terms.interval_bars)
@@ -227,7 +229,15 @@ class Decider:
         return self.decide_here(state, next_open)
 
     def decide_here(self, state: Account, next_open: pd.Timestamp | None = None) -> Decision:
-        """Return the decision at the newest bar for an engine account at that bar; `next_open` as in `decide`."""
+        """Return the decision at the newest bar for an engine account at that bar; `next_open` as in `decide`.
+
+        Raises
+        ------
+        DataError
+            If the file of an extra series ends too long before the close.
+        """
+        if self._series:
+            self._series.check(self._seen[self.instrument] + self.bar_seconds)
         opens = self._opens(next_open)
         engine.observe(state, self.rows, self.terms, self.observed, self._obs)
         return self._decision(engine.target_of(state, self.terms, self._policy(self._obs)), state, opens)
@@ -258,6 +268,8 @@ class Decider:
                 f"{own.index[-1]} are {step.min()} s apart. Pass bars of the same length, in time order."
             )
             raise DataError(msg)
+        if self._series:
+            self._pipeline.own = self._series.newest()
         features = self._pipeline.extend(new, self._features)
         for name, part in new.items():
             if len(part):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
+from sac_kernel.core import strings
 from sac_kernel.core.errors import DataError
 from sac_kernel.core.plot_style import (
     BLUE,
@@ -48,8 +49,8 @@ def folds_figure(returns: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
         ax.axvline(edge, color="#E2E5E8", linewidth=0.8)
     first = next(iter(returns))
     gained = sum(bool(np.mean(fold) > 0) for fold in returns[first])
-    ax.set_title(f"{first} gains in {gained} of {folds} folds; a dot is a seed")
-    ax.set(xticks=range(1, folds + 1), xlabel="Fold, in time order", ylabel="Net return [% of start]")
+    ax.set_title(strings.FOLDS_TITLE.format(name=first, gained=gained, folds=folds))
+    ax.set(xticks=range(1, folds + 1), xlabel=strings.FOLD_AXIS, ylabel=strings.NET_RETURN)
     ax.grid(visible=False, axis="x")
     figure.legend(loc="outside lower center", ncols=len(returns))
     return figure

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sac_kernel.core import files, strings
-from sac_kernel.core.plot_style import BLUE, GREEN, GREY, INK, VERMILION, thin
+from sac_kernel.core.plot_style import BLUE, GREEN, INK, VERMILION, thin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,30 +57,40 @@ def write_page(path: Path, results: Sequence[EpisodeResult], fills: pd.DataFrame
         (strings.SELL, "triangle-down", VERMILION),
     ):
         own = fills[fills["side"] == side]
+        kind = graph_objects.Scatter if len(own) <= _SVG_FILLS else graph_objects.Scattergl
         figure.add_trace(
-            graph_objects.Scattergl(
+            kind(
                 x=own["time_utc"].str[:16], y=own["price"], mode="markers", name=side,
                 customdata=own[["size_units", "cost_ccy", "profit_ccy"]].to_numpy(), hovertemplate=strings.FILL_HOVER,
                 marker={"symbol": symbol, "color": color, "size": 8},
             ), row=2, col=1,
         )  # fmt: skip
     gaps = _gaps(agent.open_time_utc)
-    figure.update_xaxes(rangebreaks=gaps, gridcolor=GREY, griddash="dot")
+    figure.update_xaxes(rangebreaks=gaps, gridcolor="#E2E5E8")
     figure.update_yaxes(title_text=strings.EQUITY_AXIS, row=1, col=1)
     figure.update_yaxes(title_text=strings.CLOSE, row=2, col=1)
     figure.update_layout(
-        template="plotly_white", title=strings.FIGURES["equity"], legend={"orientation": "h", "y": -0.08},
-        margin={"l": 50, "r": 10, "t": 50, "b": 40}, hovermode="x unified",
+        template="plotly_white", legend={"orientation": "h", "y": -0.08}, hovermode="x unified",
+        margin={"l": 50, "r": 10, "t": 40, "b": 40},
     )  # fmt: skip
-    body = figure.to_html(full_html=False, include_plotlyjs=True, div_id="equity", default_height="94vh")
+    body = figure.to_html(
+        full_html=False,
+        include_plotlyjs=True,
+        div_id="equity",
+        default_height="94vh",
+        config={"responsive": True, "displaylogo": False},
+    )
     files.write_text(path, _HEAD + body + "</body></html>\n")
     return True
 
 
+_SVG_FILLS = 5_000  # up to so many are drawn without WebGL, which not every browser has
 _HEAD = (
     f'<!DOCTYPE html>\n<html lang="{strings.LANGUAGE}"><head><meta charset="utf-8">'
     '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    f"<title>{strings.FIGURES['equity']}</title></head><body>"
+    f"<title>{strings.FIGURES['equity']}</title><style>:root{{color-scheme:light dark}}body{{margin:0}}"
+    "@media (prefers-color-scheme:dark){body{background:#171717}#equity{filter:invert(.91) hue-rotate(180deg)}}"
+    "</style></head><body>"
 )
 
 

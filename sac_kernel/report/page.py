@@ -75,7 +75,7 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A table as the page shows it; `named` if a row's first cell is its heading."""
+    """A table as the page shows it; `named` if a row's first cell is its heading, `labels` for phones."""
 
     columns: Sequence[str]
     groups: Sequence[Group]
@@ -84,6 +84,7 @@ class Table:
     note: str = ""
     named: bool = True
     look: str = "facts"
+    labels: Sequence[str] = ()
 
 
 def write_report(folder: Path, summary: Mapping[str, Any], figures: Mapping[str, Figure]) -> Path:
@@ -96,8 +97,9 @@ def write_report(folder: Path, summary: Mapping[str, Any], figures: Mapping[str,
         required; `table` (see `results_table`), `data`, `run`, `random` (percentile in [0, 1],
         draws), `months`, `tables`, `stress`, `drift`, `statistics`, `no_trade` (see `report.sections`), `judged`
         (what the headline judges, keyed as `strings.JUDGED`), `training` (job -> findings of
-        `training_health`), `files`, `jobs`, `next_command`,
-        `title`, `captions` (by figure) are optional; the verdict may have `finding`, `marks` and `means`
+        `training_health`), `files`, `jobs`, `next_command`, `self_test` (facts of
+        `experiment.planted_edge`), `title`, `captions` (by figure) are optional; the verdict may have
+        `finding`, `marks` and `means`
     figures : by name, in the page's order; `equity` comes first, those in `DATA_FIGURES` with the data
 
     Raises
@@ -134,7 +136,8 @@ def _page(summary: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     by_title = {table["title"]: _any_table(table) for table in summary.get("tables") or ()}
     rows = list(summary.get("table") or ())
     statistics = _statistics(summary.get("statistics") or {})
-    head = figures.pop("equity", Markup()) + _results(tables.short(rows)) + statistics
+    head = _learns(summary.get("self_test"), figures.pop("self_test", Markup()))
+    head += figures.pop("equity", Markup()) + _results(tables.short(rows)) + statistics
     head += PARAGRAPH.format(summary["no_trade"]) if summary.get("no_trade") else Markup()
     sections = [(strings.AGENTS, by_title.pop(strings.AGENTS, Markup()))]
     sections.append((strings.EVERY_RESULT, _every_result(rows)))
@@ -159,6 +162,14 @@ def _page(summary: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     title = summary.get("title") or strings.TITLE
     numbered = [(f"part-{i}", name, body) for i, (name, body) in enumerate(sections, 1) if body]
     return templates.report(title=title, verdict=_verdict(summary), head=head, sections=numbered)
+
+
+def _learns(facts: Mapping[str, Any] | None, figure: Markup) -> Markup:
+    """Return the self-test's figure, above the heading of the user's own bars."""
+    if not facts:
+        return Markup()
+    note = SOFT.format(strings.SELF_TEST_CAPTION.format(**facts))
+    return HEADING.format(strings.SELF_TEST_TITLE) + figure + note + HEADING.format(strings.ON_YOUR_BARS)
 
 
 def _last_fold(parts: Mapping[str, Any]) -> Markup:
@@ -223,10 +234,11 @@ def _verdict(summary: Mapping[str, Any]) -> Markup:
         for mark in marks
     ]
     failed = [mark for mark in listed if mark["tone"] != "yes"]
-    notes = list(verdict.get("notes") or ())
+    notes, test = list(verdict.get("notes") or ()), summary.get("self_test")
     values = {
         "word": word,
         "tone": Word(word).tone,
+        "learns": strings.SELF_TEST[test["passed"]].format(**test) if test else "",
         "means": verdict.get("means") or strings.VERDICTS[word],
         "finding": verdict.get("finding", sentence) if marks else sentence,  # the marks have the details
         "traded": (summary.get("data") or {}).get("traded", ""),
@@ -299,7 +311,8 @@ def _result(row: Row) -> Line:
 
 def _result_table(groups: Sequence[Group], note: str) -> Table:
     columns = [strings.POLICY, *(column.title for column in tables.COLUMNS)]
-    return Table(columns, groups, range(1, len(columns)), note=note, look="results")
+    labels = [strings.POLICY, *(column.short for column in tables.COLUMNS)]
+    return Table(columns, groups, range(1, len(columns)), note=note, look="results", labels=labels)
 
 
 def _figure(name: str, png: bytes, caption: object, narrow: bytes | None = None) -> Markup:
@@ -437,7 +450,8 @@ def _quantity(key: str, value: float | None) -> str:
         return _signed(f"{100.0 * value:,.2f}")
     if key in _NAMES:
         return f"{value:.0f}"
-    return _signed(f"{value:,.0f}" if value == round(value) else f"{value:,.4g}")
+    whole = value == round(value) or abs(value) >= 1000.0
+    return _signed(f"{value:,.0f}" if whole else f"{value:.4g}")
 
 
 def _facts(facts: Row) -> Markup:

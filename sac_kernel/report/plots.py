@@ -103,10 +103,10 @@ def bars_figure(
         line(ax, time, price, color=color, linewidth=1.0, label=name)
     for i, gap in enumerate(gaps):
         left, right = utc_times(pd.DatetimeIndex(gap))
-        ax.axvspan(left, right, label="_" if i else "left out (embargo)", **_HOLE)
+        ax.axvspan(left, right, label="_" if i else strings.EMBARGO, **_HOLE)
     counts = ", ".join(f"{name} {len(bars):,}" for name, bars in splits.items())
-    ax.set_title(f"Bars in time order: {counts}" + "; no bar is in two splits" * (len(splits) > 1))
-    ax.set_ylabel("Close [price]")
+    ax.set_title(strings.BARS_TITLE.format(counts=counts) + strings.NO_OVERLAP * (len(splits) > 1))
+    ax.set_ylabel(strings.CLOSE)
     time_axis(ax)
     figure.legend(loc="outside lower center", ncols=len(splits) + 1)
     return figure
@@ -123,21 +123,22 @@ def features_figure(features: pd.DataFrame) -> Figure:
     place = np.arange(values.shape[1])
     figure = Figure(figsize=(WIDTH_IN, 1.5 + 0.23 * place.size), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
-    left.hlines(place, low, high, color=GREY, linewidth=1.0, label="1 % to 99 %")
-    left.barh(place, q3 - q1, left=q1, height=0.6, color=SKY, label="middle half")
-    left.plot(median, place, "|", color=INK, markersize=8, markeredgewidth=1.6, label="median")
+    left.hlines(place, low, high, color=GREY, linewidth=1.0, label=strings.ONE_TO_99)
+    left.barh(place, q3 - q1, left=q1, height=0.6, color=SKY, label=strings.MIDDLE_HALF)
+    left.plot(median, place, "|", color=INK, markersize=8, markeredgewidth=1.6, label=strings.MEDIAN)
     for bound in (-CLIP, CLIP):
         left.axvline(bound, color=VERMILION, linestyle="--", linewidth=1.0)
-    left.set(xlim=(-CLIP - 0.4, CLIP + 0.4), xlabel="Scaled value [dimensionless]")
-    left.set(ylabel="Feature", yticks=place, yticklabels=[str(name) for name in rows.columns])
+    left.set(xlim=(-CLIP - 0.4, CLIP + 0.4), xlabel=strings.SCALED_VALUE)
+    left.set(ylabel=strings.FEATURE, yticks=place, yticklabels=[str(name) for name in rows.columns])
     left.invert_yaxis()
     bars = right.barh(place, clipped, height=0.6, color=VERMILION)
     right.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
-    right.set(xlim=(0, max(1.0, 1.35 * clipped.max())), xlabel="At a bound [% of rows]")
+    right.set(xlim=(0, max(1.0, 1.35 * clipped.max())), xlabel=strings.AT_A_BOUND)
     worst = int(np.argmax(clipped))
-    finding = f"{rows.columns[worst]} is clipped most, {clipped[worst]:.2f} % of rows"
-    finding = finding if clipped[worst] > 0 else "none is ever clipped"
-    figure.suptitle(f"{place.size} features on {len(rows):,} train rows: {finding}", **_LEFT)
+    finding = strings.CLIPPED if clipped[worst] > 0 else strings.NOT_CLIPPED
+    finding = finding.format(name=rows.columns[worst], share=clipped[worst])
+    title = strings.FEATURES_TITLE.format(count=place.size, rows=len(rows), finding=finding)
+    figure.suptitle(title, **_LEFT)
     figure.legend(loc="outside lower center", ncols=3)
     return figure
 
@@ -163,7 +164,7 @@ def training_figure(stats: Mapping[str, Any]) -> Figure:
         _require(x.size == y.size, f"stats has {y.size} {key} for {x.size} eval_episodes.")
         ax.set_title(title, pad=16)
         ax.text(0, 1.03, healthy, transform=ax.transAxes, color=GREY, fontsize=8.5)
-        ax.set(xlabel="Episode", ylabel=axis)
+        ax.set(xlabel=strings.EPISODE, ylabel=axis)
         ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         if key in _EVALUATED:
             ax.axhline(0.0, color=GREY, linewidth=0.8)
@@ -175,19 +176,25 @@ def training_figure(stats: Mapping[str, Any]) -> Figure:
     if target is not None and np.size(target):
         ax = axes.flat[list(panels).index("entropies")]
         moving = np.broadcast_to(np.asarray(target, np.float64), len(stats.get("episode_rewards") or ()) or 1)
-        label = (
-            f"target {moving[-1]:g}" if moving.min() == moving.max() else f"target, at last {moving[-1]:.2g}"
-        )
+        label = strings.TARGET if moving.min() == moving.max() else strings.TARGET_AT_LAST
+        label = label.format(value=moving[-1])
         ax.plot(np.arange(1.0, moving.size + 1), moving, color=VERMILION, linestyle="--", label=label)
         ax.legend()
     episodes = len(stats.get("episode_rewards") or ())
-    figure.suptitle(f"Training: episodes {episodes:,}, evaluations {evaluated.size:,}", **_LEFT)
+    title = strings.TRAINING_TITLE.format(episodes=episodes, evaluations=evaluated.size)
+    figure.suptitle(title, **_LEFT)
     return figure
 
 
 @styled
-def policy_figure(
-    values: ArrayLike, positions: ArrayLike, action: ArrayLike, feature: str, optimal: ArrayLike | None = None
+def policy_figure(  # noqa: PLR0913  # one figure, all its parts
+    values: ArrayLike,
+    positions: ArrayLike,
+    action: ArrayLike,
+    feature: str,
+    optimal: ArrayLike | None = None,
+    profit: Mapping[str, ArrayLike] | None = None,
+    width: float = WIDTH_IN,
 ) -> Figure:
     """Return the greedy action over one input and the position held.
 
@@ -198,28 +205,45 @@ def policy_figure(
     action : shape (m, n), the next target, in [-1, 1]
     optimal : shape (m, n), target of the best policy, if known: drawn beside it, with the edge of its
         no-trade region in both
+    profit : policy -> expected net profit so far, (T,), in standard deviations of a bar: drawn beside the maps, the
+        agent first
+    width : inches; 4.5 suits a phone
     """
     x, p = np.asarray(values, np.float64), np.asarray(positions, np.float64)
-    maps = {"The agent": np.asarray(action, np.float64)}
+    maps = {strings.THE_AGENT: np.asarray(action, np.float64)}
     if optimal is not None:
-        maps["The optimum"] = np.asarray(optimal, np.float64)
+        maps[strings.THE_OPTIMUM] = np.asarray(optimal, np.float64)
     for name, field in maps.items():
         shape = (p.size, x.size)
         _require(field.shape == shape, f"{name} has shape {field.shape}, but the grid needs {shape}.")
-    figure = Figure(figsize=(WIDTH_IN, 4.0), layout="constrained")
-    axes = figure.subplots(1, len(maps), sharey=True, squeeze=False)[0]
+    narrow = width < WIDTH_IN
+    figure = Figure(figsize=(width, 5.6 if narrow and profit else 3.4), layout="constrained")
+    cells = [*range(len(maps)), *(["profit"] if profit else [])]
+    grid = [cells[:-1], cells[-1:] * len(maps)] if narrow and profit else [cells]
+    mosaic = figure.subplot_mosaic(
+        grid, width_ratios=None if narrow else [1.0] * len(maps) + [1.2] * bool(profit)
+    )
+    axes = [mosaic[i] for i in range(len(maps))]
+    for ax in axes[1:]:
+        ax.sharey(axes[0])
+        ax.tick_params(labelleft=False)
     for ax, (name, field) in zip(axes, maps.items(), strict=True):
         look: dict[str, Any] = {"cmap": EXPOSURE_MAP, "vmin": -1, "vmax": 1, "shading": "nearest"}
         mesh = ax.pcolormesh(x, p, field, **look)
-        traded = np.abs(maps.get("The optimum", field) - p[:, None])
+        traded = np.abs(maps.get(strings.THE_OPTIMUM, field) - p[:, None])
         if optimal is not None and 0.0 < (traded < _NO_TRADE).mean() < 1.0:
             ax.contour(x, p, traded, levels=[_NO_TRADE], colors=[INK], linewidths=1.4)
-        ax.set(title=name, xlabel=feature)
+        ax.set(title=name[:1].upper() + name[1:], xlabel=feature)
         ax.grid(visible=False)
-    axes[0].set_ylabel("Position held [of the cap]")
-    figure.colorbar(mesh, ax=list(axes), label="Target position [of the cap]")
+    axes[0].set_ylabel(strings.POSITION_HELD)
+    figure.colorbar(mesh, ax=axes, label=strings.TARGET_POSITION)
+    for (name, curve), (color, dash) in zip((profit or {}).items(), ((BLUE, "-"), *_OTHERS), strict=False):
+        ax, values = mosaic["profit"], np.asarray(curve, np.float64)
+        ax.plot(np.arange(1, values.size + 1), values, color=color, linestyle=dash, label=name)
+        ax.set(title=strings.PROFIT_TITLE, xlabel=strings.BAR, ylabel=strings.PROFIT)
+        ax.legend()
     if optimal is not None:
-        figure.suptitle("Inside the line the best policy does not trade", **_LEFT)
+        figure.suptitle(strings.NO_TRADE_REGION, **_LEFT)
     return figure
 
 
@@ -251,18 +275,20 @@ def equity_figure(
     if fills is not None and len(fills):
         _mark_trades(top, x, time, equity, fills)
     beaten = sum(bool(equity[-1] > 100.0 * r.equity[-1] / r.start_equity) for r in others)
-    compared = f", ahead of {beaten} of {len(others)} other curves" if others else ""
-    title = f"{agent.name} at {agent.tier} costs: {percent(equity[-1] / 100.0 - 1.0)}{compared}"
+    net = percent(equity[-1] / 100.0 - 1.0)
+    title = strings.EQUITY_TITLE.format(name=agent.name, tier=agent.tier, net=net)
+    if others:
+        title += strings.AHEAD.format(beaten=beaten, others=len(others))
     top.set_title(textwrap.fill(title, 40) if narrow else title)
-    top.set_ylabel("Equity [% of start]")
+    top.set_ylabel(strings.EQUITY_AXIS)
     curve = np.concatenate(([100.0], equity))
     drawdown = 100.0 * (curve / np.maximum.accumulate(curve) - 1.0)[1:]
     kept = thin(drawdown)
     middle.fill_between(x[kept], drawdown[kept], 0.0, **UNDER_WATER)
     line(middle, x, drawdown, color=VERMILION, linewidth=0.9)
-    middle.set_ylabel("Drawdown of\nthe first [%]")
+    middle.set_ylabel(strings.DRAWDOWN_OF_FIRST)
     line(bottom, x, 100.0 * agent.cost_paid / agent.start_equity, color=PURPLE)
-    bottom.set_ylabel("Costs of the\nfirst [% of start]")
+    bottom.set_ylabel(strings.COSTS_OF_FIRST)
     axis.label(bottom, 4 if narrow else 8)
     figure.legend(loc="outside lower center", ncols=1 if narrow else 3)
     figure.align_ylabels()
@@ -306,7 +332,7 @@ def _mark_trades(ax: Axes, x: Any, time: TimeArray, equity: FloatArray, fills: p
     for side, marker, color in ((strings.BUY, "^", GREEN), (strings.SELL, "v", VERMILION)):
         own = at[(fills["side"] == side).to_numpy()]
         if own.size:
-            label = f"{side} ({own.size:,} fills)"
+            label = strings.FILLS.format(side=side, count=own.size)
             ax.scatter(
                 x[own], equity[own], size, color=color, marker=marker, alpha=0.8, zorder=4, lw=0, label=label
             )
@@ -328,25 +354,26 @@ def exposure_figure(result: Any) -> Figure:  # noqa: ANN401
     line(axes["E"], time, held, color=BLUE, drawstyle="steps-post", linewidth=0.9)
     side = np.where(np.abs(held) < HELD, 0.0, np.sign(held))
     long, short, flat = (100.0 * np.mean(side == sign) for sign in (1, -1, 0))
-    shares = f"long {long:.1f} %, short {short:.1f} %, flat (below {HELD:.0%}) {flat:.1f} % of the time"
-    axes["E"].set_title(f"{result.name}: {shares}")
-    axes["E"].set_ylabel("Exposure [x equity]")
+    shares = {"long": long, "short": short, "flat": flat, "held": HELD}
+    axes["E"].set_title(strings.EXPOSURE_TITLE.format(name=result.name, **shares))
+    axes["E"].set_ylabel(strings.EXPOSURE)
     scale = 100.0 / result.start_equity
     line(axes["C"], time, scale * paid, color=VERMILION)
     parts: Mapping[str, float] = getattr(result, "costs", None) or {}
     named = ", ".join(f"{kind} {scale * cost:.2f}" for kind, cost in parts.items())
-    axes["C"].set_title(f"Costs {scale * paid[-1]:.2f} % of start{': ' if named else ''}{named}")
-    axes["C"].set_ylabel("Costs so far [% of start]")
+    title = strings.COSTS_PAID.format(total=scale * paid[-1])
+    axes["C"].set_title(f"{title}: {named}" if named else title)
+    axes["C"].set_ylabel(strings.COSTS_SO_FAR)
     reach = max(1.0, float(np.abs(held).max()))
     bins, weights = np.linspace(-reach, reach, 41), np.full(held.size, 100.0 / held.size)
     axes["L"].hist(held, bins=bins.tolist(), weights=weights, color=BLUE)
-    axes["L"].set(xlabel="Exposure [x equity]", ylabel="Share of the time [%]")
+    axes["L"].set(xlabel=strings.EXPOSURE, ylabel=strings.TIME_SHARE)
     time_axis(axes["E"])
     time_axis(axes["C"])
     level, share = _main_level(held, 0.05 * reach)
     if share > STUCK_SHARE:
-        finding = f"near {level:+.2f} x equity {100 * share:.1f} % of the time"
-        figure.suptitle(f"Warning: hardly any trade: {finding}", color=VERMILION, **_LEFT)
+        title = strings.STUCK.format(level=level, share=100 * share)
+        figure.suptitle(title, color=VERMILION, **_LEFT)
     return figure
 
 
@@ -365,12 +392,12 @@ def random_figure(agent_return: float, random_returns: ArrayLike) -> Figure:
     figure = Figure(figsize=(WIDTH_IN, 3.6), layout="constrained")
     ax = figure.subplots()
     bins = int(np.clip(np.sqrt(draws.size), 8, 40))
-    ax.hist(100.0 * draws, bins=bins, color=SKY, edgecolor="white", label="random policies")
-    ax.axvline(100.0 * agent_return, color=VERMILION, linewidth=2.2, label="this result")
-    ax.axvline(100.0 * float(np.median(draws)), color=INK, linestyle="--", label="median of random")
-    compared = f"better than {percentile:.0f} % of {draws.size:,} random policies"
-    ax.set_title(f"Net return {percent(agent_return)}: {compared} with the same turnover")
-    ax.set(xlabel="Net return over the split [% of start]", ylabel="Random policies [number]")
+    ax.hist(100.0 * draws, bins=bins, color=SKY, edgecolor="white", label=strings.RANDOM_POLICIES)
+    ax.axvline(100.0 * agent_return, color=VERMILION, linewidth=2.2, label=strings.THIS_RESULT)
+    ax.axvline(100.0 * float(np.median(draws)), color=INK, linestyle="--", label=strings.MEDIAN_OF_RANDOM)
+    net = percent(agent_return)
+    ax.set_title(strings.RANDOM_TITLE.format(net=net, share=percentile, draws=draws.size))
+    ax.set(xlabel=strings.NET_OVER_SPLIT, ylabel=strings.POLICIES_NUMBER)
     figure.legend(loc="outside lower center", ncols=3)
     return figure
 
@@ -389,16 +416,17 @@ def seeds_figure(results: Sequence[Any]) -> Figure:
     ax, kept = figure.subplots(), thin(np.median(equity, axis=0))
     ax.axhline(100.0, color=GREY, linewidth=0.8)
     low, high = equity[:, kept].min(axis=0), equity[:, kept].max(axis=0)
-    ax.fill_between(time[kept], low, high, color=SKY, alpha=0.3, linewidth=0, label="worst to best seed")
+    ax.fill_between(time[kept], low, high, color=SKY, alpha=0.3, linewidth=0, label=strings.SEEDS_BAND)
     for curve in equity:
         ax.plot(time[kept], curve[kept], color=BLUE, alpha=0.4, linewidth=0.8)
-    ax.plot(time[kept], np.median(equity[:, kept], axis=0), color=BLUE, linewidth=2.0, label="median seed")
-    ends = equity[:, -1] / 100 - 1
-    spread = (
-        f"worst {percent(ends.min())}, median {percent(float(np.median(ends)))}, best {percent(ends.max())}"
+    ax.plot(
+        time[kept], np.median(equity[:, kept], axis=0), color=BLUE, linewidth=2.0, label=strings.MEDIAN_SEED
     )
-    ax.set_title(f"{len(equity)} seeds: {spread}")
-    ax.set_ylabel("Equity [% of start]")
+    ends = equity[:, -1] / 100 - 1
+    worst, middle, best = map(percent, (ends.min(), float(np.median(ends)), ends.max()))
+    title = strings.SEEDS_TITLE.format(count=len(equity), worst=worst, median=middle, best=best)
+    ax.set_title(title)
+    ax.set_ylabel(strings.EQUITY_AXIS)
     time_axis(ax)
     figure.legend(loc="outside lower center", ncols=2)
     return figure
@@ -417,17 +445,17 @@ def costs_figure(rows: Sequence[Mapping[str, Any]], break_even: float | None) ->
     ax = figure.subplots()
     ax.axhline(0.0, color=GREY, linewidth=0.8)
     ax.plot(multiple, net, color=BLUE, marker="o")
-    ax.axvline(1.0, color=INK, linestyle="--", linewidth=1.0, label="costs as judged")
+    ax.axvline(1.0, color=INK, linestyle="--", linewidth=1.0, label=strings.COSTS_AS_JUDGED)
     if break_even is None:
-        finding = "no cost in the range changes the sign" if net.any() else "the agent never traded"
+        finding = strings.NO_BREAK_EVEN if net.any() else strings.NEVER_TRADED
     else:
-        finding = f"the net return is 0 at {break_even:.2f} times the costs"
+        finding = strings.BREAK_EVEN_AT.format(multiple=break_even)
         if multiple.min() <= break_even <= multiple.max():
-            ax.axvline(break_even, color=VERMILION, linewidth=1.6, label="break-even")
+            ax.axvline(break_even, color=VERMILION, linewidth=1.6, label=strings.BREAK_EVEN)
     if break_even == 0.0:
-        finding = "the trades lose even without costs"
-    ax.set_title(f"Sensitivity to costs: {finding}")
-    ax.set(xlabel="All trading costs [x base]", ylabel="Net return [% of start]")
+        finding = strings.LOSES_WITHOUT_COSTS
+    ax.set_title(strings.COSTS_TITLE.format(finding=finding))
+    ax.set(xlabel=strings.COST_MULTIPLE, ylabel=strings.NET_RETURN)
     ax.legend()
     return figure
 
@@ -443,10 +471,11 @@ def inputs_figure(moved: Mapping[str, float], most: int = 15) -> Figure:
     figure = Figure(figsize=(WIDTH_IN, 1.2 + 0.24 * len(shown)), layout="constrained")
     ax = figure.subplots()
     ax.barh(range(len(shown)), [value for _, value in shown], color=BLUE, height=0.65)
-    ax.set(yticks=range(len(shown)), yticklabels=[name for name, _ in shown], ylabel="Input")
-    ax.set_xlabel("Mean change of the target when shuffled [x exposure cap]")
+    ax.set(yticks=range(len(shown)), yticklabels=[name for name, _ in shown], ylabel=strings.INPUT)
+    ax.set_xlabel(strings.TARGET_CHANGE)
     ax.invert_yaxis()
-    ax.set_title(f"Inputs that move the agent most: {shown[0][0]} first, {len(shown)} of {len(moved)} shown")
+    counts = {"shown": len(shown), "count": len(moved)}
+    ax.set_title(strings.INPUTS_TITLE.format(first=shown[0][0], **counts))
     return figure
 
 
@@ -467,16 +496,16 @@ def drift_figure(rows: Sequence[Mapping[str, Any]], paths: Mapping[str, ArrayLik
     colors = [VERMILION if row["alarm"] else SKY for row in distances]
     left.barh(range(len(distances)), [row["statistic"] for row in distances], color=colors, height=0.65)
     left.set(yticks=range(len(distances)), yticklabels=[row["name"] for row in distances])
-    left.set(xlabel="KS distance, train to now [0 to 1]", ylabel="Series, daily means")
+    left.set(xlabel=strings.KS_DISTANCE, ylabel=strings.DAILY_SERIES)
     left.invert_yaxis()
     for (name, path), (color, dash) in zip(paths.items(), _OTHERS, strict=False):
         values = np.asarray(path, np.float64)
         right.plot(np.arange(1, values.size + 1), values, color=color, linestyle=dash, label=name)
     for bound in (-_CUSUM_BOUND, _CUSUM_BOUND):
         right.axhline(bound, color=GREY, linestyle="--", linewidth=1.0)
-    right.set(xlabel="Day of the window", ylabel="CUSUM [standard errors]")
+    right.set(xlabel=strings.WINDOW_DAY, ylabel=strings.CUSUM)
     alarms = sum(bool(row["alarm"]) for row in rows)
-    figure.suptitle(f"Drift since training: {word}, {alarms} of {len(rows)} tests raise an alarm", **_LEFT)
+    figure.suptitle(strings.DRIFT_TITLE.format(word=word, alarms=alarms, tests=len(rows)), **_LEFT)
     figure.legend(loc="outside lower center", ncols=3)
     return figure
 
@@ -489,7 +518,7 @@ def _require(ok: bool, message: str) -> None:
 def _history(ax: Axes, x: FloatArray, y: FloatArray, *, smooth: bool) -> None:
     known = np.isfinite(y)
     if not known.any():
-        ax.text(0.5, 0.5, "no value yet", ha="center", color=GREY, transform=ax.transAxes)
+        ax.text(0.5, 0.5, strings.NO_VALUE_YET, ha="center", color=GREY, transform=ax.transAxes)
         ax.set(xticks=[], yticks=[])
         return
     smooth = smooth and y.size >= _SMOOTH_FROM
@@ -498,7 +527,7 @@ def _history(ax: Axes, x: FloatArray, y: FloatArray, *, smooth: bool) -> None:
     if smooth:
         window = max(5, y.size // 10)
         mean = pd.Series(y).rolling(window, min_periods=1).mean()
-        ax.plot(x, mean, color=BLUE, linewidth=2.0, label=f"mean of {window}")
+        ax.plot(x, mean, color=BLUE, linewidth=2.0, label=strings.MEAN_OF.format(window=window))
         ax.legend()
 
 

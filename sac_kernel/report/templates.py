@@ -58,12 +58,20 @@ pre{overflow-x:auto}code{font:.88em/1.5 ui-monospace,SFMono-Regular,Menlo,Consol
 .results tbody th{white-space:normal;min-width:9.5em}.results .own th{background:var(--own)}
 .results .tier th{background:var(--band)}th,td{padding:6px 6px}
 .results{font-size:.8rem}}
-.asked{grid-template-columns:repeat(auto-fill,minmax(300px,1fr));margin:18px 0}.asked dd{font-size:.92rem}
-nav ol{columns:3 200px;padding-left:1.4em;margin:0}a{color:inherit}
+.asked{grid-template-columns:repeat(auto-fill,minmax(240px,1fr));margin:18px 0}.asked dd{font-size:.92rem}
+nav ol{columns:3 230px;column-gap:28px;padding-left:1.4em;margin:0}a{color:inherit}
 .part{border-top:1px solid var(--line)}.part summary{cursor:pointer;padding:12px 0;color:var(--ink)}
 .part summary h2{display:inline;font-size:1.05rem;margin:0}.part>div{padding-bottom:20px;scroll-margin-top:60px}
 .box{scrollbar-width:thin}.results{min-width:760px}
-@media (max-width:640px){.results tbody th{min-width:6.8em;max-width:8em}header,main,footer{padding:0 14px}
+@media (max-width:640px){.results,.results tbody,.results tbody th{display:block;min-width:0}
+.results thead{display:none}
+.results tr{display:grid;grid-template-columns:5fr 5fr 8fr 4fr;border-top:1px solid var(--line);padding:6px 8px}
+.results .own{background:var(--own)}.results .tier{background:var(--band)}
+.results tbody th{grid-column:1/-1;position:static;font-weight:650}
+.results th,.results td{border:0;padding:3px 4px;text-align:left}.results td.n{white-space:normal}
+.results td::before{content:attr(title);display:block;color:var(--soft);font-size:.66rem;font-weight:400}
+.results td::before{white-space:nowrap}
+header,main,footer{padding:0 14px}
 header{padding-top:18px}dl{grid-template-columns:1fr 1fr;gap:0 14px}.asked{grid-template-columns:1fr}
 nav ol{columns:1}}
 @media print{details>*{display:block}figure img{filter:none}.box{overflow:visible}}
@@ -81,7 +89,12 @@ _MACROS = """
 {% macro verdict(v) %}
 <div class="verdict {{ v.tone }}">
 <p class="word">{{ t.VERDICT.format(word=v.word) }}</p>
+{% if v.learns %}
+<p><strong>{{ t.SELF_TEST_TITLE }}</strong> {{ v.learns }}</p>
+<p class="said">{{ t.ON_YOUR_BARS }}: {{ v.finding }}</p>
+{% else %}
 <p class="said">{{ v.finding }}</p>
+{% endif %}
 {% if v.judged %}
 <p>{{ v.judged }}</p>
 {% elif v.traded %}
@@ -148,7 +161,8 @@ _MACROS = """
 {%- if loop.first and v.named -%}
 <th scope="row">{{ cell.text }}</th>
 {%- else -%}
-<td{% if cell.look %} class="{{ cell.look }}"{% endif %}>{{ cell.text }}</td>
+<td{% if cell.look %} class="{{ cell.look }}"{% endif %}\
+{% if v.labels %} title="{{ v.labels[loop.index0] }}"{% endif %}>{{ cell.text }}</td>
 {%- endif -%}
 {%- endfor -%}
 </tr>

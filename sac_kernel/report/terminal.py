@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from typing import TYPE_CHECKING
 
 from sac_kernel.core import strings
@@ -13,13 +14,14 @@ if TYPE_CHECKING:
 
     from sac_kernel.report.tables import Row
 _MAX_WIDTH = 100
+_THOUSANDS = re.compile(r"\d[\d,]*,\d{3}\.\d+")
 
 
 def text_table(rows: Iterable[Row]) -> str:
     """Return the results as aligned plain text, one block per tier, at most 100 columns wide."""
     head = [strings.POLICY.lower(), *(column.short for column in COLUMNS)]
     blocks = {
-        tier: [[str(row["policy"]), *(text or "-" for text in figures(row))] for row in group]
+        tier: [[str(row["policy"]), *(_narrow(text or "-") for text in figures(row))] for row in group]
         for tier, group in by_tier(rows).items()
     }
     lines = [head, *itertools.chain.from_iterable(blocks.values())]
@@ -30,6 +32,11 @@ def text_table(rows: Iterable[Row]) -> str:
         body = [_aligned(cells, widths) for cells in (head, *block)] if block else [strings.NOT_RUN]
         texts.append("\n".join((tier_title(tier), *body)))
     return "\n\n".join(texts) + "\n"
+
+
+def _narrow(text: str) -> str:
+    """Return numbers of four digits and more without decimals: they would take the room of the names."""
+    return _THOUSANDS.sub(lambda found: f"{float(found[0].replace(',', '')):,.0f}", text)
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:

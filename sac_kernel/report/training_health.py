@@ -69,7 +69,7 @@ def examine(
         _drift(curves["q_values"]),
         _collapse(curves["episode_rewards"]),
         stuck,
-        _action(curves["mean_abs_actions"]),
+        _action(curves["mean_abs_actions"], exact=target_entropy is None),
     )
     return [finding for finding in findings if finding]
 
@@ -118,9 +118,9 @@ def _drift(q: FloatArray) -> Finding | None:
     return _finding(strings.Q_DRIFT, then=then, now=now)
 
 
-def _action(size: FloatArray) -> Finding | None:
+def _action(size: FloatArray, *, exact: bool) -> Finding | None:
     mean = float(size[-max(5, size.size // 4) :].mean())
-    if mean > SATURATED:
+    if mean > SATURATED and not exact:  # exact SAC does not explore; a policy at its bounds may be the best
         return _finding(strings.ACTIONS_SATURATED, mean=mean)
     return _finding(strings.HARDLY_TRADES, mean=mean) if mean < IDLE else None
 

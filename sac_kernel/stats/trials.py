@@ -1,7 +1,7 @@
 """The ledger of trials: every configuration ever scored, so that the verdict can account for luck.
 
-`trials.csv` is append-only, written atomically and merged by trial id. It travels with the state and data
-datasets, and a fetched copy is added to the local one. A trial is one configuration at one checkpoint scored on
+`trials.csv` is append-only, written atomically and merged by trial id. It travels with the code and state datasets;
+at home `stats.ledgers` keeps those of each data set together. A trial is one configuration at one checkpoint scored on
 one split; scoring it again gives the same id and adds nothing. Other cost tiers are not trials.
 """
 
@@ -21,7 +21,7 @@ from sac_kernel.stats.metrics import MIN_DAYS_FOR_SHARPE
 from sac_kernel.stats.verdict import TrialCount
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -87,8 +87,8 @@ class Trial:
         }
 
 
-def read(path: Path) -> list[Trial] | None:
-    """Return the trials of a ledger in its order; None if there is no file.
+def read(path: Path, data_hash: str = "") -> list[Trial] | None:
+    """Return the trials of a ledger in its order, or those on one data set; None if there is no file.
 
     Raises
     ------
@@ -107,7 +107,8 @@ def read(path: Path) -> list[Trial] | None:
                 "Restore the file from an earlier run, or move it away to start a new one."
             )
             raise DataError(msg)
-        return [_trial(row, f"{path}, line {i}") for i, row in enumerate(lines, 2)]
+        listed = [_trial(row, f"{path}, line {i}") for i, row in enumerate(lines, 2)]
+        return [trial for trial in listed if data_hash in ("", trial.data_hash)]
     except csv.Error as err:
         msg = f"{path} is not a CSV file: {err}. Restore it from an earlier run."
         raise DataError(msg) from err
@@ -133,13 +134,16 @@ def merge(into: Path, others: Iterable[Path]) -> int:
     return append(into, [trial for path in others for trial in read(path) or ()])
 
 
-def count(trials: Iterable[Trial] | None, at_least: int = 1) -> TrialCount:
+def count(
+    trials: Iterable[Trial] | None, at_least: int = 1, own: Collection[str] | None = None
+) -> TrialCount:
     """Return the number of trials and their effective number.
 
     Parameters
     ----------
     trials : of one question, one split of one data set; None if the ledger is missing
     at_least : trials known from elsewhere, for a missing ledger
+    own : configuration hashes of the run itself: trials of others are its `elsewhere`; None leaves it 0
 
     Notes
     -----
@@ -159,7 +163,9 @@ def count(trials: Iterable[Trial] | None, at_least: int = 1) -> TrialCount:
     scaled = sharpes * np.sqrt([trial.daily.size for trial in scored])
     spread = float(np.var(scaled, ddof=1)) if len(scored) > 1 else 1.0
     effective = significance.rank_of_correlation(_correlation(scored))
-    return TrialCount(len(scored), min(max(effective, 1.0), float(len(scored))), max(spread, 1.0))
+    others = 0 if own is None else sum(trial.config_hash not in own for trial in scored)
+    bounded = min(max(effective, 1.0), float(len(scored)))
+    return TrialCount(len(scored), bounded, max(spread, 1.0), elsewhere=others)
 
 
 def matrix(trials: Iterable[Trial]) -> tuple[IntArray, FloatArray]:

@@ -67,16 +67,18 @@ class TrialCount:
     effective : effective number of independent ones, in [1, listed]
     spread : variance of the trials' Sharpe ratios over that of luck alone (1 / days); at least 1
     known : False if the ledger is missing, so that there may have been more
+    elsewhere : of `listed`, those of other runs, in whatever folder
     """
 
     listed: int = 1
     effective: float = 1.0
     spread: float = 1.0
     known: bool = True
+    elsewhere: int = 0
 
     def __str__(self) -> str:
         template = strings.TRIALS if self.known else strings.TRIALS_UNKNOWN
-        return template.format(**vars(self))
+        return (template + strings.TRIALS_ELSEWHERE * bool(self.elsewhere)).format(**vars(self))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from sac_kernel.agent.networks import Networks
 from sac_kernel.agent.replay import Batch
 from sac_kernel.agent.sac import SACAgent
 from sac_kernel.agent.update import SACUpdate, Schedule
-from sac_kernel.market.known_answer import BanditVectorEnv
+from sac_kernel.market.known_answer_envs import BanditVectorEnv
 from tests.sac_oracle import AutogradLearner, actor_loss, alpha_loss, critic_loss
 
 STATES = torch.eye(2)  # one-hot

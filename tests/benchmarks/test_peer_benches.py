@@ -12,7 +12,8 @@ import pytest
 from benchmarks import jobs, learners, one_path, public_tasks, time_to_mark, tune_peers
 from sac_kernel.agent.config import SACConfig
 from sac_kernel.agent.sac import SACAgent
-from sac_kernel.market.known_answer import MARKETS, MarketVectorEnv
+from sac_kernel.market.known_answer import MARKETS
+from sac_kernel.market.known_answer_envs import MarketVectorEnv
 
 
 def curve(*shares):

@@ -28,7 +28,7 @@ def test_the_names_and_defaults_that_are_promised():
         "null_copies": 0, "power_copies": 0, "learner": "auto", "num_episodes": 100,
         "eval_frequency": 10,
         "checkpoint_frequency": 5, "num_envs": 60, "device": "auto", "time_budget_h": 11.0, "resume": "auto",
-        "allow_cpu": False, "warm_start": "", "self_test": False, "features_file": "",
+        "allow_cpu": False, "warm_start": "", "self_test": True, "features_file": "", "series_files": [],
             "only_own_features": False, "features_hash": "", "expect_data_hash": "", "expect_env_steps": [],
             "expect_files": [],
             "run_id": "", "notebook_hash": "",

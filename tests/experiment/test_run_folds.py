@@ -16,7 +16,9 @@ from sac_kernel.experiment import checkpoint, fold_jobs, job_pool, run_folds
 from sac_kernel.experiment.job_queue import run_jobs
 from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.prices.ingest.writer import write_processed
+from sac_kernel.prices.processed_file import read_processed
 from sac_kernel.stats import trials
+from sac_kernel.stats.trials import Trial
 from tests.conftest import make_data
 from tests.support import says
 
@@ -224,3 +226,40 @@ def test_a_packed_file_writes_nothing_but_results(tmp_path):
     run_folds._unpack(config_of("", top), top, tmp_path / "a" / "b" / "found")
     written = [p for p in tmp_path.rglob("*") if p.is_file() and p.name != checkpoint.FOLDS_FILE]
     assert written == [tmp_path / "a" / "b" / "found" / "0123456789abcdef" / "result.json"]
+
+
+@pytest.mark.parametrize("with_function", [False, True])
+def test_folds_read_the_series_and_count_the_trials_of_other_runs(h5, tmp_path, with_function):
+    data = read_processed(h5)
+    index = data.whole("EURUSD").index
+    known = pd.date_range(index[0] - pd.Timedelta("40D"), index[-1], freq="5D")
+    net = np.random.default_rng(0).normal(size=len(known))
+    values = {"known_at": [moment.isoformat() for moment in known], "net": net}
+    pd.DataFrame(values).to_csv(tmp_path / "cot.csv", index=False)
+    changes = {
+        "series_files": [str(tmp_path / "cot.csv")],
+        "only_own_features": True,
+        "seeds": (0,),
+        "tiers": ("base",),
+    }
+    if with_function:
+        (tmp_path / "mine.py").write_text(
+            "def features(bars, series):\n    return series['cot'][['age_days']]\n"
+        )
+        changes["features_file"] = str(tmp_path / "mine.py")
+    config = config_of(h5, tmp_path / "out", **changes)
+    days = np.arange(100, 150)
+    for name, data_hash in (("same data", data.content_hash), ("other data", "0" * 64)):
+        trials.append(
+            tmp_path / "out" / trials.NAME, [Trial(1, 0, "val", 1, name, data_hash, days, np.sin(days) / 1e3)]
+        )
+    run = run_jobs(config)
+    assert run.summary["verdict"]["trials"]["elsewhere"] == 1
+    assert "folds" in run.summary["judged"]
+    settings = run_folds.settings_of(config, h5)
+    job = fold_jobs.Job(1, 0, 1, "base")
+    identity = settings.identity(job)
+    names = fold_jobs._fitted(settings, 1, 1).pipeline.feature_names
+    assert names == (["age_days"] if with_function else ["cot_net"])
+    pd.DataFrame({**values, "net": net + 1.0}).to_csv(tmp_path / "cot.csv", index=False)
+    assert settings.identity(job) != identity

@@ -11,8 +11,9 @@ from sac_kernel.core.errors import CheckpointError, ConfigError, DataError, Inpu
 from sac_kernel.core.homes import Home
 from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.features.causality import assert_causal
+from sac_kernel.features.checks import OwnPipeline
 from sac_kernel.features.indicators import Memory
-from sac_kernel.features.own import OwnFeatures, OwnPipeline, loaded
+from sac_kernel.features.own import OwnFeatures, loaded
 from sac_kernel.features.pipeline import FeaturePipeline
 from tests.conftest import make_bars, make_data
 

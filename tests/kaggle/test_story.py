@@ -239,7 +239,8 @@ def test_a_run_over_several_sessions_ends_with_the_agent_of_an_uncut_run(checkou
         assert (manifest["env_steps"], manifest["updates"]) == (episodes * 600, episodes * 150)
         assert not kaggle.foreign_requests
     evaluated = {k for k in range(1, episodes + 1) if k % 10 == 0} | {episodes}
-    for ledger in (checkout / "data" / "trials.csv", checkout / "outputs" / "trials.csv"):
+    (kept,) = (checkout / "data" / "ledgers").glob("*.csv")
+    for ledger in (kept, checkout / "outputs" / "trials.csv"):
         assert {trial.checkpoint for trial in trials.read(ledger)} == evaluated
         assert len(trials.read(ledger)) == len(evaluated)
 

@@ -14,6 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from sac_kernel.live.model_store import ModelStore
@@ -171,7 +173,15 @@ def shell(tmp_path_factory):
     for name, part in BARS.items():
         write_csv(part, folder / name)
     page = (ROOT / "docs" / "own-features.md").read_text(encoding="utf-8")
-    (folder / "my_features.py").write_text(page.split("```python\n")[1].split("```")[0], encoding="utf-8")
+    for name, start in (("my_features.py", "# my_features"), ("my_cot.py", "# my_cot")):
+        (code,) = (block.split("```")[0] for block in page.split("```python\n") if block.startswith(start))
+        (folder / name).write_text(code, encoding="utf-8")
+    published = pd.date_range(HOURS.index[0] - pd.Timedelta("60D"), HOURS.index[-1], freq="7D")
+    for name in ("cot", "vix"):
+        values = {"net": np.arange(len(published)) % 7, "open_interest": 100 + np.arange(len(published))}
+        pd.DataFrame({"known_at": published.astype(str), **values}).to_csv(
+            folder / f"{name}.csv", index=False
+        )
     page = (ROOT / "docs" / "judge.md").read_text(encoding="utf-8")
     (folder / "my_policy.py").write_text(page.split("```python\n")[1].split("```")[0], encoding="utf-8")
     header = page.split("```text\n")[1].splitlines()[0]

@@ -94,7 +94,7 @@ def page(folder, *names, **more):
 def cells(source, policy):
     """Return the cells of each row of a policy, tags removed."""
     rows = re.findall(rf'<tr[^>]*><th scope="row">{re.escape(policy)}</th>(.*?)</tr>', source)
-    return [re.findall(r'<td class="n">(?:<[^>]*>)?([^<]*)', found) for found in rows]
+    return [re.findall(r'<td class="n"[^>]*>(?:<[^>]*>)?([^<]*)', found) for found in rows]
 
 
 # --- the page -----------------------------------------------------------------------------------
@@ -510,7 +510,7 @@ def test_text_table_stays_within_100_columns():
     wide |= {"low_frac": -123.4567, "high_frac": 123.4567, "trades": 12_345_678}
     lines = text_table([wide, row()]).splitlines()
     assert max(map(len, lines)) == 100
-    assert any("..." in line and "-12,345.67 to 12,345.67" in line for line in lines)
+    assert any("..." in line and "-12,346 to 12,346" in line for line in lines)
 
 
 def test_a_bound_that_compounds_over_years_leaves_the_names_readable():
@@ -521,7 +521,7 @@ def test_a_bound_that_compounds_over_years_leaves_the_names_readable():
     assert agent.startswith("agent 1 (final)")
     assert best.split()[2:3] == ["1.98e+12"]
     assert "8.12e+11" in best
-    assert "782,796.39" in best  # below ten million as it is
+    assert "782,796" in best.split()  # whole from a thousand on
 
 
 def test_text_table_is_plain_ascii():

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import sac_kernel.report.plots
+from sac_kernel.core import strings
 from sac_kernel.core.errors import DataError
 from sac_kernel.core.plot_style import to_png, to_rgb
 from sac_kernel.market.render import episode_figure
@@ -539,12 +540,18 @@ def test_policy_figure_draws_both_maps_and_the_edge_of_the_no_trade_region():
     band = np.where(x > 1, 1.0, np.where(x < -1, -1.0, 0.0))
     optimal = np.where(np.abs(x) > 1, band, p[:, None])
     figure = policy_figure(x, p, np.tile(np.tanh(x), (21, 1)), "predictor", optimal)
-    assert [told(ax.get_title(loc="left"), "optimum") for ax in figure.axes[:2]] == [False, True]
+    titles = [ax.get_title(loc="left").lower() for ax in figure.axes[:2]]
+    assert titles == [strings.THE_AGENT, strings.THE_OPTIMUM]
     for ax in figure.axes[:2]:
         edges = np.concatenate([path.vertices for path in ax.collections[-1].get_paths()])
         middle = np.abs(edges[np.abs(edges[:, 1]) < 0.8, 0])
         np.testing.assert_allclose(middle, 1.25, atol=0.26)  # between the cells at 1 and at 1.5
     alone = policy_figure(x, p, optimal, "predictor")
     assert len(alone.axes) == 2  # one map and its scale
+    profit = {"agent": [1.0, 3.0], "optimum": [2.0, 4.0]}
+    for width in (9.0, 4.5):
+        beside = policy_figure(x, p, optimal, "predictor", optimal, profit, width)
+        drawn = [line.get_ydata().tolist() for line in beside.axes[2].get_lines()]
+        assert drawn == list(profit.values())
     with pytest.raises(DataError, match=says("(21, 13)", "(13, 21)", "agent")):
         policy_figure(x, p, optimal.T, "predictor")

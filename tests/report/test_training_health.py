@@ -74,6 +74,11 @@ def test_actions_at_the_cap_or_at_zero(size, word):
     assert len(found) == (word is not None)
 
 
+def test_exact_sac_may_be_at_its_bounds_but_not_idle():
+    assert examine(curves(mean_abs_actions=np.ones(EPISODES))) == []
+    assert len(examine(curves(mean_abs_actions=np.zeros(EPISODES)))) == 1
+
+
 def test_too_few_episodes_are_not_called_healthy():
     short = {key: values[:9] for key, values in curves(q_values=np.exp(np.arange(EPISODES))).items()}
     (finding,) = examine(short, TARGET[:9])

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from sac_kernel.agent.sac import SACAgent
-from sac_kernel.experiment import proof
-from sac_kernel.experiment.proof import (
+from benchmarks import proof
+from benchmarks.proof import (
     SHORT,
     Row,
     Setting,
@@ -16,6 +15,7 @@ from sac_kernel.experiment.proof import (
     trained,
     verdict,
 )
+from sac_kernel.agent.sac import SACAgent
 from sac_kernel.features.forecast import fit_forecast
 from sac_kernel.market.known_answer import Judge
 from sac_kernel.market.known_answer_kinds import ALL_MARKETS as MARKETS

@@ -19,29 +19,22 @@ from sac_kernel.agent.exact import ExactTraining
 from sac_kernel.agent.exact_config import ExactConfig
 from sac_kernel.agent.exact_rewards import ExactProblem
 from sac_kernel.agent.sac import Interaction, SACAgent
+from sac_kernel.experiment.planted_edge import band_policy, one_path
 from sac_kernel.experiment.run_config import UTD_RATIO
 from sac_kernel.features.forecast import ReturnForecast, fit_forecast, reward_spread
 from sac_kernel.features.forecast_input import ForecastInput
 from sac_kernel.market.known_answer import (
     MARKETS,
-    POSITIONS,
-    BanditVectorEnv,
     Judge,
     KnownAnswerMarket,
-    MarketVectorEnv,
-    Optimum,
 )
-from sac_kernel.report import plots
+from sac_kernel.market.known_answer_envs import BanditVectorEnv, MarketVectorEnv
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from matplotlib.figure import Figure
-
-    from sac_kernel.market.known_answer import Array, Paths
-
-    Policy = Callable[[Array], Array]
-    """Observations (n, S) of the market -> actions (n, 1) or (n,) in [-1, 1]."""
+    from sac_kernel.experiment.planted_edge import Policy
+    from sac_kernel.market.known_answer import Array
 
 SIMULATED_ENVS, PATH_ENVS = 64, 60
 PATH_BARS = 150_000
@@ -108,20 +101,6 @@ class Task(NamedTuple):
     spread: float
     reference: float
     see: Callable[[Array], Array]
-
-
-def one_path(market: KnownAnswerMarket, bars: int, seed: int) -> Paths:
-    """Return the path that an agent of this seed learns from."""
-    return market.simulate(bars, 1, np.random.default_rng(1_000 + seed))
-
-
-def band_policy(market: KnownAnswerMarket, fitted: ReturnForecast) -> Policy:
-    """Return the policy that trades an estimate with the best no-trade band for its strength; (n, S) -> (n,)."""
-    spread = float(fitted.train.std())
-    if spread == 0.0:
-        return lambda obs: np.zeros(len(obs))
-    optimum = Optimum(dataclasses.replace(market, ic=spread, distractors=0))
-    return lambda obs: optimum.act(fitted.predict(obs[:, :-1]) / spread, obs[:, -1])
 
 
 def reference(market: KnownAnswerMarket, fitted: ReturnForecast, judge: Judge) -> float:
@@ -306,16 +285,3 @@ def prove_short(log: Callable[[str], None]) -> dict[str, Proven]:
         name: prove(MARKETS[name], range(1), Setting(updates, "denoised", {}, log), mark)
         for name, (updates, mark) in SHORT.items()
     }
-
-
-def policy_figure(market: KnownAnswerMarket, policy: Policy) -> Figure:
-    """Return a policy's actions over predictor and position beside the optimum's; distractors are at zero."""
-    optimum, predictor = Optimum(market), np.linspace(-3.0, 3.0, 61)
-    x, p = (grid.ravel() for grid in np.meshgrid(predictor, POSITIONS))
-    obs = np.zeros((x.size, market.state_dim))
-    obs[:, 0], obs[:, -1] = x, p
-    shape = (POSITIONS.size, predictor.size)
-    action, best = np.reshape(policy(obs), shape), optimum.act(x, p).reshape(shape)
-    return plots.policy_figure(
-        predictor, POSITIONS, action, f"{market.name}: predictor [its standard deviation]", best
-    )
