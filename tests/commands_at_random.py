@@ -14,6 +14,7 @@ import collections
 import contextlib
 import hashlib
 import json
+import platform
 import shutil
 import signal
 import subprocess
@@ -37,14 +38,16 @@ from tests.use_models import lively_agent
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 20261130
-HANG_S = 900.0
+HANG_S = 600.0
 STOPS_WITHIN_S = 20.0  # ten, and what a busy machine adds
 COPIED = ("sac_kernel", "notebooks", "build_kernel.py", "kernel-metadata.json", "dataset-metadata.json")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM))
 TRAINED = ("agent_1_final.pt", "agent_1_best.pt", "logs", "checkpoints")
 SETTINGS = [f"{k}={list(v) if isinstance(v, tuple) else v}" for k, v in TINY.items()]
 BUILD = """
-import runpy, signal, sys
+import faulthandler, runpy, signal, sys
+if hasattr(signal, "SIGUSR1"):
+    faulthandler.register(signal.SIGUSR1)  # a hang says where it is
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts in the background
 sys.path.insert(0, ".")
 client = sys.argv.pop(1)
@@ -192,7 +195,7 @@ class World:
     def finish(self, clone: Path, command: Command) -> None:
         """Run a command to its end."""
         process = self.start(clone, command)
-        said, _ = process.communicate(timeout=HANG_S)
+        said = said_by(process, clone)
         assert process.returncode == 0, said[-3000:]
 
     def alone(self, command: Command) -> tuple[str, float]:
@@ -219,6 +222,28 @@ def digest(clone: Path, command: Command) -> str:
     return total.hexdigest()
 
 
+def said_by(process: subprocess.Popen[str], clone: Path) -> str:
+    """Return what a command said until its end; a hang is an error that says where each process stands."""
+    try:
+        return process.communicate(timeout=HANG_S)[0]
+    except subprocess.TimeoutExpired:
+        status, left = process.poll(), []
+        for member in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if Path(member.cwd()).is_relative_to(clone):
+                    left.append(member)
+        found = [f"{member.pid} {' '.join(member.cmdline())[:100]!r}" for member in left]
+        if status is None:
+            process.send_signal(signal.SIGUSR1)
+            time.sleep(2.0)
+        for member in left:
+            with contextlib.suppress(psutil.Error):
+                member.kill()
+        said, _ = process.communicate(timeout=60.0)
+    msg = f"a hang of {HANG_S:.0f} s, status {status}, processes {found}:\n{said[-6000:]}"
+    raise AssertionError(msg)
+
+
 def end_family(process: subprocess.Popen[str], number: int) -> None:
     """Send a signal; a kill also ends the kernels and clients, as a power cut does."""
     family = psutil.Process(process.pid).children(recursive=True) if number == SIGNALS[2] else []
@@ -242,7 +267,7 @@ def interrupted(world: World, number: int) -> str:
         if running:
             with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
                 end_family(process, sent)
-        said, _ = process.communicate(timeout=HANG_S)
+        said = said_by(process, clone)
         took_s, status = time.monotonic() - began_s, process.returncode
         where = f"case {number}, {command.words[:4]}, {sent!r}: status {status} after {took_s:.1f} s\n{said[-3000:]}"
         assert took_s < STOPS_WITHIN_S or status == 0, where
@@ -273,7 +298,7 @@ def two_at_once(world: World, number: int) -> str:
         time.sleep(float(rng.uniform(0.0, 0.7 * world.alone(first)[1])))
     statuses = []
     for command, process in zip((first, second), processes, strict=True):
-        said, _ = process.communicate(timeout=HANG_S)
+        said = said_by(process, clone)
         statuses.append(process.returncode)
         where = (
             f"case {number}: {command.words[:4]} beside {first.words[:4]}, {second.words[:4]}\n{said[-3000:]}"
@@ -303,7 +328,7 @@ def worlds(folder: Path):
         yield World(folder, kaggle)
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -312,14 +337,26 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0)
     args = parser.parse_args()
     ends: collections.Counter[str] = collections.Counter()
+    failed, began_s = [], time.monotonic()
     with tempfile.TemporaryDirectory(prefix="commands-") as folder, worlds(Path(folder)) as world:
         for number in range(args.first, args.first + args.count):
-            line = CASES[args.kind](world, number)
-            ends.update(line.rpartition(": ")[2].split(", "))
+            try:
+                line = CASES[args.kind](world, number)
+                ends.update(line.rpartition(": ")[2].split(", "))
+            except AssertionError as err:
+                failed.append(number)
+                line = f"FAILED {err}"
             sys.stdout.write(f"{number}: {line}\n")
             sys.stdout.flush()
-    sys.stdout.write(json.dumps(ends, indent=1) + "\n")
+    facts = {
+        "cases": args.count,
+        "seconds": round(time.monotonic() - began_s),
+        "failed": failed,
+        "ends": ends,
+    }
+    sys.stdout.write(json.dumps({**facts, "seed": SEED, "python": platform.python_version()}) + "\n")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -30,7 +30,7 @@ import psutil
 
 from sac_kernel.core.errors import SacKernelError
 from sac_kernel.prices.bars import PRICE_COLUMNS
-from sac_kernel.prices.ingest.formats import read_bars
+from sac_kernel.prices.ingest.formats import peek, read_bars
 from sac_kernel.prices.ingest.holes import find_holes
 from sac_kernel.prices.ingest.suspect import suspects
 from sac_kernel.prices.processed_file import read_processed
@@ -41,7 +41,17 @@ ROOM_BYTES = 1 << 30
 CLOCKS = {"mt5.csv": "mt-eet", "tick_table.csv": "mt-eet"} | dict.fromkeys(
     ("day.csv", "epoch.csv", "banner.csv", "quoted.csv", "comma.csv", "headerless.csv"), "UTC"
 )
+USER_FILES = Path(__file__).parent / "prices" / "user_files"
+USER_FACTS = {
+    "ABC_daily_alphavantage.csv": (None, None), "ETHUSDT-1h-2024-01.csv": (None, None),
+    "EURUSD_H1_filled_weekends.csv": ("bid", None), "EURUSD_Hourly_Bid_jforex.csv": (None, None),
+    "EURUSD_ticks_mt5.csv": (None, "mt-eet"), "Exchange_BTCUSDT_1h_cdd.csv": (None, None),
+    "Index_Historical_Data_investing.csv": ("bid", "America/New_York"), "US30_M60.csv": ("bid", None),
+    "USDJPY_D1_mt5.csv": (None, "mt-eet"), "XYZ_yfinance_1h.csv": (None, None),
+}  # fmt: skip
+"""Files as users have them: price side and clock that the user gives."""
 _ROWS = 40
+_USER_BYTES = 10_000
 _WORDS = (
     b"nan", b"inf", b"-inf", b"-1", b"0", b"", b"1e308", b"1e-320", b"9" * 400, b"\xff", b"\x00", b'"', b"1,5",
     b"NaT", b"2019-02-30", b"31.12.9999", b"0000-00-00", b"\xe2\x80\xae", b"+", b"0x10", b"1_0", b"\n", b"\r",
@@ -242,7 +252,15 @@ def seeds():
         "tick_table.csv": (tick_table(), None),
         "own.h5": (h5(own=True), None),
         "first.h5": (h5(own=False), None),
+        **{name: (user_file(name), None) for name in USER_FACTS},
     }  # fmt: skip
+
+
+def user_file(name):
+    """The first lines of a file as users have it."""
+    content = (USER_FILES / name).read_bytes()
+    end = b"\n\0" if content.startswith(b"\xff\xfe") else b"\n"
+    return content[: content.rindex(end, 0, _USER_BYTES) + len(end)]
 
 
 def bit(data, i, j, rng):
@@ -342,8 +360,9 @@ def judge(path):
             data = read_processed(path, "bid")
             tables = [bars for split in data.splits.values() for bars in split.values()]
         else:
-            clock = CLOCKS.get(path.name)
-            side = "bid" if path.suffix in (".csv", ".parquet", ".feather") else None
+            plain = "bid" if path.suffix in (".csv", ".parquet", ".feather") else None
+            side, clock = USER_FACTS.get(path.name, (plain, CLOCKS.get(path.name)))
+            peek(path)
             bars = read_bars(
                 path, side, "mt-eet" if path.suffix == ".hst" else clock, repair_rounding="z" in path.stem
             ).bars
@@ -417,6 +436,9 @@ def fuzz(first, count, work=work):
         if outcome.startswith("FAILED"):
             failures.append((number, outcome))
             sys.stdout.write(f"case {number}: {outcome}\n")
+            sys.stdout.flush()
+        if (number + 1) % 1000 == 0:
+            sys.stdout.write(f"{number + 1:,} cases, {len(failures)} failed\n")
             sys.stdout.flush()
     if process is not None:
         here.send(None)

@@ -56,6 +56,12 @@ def waits(job, place):
     note(job, "stopped")
 
 
+def hears_nothing(job, place):
+    """Runs for minutes, whatever it is asked."""
+    Path(job["diary"]).write_text(f"begun {os.getpid()} ")
+    time.sleep(120.0)
+
+
 def note(job, word):
     """Append a line; small appends are whole on every system."""
     if "diary" in job:

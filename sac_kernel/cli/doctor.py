@@ -7,7 +7,6 @@ status is 2 if something must be mended, else 0.
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import logging
 import os
 import platform
@@ -74,12 +73,13 @@ def machine() -> Iterator[Line]:
     good = oldest <= sys.version_info[:2] <= newest
     remedy = "" if good else "Use Python 3.11, 3.12 or 3.13, those of Kaggle's images"
     yield Line("Python", OK if good else MEND, found, remedy)
-    if importlib.util.find_spec("torch") is None:
+    try:
+        version = importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
         yield Line(
             "torch", MEND, "not installed", f"Run {sys.executable} -m pip install -r requirements/torch.txt"
         )
     else:
-        version = importlib.metadata.version("torch")
         good = _numbers(version)[:2] >= OLDEST_TORCH
         remedy = "" if good else "Use torch 2.10 or newer: pip install -r requirements/torch.txt"
         yield Line("torch", OK if good else MEND, version, remedy)

@@ -74,6 +74,11 @@ class Deadline:
 
         return restore
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal asked for the stop."""
+        return bool(self._signal)
+
     def raise_if_interrupted(self) -> None:
         """Raise Interrupted if a signal, not the clock, ended the run: what was trained is saved."""
         if self._signal:

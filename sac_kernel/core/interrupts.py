@@ -6,6 +6,7 @@ stands. Steps that must not be cut in two, such as a line of a journal, run in `
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import signal
@@ -26,6 +27,8 @@ LIMIT_S = 9.0
 """Seconds from the signal to the end of the process at the latest."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GO_ON = "Nothing is lost: the same command goes on."
+
+_AGAIN_S = 0.05
 
 requested = threading.Event()
 """Set once a signal came; threads that wait or retry look at it."""
@@ -49,7 +52,8 @@ def run(action: Callable[[], int]) -> int:
     _advice, _pending, _deferred = GO_ON, 0, 0
     _ending.clear()
     with _watched():
-        old = {number: _install(number) for number in SIGNALS}
+        old, old_hook = {number: _install(number) for number in SIGNALS}, sys.unraisablehook
+        sys.unraisablehook = _swallowed
         try:
             return action()
         except KeyboardInterrupt as err:
@@ -57,6 +61,7 @@ def run(action: Callable[[], int]) -> int:
             _say()
             return 128 + (err.number if isinstance(err, Interrupted) else signal.SIGINT)
         finally:
+            sys.unraisablehook = old_hook
             for number, handler in old.items():
                 signal.signal(number, handler)
 
@@ -175,6 +180,22 @@ def _handle(number: int, _frame: FrameType | None) -> None:
         _pending = number
     else:
         raise Interrupted(number)
+
+
+def _swallowed(found: sys.UnraisableHookArgs) -> None:
+    """Raise an interrupt again that met a destructor or a callback of compiled code, which end without it."""
+    if not isinstance(found.exc_value, Interrupted):
+        sys.__unraisablehook__(found)
+        return
+    timer = threading.Timer(_AGAIN_S, _raise_again, (found.exc_value.number,))
+    timer.daemon = True
+    timer.start()
+
+
+def _raise_again(number: int) -> None:
+    if _installed():
+        _ending.clear()
+        _thread.interrupt_main(signal.Signals(number))
 
 
 def _request(number: int) -> None:

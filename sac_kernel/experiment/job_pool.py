@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from sac_kernel.core import files, network, packages, paths
 from sac_kernel.core.clock import Deadline, TotalProgress
 from sac_kernel.core.config import require
-from sac_kernel.core.errors import ConfigError
+from sac_kernel.core.errors import CheckpointError, ConfigError
 from sac_kernel.core.printable import PlainFormatter
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ ATTEMPTS = 3  # of a job of `run` whose worker is lost each time
 STOPPED = "stopped"  # the failure of a job that returned None: it has saved what it had
 POLL_S = 0.5  # how late a stop may be seen; an answer is seen at once
 _GRACE_S = 180.0  # for a last evaluation and the state, after which a process is killed
+_SIGNAL_GRACE_S = 6.0  # the same after a signal, of the ten seconds that a command may take
 _MODULE = __spec__.name  # what a worker runs, where `__name__` is `__main__`
 _MARK = "\0"  # begins a line of a worker that is no line of its log
 
@@ -129,7 +130,10 @@ def run(  # noqa: PLR0913  # where, on what and how many belong to the caller
     outcomes = dict[str, Outcome]()
     for name, job in named.items():
         if (file := folder / name / RESULT).is_file():
-            facts = files.read_json(file)
+            facts = files.read_object(file)
+            if not isinstance(facts.get("result"), dict) or not isinstance(facts.get("seconds"), int | float):
+                msg = f"{file} holds no result of a job. Delete the file, and the job runs again."
+                raise CheckpointError(msg)
             outcomes[name] = Outcome(name, job, facts["result"], "", facts["seconds"])
     logger.info("%d jobs, %d finished already", len(named), len(outcomes))
     files_in = {name: str(file.resolve()) for name, file in (inputs or {}).items()}
@@ -209,7 +213,7 @@ def main() -> int:
         network.block_network()
     requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     deadline = Deadline()
-    threading.Thread(target=_read_requests, args=(requests, deadline), daemon=True).start()
+    threading.Thread(target=_read_requests, args=(requests, deadline, os.getppid()), daemon=True).start()
 
     def tell(words: object) -> None:
         with contextlib.suppress(OSError):  # a job whose parent is gone has its state to save
@@ -224,13 +228,15 @@ def main() -> int:
     return 0
 
 
-def _read_requests(requests: queue.SimpleQueue[bytes], deadline: Deadline) -> None:
+def _read_requests(requests: queue.SimpleQueue[bytes], deadline: Deadline, parent: int) -> None:
     # Not through sys.stdin, whose lock, held here, would abort the interpreter's exit.
     for line in io.FileIO(0, closefd=False):
         requests.put(line)
     deadline.request_stop()
     requests.put(b"")
-    time.sleep(_GRACE_S)
+    ended_s = time.monotonic()
+    while time.monotonic() - ended_s < (_GRACE_S if os.getppid() == parent else _SIGNAL_GRACE_S):
+        time.sleep(POLL_S)
     os._exit(1)  # the parent is gone or has waited long enough
 
 
@@ -312,14 +318,15 @@ class Processes:
                 self._add(device)
             while (busy := self._begin_next()) and time.monotonic() < self._kill_at_s:
                 if self.deadline.passed() and self._kill_at_s == math.inf:
-                    self._kill_at_s = time.monotonic() + _GRACE_S
+                    grace_s = _SIGNAL_GRACE_S if self.deadline.interrupted else _GRACE_S
+                    self._kill_at_s = time.monotonic() + grace_s
                     self._waiting.clear()
                     for process in self._processes:
                         process.stop()
                 with contextlib.suppress(queue.Empty):
                     self._take(*self._answers.get(timeout=POLL_S))
             for process in busy:
-                self.ended(process.name, lost(f"killed {_GRACE_S:.0f} s after it was asked to stop"))
+                self.ended(process.name, lost("killed after it was asked to stop"))
         finally:
             self.progress.close()
             restore_signals()

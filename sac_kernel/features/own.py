@@ -131,7 +131,7 @@ class OwnFeatures:
         takes_both = len(inspect.signature(function).parameters) > 1
         try:
             table = function(given, joined) if takes_both else function(given)
-        except Exception as err:
+        except (Exception, SystemExit) as err:
             raise DataError(said(self.name, "fails in features(bars)", err)) from err
         self.read.update(given.read)
         if not isinstance(table, pd.DataFrame) or not table.index.equals(index):
@@ -186,7 +186,7 @@ def load_function(path: str | Path, signature: str, expected: str = "") -> tuple
     namespace: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
     try:
         exec(compile(content, path.name, "exec"), namespace)  # noqa: S102  # the user's own file, by her command
-    except Exception as err:
+    except (Exception, SystemExit) as err:
         raise DataError(said(path.name, "does not run", err)) from err
     function = namespace.get(signature.partition("(")[0])
     if not callable(function):
@@ -205,7 +205,7 @@ def leading(complete: Any) -> int:  # noqa: ANN401
     return int(np.argmax(complete)) if np.any(complete) else len(complete)
 
 
-def said(name: str, what: str, err: Exception) -> str:
+def said(name: str, what: str, err: BaseException) -> str:
     """Return what went wrong in a user's file, with the line."""
     lines = [frame.lineno for frame in traceback.extract_tb(err.__traceback__) if frame.filename == name]
     where = f", line {lines[-1]}" if lines else ""

@@ -11,9 +11,9 @@ import contextlib
 import logging
 import os
 import shutil
-import signal
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from html import escape as html_escape
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,7 @@ T4_UPDATES_PER_S = 400.0
 _CORES = 4  # of a session on Kaggle
 _SAVING_S = 7.0
 """Given to the kernel to save its state after an interrupt, of the ten that a command may take."""
+_AGAIN_S = 2.0
 _STYLE = "<style>.highlight pre{white-space:pre-wrap;overflow-wrap:anywhere}</style>"
 """Long lines of code wrap instead of running out of their cell."""
 _SECRET_NAMES = ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN", "KAGGLE_API_V1_TOKEN")
@@ -99,6 +100,7 @@ def rehearse(notebook: Path, folder: Path, datasets: Mapping[str, Path]) -> Rehe
 def _execute(notebook: Path, executed: Path, working: Path) -> PapermillExecutionError | None:
     """Run the notebook in a thread, so that a signal reaches this process alone; return how a cell failed."""
     errors: list[BaseException] = []
+    done = threading.Event()  # a join that a signal cuts takes the thread for ended (Python 3.11, 3.12)
 
     def work() -> None:
         try:
@@ -116,29 +118,33 @@ def _execute(notebook: Path, executed: Path, working: Path) -> PapermillExecutio
         finally:
             with contextlib.suppress(RuntimeError):  # none was made
                 asyncio.get_event_loop().close()
+            done.set()
 
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
+    threading.Thread(target=work, daemon=True).start()
     try:
-        while thread.is_alive():
-            thread.join(0.2)
+        while not done.wait(0.2):
+            pass
     except KeyboardInterrupt:
-        _end_kernels(thread)
+        _end_kernels(done)
         raise
     if errors and not isinstance(errors[0], PapermillExecutionError):
         raise errors[0]
     return errors[0] if errors else None
 
 
-def _end_kernels(thread: threading.Thread) -> None:
-    """Interrupt the kernel, which saves its state and ends its cell; end what is left in time."""
-    kernels = psutil.Process().children(recursive=True)
-    for kernel in kernels:
-        with contextlib.suppress(psutil.Error):
-            if any("ipykernel" in word for word in kernel.cmdline()):
-                kernel.send_signal(signal.SIGINT if os.name == "posix" else signal.SIGTERM)
-    thread.join(_SAVING_S)
-    for kernel in kernels:
+def _end_kernels(done: threading.Event) -> None:
+    """Have the kernel end: a training saves its state first, other cells have none; end what is left in time.
+
+    Not by SIGINT: compilers and destructors write its traceback to the terminal, and between two cells it is lost.
+    """
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # that the kernel died is no news
+    limit_s = time.monotonic() + _SAVING_S
+    while not done.is_set() and time.monotonic() < limit_s:
+        for kernel in psutil.Process().children():
+            with contextlib.suppress(psutil.Error):
+                kernel.terminate()
+        done.wait(_AGAIN_S)
+    for kernel in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             kernel.kill()
 

@@ -135,7 +135,7 @@ def test_a_file_in_the_folders_place_is_a_storage_error_that_names_it(tmp_path):
 # -- interrupts
 
 COMMAND = """
-import subprocess, sys, time
+import ctypes, subprocess, sys, time
 from concurrent import futures
 from sac_kernel.core import interrupts
 interrupts.LIMIT_S = 2.0
@@ -170,6 +170,12 @@ def whole():
         print("written", flush=True)
     time.sleep(600)
 
+def swallowed():
+    ctypes.CFUNCTYPE(None)(alone)()  # a callback of compiled code ends without what it raises
+    for _ in range(15):
+        time.sleep(0.1)
+    print("went on", flush=True)
+
 def command():
     interrupts.advise("Do it again.")
     globals()[sys.argv[1]]()
@@ -184,7 +190,7 @@ sys.exit(status)
 
 @posix
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("case", ["alone", "in_thread", "deaf", "whole"])
+@pytest.mark.parametrize("case", ["alone", "in_thread", "deaf", "swallowed", "whole"])
 def test_a_signal_ends_a_command_its_children_and_says_one_sentence(case, number):
     process = python(COMMAND, case)
     child = int(process.stdout.readline())

@@ -3,6 +3,7 @@
 import collections
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 from unittest import mock
 
+import psutil
 import pytest
 
 from sac_kernel.core import files
@@ -147,6 +149,30 @@ def test_workers_end_when_the_process_that_started_them_is_killed(tmp_path, diar
     wait_for(diary, "stopped 0")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="this test sends POSIX signals, and this system has none")
+@pytest.mark.parametrize("number", [signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)])
+def test_a_job_that_hears_nothing_is_ended_after_a_signal(tmp_path, diary, number):
+    program = (
+        "import sys; from pathlib import Path; from tests import pool_jobs\n"
+        "from sac_kernel.core import interrupts; from sac_kernel.experiment import job_pool\n"
+        "jobs = [{'x': 0, 'diary': sys.argv[1]}]\n"
+        "run = lambda: len(job_pool.run(jobs, pool_jobs.hears_nothing, Path(sys.argv[2])))\n"
+        "sys.exit(interrupts.run(run))"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, "-c", program, diary, str(tmp_path / "out")]
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as parent:
+        wait_for(diary, " ")
+        worker = psutil.Process(int(Path(diary).read_text().split()[1]))
+        parent.send_signal(number)
+        said = parent.communicate()[1]
+    assert parent.returncode == (143 if number == signal.SIGTERM else -number)
+    assert said.count("Stopped. ") == (number == signal.SIGTERM)
+    assert "Traceback" not in said
+    psutil.wait_procs([worker], timeout=60)  # of the 120 seconds that it would run
+    assert not worker.is_running()
+
+
 def wait_for(diary, line, seconds=60):
     end_s = time.monotonic() + seconds
     while line not in Path(diary).read_text():
@@ -156,9 +182,10 @@ def wait_for(diary, line, seconds=60):
 
 def test_a_damaged_result_is_named(tmp_path):
     (outcome,) = job_pool.run([{"x": 2}], pool_jobs.fails, tmp_path)
-    (tmp_path / outcome.name / "result.json").write_text("{")
-    with pytest.raises(CheckpointError, match=says("result.json", "JSON")):
-        job_pool.run([{"x": 2}], pool_jobs.fails, tmp_path)
+    for content, words in (("{", ["JSON"]), ("{}", []), ("[]", []), ('{"result": 1, "seconds": 0}', [])):
+        (tmp_path / outcome.name / "result.json").write_text(content)
+        with pytest.raises(CheckpointError, match=says("result.json", *words)):
+            job_pool.run([{"x": 2}], pool_jobs.fails, tmp_path)
 
 
 def test_a_function_that_other_processes_cannot_find_is_refused(tmp_path):

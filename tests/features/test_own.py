@@ -124,6 +124,8 @@ def test_the_past_passes_and_a_look_ahead_is_refused_with_its_row(tmp_path):
     [
         ("def features(bars:\n", "mine.py"),
         ("x = 1\n", "mine.py"),
+        ("exit()\n", "mine.py"),
+        ("def features(bars):\n    exit()\n", "line 2"),
         ("def features(bars):\n    return bars['GBPUSD']\n", "line 2"),
         ("def features(bars):\n    return 3\n", "int"),
         ("def features(bars):\n    return bars['EURUSD'].iloc[1:]\n", "899"),

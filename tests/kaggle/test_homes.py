@@ -4,8 +4,10 @@ import errno
 import json
 import os
 import shutil
+import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +21,8 @@ from sac_kernel.prices.processed_file import read_processed
 from tests.conftest import make_bars, make_data
 from tests.kaggle.test_build_kernel import build_here, contents, copy_of_the_repository
 from tests.support import says, told
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -233,3 +237,19 @@ def test_a_folder_with_braces_and_accents_is_no_template(tmp_path):
     assert (done.working / "here").is_file()
     assert done.html.is_file()
     assert not interrupts.requested.is_set()
+
+
+@pytest.mark.skipif(
+    not (shutil.which("make") and shutil.which("git")), reason="this system has no make or git"
+)
+def test_make_clean_keeps_models_and_what_a_run_resumes_from(tmp_path):
+    kept = ("outputs/agent.pt", "outputs/state/state.json", "build/a/last_run.json", "kernel-metadata.json")
+    gone = ("build/a/datasets/data/bars.h5", "build/a/train.ipynb", "build/wheels/w.whl")
+    for name in (*kept, *gone):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    shutil.copyfile(ROOT / "Makefile", tmp_path / "Makefile")
+    for words in (["git", "init", "-q"], ["git", "add", "kernel-metadata.json"], ["make", "clean"]):
+        subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
+    assert [name for name in kept if not (tmp_path / name).exists()] == []
+    assert [name for name in gone if (tmp_path / name).exists()] == []

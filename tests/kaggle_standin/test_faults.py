@@ -74,6 +74,7 @@ def test_403_of_an_upload_drops_the_file_silently(kaggle: KaggleStandin, cli: Cl
     assert len(kaggle.datasets["tester/x-data"].latest.files()) == 1
 
 
+@PINNED_CLIENT
 def test_partial_upload_is_resumed_where_it_stopped(kaggle: KaggleStandin, cli: Cli, upload: Path) -> None:
     kaggle.fault("blob", Partial(50))
     cli("datasets", "create", "-p", upload)
@@ -100,6 +101,7 @@ def test_dropped_uploads_are_repeated_by_the_client(kaggle: KaggleStandin, cli: 
     assert [r.status for r in kaggle.calls("blob")] == [0, 0, 200]
 
 
+@PINNED_CLIENT
 def test_unchanged_size_and_time_reuse_the_upload_of_a_failed_publish(
     kaggle: KaggleStandin, cli: Cli, upload: Path
 ) -> None:
