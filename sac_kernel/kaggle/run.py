@@ -385,9 +385,9 @@ class KaggleRun:
         It counts env steps and the bytes of finished folds, both of which only grow.
         """
         path = self.outputs / "manifest.json"
-        manifest = files.read_json(path) if path.is_file() else {"env_steps": 0, "files": {}}
-        steps, listed = int(manifest["env_steps"]), manifest["files"].items()
-        folds = sum(int(entry["bytes"]) for name, entry in listed if name.endswith(checkpoint.FOLDS_FILE))
+        manifest = files.read_json(path) if path.is_file() else {}
+        steps, listed = int(manifest.get("env_steps", 0)), manifest.get("files", {})
+        folds = sum(int(listed[name]["bytes"]) for name in listed if name.endswith(checkpoint.FOLDS_FILE))
         if steps + folds <= before and self.unfinished(0):
             msg = f"{self.kernel}: the last session did not get beyond step {steps:,}. Raise time_budget_h."
             raise KaggleError(msg)
