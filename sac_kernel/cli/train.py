@@ -12,6 +12,7 @@ import logging
 from sac_kernel.cli import options, settings
 from sac_kernel.core import locks
 from sac_kernel.core.clock import Deadline
+from sac_kernel.core.device import resolve_device
 from sac_kernel.experiment.instruments_run import run_instruments
 from sac_kernel.experiment.run_config import RunConfig
 from sac_kernel.experiment.trainer import KaggleTrainer
@@ -56,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     )
     config = RunConfig.from_flat(values, "train")
     budget_s = config.time_budget_h * 3600.0 if "time_budget_h" in values else args.time_budget_s
+    resolve_device(config.device)  # before minutes of reading
     data_hash = read_processed(config.data_file).content_hash
     with locks.hold(config.top_folder), ledgers.shared(config.top_folder, data_hash):
         if len(config.jobs) > 1 or config.folds or config.instruments:

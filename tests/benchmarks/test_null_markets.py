@@ -21,5 +21,11 @@ def test_a_trained_agent_is_judged_with_its_trials_known(monkeypatch):
     monkeypatch.setattr(null_markets, "UTD", 0.01)
     judgement = null_markets.judged(5, 1, "log_return")
     assert judgement.verdict["word"] in ("none", "not shown")
-    assert judgement.verdict["trials"] == {"listed": 1, "effective": 1.0, "spread": 1.0, "known": True}
+    assert judgement.verdict["trials"] == {
+        "listed": 1,
+        "effective": 1.0,
+        "spread": 1.0,
+        "known": True,
+        "elsewhere": 0,
+    }
     assert judgement.verdict["days"] >= 60

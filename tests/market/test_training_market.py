@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from sac_kernel.core import strings
 from sac_kernel.core.errors import DataError
 from sac_kernel.experiment import job_outputs
 from sac_kernel.experiment.trainer import KaggleTrainer
@@ -135,7 +136,7 @@ def test_the_report_says_over_how_many_bars_and_when_there_are_too_few():
 
 
 def note_of(fit, **changed):
-    return job_outputs._forecast_note({**fit, **changed})
+    return job_outputs._forecast_note({**fit, **changed}, strings.FORECAST_NOISE)
 
 
 def test_prices_that_never_move_are_refused_by_name():
@@ -163,7 +164,7 @@ def test_a_run_with_denoised_rewards_is_judged_on_realised_prices(tmp_path):
     assert trainer.learning.market.return_forecast is not None
     assert trainer.val_market.return_forecast is None
     # What was learnt from is told: these bars hold nothing to find.
-    note = trainer.summary["verdict"]["notes"][0]
+    note = trainer.summary["verdict"]["finding"]
     t_stat = trainer.summary["run"]["forecast"]["t_stat"]
     assert told(note, f"{t_stat:.2f}", 2.5)
     row = trainer.judgement.rows[0]
