@@ -52,6 +52,7 @@ SHORTER = (
     ("python -m tests.", r"(--episodes|--count) \d+$", r"\1 5"),
     ("python build_kernel.py --data", r"PATH$", "eurusd_m5.csv --price-side bid"),
     ("python build_kernel.py --data", r"FOLDER", "folder"),
+    ("python build_kernel.py --data bars/", r"bars/(.* --instruments)", r"several/\1"),
 )  # fmt: skip
 
 STAND_INS = {
@@ -152,6 +153,9 @@ BARS = {
     "eurusd_m5.csv": HOURS[:6300],
     "folder/EURUSD.csv": HOURS[:6300],
     "bars/EURUSD.csv": HOURS[6200:],
+    "several/EURUSD.csv": HOURS[:6300],
+    "several/GBPUSD.csv": HOURS[:6300],
+    "several/XAUUSD.csv": HOURS[:6300] * 1_500.0,
 }
 
 
