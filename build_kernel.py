@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from sac_kernel import MODULES, __version__, inlined_files
 from sac_kernel.cli import ending, options, settings
 from sac_kernel.cli.build import make_parser
-from sac_kernel.cli.build_checks import FOLDS, check_run, fold_lines, with_folds
+from sac_kernel.cli.build_checks import FOLDS, check_run, data_hashes, fold_lines, with_folds
 from sac_kernel.core import files, homes, locks
 from sac_kernel.core.errors import ConfigError, DataError
 from sac_kernel.core.homes import Home
@@ -156,7 +156,9 @@ def stage(
     if not going_on:
         home.ledger_at_start.unlink(missing_ok=True)
         ledgers.keep(home.ledgers, ())
-        trials.merge(home.ledger_at_start, [ledgers.of_data(home.ledgers, data.content_hash)])
+        hashes = data_hashes(data, (parameters or {}).get("instruments"))
+        known = [ledgers.of_data(home.ledgers, digest) for digest in hashes]
+        trials.merge(home.ledger_at_start, known)
     folders = {kind: home.dataset(kind) for kind in DATASETS}
     for kind, folder in folders.items():
         if folder.exists():
@@ -277,7 +279,7 @@ def _prepare_session(run: KaggleRun, args: argparse.Namespace, home: Home, param
         session |= {"time_budget_h": h} if (h := run.budget_h(budget_h)) != budget_h else {}
     folders = stage(data, home, baked, going_on=going_on)
     if going_on:
-        steps = run.stage_state(merged, data.content_hash)
+        steps = run.stage_state(merged, data_hashes(data, baked.get("instruments")))
         session["expect_env_steps"] = steps
         folders["state"] = home.dataset("state")
         print(

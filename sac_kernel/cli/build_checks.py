@@ -20,7 +20,7 @@ from sac_kernel.prices.ingest.split import folds_of
 from sac_kernel.prices.instruments import canonical, cost_parts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -55,6 +55,11 @@ def with_folds(data: ProcessedData, parameters: Mapping[str, Any]) -> dict[str, 
 def traded_by(config: RunConfig, data: ProcessedData) -> list[str]:
     """Return the instruments that a run trades on the data, by their names there."""
     return [data.trading(name).traded for name in config.instruments] or [data.traded]
+
+
+def data_hashes(data: ProcessedData, instruments: Sequence[str] | None) -> list[str]:
+    """Return the content hash of the data for each instrument that a run trades."""
+    return [data.trading(name).content_hash for name in instruments or ()] or [data.content_hash]
 
 
 def fold_lines(data: ProcessedData, parameters: Mapping[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ import argparse
 import logging
 
 from sac_kernel.cli import options, settings
+from sac_kernel.cli.build_checks import data_hashes
 from sac_kernel.core import locks
 from sac_kernel.core.clock import Deadline
 from sac_kernel.core.device import resolve_device
@@ -58,8 +59,9 @@ def run(args: argparse.Namespace) -> int:
     config = RunConfig.from_flat(values, "train")
     budget_s = config.time_budget_h * 3600.0 if "time_budget_h" in values else args.time_budget_s
     resolve_device(config.device)  # before minutes of reading
-    data_hash = read_processed(config.data_file).content_hash
-    with locks.hold(config.top_folder), ledgers.shared(config.top_folder, data_hash):
+    data = read_processed(config.data_file)
+    hashes = data_hashes(data, config.instruments)
+    with locks.hold(config.top_folder), ledgers.shared(config.top_folder, *hashes):
         if len(config.jobs) > 1 or config.folds or config.instruments:
             summary = run_instruments(config, Deadline(budget_s)).summary
         else:

@@ -115,6 +115,8 @@ def _run_each(
             (name,) = run.instruments
             # One instrument's run is over with the whole run: until then it goes on, and is judged again.
             (run.top_folder / "manifest.json").unlink(missing_ok=True)
+            if (known := run.top_folder.parents[1] / trials.NAME).is_file():
+                trials.merge(run.top_folder / trials.NAME, [known])
             budget_s = deadline.elapsed_s() + deadline.left_s() / (len(waiting) - place)
             logger.info("-- %s", name)
             try:

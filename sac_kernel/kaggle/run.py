@@ -393,15 +393,15 @@ class KaggleRun:
             raise KaggleError(msg)
         return steps + folds
 
-    def stage_state(self, config: RunConfig, data_hash: str) -> list[int]:
+    def stage_state(self, config: RunConfig, data_hashes: Iterable[str]) -> list[int]:
         """Stage the fetched state with the trials on these data; return the env steps of each job in it."""
         target, here = self.home.dataset("state"), dataclasses.replace(config, output_dir=str(self.outputs))
         if target.exists():
             shutil.rmtree(target)
         folders = {name: folder / checkpoint.STATE_FOLDER for name, folder in here.job_folders().items()}
         index = export_states(folders, target)
-        known = ledgers.of_data(self.home.ledgers, data_hash)
-        trials.merge(target / trials.NAME, [known, self.outputs / trials.NAME])
+        known = [ledgers.of_data(self.home.ledgers, data_hash) for data_hash in data_hashes]
+        trials.merge(target / trials.NAME, [*known, self.outputs / trials.NAME])
         for one in here.runs:
             if (packed := one.top_folder / checkpoint.STATE_FOLDER / checkpoint.FOLDS_FILE).is_file():
                 shutil.copyfile(packed, target / "_".join((*one.instruments, checkpoint.FOLDS_FILE)))

@@ -70,14 +70,14 @@ def keep(folder: Path | None, ledgers: Iterable[Path]) -> None:
 
 
 @contextlib.contextmanager
-def shared(output: Path, data_hash: str) -> Iterator[None]:
+def shared(output: Path, *data_hashes: str) -> Iterator[None]:
     """Let a command count the trials of the same data in other folders, and keep those that it adds.
 
     Parameters
     ----------
     output : the folder that the command writes to, whose `trials.csv` gets the known trials; jobs write to folders
         two levels below
-    data_hash : content hash of the processed file
+    data_hashes : content hash of the processed file, one for each instrument that is traded
     """
     folder = of_project()
 
@@ -85,8 +85,9 @@ def shared(output: Path, data_hash: str) -> Iterator[None]:
         return [output / trials.NAME, *sorted(output.glob(f"*/*/{trials.NAME}"))]
 
     keep(folder, own())
-    if folder is not None and (known := of_data(folder, data_hash)).is_file():
-        trials.merge(output / trials.NAME, [known])
+    known = [of_data(folder, data_hash) for data_hash in data_hashes] if folder is not None else []
+    if any(path.is_file() for path in known):
+        trials.merge(output / trials.NAME, known)
     try:
         yield
     finally:

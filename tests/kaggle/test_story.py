@@ -278,7 +278,8 @@ def test_a_run_of_two_instruments_is_fetched_and_goes_on_from_the_state_of_both(
         assert manifest["run"] == first["run"]
     names = [row[0] for row in files.read_json(outputs / "summary.json")["tables"][0]["rows"]]
     assert names == ["EURUSD", "GBPUSD"]
-    assert len(trials.read(checkout / "data" / "trials.csv")) == 2 * 2
+    kept = (checkout / "data" / "ledgers").glob("*.csv")  # one for each instrument
+    assert [len(trials.read(ledger)) for ledger in kept] == [2, 2]
 
     config = RunConfig.from_flat(
         {

@@ -68,7 +68,10 @@ NOT_RUN = (
     (r"(python -m )?pip install|python -m venv|\. \.venv/", "installs packages: no test has a network, `.ci/run` has"),
     (r"make (run|test|docs|locked|lock|check-wheels|audit-deps)$", "the same"),
     (r"make kaggle-rehearsal$", STORY),
-    (r"make |python -m tests\.(crash|soak|fuzz_files|test_kaggle|commands_at_random)", "minutes to hours; what it calls has short tests"),
+    (
+        r"make |python -m tests\.(crash|soak|fuzz_files|test_kaggle|commands_at_random)",
+        "minutes to hours; what it calls has short tests",
+    ),
     (r"python -m pytest", "the suite itself"),
     (r"kaggle kernels push|python build_kernel.py .*--(push|follow|fetch|resume|until-done|stop)", STORY),
     (r"python -m sac_kernel retrain --bars bars/ --kaggle", "`--rehearse` with `--until-done` instead, which " + STORY),
