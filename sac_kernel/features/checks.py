@@ -125,7 +125,7 @@ def _check_order(known: pd.DatetimeIndex, column: str, where: str) -> None:
         i = int(np.argmax(wrong))
         msg = (
             f"{where}, row {i + 1}: {known[i]} does not follow {known[i - 1]} of the row above by a second or more. "
-            f"Sort the rows by {column} and keep one for each time. A revision of an older period is no newest value."
+            f"Sort the rows by {column} and keep one for each time. Leave out revisions of older periods."
         )
         raise DataError(msg)
 
